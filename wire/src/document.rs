@@ -1,0 +1,98 @@
+//! Documents: what operators tell the mesh. They are signed by their author, stored by every node, and outlive both.
+//!
+//! The newest stamp wins, whole document against whole document; a document without a body is a deletion.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec,
+    id::{Namespace, SpiffeId},
+};
+
+/// Largest body of a document, in bytes of JSON.
+pub const MAX_DOCUMENT_LEN: usize = 64 * 1024;
+
+/// What a document is about. Two documents with the same key are versions of one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DocumentKey {
+    /// API group, empty for the core group, such as `networking.istio.io`.
+    pub group: String,
+    /// Such as `VirtualService`.
+    pub kind: String,
+    /// The namespace, `None` for kinds that have none.
+    pub namespace: Option<Namespace>,
+    pub name: String,
+}
+
+impl fmt::Display for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, " {namespace}/{}", self.name)
+        } else {
+            write!(f, " {}", self.name)
+        }
+    }
+}
+
+/// A hybrid logical clock stamp: wall-clock milliseconds since 1970, then a counter (Kulkarni et al., "Logical
+/// Physical Clocks", 2014).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    pub millis: u64,
+    pub counter: u16,
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.millis, self.counter)
+    }
+}
+
+/// One version of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedDocument {
+    pub key: DocumentKey,
+    pub stamp: Stamp,
+    /// The stamp of the document's first version, which decides what is "oldest" where Istio's rules ask.
+    pub created: Stamp,
+    pub author: SpiffeId,
+    /// The document as JSON; `None` deletes.
+    pub body: Option<String>,
+    /// The author's certificate and its issuers, DER, leaf first, without the root.
+    pub chain: Vec<Vec<u8>>,
+    /// ECDSA P-256 with SHA-256, ASN.1, over [`SignedDocument::signed_bytes`], by the leaf's key.
+    pub signature: Vec<u8>,
+}
+
+impl SignedDocument {
+    /// What the signature covers: everything but the chain and itself, in a domain of its own.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        codec::signing_bytes("weft/document/1", &(&self.key, self.stamp, self.created, &self.author, &self.body))
+    }
+
+    /// What decides between two versions: the later stamp, then the author, then the content, so that all nodes
+    /// choose alike even if an author breaks the rules.
+    pub fn version(&self) -> DocumentVersion {
+        DocumentVersion { stamp: self.stamp, author: self.author.clone(), hash: self.hash() }
+    }
+
+    /// First 16 bytes of the SHA-256 of what is signed.
+    pub fn hash(&self) -> [u8; 16] {
+        let hash = digest::digest(&digest::SHA256, &self.signed_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(&hash.as_ref()[..16]);
+        short
+    }
+}
+
+/// Orders the versions of one document: the higher one holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DocumentVersion {
+    pub stamp: Stamp,
+    pub author: SpiffeId,
+    pub hash: [u8; 16],
+}

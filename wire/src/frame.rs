@@ -1,0 +1,120 @@
+//! What nodes say to each other over QUIC, once the connection's certificates say who is talking.
+//!
+//! A unidirectional stream carries one message: gossip or a [`Push`]. A bidirectional stream carries one [`Request`]
+//! and its [`Response`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    document::{DocumentKey, DocumentVersion, SignedDocument},
+    fact::{FactKind, FactVersion, SignedFact},
+    id::{AccountName, Namespace, NodeId},
+};
+
+/// The port of a node, for QUIC (UDP) and for data (TCP).
+pub const MESH_PORT: u16 = 15008;
+/// ALPN of connections between members; both sides show a node certificate.
+pub const ALPN_MEMBER: &[u8] = b"weft/1";
+/// ALPN of a joining host's connection; only the server shows a certificate, pinned by the token's mesh id.
+pub const ALPN_JOIN: &[u8] = b"weft-join/1";
+
+/// Largest message on any stream.
+pub const MAX_FRAME_LEN: usize = 4 * 1024 * 1024;
+/// Largest message on a joining host's stream, read before anything is known of the sender.
+pub const MAX_JOIN_FRAME_LEN: usize = 16 * 1024;
+
+/// First byte of a unidirectional stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum UniKind {
+    /// The rest is one message of the membership protocol, opaque here.
+    Gossip = 1,
+    /// The rest is one encoded [`Push`].
+    Push = 2,
+}
+
+impl UniKind {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Gossip),
+            2 => Some(Self::Push),
+            _ => None,
+        }
+    }
+}
+
+/// News that is passed on to every neighbour that may not have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Push {
+    Facts(Vec<SignedFact>),
+    Documents(Vec<SignedDocument>),
+}
+
+/// A question to a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// "Send me the facts that are newer than these, or not among them."
+    PullFacts { have: Vec<(NodeId, FactKind, FactVersion)> },
+    /// "Send me the documents that are newer than these, or not among them."
+    PullDocuments { have: Vec<(DocumentKey, DocumentVersion)> },
+    /// "Renew my node certificate." The connection's certificate says whose.
+    RenewNode { csr: Vec<u8> },
+    /// "Certify this key for a service account." The connection's certificate says whether it may be hosted there.
+    CertifyWorkload { namespace: Namespace, account: AccountName, csr: Vec<u8> },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Facts(Vec<SignedFact>),
+    Documents(Vec<SignedDocument>),
+    /// A certificate chain, leaf first, without the root; and the roots to trust.
+    Certificate {
+        chain: Vec<Vec<u8>>,
+        roots: Vec<Vec<u8>>,
+    },
+    /// Not done, and why, in words for a person.
+    Refused {
+        why: String,
+    },
+}
+
+/// What a joining host sends, after it has checked the seed against the token's mesh id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The token's text, as printed by `weft token create`.
+    pub token: String,
+    /// The name that the node asks for.
+    pub name: String,
+    /// PKCS#10, DER. Only its key and the proof that the host has it are used.
+    pub csr: Vec<u8>,
+    /// PKCS#10 for the intermediate of a joining CA node; absent for other roles.
+    pub issuer_csr: Option<Vec<u8>>,
+}
+
+/// What the seed answers to a [`JoinRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinResponse {
+    Welcome(Box<Welcome>),
+    /// The seed issues no certificates; these nodes do.
+    AskInstead(Vec<SocketAddr>),
+    /// Not done, and why, in words for a person.
+    Refused {
+        why: String,
+    },
+}
+
+/// Everything a host needs to be a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The node's certificate and its issuers, DER, leaf first, without the root.
+    pub chain: Vec<Vec<u8>>,
+    /// For a joining CA node, its intermediate and that one's issuers, without the root.
+    pub issuer_chain: Option<Vec<Vec<u8>>>,
+    /// The roots to trust, DER.
+    pub roots: Vec<Vec<u8>>,
+    /// Nodes to gossip with first.
+    pub peers: Vec<SocketAddr>,
+}
