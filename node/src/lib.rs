@@ -1,1 +1,19 @@
+//! The weft node: everything of the binary. `main.rs` is one call, so that tests can run the same program with their
+//! fault switches on.
 #![forbid(unsafe_code)]
+
+mod actors;
+mod admin;
+mod build;
+mod cli;
+mod config;
+mod demo;
+mod dir;
+mod health;
+mod identity;
+mod peer;
+mod store;
+mod supervisor;
+mod telemetry;
+
+pub use cli::main;

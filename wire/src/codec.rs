@@ -1,7 +1,7 @@
 //! The one place where bytes become values. Limits first: nothing is allocated for a length that was only claimed.
 //!
 //! `bincode` 2.0.1 is the last release that works (3.0.0 is an empty tombstone, RUSTSEC-2025-0141), so it is pinned
-//! and named in this file alone; the golden bytes in `tests/golden.rs` let another encoder take its place.
+//! and named in this file alone; the golden bytes in `tests/codec/golden.rs` let another encoder take its place.
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -81,7 +81,16 @@ pub enum Response {
     },
 }
 
-/// What a joining host sends, after it has checked the seed against the token's mesh id.
+/// What a joining host asks a seed, after it has checked the seed against the token's mesh id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinQuestion {
+    /// "Which nodes issue certificates?" All that a host asks of a seed whose certificate does not make it a CA: the
+    /// token is shown to CA nodes only.
+    WhoIssues,
+    Join(Box<JoinRequest>),
+}
+
+/// A host's request for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The token's text, as printed by `weft token create`.
@@ -94,12 +103,12 @@ pub struct JoinRequest {
     pub issuer_csr: Option<Vec<u8>>,
 }
 
-/// What the seed answers to a [`JoinRequest`].
+/// What the seed answers to a [`JoinQuestion`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinResponse {
     Welcome(Box<Welcome>),
-    /// The seed issues no certificates; these nodes do.
-    AskInstead(Vec<SocketAddr>),
+    /// These nodes issue certificates.
+    Issuers(Vec<SocketAddr>),
     /// Not done, and why, in words for a person.
     Refused {
         why: String,

@@ -1,1 +1,27 @@
+//! weft's data path: what happens to a request between the caller's socket and the called workload's.
+//!
+//! One request is one *exchange*: accept → protocol → load the view once → route → pick an endpoint → pool → stream
+//! both ways → record. Everything here reads immutable snapshots that actors publish ([`ports`]) and awaits no actor.
+//!
+//! The proxy runs on its own single-threaded runtimes, one per worker, which share nothing but those snapshots, the
+//! endpoints' load counters and the metrics' atomics: pools, tasks and buffers belong to one thread and take no lock.
 #![forbid(unsafe_code)]
+
+pub mod access_log;
+mod body;
+pub mod config;
+mod error;
+mod exchange;
+mod http2;
+mod inbound;
+mod listener;
+pub mod metrics;
+mod outbound;
+mod pool;
+pub mod ports;
+mod record;
+mod respond;
+pub mod server;
+mod tcp;
+mod tls;
+mod worker;

@@ -1,0 +1,75 @@
+# weft's commands. `make` alone lists them.
+
+CARGO ?= cargo
+NEXTEST_PROFILE ?= default
+TEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+# cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
+TOOLS ?= $(CURDIR)/.tools
+export PATH := $(TOOLS)/bin:$(PATH)
+
+# The word in brackets is the Debian package that has the tool.
+BUILD_TOOLS := cc[build-essential]
+TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl]
+BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] h2load[nghttp2-client] nginx[nginx-light] python3[python3] taskset[util-linux]
+
+# $(call need,TOOLS): stops with the one line to type when a tool is missing.
+define need
+@missing=; command -v $(CARGO) >/dev/null || { \
+	echo "weft needs Rust: install rustup (https://rustup.rs); it reads rust-toolchain.toml and does the rest." >&2; exit 1; }; \
+for tool in $(1); do \
+	command -v "$${tool%%[*}" >/dev/null || { package=$${tool#*[}; missing="$$missing $${package%]}"; }; \
+done; \
+if [ -n "$$missing" ]; then \
+	echo "Missing tools. On Debian: apt-get install$$missing" >&2; exit 1; \
+fi
+endef
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build target/release/weft
+	$(call need,$(BUILD_TOOLS))
+	$(CARGO) build --release --locked --package weft-node
+
+.PHONY: demo
+demo: build ## Run five nodes and bookinfo on loopback; DEMO_ARGS=--check to prove it and exit
+	target/release/weft demo $(DEMO_ARGS)
+
+.PHONY: test
+test: tools-nextest ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
+	$(call need,$(TEST_TOOLS))
+	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
+	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
+
+.PHONY: lint
+lint: tools-deny ## Check format, lints, licences and what may depend on what
+	$(call need,$(BUILD_TOOLS))
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: check
+check: ## Do all that CI does
+	.ci/run
+
+.PHONY: bench
+bench: build ## Compare with Envoy (as root); BENCH_ARGS=--smoke for one short round
+	$(call need,$(BENCH_TOOLS))
+	python3 tests/bench/bench.py $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuzz)
+	@for target in $$(cd wire && $(CARGO) +nightly fuzz list); do \
+		echo "== $$target"; (cd wire && $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=60) || exit 1; \
+	done
+
+.PHONY: tools-nextest tools-deny
+tools-nextest:
+	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-nextest
+tools-deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-deny

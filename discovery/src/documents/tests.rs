@@ -1,0 +1,270 @@
+use proptest::prelude::*;
+use weft_wire::document::MAX_DOCUMENT_LEN;
+
+use super::*;
+use crate::authority::fake::{FakeAuthority, chain, sign};
+
+const OPERATOR: &str = "spiffe://cluster.local/operator/ada";
+const NODE: &str = "spiffe://cluster.local/node/a";
+const WALL_MS: u64 = 1_000_000;
+
+fn key(kind: &str, name: &str) -> DocumentKey {
+    let group = if kind == JOIN_TOKEN_KIND { WEFT_GROUP } else { "networking.istio.io" };
+    DocumentKey {
+        group: group.into(),
+        kind: kind.into(),
+        namespace: Some("default".parse().unwrap()),
+        name: name.into(),
+    }
+}
+
+fn reviews() -> DocumentKey {
+    key("VirtualService", "reviews")
+}
+
+fn signed_as(mut document: SignedDocument, signer: &str, role: &str) -> SignedDocument {
+    document.chain = chain(signer, role, "");
+    document.signature = sign(&document.chain, &document.signed_bytes());
+    document
+}
+
+/// A version by `author`, who signs with the role admin.
+fn version(key: DocumentKey, millis: u64, author: &str, body: Option<&str>) -> SignedDocument {
+    let document = SignedDocument {
+        key,
+        stamp: Stamp { millis, counter: 0 },
+        created: Stamp::default(),
+        author: author.parse().unwrap(),
+        body: body.map(str::to_owned),
+        chain: vec![],
+        signature: vec![],
+    };
+    signed_as(document, author, "admin")
+}
+
+fn merge(table: &mut DocumentTable, document: SignedDocument) -> Effect {
+    table.merge(document, &FakeAuthority, WALL_MS)
+}
+
+fn write(table: &mut DocumentTable, body: Option<&str>, expect: Expect) -> Result<SignedDocument, DraftError> {
+    let draft = table.draft(reviews(), body.map(str::to_owned), OPERATOR.parse().unwrap(), expect, WALL_MS)?;
+    let document = signed_as(draft, OPERATOR, "admin");
+    assert!(matches!(merge(table, document.clone()), Effect::New { .. }));
+    Ok(document)
+}
+
+#[test]
+fn the_latest_stamp_wins_and_older_ones_are_old() {
+    let mut table = DocumentTable::default();
+    let (first, second) = (version(reviews(), 1, OPERATOR, Some("1")), version(reviews(), 2, OPERATOR, Some("2")));
+    assert!(matches!(merge(&mut table, first.clone()), Effect::New { replaced: None, .. }));
+    let effect = merge(&mut table, second.clone());
+    assert_eq!(effect, Effect::New { document: Arc::new(second), replaced: Some(Arc::new(first.clone())) });
+    assert_eq!(merge(&mut table, first), Effect::Old);
+    assert_eq!(table.get(&reviews()).unwrap().body.as_deref(), Some("2"));
+}
+
+#[test]
+fn a_deletion_is_kept_so_that_nobody_brings_the_document_back() {
+    let mut table = DocumentTable::default();
+    let first = write(&mut table, Some("1"), Expect::Anything).unwrap();
+    write(&mut table, None, Expect::Anything).unwrap();
+    assert_eq!(table.get(&reviews()), None);
+    assert_eq!(table.iter().count(), 0);
+    assert_eq!(table.have().len(), 1);
+    assert_eq!(merge(&mut table, first), Effect::Old);
+}
+
+#[test]
+fn an_update_keeps_when_the_document_was_created_and_a_new_life_does_not() {
+    let mut table = DocumentTable::default();
+    let first = write(&mut table, Some("1"), Expect::Absent).unwrap();
+    assert_eq!(first.created, first.stamp);
+    let second = write(&mut table, Some("2"), Expect::Version(first.stamp)).unwrap();
+    assert!(second.stamp > first.stamp);
+    assert_eq!(second.created, first.stamp);
+    write(&mut table, None, Expect::Anything).unwrap();
+    let third = write(&mut table, Some("3"), Expect::Absent).unwrap();
+    assert_eq!(third.created, third.stamp);
+}
+
+#[test]
+fn a_write_that_expects_another_version_is_a_conflict() {
+    let mut table = DocumentTable::default();
+    let missing = DraftError::NotFound(reviews());
+    assert_eq!(write(&mut table, Some("1"), Expect::Version(Stamp::default())), Err(missing.clone()));
+    assert_eq!(write(&mut table, None, Expect::Anything), Err(missing));
+    let first = write(&mut table, Some("1"), Expect::Absent).unwrap();
+    let second = write(&mut table, Some("2"), Expect::Version(first.stamp)).unwrap();
+    let conflict = DraftError::Conflict { key: reviews(), current: second.stamp };
+    assert_eq!(write(&mut table, Some("3"), Expect::Version(first.stamp)), Err(conflict.clone()));
+    assert_eq!(write(&mut table, Some("3"), Expect::Absent), Err(conflict));
+}
+
+#[test]
+fn operators_and_nodes_of_role_admin_write_documents() {
+    for (author, role, allowed) in [
+        (OPERATOR, "admin", true),
+        (NODE, "admin", true),
+        (NODE, "ca", true),
+        (NODE, "member", false),
+        ("spiffe://cluster.local/ns/default/sa/reviews", "admin", false),
+    ] {
+        let document = signed_as(version(reviews(), 1, author, Some("1")), author, role);
+        let effect = merge(&mut DocumentTable::default(), document);
+        assert_eq!(matches!(effect, Effect::New { .. }), allowed, "{author} {role}: {effect:?}");
+        assert_eq!(matches!(effect, Effect::Refused(Refusal::RoleTooLow { .. })), !allowed, "{author} {role}");
+    }
+}
+
+#[test]
+fn join_tokens_are_written_and_revoked_by_ca_nodes_alone() {
+    for (author, role, allowed) in [(OPERATOR, "admin", false), (NODE, "admin", false), (NODE, "ca", true)] {
+        for body in [Some("1"), None] {
+            let document = signed_as(version(key(JOIN_TOKEN_KIND, "t"), 1, author, body), author, role);
+            let effect = merge(&mut DocumentTable::default(), document);
+            assert_eq!(matches!(effect, Effect::New { .. }), allowed, "{author} {role}: {effect:?}");
+        }
+    }
+}
+
+#[test]
+fn a_document_is_signed_by_its_author_and_as_it_is() {
+    let mut table = DocumentTable::default();
+    let foreign = signed_as(version(reviews(), 1, OPERATOR, Some("1")), NODE, "ca");
+    assert!(matches!(merge(&mut table, foreign), Effect::Refused(Refusal::ForeignSigner { .. })));
+    let changes: [fn(&mut SignedDocument); 5] = [
+        |document| document.body = None,
+        |document| document.body = Some("2".into()),
+        |document| document.key.name = "ratings".into(),
+        |document| document.stamp.counter = 1,
+        |document| document.created.counter = 1,
+    ];
+    for change in changes {
+        let mut document = version(reviews(), 1, OPERATOR, Some("1"));
+        change(&mut document);
+        assert!(matches!(merge(&mut table, document), Effect::Refused(Refusal::NotTrusted(_))));
+    }
+    assert_eq!(table.have(), []);
+    assert_eq!(table.high_water(), Stamp::default(), "and an untrusted stamp does not move the clock");
+}
+
+#[test]
+fn a_stamp_from_the_future_is_quarantined_until_it_is_time() {
+    let mut table = DocumentTable::default();
+    let early = version(reviews(), WALL_MS + 2_001, OPERATOR, Some("1"));
+    assert!(matches!(merge(&mut table, early.clone()), Effect::Quarantined(TooFarAhead { ahead_ms: 2_001, .. })));
+    assert_eq!(table.have(), []);
+    assert_eq!(table.high_water(), Stamp::default());
+    assert!(matches!(table.merge(early, &FakeAuthority, WALL_MS + 1), Effect::New { .. }));
+}
+
+#[test]
+fn a_write_after_a_stamp_from_ahead_still_wins() {
+    let mut table = DocumentTable::default();
+    let ahead = version(reviews(), WALL_MS + 1_500, OPERATOR, Some("theirs"));
+    merge(&mut table, ahead.clone());
+    let ours = write(&mut table, Some("ours"), Expect::Version(ahead.stamp)).unwrap();
+    assert!(ours.stamp > ahead.stamp);
+}
+
+#[test]
+fn documents_of_bad_form_are_refused() {
+    let changes: [fn(&mut SignedDocument); 7] = [
+        |document| document.body = Some("x".repeat(MAX_DOCUMENT_LEN + 1)),
+        |document| document.key.kind = String::new(),
+        |document| document.key.name = String::new(),
+        |document| document.key.name = "n".repeat(254),
+        |document| document.key.group = "a\nb".into(),
+        |document| document.created.millis = 2,
+        |document| document.chain = vec![Vec::new(); 5],
+    ];
+    for change in changes {
+        let mut document = version(reviews(), 1, OPERATOR, Some("1"));
+        change(&mut document);
+        let effect = merge(&mut DocumentTable::default(), document);
+        assert!(matches!(effect, Effect::Refused(Refusal::Malformed(_) | Refusal::TooLarge { .. })), "{effect:?}");
+    }
+}
+
+#[test]
+fn a_restored_table_is_the_same_and_its_clock_does_not_go_back() {
+    let mut before = DocumentTable::default();
+    write(&mut before, Some("1"), Expect::Absent).unwrap();
+    let written = write(&mut before, Some("2"), Expect::Anything).unwrap();
+    let stored =
+        before.missing_for(&[], usize::MAX).iter().map(|document| document.as_ref().clone()).collect::<Vec<_>>();
+    let mut after = DocumentTable::restore(stored, before.high_water());
+    assert_eq!(after.root(), before.root());
+    let slow = after.draft(reviews(), None, OPERATOR.parse().unwrap(), Expect::Anything, WALL_MS - 1_000).unwrap();
+    assert!(slow.stamp > written.stamp);
+}
+
+#[test]
+fn a_peer_is_sent_what_it_lacks_within_the_bound() {
+    let (mut full, mut behind) = (DocumentTable::default(), DocumentTable::default());
+    for name in ["a", "b", "c"] {
+        merge(&mut full, version(key("VirtualService", name), 2, OPERATOR, Some("2")));
+    }
+    merge(&mut behind, version(key("VirtualService", "a"), 1, OPERATOR, Some("1")));
+    merge(&mut behind, version(key("VirtualService", "b"), 2, OPERATOR, Some("2")));
+    let names = |missing: Vec<Arc<SignedDocument>>| missing.iter().map(|d| d.key.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(full.missing_for(&behind.have(), usize::MAX)), ["a", "c"]);
+    assert_eq!(names(full.missing_for(&behind.have(), 1)), ["a"]);
+    assert_eq!(names(full.missing_for(&full.have(), usize::MAX)), [""; 0]);
+}
+
+fn versions() -> impl Strategy<Value = Vec<SignedDocument>> {
+    let author = prop_oneof![Just(OPERATOR), Just(NODE)];
+    let one = ("[abc]", 0..4u64, author, prop::option::of("[xy]"));
+    let one = one.prop_map(|(name, millis, author, body)| {
+        version(key("VirtualService", &name), millis, author, body.as_deref())
+    });
+    prop::collection::vec(one, 0..30)
+}
+
+fn merged<'a>(documents: impl IntoIterator<Item = &'a SignedDocument>) -> DocumentTable {
+    let mut table = DocumentTable::default();
+    for document in documents {
+        merge(&mut table, document.clone());
+    }
+    table
+}
+
+fn held(table: &DocumentTable) -> Vec<SignedDocument> {
+    table.missing_for(&[], usize::MAX).iter().map(|document| document.as_ref().clone()).collect()
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative(documents in versions(), seed in any::<prop::sample::Index>()) {
+        let mut reordered = documents.clone();
+        reordered.reverse();
+        if !documents.is_empty() {
+            reordered.rotate_left(seed.index(documents.len()));
+        }
+        let (one, other) = (merged(&documents), merged(&reordered));
+        prop_assert_eq!(held(&one), held(&other));
+        prop_assert_eq!(one.root(), other.root());
+    }
+
+    #[test]
+    fn merging_is_idempotent(documents in versions()) {
+        let once = merged(&documents);
+        let twice = merged(documents.iter().chain(&documents));
+        prop_assert_eq!(held(&once), held(&twice));
+        prop_assert_eq!(once.root(), twice.root());
+    }
+
+    #[test]
+    fn merging_is_associative(a in versions(), b in versions(), c in versions()) {
+        let join = |one: &[SignedDocument], other: &[SignedDocument]| held(&merged(one.iter().chain(other)));
+        prop_assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
+    }
+
+    #[test]
+    fn roots_are_equal_exactly_when_the_documents_are(a in versions(), b in versions()) {
+        let (a, b) = (merged(&a), merged(&b));
+        prop_assert_eq!(a.root() == b.root(), held(&a) == held(&b));
+    }
+}

@@ -1,0 +1,333 @@
+//! What every node says about itself: one register per owner and kind, in which the highest `(incarnation, seq)` wins.
+//!
+//! Only the owner can write its registers, so merging needs no arbitration: [`FactTable::merge`] gives the same table
+//! in whatever order and however often facts arrive. A later incarnation replaces all that earlier ones said. An
+//! owner that signs two bodies with one version (a copied data directory, or malice) is noticed, and every node keeps
+//! the same one of the two.
+//!
+//! A fact dies with its owner: some time after the owner left or failed, it is dropped, and remembered just well
+//! enough not to be taken back from a peer that drops it later.
+
+mod limit;
+mod rules;
+
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use weft_wire::{
+    fact::{FactKind, FactVersion, NodeRecord, SignedFact, SpentTokens},
+    id::{NodeId, NodeName},
+};
+
+use self::{limit::RateLimit, rules::Claim};
+use crate::authority::{Authority, Refusal};
+
+/// How long the facts of an owner that is no member any more are kept.
+pub const KEEP_GONE: Duration = Duration::from_secs(600);
+/// How long an expired fact is remembered not to be taken back. Longer than a node certificate lasts, so that by then
+/// nobody can verify it any more.
+const REMEMBER_EXPIRED: Duration = Duration::from_secs(48 * 3600);
+/// Kinds kept per owner, the lowest-numbered: an owner may otherwise fill everyone's memory with unknown ones.
+const MAX_KINDS_PER_OWNER: usize = 16;
+/// Encoded length of a fact's small fields, rounded up.
+const FACT_OVERHEAD: usize = 128;
+
+/// What became of a fact that was merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Stored: pass it on.
+    New(Arc<SignedFact>),
+    /// Not newer than what is known: nothing to do.
+    Old,
+    /// The owner signed two bodies with one version. Pass on the one that holds now, if it is another than before.
+    Equivocation(Option<Arc<SignedFact>>),
+    /// The owner changes its facts faster than anyone should; a later pull repairs this.
+    RateLimited,
+    /// Somebody with this node's key claims to be later than this process (a copied data directory, or an
+    /// incarnation lost with the disk): start again with a higher incarnation than this.
+    OutVersioned(FactVersion),
+    /// Neither stored nor to be passed on; to be counted against the link that it came by.
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+struct Owner {
+    name: NodeName,
+    /// The highest seen; facts of lower ones are old.
+    incarnation: u64,
+    facts: BTreeMap<FactKind, Held>,
+    /// Facts of this incarnation that were dropped with their owner, and are not taken back until it is a member.
+    expired: BTreeMap<FactKind, FactVersion>,
+    absent_since: Option<Instant>,
+    limit: RateLimit,
+}
+
+#[derive(Debug)]
+struct Held {
+    fact: Arc<SignedFact>,
+    claim: Claim,
+}
+
+impl Owner {
+    fn new(name: NodeName, incarnation: u64) -> Self {
+        let (facts, expired) = (BTreeMap::new(), BTreeMap::new());
+        Self { name, incarnation, facts, expired, absent_since: None, limit: RateLimit::default() }
+    }
+
+    /// How a fact's version relates to what is held; `None` for one version with two bodies.
+    fn compare(&self, fact: &SignedFact) -> Option<Ordering> {
+        let incarnations = fact.incarnation.cmp(&self.incarnation);
+        if incarnations.is_ne() {
+            return Some(incarnations);
+        }
+        if let Some(held) = self.facts.get(&fact.kind) {
+            let order = fact.seq.cmp(&held.fact.seq);
+            return if order.is_eq() && fact.body != held.fact.body { None } else { Some(order) };
+        }
+        Some(self.expired.get(&fact.kind).map_or(Ordering::Greater, |expired| fact.version().cmp(expired)))
+    }
+
+    /// Stores a fact that holds against what is there. False if its kind is one too many.
+    fn store(&mut self, fact: Arc<SignedFact>, claim: Claim) -> bool {
+        if fact.incarnation > self.incarnation {
+            self.incarnation = fact.incarnation;
+            self.facts.clear();
+            self.expired.clear();
+        }
+        let kind = fact.kind;
+        self.expired.remove(&kind);
+        self.facts.insert(kind, Held { fact, claim });
+        if self.facts.len() > MAX_KINDS_PER_OWNER {
+            self.facts.pop_last();
+        }
+        self.facts.contains_key(&kind)
+    }
+
+    fn versions(&self) -> impl Iterator<Item = (FactKind, FactVersion)> {
+        let held = self.facts.iter().map(|(&kind, held)| (kind, held.fact.version()));
+        held.chain(self.expired.iter().map(|(&kind, &version)| (kind, version)))
+    }
+}
+
+/// All facts that this node knows, its own among them.
+#[derive(Debug)]
+pub struct FactTable {
+    me: NodeId,
+    /// Of this node's own latest fact.
+    seq: u64,
+    owners: BTreeMap<NodeId, Owner>,
+}
+
+impl FactTable {
+    /// A table for the node `me` in this incarnation, with the facts of others that were on disk. Those were verified
+    /// before they were stored, and must serve a cold start long after their certificates ended: only their form is
+    /// checked again.
+    pub fn new(me: NodeName, incarnation: u64, restored: impl IntoIterator<Item = SignedFact>) -> Self {
+        let id = me.id();
+        let mut table = Self { me: id, seq: 0, owners: BTreeMap::from([(id, Owner::new(me, incarnation))]) };
+        for fact in restored {
+            let Ok(claim) = rules::decode(&fact) else { continue };
+            let owner = table.owner_of(&fact);
+            if let Some(owner) = owner
+                && owner.name.id() != id
+                && owner.compare(&fact) == Some(Ordering::Greater)
+            {
+                owner.store(Arc::new(fact), claim);
+            }
+        }
+        table
+    }
+
+    /// Goes on numbering this node's facts above `seq`, where an earlier table of the same incarnation left off.
+    pub fn resume_after(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+    }
+
+    /// The next fact of this node itself, to be signed and given to [`FactTable::publish`].
+    pub fn draft(&mut self, kind: FactKind, body: Vec<u8>) -> SignedFact {
+        self.seq += 1;
+        let me = &self.owners[&self.me]; // there from `new` on, and `expire` spares it
+        SignedFact {
+            owner: me.name.clone(),
+            incarnation: me.incarnation,
+            seq: self.seq,
+            kind,
+            body,
+            chain: Vec::new(),
+            signature: Vec::new(),
+        }
+    }
+
+    /// Stores a draft that was signed; pass it on to everyone.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the body is one that every peer would refuse.
+    pub fn publish(&mut self, signed: SignedFact) -> Result<Arc<SignedFact>, Refusal> {
+        let claim = rules::decode(&signed)?;
+        let fact = Arc::new(signed);
+        if let Some(me) = self.owners.get_mut(&self.me) {
+            me.store(fact.clone(), claim);
+        }
+        Ok(fact)
+    }
+
+    /// Takes in a fact that came from a peer. `wall_ms` is Unix milliseconds, against which certificates are checked.
+    pub fn merge(&mut self, fact: SignedFact, authority: &impl Authority, now: Instant, wall_ms: u64) -> Effect {
+        self.try_merge(fact, authority, now, wall_ms).unwrap_or_else(Effect::Refused)
+    }
+
+    fn try_merge(
+        &mut self,
+        fact: SignedFact,
+        authority: &impl Authority,
+        now: Instant,
+        wall_ms: u64,
+    ) -> Result<Effect, Refusal> {
+        let order = match self.owners.get(&fact.owner.id()) {
+            Some(owner) if owner.name != fact.owner => {
+                return Err(Refusal::Malformed(format!("{} has the short id of {}", fact.owner, owner.name)));
+            }
+            Some(owner) => owner.compare(&fact),
+            None => Some(Ordering::Greater),
+        };
+        // Most copies of a flooded fact end here, before anything costs time.
+        if matches!(order, Some(Ordering::Less | Ordering::Equal)) {
+            return Ok(Effect::Old);
+        }
+        let claim = rules::verify(&fact, authority, wall_ms)?;
+        if fact.owner.id() == self.me {
+            return Ok(Effect::OutVersioned(fact.version()));
+        }
+        let Some(owner) = self.owner_of(&fact) else { return Ok(Effect::Old) };
+        // After verification: nobody else can use up an owner's allowance.
+        if !owner.limit.allow(now) {
+            return Ok(Effect::RateLimited);
+        }
+        let holds = order.is_some() || owner.facts.get(&fact.kind).is_some_and(|held| fact.body < held.fact.body);
+        let fact = Arc::new(fact);
+        let stored = (holds && owner.store(fact.clone(), claim)).then_some(fact);
+        Ok(match (order, stored) {
+            (None, stored) => Effect::Equivocation(stored),
+            (Some(_), Some(fact)) => Effect::New(fact),
+            (Some(_), None) => Effect::Old,
+        })
+    }
+
+    /// The owner's entry, made if it is new; `None` if another node has its short id.
+    fn owner_of(&mut self, fact: &SignedFact) -> Option<&mut Owner> {
+        let owner =
+            self.owners.entry(fact.owner.id()).or_insert_with(|| Owner::new(fact.owner.clone(), fact.incarnation));
+        (owner.name == fact.owner).then_some(owner)
+    }
+
+    /// The newest known version of a node's facts.
+    pub fn latest(&self, node: NodeId) -> Option<FactVersion> {
+        self.owners.get(&node)?.versions().map(|(_, version)| version).max()
+    }
+
+    /// Versions of all that is held: what to send when asking a peer for more.
+    pub fn have(&self) -> Vec<(NodeId, FactKind, FactVersion)> {
+        let of_owner = |(&id, owner): (&NodeId, &Owner)| -> Vec<_> {
+            owner.versions().map(|(kind, version)| (id, kind, version)).collect()
+        };
+        self.owners.iter().flat_map(of_owner).collect()
+    }
+
+    /// The facts that a peer with these versions lacks, about `max_bytes` of them and at least one. `first`, a random
+    /// id, is where to begin: a peer that cannot use the facts of some would else never be sent the others.
+    pub fn missing_for(
+        &self,
+        have: &[(NodeId, FactKind, FactVersion)],
+        first: NodeId,
+        max_bytes: usize,
+    ) -> Vec<Arc<SignedFact>> {
+        let mut incarnations: BTreeMap<NodeId, u64> = BTreeMap::new();
+        let mut versions = BTreeMap::new();
+        for &(id, kind, version) in have {
+            let incarnation = incarnations.entry(id).or_default();
+            *incarnation = version.incarnation.max(*incarnation);
+            versions.insert((id, kind), version);
+        }
+        let lacks = |id: NodeId, fact: &SignedFact| {
+            incarnations.get(&id).is_none_or(|&incarnation| incarnation <= fact.incarnation)
+                && versions.get(&(id, fact.kind)).is_none_or(|&version| version < fact.version())
+        };
+        let mut left = max_bytes;
+        self.owners
+            .range(first..)
+            .chain(self.owners.range(..first))
+            .flat_map(|(&id, owner)| owner.facts.values().map(move |held| (id, &held.fact)))
+            .filter(|(id, fact)| lacks(*id, fact))
+            .map_while(|(_, fact)| {
+                let fits = left > 0;
+                left = left.saturating_sub(encoded_len(fact));
+                fits.then(|| fact.clone())
+            })
+            .collect()
+    }
+
+    /// Drops the facts of owners that have not been members for [`KEEP_GONE`], and returns those owners. Call it now
+    /// and then, with who is a member: neither left nor failed.
+    ///
+    /// What a CA node says of spent tokens is kept: a token must not become good again because its issuer is gone.
+    pub fn expire(&mut self, now: Instant, is_member: impl Fn(NodeId) -> bool) -> Vec<NodeName> {
+        let mut dropped = Vec::new();
+        let me = self.me;
+        self.owners.retain(|&id, owner| {
+            if id == me || is_member(id) {
+                owner.absent_since = None;
+                // Back after a partition: its facts are welcome again, and the next pull brings them.
+                owner.expired.clear();
+                return true;
+            }
+            let absent = now.saturating_duration_since(*owner.absent_since.get_or_insert(now));
+            if absent < KEEP_GONE {
+                return true;
+            }
+            let gone: Vec<_> = owner.facts.extract_if(.., |&kind, _| kind != FactKind::SPENT_TOKENS).collect();
+            if !gone.is_empty() {
+                dropped.push(owner.name.clone());
+            }
+            owner.expired.extend(gone.into_iter().map(|(kind, held)| (kind, held.fact.version())));
+            absent < REMEMBER_EXPIRED || !owner.facts.is_empty()
+        });
+        dropped
+    }
+
+    /// One fact, as it was signed.
+    pub fn get(&self, node: &NodeName, kind: FactKind) -> Option<&Arc<SignedFact>> {
+        Some(&self.owners.get(&node.id())?.facts.get(&kind)?.fact)
+    }
+
+    /// Every node that said what it hosts, by id, this one among them.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, FactVersion, &Arc<NodeRecord>)> {
+        self.owners.values().filter_map(|owner| match owner.facts.get(&FactKind::NODE)? {
+            Held { fact, claim: Claim::Node(record) } => Some((&owner.name, fact.version(), record)),
+            _ => None,
+        })
+    }
+
+    /// What each CA node said of spent tokens, this one among them.
+    pub fn spent_tokens(&self) -> impl Iterator<Item = (&NodeName, &Arc<SpentTokens>)> {
+        self.owners.values().filter_map(|owner| match owner.facts.get(&FactKind::SPENT_TOKENS)? {
+            Held { claim: Claim::SpentTokens(spent), .. } => Some((&owner.name, spent)),
+            _ => None,
+        })
+    }
+
+    /// All facts, for the disk.
+    pub fn snapshot(&self) -> Vec<Arc<SignedFact>> {
+        self.owners.values().flat_map(|owner| owner.facts.values()).map(|held| held.fact.clone()).collect()
+    }
+}
+
+fn encoded_len(fact: &SignedFact) -> usize {
+    FACT_OVERHEAD + fact.body.len() + fact.signature.len() + fact.chain.iter().map(Vec::len).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! Who seems to be a member: chitchat over a transport that is handed in.
+//!
+//! Any member can gossip anything about any other, so a [`Member`] is a rumour: good enough to know whom to dial and
+//! when to ask for newer state, never a reason to believe or remove anything.
+//!
+//! One message carries the digest of all members, so a mesh can outgrow it. [`Stats::digest_alarm`] says so long
+//! before; past the limit, gossip would stop without a word.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chitchat::{
+    Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, ProtocolVersion,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+use weft_wire::{
+    fact::FactVersion,
+    id::{MeshId, NodeId, NodeName},
+};
+
+use crate::{
+    codec_shim::{Counters, ShimTransport},
+    keys,
+};
+
+/// Below 100 nodes; larger meshes halve their traffic with 1 s.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
+/// Half of what one message can carry: time to split the mesh before gossip stops.
+pub const DIGEST_ALARM_BYTES: usize = 32 * 1024;
+/// Silence, in mean heartbeat intervals, after which a node counts as dead. A throttled host is silent for one or two
+/// seconds routinely, which must not count.
+const PHI_THRESHOLD: f64 = 12.0;
+/// Before there are heartbeats to measure, assume that they come this many rounds apart: 2 s by default.
+const INITIAL_ROUNDS: u32 = 4;
+/// Heartbeats remembered per member: 8 bytes each.
+const SAMPLING_WINDOW: usize = 100;
+/// Dead incarnations stay in the digest for half of this: a rolling restart must not multiply it for long.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// Carries gossip between nodes; the node implements it over QUIC streams.
+pub struct Transport {
+    /// Messages to send, by peer address. Its capacity bounds what waits; more is dropped, which gossip bears.
+    pub outgoing: mpsc::Sender<(SocketAddr, Bytes)>,
+    /// Messages received, with the sender's *advertised* address: answers go there.
+    pub incoming: mpsc::Receiver<(SocketAddr, Bytes)>,
+}
+
+pub struct Settings {
+    pub mesh: MeshId,
+    pub name: NodeName,
+    /// Must grow with each start, also within one process after [`Membership::terminated`].
+    pub incarnation: u64,
+    /// Where peers reach this node.
+    pub advertise: SocketAddr,
+    /// Gossiped with until more is known: seeds and remembered peers.
+    pub seeds: Vec<SocketAddr>,
+    /// Time between rounds of gossip.
+    pub interval: Duration,
+}
+
+/// What gossip says of one node, in its latest incarnation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub incarnation: u64,
+    pub address: SocketAddr,
+    /// Whether its heartbeats arrive. One's own always do.
+    pub live: bool,
+    pub name: Option<NodeName>,
+    /// The newest of the node's facts.
+    pub facts: Option<FactVersion>,
+    /// The digest of the node's documents.
+    pub documents: Option<[u8; 16]>,
+}
+
+/// All members that gossip knows, this node among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberSet {
+    pub members: BTreeMap<NodeId, Member>,
+    /// Entries in the gossip digest: members, and dead incarnations that are not yet forgotten.
+    pub entries: usize,
+}
+
+/// Gossip's own health, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Length of the last digest sent.
+    pub digest_bytes: usize,
+    /// The digest passed [`DIGEST_ALARM_BYTES`]: split the mesh, or wait for restarted nodes to be forgotten.
+    pub digest_alarm: bool,
+    /// Messages dropped because the transport's queue was full.
+    pub queue_full: u64,
+    /// Messages that could not be encoded.
+    pub unsendable: u64,
+    /// Messages received that could not be decoded.
+    pub malformed: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    #[error("gossip could not start: {0}")]
+    Start(String),
+    #[error("gossip ended: {0}")]
+    Terminated(String),
+}
+
+/// A running membership. Dropping it ends it, without goodbye: what announces a leave is a fact.
+pub struct Membership {
+    handle: ChitchatHandle,
+    members: watch::Receiver<Arc<MemberSet>>,
+    counters: Arc<Counters>,
+    _publisher: AbortOnDropHandle<()>,
+}
+
+impl Membership {
+    /// Starts to gossip, after a random part of the interval: nodes that tick in step take twice as long to converge.
+    ///
+    /// # Errors
+    /// [`MembershipError::Start`] if the loopback codec cannot be set up.
+    pub async fn start(settings: Settings, transport: Transport) -> Result<Self, MembershipError> {
+        tokio::time::sleep(settings.interval.mul_f64(rand::random::<f64>())).await;
+        let own_keys = vec![(keys::NAME.to_owned(), settings.name.to_string())];
+        let counters = Arc::new(Counters::default());
+        let shim = ShimTransport::new(transport, counters.clone());
+        let interval = settings.interval;
+        let handle = chitchat::spawn_chitchat(config(settings), own_keys, &shim)
+            .await
+            .map_err(|error| MembershipError::Start(format!("{error:#}")))?;
+        let (publish, members) = watch::channel(Arc::default());
+        let publisher = AbortOnDropHandle::new(tokio::spawn(publish_members(handle.chitchat(), interval, publish)));
+        Ok(Self { handle, members, counters, _publisher: publisher })
+    }
+
+    /// The members, whenever they change.
+    pub fn watch(&self) -> watch::Receiver<Arc<MemberSet>> {
+        self.members.clone()
+    }
+
+    /// Tells all members that this node's facts are as new as this.
+    pub async fn announce_facts(&self, version: FactVersion) {
+        self.set(keys::FACTS, keys::encode_facts(version)).await;
+    }
+
+    /// Tells all members which documents this node holds.
+    pub async fn announce_documents(&self, root: [u8; 16]) {
+        self.set(keys::DOCUMENTS, keys::encode_root(root)).await;
+    }
+
+    async fn set(&self, key: &'static str, value: String) {
+        self.handle.chitchat().lock().await.self_node_state().set(key, value);
+    }
+
+    /// Gossips with this peer now: for a link that has just come up.
+    pub fn greet(&self, peer: SocketAddr) {
+        // It fails only when gossip has ended, which `terminated` tells.
+        let _ = self.handle.gossip(peer);
+    }
+
+    pub fn stats(&self) -> Stats {
+        let digest_bytes = self.counters.digest_bytes.load(Relaxed) as usize;
+        Stats {
+            digest_bytes,
+            digest_alarm: digest_bytes >= DIGEST_ALARM_BYTES,
+            queue_full: self.counters.queue_full.load(Relaxed),
+            unsendable: self.counters.unsendable.load(Relaxed),
+            malformed: self.counters.malformed.load(Relaxed),
+        }
+    }
+
+    /// Resolves when gossip has ended, by [`Membership::shutdown`], a closed transport or a panic inside chitchat.
+    /// The last member set stays in the watch; start anew with a higher incarnation.
+    pub fn terminated(&self) -> impl Future<Output = MembershipError> + Send + use<> {
+        let watcher = self.handle.termination_watcher();
+        async move {
+            MembershipError::Terminated(
+                watcher.await.map_or_else(|error| format!("{error:#}"), |()| "shut down".into()),
+            )
+        }
+    }
+
+    /// Ends gossip and waits until its task is gone.
+    ///
+    /// # Errors
+    /// [`MembershipError::Terminated`] if it had already failed.
+    pub async fn shutdown(self) -> Result<(), MembershipError> {
+        self.handle.shutdown().await.map_err(|error| MembershipError::Terminated(format!("{error:#}")))
+    }
+}
+
+fn config(settings: Settings) -> ChitchatConfig {
+    ChitchatConfig {
+        chitchat_id: ChitchatId::new(settings.name.id().to_string(), settings.incarnation, settings.advertise),
+        cluster_id: settings.mesh.to_string(),
+        gossip_interval: settings.interval,
+        listen_addr: settings.advertise,
+        seed_nodes: settings.seeds.iter().map(SocketAddr::to_string).collect(),
+        failure_detector_config: FailureDetectorConfig {
+            phi_threshold: PHI_THRESHOLD,
+            sampling_window_size: SAMPLING_WINDOW,
+            initial_interval: settings.interval * INITIAL_ROUNDS,
+            dead_node_grace_period: GRACE,
+            ..FailureDetectorConfig::default()
+        },
+        marked_for_deletion_grace_period: GRACE,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+        // A mesh that mixes versions must stay at the older; V1 from the first release on needs no such step.
+        protocol_version: ProtocolVersion::V1,
+    }
+}
+
+/// Publishes the members after each round that changed any. chitchat's watcher tells of live ones only, so a tick
+/// looks for those that died unseen and those forgotten.
+async fn publish_members(
+    chitchat: Arc<tokio::sync::Mutex<Chitchat>>,
+    interval: Duration,
+    publish: watch::Sender<Arc<MemberSet>>,
+) {
+    let mut live_changes = chitchat.lock().await.live_nodes_watcher();
+    let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            changed = live_changes.changed() => if changed.is_err() { break },
+        }
+        let set = member_set(&*chitchat.lock().await);
+        publish.send_if_modified(|published| {
+            let modified = **published != set;
+            if modified {
+                *published = Arc::new(set);
+            }
+            modified
+        });
+    }
+}
+
+fn member_set(chitchat: &Chitchat) -> MemberSet {
+    let live = chitchat.live_nodes().map(|id| (id, true));
+    let dead = chitchat.dead_nodes().map(|id| (id, false));
+    let mut set = MemberSet::default();
+    for (id, live) in live.chain(dead) {
+        set.entries += 1;
+        // Not an id of weft's: from a member that breaks the rules.
+        let Ok(node) = id.node_id.parse::<NodeId>() else { continue };
+        // A restarted node has an entry for each incarnation until the old ones are forgotten.
+        if set.members.get(&node).is_none_or(|known| known.incarnation < id.generation_id) {
+            set.members.insert(node, member(node, id, live, chitchat.node_state(id)));
+        }
+    }
+    set
+}
+
+fn member(node: NodeId, id: &ChitchatId, live: bool, state: Option<&NodeState>) -> Member {
+    let get = |key| state.and_then(|state| state.get(key));
+    Member {
+        incarnation: id.generation_id,
+        address: id.gossip_advertise_addr,
+        live,
+        name: get(keys::NAME).and_then(|value| keys::decode_name(value, node)),
+        facts: get(keys::FACTS).and_then(keys::decode_facts),
+        documents: get(keys::DOCUMENTS).and_then(keys::decode_root),
+    }
+}

@@ -1,0 +1,91 @@
+//! Why an exchange failed before the upstream answered: who is at fault, and whether another endpoint may be tried.
+//! What the caller is told about it is decided in `respond.rs` alone.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
+
+/// An exchange that the proxy itself must answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("{0}")]
+    BadRequest(&'static str),
+    #[error("unknown host {host:?}: no service of that name in the mesh, as seen from namespace {namespace}")]
+    UnknownHost { host: String, namespace: String },
+    #[error("service {service} has no port {port}; it has {known}")]
+    UnknownPort { service: ServiceName, port: String, known: String },
+    #[error("port {port} of service {service} is {protocol}, not HTTP: use CONNECT or a tcp listener")]
+    NotHttp { service: ServiceName, port: u16, protocol: &'static str },
+    #[error("no rule of the VirtualService for {0} matches this request")]
+    NoRoute(ServiceName),
+    #[error("the VirtualService for {0} names a destination or subset that does not exist")]
+    UnknownCluster(ServiceName),
+    #[error("no healthy upstream: {0} has no endpoint that may be called")]
+    NoEndpoint(String),
+    #[error("{0} is not hosted on this node")]
+    NotHosted(String),
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("upstream connect error or disconnect/reset before headers: {0}")]
+    Reset(Arc<hyper::Error>),
+    #[error("upstream request timeout")]
+    Timeout,
+}
+
+/// Why no connection to an endpoint could be made. Nothing was sent, so another endpoint may be tried.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error(
+        "this node hosts no workload to make the call as: host a service on it (services: in node.yaml, or weft run) \
+         or name one with the listener's `as:`"
+    )]
+    NoCaller,
+    #[error("this node has no certificate for service account {0} yet, so it cannot call as it")]
+    NoIdentity(ServiceAccount),
+    #[error("could not connect to {to}: {source}")]
+    Tcp { to: Arc<str>, source: Arc<io::Error> },
+    #[error("could not connect to {to} within {after:?}")]
+    Timeout { to: Arc<str>, after: Duration },
+    #[error("TLS with {to}: {source}")]
+    Tls { to: Arc<str>, source: Arc<io::Error> },
+    #[error("{to} does not speak {expected} on this port")]
+    Alpn { to: Arc<str>, expected: &'static str },
+    #[error("HTTP with {to}: {source}")]
+    Http { to: Arc<str>, source: Arc<hyper::Error> },
+}
+
+impl ConnectError {
+    /// Whether the endpoint, and not this node, is to blame: only then is it avoided and another one tried.
+    pub(crate) fn blames_endpoint(&self) -> bool {
+        !matches!(self, Self::NoCaller | Self::NoIdentity(_))
+    }
+}
+
+/// A peer that is not who it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PeerError {
+    /// The server proved an identity, but not one that the service may have.
+    WrongIdentity { shown: SpiffeId, expected: Arc<[SpiffeId]> },
+    /// The certificate carries no SPIFFE id, or several.
+    NoIdentity,
+    /// An identity of another trust domain, or one that may not call (an operator's).
+    NotAllowed(SpiffeId),
+}
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongIdentity { shown, expected } => {
+                write!(f, "the server is {shown}, but this service may only be ")?;
+                for (i, id) in expected.iter().enumerate() {
+                    write!(f, "{}{id}", if i == 0 { "" } else { " or " })?;
+                }
+                if expected.is_empty() { f.write_str("nobody: no signed fact allows an identity") } else { Ok(()) }
+            }
+            Self::NoIdentity => f.write_str("the certificate does not carry exactly one SPIFFE id"),
+            Self::NotAllowed(id) => write!(f, "{id} is no workload or node of this mesh's trust domain"),
+        }
+    }
+}
+
+impl std::error::Error for PeerError {}

@@ -1,0 +1,357 @@
+//! One request and its response, as both sides of the proxy handle them: what is taken from the request's head, what
+//! is sent on, and what comes back.
+
+use std::{cell::Cell, rc::Rc};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::Body as _;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use weft_policy::endpoint::ActiveRequest;
+
+use crate::{
+    body::{RequestBody, ResponseBody},
+    error::ProxyError,
+    metrics::Flag,
+    pool::{Lease, Need},
+    record::ExchangeRecord,
+    respond, tcp,
+    worker::Worker,
+};
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Who calls, as the server side of the mesh proved it: `By=…;Hash=…;URI=…`.
+pub(crate) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// Which workload of its account calls. Goes from proxy to proxy only.
+pub(crate) const X_WEFT_SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
+pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whom a request names: `:authority`, an absolute form's authority, or the Host header (RFC 9112 section 3.3).
+pub(crate) fn authority(head: &request::Parts) -> Result<Authority, ProxyError> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(ProxyError::BadRequest("more than one Host header"));
+    }
+    let authority = match (head.uri.authority(), host) {
+        (Some(authority), _) => authority.clone(),
+        (None, Some(host)) => {
+            Authority::try_from(host.as_bytes()).map_err(|_| ProxyError::BadRequest("malformed Host header"))?
+        }
+        (None, None) => return Err(ProxyError::BadRequest("no Host header")),
+    };
+    if authority.as_str().contains('@') {
+        return Err(ProxyError::BadRequest("user information in the host"));
+    }
+    Ok(authority)
+}
+
+/// The protocol that an HTTP/1.1 request wants to switch to. Not h2c: what is upgraded becomes a tunnel, and HTTP/2
+/// in it would pass by all that is decided per request.
+fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
+    let protocol = head.headers.get(header::UPGRADE)?;
+    let asks = head.version == Version::HTTP_11 && connection_options(&head.headers).any(|o| is(o, "upgrade"));
+    (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn is(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
+/// Removes what concerns one connection only (RFC 9110 section 7.6.1).
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = connection_options(headers)
+            .filter(|option| !is(option, "close") && !is(option, "keep-alive"))
+            .filter_map(|option| option.parse().ok())
+            .filter(|name| name != header::TE) // dealt with by who knows the next hop
+            .collect();
+        headers.remove(header::CONNECTION);
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// A random id in the form of a version 4 UUID, as Envoy makes them.
+fn new_request_id() -> HeaderValue {
+    const VERSION_AND_VARIANT: (u128, u128) = (0x4 << 76 | 0x8 << 60, !(0xf << 76 | 0xc << 60));
+    let random = (rand::random::<u128>() & VERSION_AND_VARIANT.1) | VERSION_AND_VARIANT.0;
+    let mut text = [b'-'; 36];
+    let mut nibble = 32;
+    for (i, place) in text.iter_mut().enumerate() {
+        if !matches!(i, 8 | 13 | 18 | 23) {
+            nibble -= 1;
+            *place = b"0123456789abcdef"[(random >> (nibble * 4)) as usize & 0xf];
+        }
+    }
+    HeaderValue::from_bytes(&text).expect("hex digits and dashes are visible ASCII")
+}
+
+/// A request on its way, apart from its connection, so that it can be sent again.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) authority: Authority,
+    pub(crate) path_and_query: PathAndQuery,
+    pub(crate) headers: HeaderMap,
+    /// The Host header for HTTP/1.1.
+    host: HeaderValue,
+    /// `None` while it is being sent.
+    body: Option<RequestBody>,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+}
+
+impl Outgoing {
+    /// Takes from a request what goes on: without what concerns the caller's connection, and without anything that
+    /// only the mesh may say.
+    pub(crate) fn new(
+        request: Request<Incoming>,
+        authority: Authority,
+        record: &mut ExchangeRecord,
+    ) -> Result<Self, ProxyError> {
+        let (mut head, body) = request.into_parts();
+        let upgrade =
+            upgrade(&head).and_then(|protocol| head.extensions.remove::<OnUpgrade>().map(|client| (protocol, client)));
+        let mut headers = head.headers;
+        strip_hop_by_hop(&mut headers);
+        headers.remove(X_FORWARDED_CLIENT_CERT);
+        headers.remove(X_WEFT_SOURCE);
+        let id = headers.entry(X_REQUEST_ID).or_insert_with(new_request_id);
+        record.request_id(id);
+        let host = match headers.remove(header::HOST) {
+            Some(host) if host.as_bytes() == authority.as_str().as_bytes() => host,
+            _ => host_of(&authority)?,
+        };
+        let body = match body.is_end_stream() {
+            true => RequestBody::Empty,
+            false => RequestBody::Stream { from: body, bytes: record.count_request_bytes() },
+        };
+        Ok(Self {
+            method: head.method,
+            authority,
+            path_and_query: head.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/")),
+            headers,
+            host,
+            body: Some(body),
+            upgrade,
+        })
+    }
+
+    pub(crate) fn need(&self) -> Need {
+        if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
+    }
+
+    pub(crate) fn rewrite_authority(&mut self, authority: &str) -> Result<(), ProxyError> {
+        self.authority = authority
+            .parse()
+            .map_err(|_| ProxyError::BadRequest("the route's authority rewrite is not a valid authority"))?;
+        self.host = host_of(&self.authority)?;
+        Ok(())
+    }
+
+    pub(crate) fn rewrite_path(&mut self, path_and_query: String) -> Result<(), ProxyError> {
+        const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+        if let Ok(original) = HeaderValue::from_str(self.path_and_query.as_str()) {
+            self.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+        }
+        self.path_and_query = PathAndQuery::try_from(path_and_query)
+            .map_err(|_| ProxyError::BadRequest("the route's rewrite gives no valid path"))?;
+        Ok(())
+    }
+
+    /// Sends the request; on success the rest is the response's. On failure it is whole again if it may be resent.
+    pub(crate) async fn send(&mut self, lease: &mut Lease) -> Result<Response<Incoming>, SendError> {
+        let is_empty = matches!(self.body, Some(RequestBody::Empty));
+        let request = self.request(lease.is_http2())?;
+        let mut error = match lease.send(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        // hyper gives back what it has not begun to send.
+        let unsent = error.take_message();
+        let error = error.into_error();
+        let resend = unsent.is_some()
+            || (is_empty && (was_refused(&error) || (lease.was_used() && self.is_lost_to_idle_close(&error))));
+        match unsent {
+            Some(unsent) => {
+                let (head, body) = unsent.into_parts();
+                (self.headers, self.body) = (head.headers, Some(body));
+            }
+            None if is_empty => self.body = Some(RequestBody::Empty),
+            None => {}
+        }
+        Err(SendError { error: ProxyError::Reset(error.into()), resend })
+    }
+
+    /// The request for the next hop. The head is copied only if the body allows for a second try.
+    fn request(&mut self, http2: bool) -> Result<Request<RequestBody>, ProxyError> {
+        let body = self.body.take().unwrap_or(RequestBody::Empty);
+        let headers =
+            if matches!(body, RequestBody::Empty) { self.headers.clone() } else { std::mem::take(&mut self.headers) };
+        let mut request = Request::new(body);
+        *request.headers_mut() = headers;
+        *request.method_mut() = self.method.clone();
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(self.path_and_query.clone());
+        let headers = request.headers_mut();
+        if http2 {
+            uri.scheme = Some(Scheme::HTTP);
+            uri.authority = Some(self.authority.clone());
+            match headers.get(header::TE) {
+                Some(te) if te == "trailers" => {}
+                Some(_) => {
+                    headers.remove(header::TE);
+                }
+                None => {}
+            }
+        } else {
+            headers.insert(header::HOST, self.host.clone());
+            headers.remove(header::TE);
+            join_cookies(headers);
+            if let Some((protocol, _)) = &self.upgrade {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, protocol.clone());
+            }
+        }
+        *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| ProxyError::BadRequest("malformed request target"))?;
+        Ok(request)
+    }
+
+    /// A kept-alive connection that the peer closed just as the request went out: no byte of a response has come. A
+    /// method that changes nothing by being done twice may be repeated then (RFC 9110 section 9.2.2).
+    fn is_lost_to_idle_close(&self, error: &hyper::Error) -> bool {
+        let is_reset = || {
+            let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+            use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+            source.is_some_and(|error| matches!(error.kind(), ConnectionReset | BrokenPipe))
+        };
+        self.method.is_idempotent() && (error.is_incomplete_message() || is_reset())
+    }
+
+    /// Whom to give the connection to, if the upstream switches protocols.
+    pub(crate) fn into_client_upgrade(self) -> Option<OnUpgrade> {
+        self.upgrade.map(|(_, client)| client)
+    }
+}
+
+fn host_of(authority: &Authority) -> Result<HeaderValue, ProxyError> {
+    HeaderValue::from_str(authority.as_str()).map_err(|_| ProxyError::BadRequest("malformed host"))
+}
+
+/// HTTP/2 may split cookies over several headers; HTTP/1.1 may not (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if let (Some(_), Some(_)) = (cookies.next(), cookies.next()) {
+        let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(b"; ".as_slice())) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
+}
+
+/// Whether the peer says that it has not looked at the request: a refused stream, or one that came after GOAWAY.
+fn was_refused(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        error.is_remote()
+            && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)))
+    })
+}
+
+/// A try that brought no response.
+pub(crate) struct SendError {
+    pub(crate) error: ProxyError,
+    /// The upstream has not seen the request, or may see it twice.
+    pub(crate) resend: bool,
+}
+
+impl From<ProxyError> for SendError {
+    fn from(error: ProxyError) -> Self {
+        Self { error, resend: false }
+    }
+}
+
+/// What the upstream answered, with all that must live as long as the answer.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+    pub(crate) active: Option<ActiveRequest>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) client_upgrade: Option<OnUpgrade>,
+}
+
+impl Answer {
+    /// The response for the caller. Its body carries the record to the exchange's end.
+    pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
+        let Self { mut response, lease, active, deadline, client_upgrade } = self;
+        record.response_head(&response);
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
+        strip_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11; // hyper speaks what the caller speaks
+        let (Some(protocol), Some(client)) = (protocol, client_upgrade) else {
+            let (head, body) = response.into_parts();
+            return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, record));
+        };
+        let upstream = hyper::upgrade::on(&mut response);
+        let (received, sent) = (record.count_request_bytes(), Cell::new(0));
+        worker.tasks.spawn(async move {
+            let _kept = (lease, active);
+            match tokio::try_join!(client, upstream) {
+                Ok((client, upstream)) => {
+                    let client = tcp::Counted::new(
+                        TokioIo::new(client),
+                        |bytes| received.set(received.get() + bytes),
+                        |bytes| sent.set(sent.get() + bytes),
+                    );
+                    tcp::splice(client, TokioIo::new(upstream)).await;
+                    record.add_sent(sent.get());
+                    record.complete();
+                }
+                Err(error) => record.fail(Flag::UC, &error),
+            }
+        });
+        let (mut head, _) = response.into_parts();
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+        Response::from_parts(head, ResponseBody::tunnel())
+    }
+}
+
+/// The response to a request, from the upstream or of our own making.
+pub(crate) fn finish(
+    worker: &Rc<Worker>,
+    answer: Result<Answer, ProxyError>,
+    record: ExchangeRecord,
+) -> Response<ResponseBody> {
+    match answer {
+        Ok(answer) => answer.into_response(worker, record),
+        Err(error) => respond::refuse(&error, record),
+    }
+}

@@ -1,0 +1,168 @@
+//! From another node to a workload of this one: mutual TLS ends here, and the workload is told who calls.
+
+use std::{convert::Infallible, future::Future, pin::Pin, rc::Rc, time::Duration};
+
+use http::{HeaderValue, Request, Response};
+use hyper::{body::Incoming, service::Service as HyperService};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::debug;
+use weft_wire::id::SpiffeId;
+
+use crate::{
+    body::ResponseBody,
+    error::ProxyError,
+    exchange::{self, Answer, Outgoing, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
+    listener::{serve_http1, serve_http2},
+    metrics::{Parties, Reporter},
+    pool::Need,
+    record::{Downstream, ExchangeRecord, Line},
+    respond::X_WEFT_REASON,
+    tcp::TcpRecord,
+    tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer},
+    worker::Worker,
+};
+
+/// For the TLS handshake, and then for the first request's head on HTTP/1.1.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves one connection of another node.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Downstream) {
+    let handshake = TlsAcceptor::from(worker.tls.server()).accept(stream);
+    let stop = worker.tasks.stop.clone();
+    let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        failed => {
+            worker.metrics.shared().count_refused_handshake();
+            let error = failed.map_or_else(
+                |_| "timeout".to_owned(),
+                |failed| failed.err().map_or_else(String::new, |e| e.to_string()),
+            );
+            debug!(remote = %downstream.remote, error, "no mutual TLS");
+            return;
+        }
+    };
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let Some(connection) = Connection::of(worker, &stream, downstream) else { return };
+    let connection = Rc::new(connection);
+    match alpn.as_deref() {
+        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection), &stop).await,
+        Some(ALPN_HTTP1) => serve_http1(stream, Exchanges(connection), HANDSHAKE_TIMEOUT, &stop).await,
+        Some(ALPN_TCP) => connection.serve_tcp(stream).await,
+        _ => connection.worker.metrics.shared().count_refused_handshake(),
+    }
+}
+
+/// What the handshake of one connection has settled.
+struct Connection {
+    worker: Rc<Worker>,
+    downstream: Downstream,
+    /// The workload that the caller means.
+    sni: Box<str>,
+    peer: SpiffeId,
+    /// Both ends' identities, for `x-forwarded-client-cert`.
+    client_cert: HeaderValue,
+}
+
+impl Connection {
+    fn of(worker: Rc<Worker>, stream: &TlsStream<TcpStream>, downstream: Downstream) -> Option<Self> {
+        let session = stream.get_ref().1;
+        let sni: Box<str> = session.server_name()?.into();
+        let peer = Peer::of(session.peer_certificates()).ok()?;
+        let view = worker.views.load();
+        let by = &view.local_workload(&sni)?.workload.principal;
+        let text = format!("By={by};Hash={};URI={}", peer.certificate_hash, peer.id);
+        let client_cert = HeaderValue::try_from(text).ok()?;
+        Some(Self { worker, downstream, sni, peer: peer.id, client_cert })
+    }
+
+    async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        let mut record = ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &request);
+        let claim = request.headers_mut().remove(X_WEFT_SOURCE);
+        let answer = self.forward(request, claim.as_ref(), &mut record).await;
+        exchange::finish(&self.worker, answer, record)
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        claim: Option<&HeaderValue>,
+        record: &mut ExchangeRecord,
+    ) -> Result<Answer, ProxyError> {
+        let view = self.worker.views.load();
+        self.identify(&view, claim, record.parties());
+        if let Some(line) = record.line() {
+            line.server_name(&self.sni);
+        }
+        let workload = view.local_workload(&self.sni).ok_or_else(|| ProxyError::NotHosted(self.sni.to_string()))?;
+        record.parties().destination = Some(workload.workload.clone());
+        if let Some(line) = record.line() {
+            line.upstream(workload.address);
+        }
+
+        let (head, body) = request.into_parts();
+        let authority = exchange::authority(&head)?;
+        let mut outgoing = Outgoing::new(Request::from_parts(head, body), authority, record)?;
+        outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
+        let http2 = workload.protocol.is_http2();
+        let mut need = outgoing.need();
+        loop {
+            let mut lease = self.worker.pools.checkout_app(workload.address, http2, need).await?;
+            match outgoing.send(&mut lease).await {
+                Ok(mut response) => {
+                    response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
+                    let client_upgrade = outgoing.into_client_upgrade();
+                    return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade });
+                }
+                // Kept alive for too long: once more, on a new connection.
+                Err(SendError { resend: true, .. }) if lease.was_used() && need == Need::Any => need = Need::Fresh,
+                Err(SendError { error, .. }) => return Err(error),
+            }
+        }
+    }
+
+    /// Who calls: what it says of itself, if its certificate allows it to say so.
+    fn identify(&self, view: &weft_policy::view::MeshView, claim: Option<&HeaderValue>, parties: &mut Parties) {
+        let Some(account) = self.peer.as_workload() else { return };
+        let claimed = claim.and_then(|claim| claim.to_str().ok()).and_then(|claim| view.caller(claim, account));
+        parties.source = claimed.or_else(|| view.only_workload_of(account)).cloned();
+    }
+
+    async fn serve_tcp(&self, stream: TlsStream<TcpStream>) {
+        let started = Instant::now();
+        let view = self.worker.views.load();
+        let mut parties = Parties::new(Reporter::Destination);
+        self.identify(&view, None, &mut parties);
+        let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(self.downstream, None)));
+        let Some(workload) = view.local_workload(&self.sni) else {
+            let error = ProxyError::NotHosted(self.sni.to_string());
+            return TcpRecord::refused(&self.worker, &parties, &error, line, started);
+        };
+        parties.destination = Some(workload.workload.clone());
+        if let Some(line) = &mut line {
+            line.server_name(&self.sni);
+            line.upstream(workload.address);
+        }
+        match crate::pool::connect_app(workload.address).await {
+            Ok(app) => TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, app).await,
+            Err(error) => TcpRecord::refused(&self.worker, &parties, &error.into(), line, started),
+        }
+    }
+}
+
+/// The exchanges of one connection, as hyper calls them.
+struct Exchanges(Rc<Connection>);
+
+impl HyperService<Request<Incoming>> for Exchanges {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = self.0.clone();
+        Box::pin(async move { Ok(connection.exchange(request).await) })
+    }
+}

@@ -1,0 +1,153 @@
+//! Accepting connections, and serving HTTP on them until they end or the worker is asked to stop.
+
+use std::{convert::Infallible, future::Future, io, pin::Pin, rc::Rc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::HttpService,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    body::ResponseBody,
+    http2::{CONNECTION_WINDOW, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW},
+    record::Downstream,
+    worker::{LocalExecutor, Worker},
+};
+
+/// First and longest pause after the system refused us a connection (usually for want of file descriptors).
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long a local caller may take for a request's head. hyper's timer also runs between requests, so this is the
+/// idle time of kept-alive connections too.
+pub(crate) const LOCAL_HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+const MAX_HEADERS: usize = 128;
+/// What every HTTP/2 connection begins with; no HTTP/1 method is like it.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Accepts until the worker stops, and has each connection served by a task of its own.
+pub(crate) async fn accept<F>(listener: TcpListener, worker: Rc<Worker>, serve: impl Fn(TcpStream, Downstream) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let mut pause = ACCEPT_PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = worker.tasks.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, remote)| prepare(stream, remote)) {
+            Ok((stream, downstream)) => {
+                pause = ACCEPT_PAUSE.0;
+                worker.tasks.spawn(serve(stream, downstream));
+            }
+            Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection ended before it was accepted"),
+            Err(error) => {
+                warn!(%error, ?pause, "cannot accept connections");
+                sleep(pause).await;
+                pause = (pause * 2).min(ACCEPT_PAUSE.1);
+            }
+        }
+    }
+}
+
+fn prepare(stream: TcpStream, remote: std::net::SocketAddr) -> io::Result<(TcpStream, Downstream)> {
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    Ok((stream, Downstream { local, remote }))
+}
+
+/// Whether an error concerns the one connection, and not our ability to accept any.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
+}
+
+/// Whether the caller speaks HTTP/2, by its first bytes; `None` if it says nothing. Nothing is handed to hyper
+/// before, so that a connection which only waits costs no buffers.
+pub(crate) async fn speaks_http2(stream: &TcpStream, stop: &CancellationToken) -> Option<bool> {
+    let give_up = Instant::now() + LOCAL_HEAD_TIMEOUT;
+    let mut start = [0; 3];
+    loop {
+        let peeked = tokio::select! {
+            biased;
+            peeked = timeout(give_up - Instant::now(), stream.peek(&mut start)) => peeked.ok()?.ok()?,
+            () = stop.cancelled() => return None,
+        };
+        match peeked {
+            0 => return None,
+            read if !HTTP2_PREFACE.starts_with(&start[..read]) => return Some(false),
+            read if read == start.len() => return Some(true),
+            // "P" or "PR": peeking again would return the same at once.
+            _ => sleep(Duration::from_millis(1)).await,
+        }
+        if Instant::now() >= give_up {
+            return None;
+        }
+    }
+}
+
+pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, head_timeout: Duration, stop: &CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEADER_LIST as usize)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    serve(connection, stop, http1::UpgradeableConnection::graceful_shutdown).await;
+}
+
+pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, stop: &CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
+    S::Future: 'static,
+{
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        // Both guard against hostile peers, which local applications and authenticated nodes are not; on a link that
+        // many requests share, a limit on resets is an outage for all of them when some callers are impatient.
+        .max_local_error_reset_streams(None)
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+        .serve_connection(TokioIo::new(io), service);
+    serve(connection, stop, http2::Connection::graceful_shutdown).await;
+}
+
+/// Serves until the connection ends; when asked to stop, finishes what is under way: HTTP/1.1 ends keep-alive,
+/// HTTP/2 says GOAWAY.
+async fn serve<C>(connection: C, stop: &CancellationToken, shut: impl FnOnce(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            shut(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection ended badly");
+    }
+}

@@ -1,0 +1,80 @@
+//! A histogram of atomics: prometheus-client's own takes a lock for each observation.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
+};
+
+/// Istio's upper bounds, for milliseconds and bytes alike; the last is `+Inf`.
+const BOUNDS: [f64; 20] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+    f64::INFINITY,
+];
+
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    buckets: [AtomicU64; BOUNDS.len()],
+    /// In thousandths, so that it can be added to atomically: wraps after 18 quadrillion.
+    sum_thousandths: AtomicU64,
+}
+
+impl Histogram {
+    pub(super) fn observe(&self, value: f64) {
+        let bucket = BOUNDS.partition_point(|bound| *bound < value).min(BOUNDS.len() - 1);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_thousandths.fetch_add((value * 1_000.0) as u64, Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for Histogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let buckets: [(f64, u64); BOUNDS.len()] =
+            std::array::from_fn(|i| (BOUNDS[i], self.buckets[i].load(Ordering::Relaxed)));
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = self.sum_thousandths.load(Ordering::Relaxed) as f64 / 1_000.0;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_on_a_bound_belongs_to_that_bucket() {
+        let histogram = Histogram::default();
+        for value in [0.0, 0.5, 0.6, 1.0, 3_600_000.0, 3_600_001.0] {
+            histogram.observe(value);
+        }
+        let counts: Vec<u64> = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        assert_eq!((counts[0], counts[1], counts[18], counts[19]), (2, 2, 1, 1));
+        assert_eq!(histogram.sum_thousandths.load(Ordering::Relaxed), 7_200_003_100);
+    }
+}

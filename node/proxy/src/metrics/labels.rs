@@ -1,0 +1,132 @@
+//! The label sets of Istio's metrics: which labels, in which order, with which values.
+
+use std::borrow::Cow;
+
+use weft_policy::endpoint::Workload;
+
+use super::series::{HttpOutcome, Parties, Reporter};
+
+/// One series' labels.
+pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
+
+/// What Istio writes where something is not known.
+const UNKNOWN: &str = "unknown";
+/// The one cluster that a mesh is; Kiali drops edges without it.
+const CLUSTER: &str = "weft";
+
+/// Envoy's response flags, as far as they can occur. See
+/// <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Flag {
+    #[default]
+    None,
+    /// No healthy upstream.
+    UH,
+    /// Upstream connection failure.
+    UF,
+    /// Upstream connection termination.
+    UC,
+    /// Upstream request timeout.
+    UT,
+    /// No route.
+    NR,
+    /// No such cluster.
+    NC,
+    /// Downstream connection termination.
+    DC,
+    /// Downstream protocol error.
+    DPE,
+}
+
+impl Flag {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::UH => "UH",
+            Self::UF => "UF",
+            Self::UC => "UC",
+            Self::UT => "UT",
+            Self::NR => "NR",
+            Self::NC => "NC",
+            Self::DC => "DC",
+            Self::DPE => "DPE",
+        }
+    }
+}
+
+/// Label `request_protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum RequestProtocol {
+    Http,
+    Grpc,
+}
+
+impl RequestProtocol {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+pub(super) fn http(parties: &Parties, protocol: RequestProtocol, outcome: &HttpOutcome) -> Labels {
+    let mut labels = parties_labels(parties);
+    labels.extend([
+        ("request_protocol", Cow::Borrowed(protocol.as_str())),
+        ("response_code", outcome.status.to_string().into()),
+        ("grpc_response_status", outcome.grpc_status.map(|code| code.to_string()).unwrap_or_default().into()),
+        ("response_flags", outcome.flag.as_str().into()),
+        ("connection_security_policy", security_policy(parties).into()),
+    ]);
+    labels
+}
+
+pub(super) fn tcp(parties: &Parties, flag: Flag) -> Labels {
+    let mut labels = parties_labels(parties);
+    labels.extend([
+        ("request_protocol", Cow::Borrowed("tcp")),
+        ("response_flags", flag.as_str().into()),
+        ("connection_security_policy", security_policy(parties).into()),
+    ]);
+    labels
+}
+
+/// Only the server side reports how a connection is secured; what comes to it is always mutual TLS.
+fn security_policy(parties: &Parties) -> &'static str {
+    match parties.reporter {
+        Reporter::Source => UNKNOWN,
+        Reporter::Destination => "mutual_tls",
+    }
+}
+
+fn parties_labels(parties: &Parties) -> Labels {
+    let of = |workload: &Option<_>, value: fn(&Workload) -> String| {
+        let value = workload.as_deref().map(value).filter(|value: &String| !value.is_empty());
+        value.map_or(Cow::Borrowed(UNKNOWN), Cow::Owned)
+    };
+    let (source, destination) = (&parties.source, &parties.destination);
+    let service = parties.service_name();
+    vec![
+        ("reporter", parties.reporter.as_str().into()),
+        ("source_workload", of(source, |w| w.name.to_string())),
+        ("source_canonical_service", of(source, |w| w.canonical_service.clone())),
+        ("source_canonical_revision", of(source, |w| w.canonical_revision.clone())),
+        ("source_workload_namespace", of(source, |w| w.namespace.to_string())),
+        ("source_principal", of(source, |w| w.principal.clone())),
+        ("source_app", of(source, |w| w.app.clone())),
+        ("source_version", of(source, |w| w.version.clone())),
+        ("source_cluster", CLUSTER.into()),
+        ("destination_workload", of(destination, |w| w.name.to_string())),
+        ("destination_workload_namespace", of(destination, |w| w.namespace.to_string())),
+        ("destination_principal", of(destination, |w| w.principal.clone())),
+        ("destination_app", of(destination, |w| w.app.clone())),
+        ("destination_version", of(destination, |w| w.version.clone())),
+        ("destination_service", service.map_or(UNKNOWN.into(), |name| name.fqdn().into())),
+        ("destination_canonical_service", of(destination, |w| w.canonical_service.clone())),
+        ("destination_canonical_revision", of(destination, |w| w.canonical_revision.clone())),
+        ("destination_service_name", service.map_or(UNKNOWN.into(), |name| name.name.to_string().into())),
+        ("destination_service_namespace", service.map_or(UNKNOWN.into(), |name| name.namespace.to_string().into())),
+        ("destination_cluster", CLUSTER.into()),
+    ]
+}

@@ -1,0 +1,118 @@
+//! One worker's way to the series it uses.
+
+use std::{cell::RefCell, collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+
+use weft_policy::{endpoint::Workload, view::Service};
+use weft_wire::id::ServiceName;
+
+use super::{
+    HttpSeries, Metrics, TcpSeries,
+    labels::{self, Flag, RequestProtocol},
+};
+
+/// Most entries that a worker keeps before it starts anew: views come and go, and each brings new pointers.
+const MAX_CACHED: usize = 4_096;
+
+/// Which side of the hop reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reporter {
+    Source,
+    Destination,
+}
+
+impl Reporter {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// Who calls whom, as far as it is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Parties {
+    pub(crate) reporter: Reporter,
+    pub(crate) source: Option<Arc<Workload>>,
+    pub(crate) destination: Option<Arc<Workload>>,
+    /// The service that the caller named. At the destination, the workload's own service counts instead.
+    pub(crate) service: Option<Arc<Service>>,
+}
+
+impl Parties {
+    pub(crate) fn new(reporter: Reporter) -> Self {
+        Self { reporter, source: None, destination: None, service: None }
+    }
+
+    pub(crate) fn service_name(&self) -> Option<&ServiceName> {
+        let named = self.service.as_deref().map(|service| &service.name);
+        named.or_else(|| self.destination.as_deref().map(|workload| &workload.service))
+    }
+
+    /// Identifies the parties as long as they live.
+    fn key(&self) -> PartiesKey {
+        fn address<T>(shared: &Option<Arc<T>>) -> usize {
+            shared.as_ref().map_or(0, |shared| Arc::as_ptr(shared).addr())
+        }
+        (self.reporter, address(&self.source), address(&self.destination), address(&self.service))
+    }
+}
+
+type PartiesKey = (Reporter, usize, usize, usize);
+
+/// How an HTTP exchange ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct HttpOutcome {
+    /// 0 if there was no response.
+    pub(crate) status: u16,
+    /// 0 to 16, of a gRPC response.
+    pub(crate) grpc_status: Option<u8>,
+    pub(crate) flag: Flag,
+}
+
+/// A worker's own map from what it has at hand to the shared series.
+pub(crate) struct WorkerMetrics {
+    shared: Metrics,
+    http: Cache<(PartiesKey, RequestProtocol, HttpOutcome), HttpSeries>,
+    tcp: Cache<(PartiesKey, Flag), TcpSeries>,
+}
+
+/// The parties are kept with their series: while they live, no other party can have their address.
+type Cache<K, S> = RefCell<HashMap<K, (Arc<S>, Parties)>>;
+
+impl WorkerMetrics {
+    pub(crate) fn new(shared: Metrics) -> Self {
+        Self { shared, http: RefCell::default(), tcp: RefCell::default() }
+    }
+
+    pub(crate) fn shared(&self) -> &Metrics {
+        &self.shared
+    }
+
+    pub(crate) fn record_http(
+        &self,
+        parties: &Parties,
+        protocol: RequestProtocol,
+        outcome: HttpOutcome,
+        duration: Duration,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        let series = cached(&self.http, (parties.key(), protocol, outcome), parties, || {
+            self.shared.http(labels::http(parties, protocol, &outcome))
+        });
+        series.record(duration, request_bytes, response_bytes);
+    }
+
+    pub(crate) fn tcp(&self, parties: &Parties, flag: Flag) -> Arc<TcpSeries> {
+        cached(&self.tcp, (parties.key(), flag), parties, || self.shared.tcp(labels::tcp(parties, flag)))
+    }
+}
+
+fn cached<K: Eq + Hash, S>(cache: &Cache<K, S>, key: K, parties: &Parties, find: impl FnOnce() -> Arc<S>) -> Arc<S> {
+    let mut cache = cache.borrow_mut();
+    if cache.len() >= MAX_CACHED && !cache.contains_key(&key) {
+        cache.clear();
+    }
+    cache.entry(key).or_insert_with(|| (find(), parties.clone())).0.clone()
+}

@@ -1,0 +1,145 @@
+//! Connections to upstreams, kept and shared by the exchanges of one worker.
+//!
+//! Two kinds: to workloads of this node ([`app`], plain), and to other nodes ([`mesh`], mutual TLS). HTTP/2 is one
+//! connection for many exchanges ([`link`]); HTTP/1.1 is one each, given back when its response ends.
+
+mod app;
+mod dial;
+mod link;
+mod mesh;
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use weft_policy::endpoint::{Endpoint, EndpointAddress};
+
+pub(crate) use self::dial::{Stream, connect_app};
+use self::{
+    app::{AppPool, Exclusive},
+    link::LinkLease,
+    mesh::MeshPool,
+};
+use crate::{
+    body::RequestBody,
+    error::ConnectError,
+    ports::{Caller, Identities},
+    tls::MeshTls,
+};
+
+/// How often idle connections are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+/// Idle connections older than this are closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a request needs of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Any,
+    /// A connection that no exchange has used: the last one turned out to be stale.
+    Fresh,
+    /// HTTP/1.1 to itself, since the connection may become a tunnel.
+    Upgrade,
+}
+
+pub(crate) struct Pools {
+    apps: Rc<AppPool>,
+    mesh: MeshPool,
+}
+
+impl Pools {
+    pub(crate) fn new(tls: Arc<MeshTls>, identities: Identities) -> Self {
+        Self { apps: Rc::new(AppPool::default()), mesh: MeshPool::new(tls, identities) }
+    }
+
+    /// A connection for one exchange with an endpoint, as `caller`.
+    pub(crate) async fn checkout(
+        &self,
+        endpoint: &Endpoint,
+        caller: Option<&Caller>,
+        need: Need,
+    ) -> Result<Lease, ConnectError> {
+        match &endpoint.address {
+            EndpointAddress::Local(address) => self.checkout_app(*address, endpoint.protocol.is_http2(), need).await,
+            EndpointAddress::Remote { address, sni } => {
+                let caller = caller.ok_or(ConnectError::NoCaller)?;
+                self.mesh.checkout(endpoint, *address, sni, caller, need).await
+            }
+        }
+    }
+
+    /// A connection for one exchange with a workload of this node.
+    pub(crate) async fn checkout_app(
+        &self,
+        address: SocketAddr,
+        http2: bool,
+        need: Need,
+    ) -> Result<Lease, ConnectError> {
+        AppPool::checkout(&self.apps, address, http2, need).await
+    }
+
+    /// A connection of bytes to an endpoint, for a caller of its own.
+    pub(crate) async fn tunnel(&self, endpoint: &Endpoint, caller: Option<&Caller>) -> Result<Stream, ConnectError> {
+        match &endpoint.address {
+            EndpointAddress::Local(address) => Ok(Stream::Left(connect_app(*address).await?)),
+            EndpointAddress::Remote { address, sni } => {
+                let caller = caller.ok_or(ConnectError::NoCaller)?;
+                Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, caller).await?))
+            }
+        }
+    }
+
+    /// Closes what has been idle for too long, for ever.
+    pub(crate) async fn sweep(&self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            tick.tick().await;
+            self.apps.sweep();
+            self.mesh.sweep();
+        }
+    }
+}
+
+/// A connection in use by one exchange.
+pub(crate) enum Lease {
+    Exclusive(Exclusive),
+    Shared(LinkLease),
+    /// To another node, for an upgrade: ends with its exchange.
+    Once(http1::SendRequest<RequestBody>),
+}
+
+impl Lease {
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+
+    /// Whether earlier exchanges have used the connection, so that its peer may just be closing it.
+    pub(crate) fn was_used(&self) -> bool {
+        match self {
+            Self::Exclusive(exclusive) => exclusive.was_used(),
+            Self::Shared(lease) => lease.was_used(),
+            Self::Once(_) => false,
+        }
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Exclusive(exclusive) => exclusive.sender().try_send_request(request).await,
+            Self::Shared(lease) => lease.sender().try_send_request(request).await,
+            Self::Once(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// The response has been read to its end: the connection may serve the next exchange.
+    pub(crate) fn finished(&mut self) {
+        if let Self::Exclusive(exclusive) = self {
+            exclusive.finished();
+        }
+    }
+}

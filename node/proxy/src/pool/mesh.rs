@@ -1,0 +1,165 @@
+//! Connections to other nodes: mutual TLS, one set per endpoint and caller, because the caller's certificate is part
+//! of the connection.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::FutureExt;
+use tokio::{net::TcpStream, time::Instant};
+use tokio_rustls::client::TlsStream;
+use weft_policy::endpoint::{Endpoint, EndpointKey};
+use weft_wire::id::{ServiceAccount, SpiffeId};
+
+use super::{
+    Lease, Need,
+    dial::{self, MeshDial},
+    link::{Link, Links},
+};
+use crate::{
+    error::{ConnectError, PeerError},
+    ports::{Caller, Identities, IdentitySnapshot, WorkloadIdentity},
+    tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, MeshTls, Peer},
+};
+
+pub(super) struct MeshPool {
+    tls: Arc<MeshTls>,
+    identities: Identities,
+    /// Few callers per node, so a list will do.
+    links: RefCell<HashMap<EndpointKey, Vec<(ServiceAccount, Rc<Links<Hop>>)>>>,
+}
+
+/// What a connection was made for, to be compared with what is true now.
+struct Hop {
+    address: SocketAddr,
+    /// Who the server proved to be.
+    server: SpiffeId,
+    /// The identities that were last found to contain the server's: the same list needs no second look.
+    allowed: RefCell<Arc<[SpiffeId]>>,
+    /// When our own certificate ends; by then the hop is made anew, and both sides prove themselves again.
+    expires: Instant,
+}
+
+impl Hop {
+    fn serves(&self, address: SocketAddr, identities: &Arc<[SpiffeId]>) -> bool {
+        if self.address != address || Instant::now() >= self.expires {
+            return false;
+        }
+        let mut allowed = self.allowed.borrow_mut();
+        if Arc::ptr_eq(&allowed, identities) {
+            return true;
+        }
+        if !identities.contains(&self.server) {
+            return false;
+        }
+        *allowed = identities.clone();
+        true
+    }
+}
+
+impl MeshPool {
+    pub(super) fn new(tls: Arc<MeshTls>, identities: Identities) -> Self {
+        Self { tls, identities, links: RefCell::default() }
+    }
+
+    pub(super) async fn checkout(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        sni: &Arc<str>,
+        caller: &Caller,
+        need: Need,
+    ) -> Result<Lease, ConnectError> {
+        if need == Need::Upgrade {
+            // A connection of its own, over HTTP/1.1: it becomes the tunnel, without HTTP/2's flow control inside.
+            let stream = self.connect(endpoint, address, sni, caller, ALPN_HTTP1).await?;
+            return Ok(Lease::Once(dial::http1(sni, stream).await?));
+        }
+        let links = self.links(&endpoint.key, caller.account());
+        let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
+        let dial = || {
+            let (tls, identities, sni) = (self.tls.clone(), self.identities.clone(), sni.clone());
+            let (account, expected) = (caller.account().clone(), endpoint.identities.clone());
+            async move {
+                let snapshot = identities.load();
+                let identity = identity(&snapshot, &account)?;
+                let expires = expiry(identity.not_after);
+                let (allowed, expected) = (RefCell::new(expected.clone()), expected);
+                let dial = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
+                let stream = dial.connect(ALPN_HTTP2).await?;
+                let server = server_id(&stream).map_err(|error| ConnectError::Tls {
+                    to: sni.clone(),
+                    source: Arc::new(std::io::Error::other(error)),
+                })?;
+                let sender = dial::http2(&sni, stream).await?;
+                Ok(Link::new(sender, Hop { address, server, allowed, expires }))
+            }
+            .boxed_local()
+        };
+        Ok(Lease::Shared(links.checkout(usable, dial).await?))
+    }
+
+    pub(super) async fn tunnel(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        sni: &str,
+        caller: &Caller,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        self.connect(endpoint, address, sni, caller, ALPN_TCP).await
+    }
+
+    async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        sni: &str,
+        caller: &Caller,
+        alpn: &'static [u8],
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let snapshot = self.identities.load();
+        let identity = identity(&snapshot, caller.account())?;
+        let expected = endpoint.identities.clone();
+        MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected }.connect(alpn).await
+    }
+
+    fn links(&self, endpoint: &EndpointKey, account: &ServiceAccount) -> Rc<Links<Hop>> {
+        let mut links = self.links.borrow_mut();
+        if let Some(of_endpoint) = links.get(endpoint)
+            && let Some((_, links)) = of_endpoint.iter().find(|(known, _)| known == account)
+        {
+            return links.clone();
+        }
+        let new = Rc::<Links<Hop>>::default();
+        links.entry(endpoint.clone()).or_default().push((account.clone(), new.clone()));
+        new
+    }
+
+    pub(super) fn sweep(&self) {
+        self.links.borrow_mut().retain(|_, of_endpoint| {
+            of_endpoint.retain(|(_, links)| !links.sweep());
+            !of_endpoint.is_empty()
+        });
+    }
+}
+
+fn identity<'s>(
+    snapshot: &'s IdentitySnapshot,
+    account: &ServiceAccount,
+) -> Result<&'s WorkloadIdentity, ConnectError> {
+    let identity = snapshot.workloads.get(account);
+    identity.map(|identity| &**identity).ok_or_else(|| ConnectError::NoIdentity(account.clone()))
+}
+
+fn server_id(stream: &TlsStream<TcpStream>) -> Result<SpiffeId, PeerError> {
+    Peer::of(stream.get_ref().1.peer_certificates()).map(|peer| peer.id)
+}
+
+fn expiry(not_after: SystemTime) -> Instant {
+    Instant::now() + not_after.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO)
+}

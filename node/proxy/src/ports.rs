@@ -1,0 +1,125 @@
+//! What the data path reads and others write: the view, and this node's identities. Readers take a snapshot without a
+//! lock; each snapshot has exactly one writer, which is why publishers are not `Clone` and publish by `&mut self`.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use rustls::{RootCertStore, sign::CertifiedKey};
+use weft_policy::view::MeshView;
+use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
+
+/// Where requests read the mesh as it is now.
+#[derive(Clone)]
+pub struct Views(Arc<ArcSwap<MeshView>>);
+
+impl Views {
+    /// The view to use for one whole request: load it once, so that all steps see the same mesh.
+    pub fn load(&self) -> Arc<MeshView> {
+        self.0.load_full()
+    }
+}
+
+/// The one writer of the view.
+pub struct ViewPublisher(Arc<ArcSwap<MeshView>>);
+
+impl ViewPublisher {
+    pub fn publish(&mut self, view: MeshView) {
+        self.0.store(Arc::new(view));
+    }
+}
+
+/// A view with its writer.
+pub fn views(first: MeshView) -> (ViewPublisher, Views) {
+    let swap = Arc::new(ArcSwap::from_pointee(first));
+    (ViewPublisher(swap.clone()), Views(swap))
+}
+
+/// Who this node can be on the data path, and whom it trusts.
+pub struct IdentitySnapshot {
+    pub trust_domain: TrustDomain,
+    /// The mesh's roots. Every peer's chain must end in one of them.
+    pub roots: Arc<RootCertStore>,
+    /// A current certificate for each service account that runs on this node.
+    pub workloads: HashMap<ServiceAccount, Arc<WorkloadIdentity>>,
+    /// As whom calls are made that no listener attributes to somebody; `None` while the node hosts nothing.
+    pub default_caller: Option<Arc<Caller>>,
+}
+
+/// A service account's certificate and key.
+pub struct WorkloadIdentity {
+    pub id: SpiffeId,
+    /// The chain, leaf first, without the root; and the key, which never leaves this process.
+    pub certified_key: Arc<CertifiedKey>,
+    pub not_after: SystemTime,
+}
+
+/// As whom an outbound call is made: an account, which the certificate proves, and optionally the one workload of
+/// it, which metrics name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Caller {
+    account: ServiceAccount,
+    /// `NAMESPACE/WORKLOAD`, as it goes into the `x-weft-source` header.
+    claim: Option<HeaderValue>,
+}
+
+impl Caller {
+    pub fn new(account: ServiceAccount, workload: Option<&WorkloadName>) -> Self {
+        let claim = workload.map(|workload| {
+            HeaderValue::try_from(format!("{}/{workload}", account.namespace))
+                .expect("labels of RFC 1123 and a slash are visible ASCII")
+        });
+        Self { account, claim }
+    }
+
+    pub fn account(&self) -> &ServiceAccount {
+        &self.account
+    }
+
+    pub(crate) fn claim(&self) -> Option<&HeaderValue> {
+        self.claim.as_ref()
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Caller({}, {:?})", self.account, self.claim)
+    }
+}
+
+/// Where the data path reads the identities of now. Connections outlive rotations; new ones use what is here.
+#[derive(Clone)]
+pub struct Identities(Arc<ArcSwap<IdentitySnapshot>>);
+
+impl Identities {
+    pub fn load(&self) -> Arc<IdentitySnapshot> {
+        self.0.load_full()
+    }
+}
+
+impl fmt::Debug for Identities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
+impl fmt::Debug for Views {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Views")
+    }
+}
+
+/// The one writer of the identities.
+pub struct IdentityPublisher(Arc<ArcSwap<IdentitySnapshot>>);
+
+impl IdentityPublisher {
+    pub fn publish(&mut self, snapshot: IdentitySnapshot) {
+        self.0.store(Arc::new(snapshot));
+    }
+}
+
+/// A set of identities with its writer.
+pub fn identities(first: IdentitySnapshot) -> (IdentityPublisher, Identities) {
+    let swap = Arc::new(ArcSwap::from_pointee(first));
+    (IdentityPublisher(swap.clone()), Identities(swap))
+}

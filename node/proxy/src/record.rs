@@ -1,0 +1,273 @@
+//! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
+//! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
+
+use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use tokio::time::Instant;
+use weft_policy::{
+    balance::Cluster,
+    endpoint::{Endpoint, EndpointAddress},
+};
+
+use crate::{
+    access_log::{Entry, RequestLine},
+    metrics::{Flag, HttpOutcome, Parties, Reporter, RequestProtocol},
+    worker::Worker,
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// gRPC's code UNKNOWN: what a status that is no code of gRPC's is counted as.
+const GRPC_UNKNOWN: u8 = 2;
+
+/// The two ends of the caller's connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Downstream {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+}
+
+/// What is known of an exchange so far. Boxed, because bodies that carry it are moved about.
+pub(crate) struct ExchangeRecord(Box<State>);
+
+struct State {
+    worker: Rc<Worker>,
+    started: Instant,
+    parties: Parties,
+    protocol: RequestProtocol,
+    outcome: HttpOutcome,
+    /// The end was seen: anything else is a caller who went away.
+    settled: bool,
+    is_tunnel: bool,
+    request_bytes: Option<Rc<Cell<u64>>>,
+    response_bytes: u64,
+    /// Only with an access log.
+    line: Option<Box<Line>>,
+}
+
+/// What only the access log wants to know.
+pub(crate) struct Line {
+    downstream: Downstream,
+    request: Option<RequestLine>,
+    detail: Option<String>,
+    upstream_time: Option<std::time::Duration>,
+    upstream_host: Option<SocketAddr>,
+    upstream_cluster: Option<String>,
+    requested_server_name: Option<String>,
+    route_name: Option<String>,
+}
+
+impl Line {
+    pub(crate) fn new(downstream: Downstream, request: Option<RequestLine>) -> Self {
+        Self {
+            downstream,
+            request,
+            detail: None,
+            upstream_time: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            requested_server_name: None,
+            route_name: None,
+        }
+    }
+
+    pub(crate) fn server_name(&mut self, sni: &str) {
+        self.requested_server_name = Some(sni.to_owned());
+    }
+
+    pub(crate) fn route(&mut self, cluster: &Cluster, name: &str) {
+        self.upstream_cluster = Some(cluster.name.clone());
+        self.route_name = Some(name.to_owned());
+    }
+
+    pub(crate) fn upstream(&mut self, address: SocketAddr) {
+        self.upstream_host = Some(address);
+    }
+
+    pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
+        self.upstream(match endpoint.address {
+            EndpointAddress::Local(address) | EndpointAddress::Remote { address, .. } => address,
+        });
+    }
+
+    pub(crate) fn detail(&mut self, error: &dyn Error) {
+        self.detail = Some(with_sources(error));
+    }
+
+    /// The finished line.
+    pub(crate) fn entry(self, started: Instant, status: u16, flag: Flag, received: u64, sent: u64) -> Entry {
+        let duration = started.elapsed();
+        Entry {
+            start: SystemTime::now() - duration,
+            request: self.request,
+            status,
+            flag: flag.as_str(),
+            detail: self.detail,
+            bytes_received: received,
+            bytes_sent: sent,
+            duration,
+            upstream_time: self.upstream_time,
+            upstream_host: self.upstream_host,
+            upstream_cluster: self.upstream_cluster,
+            downstream_local: self.downstream.local,
+            downstream_remote: self.downstream.remote,
+            requested_server_name: self.requested_server_name,
+            route_name: self.route_name,
+        }
+    }
+}
+
+impl ExchangeRecord {
+    pub(crate) fn begin<B>(
+        worker: &Rc<Worker>,
+        reporter: Reporter,
+        downstream: Downstream,
+        request: &Request<B>,
+    ) -> Self {
+        let line = worker.access_log.is_some().then(|| {
+            let line = RequestLine::of(request.method(), request.uri(), request.version(), request.headers());
+            Box::new(Line::new(downstream, Some(line)))
+        });
+        let protocol = if is_grpc(request.headers()) { RequestProtocol::Grpc } else { RequestProtocol::Http };
+        Self(Box::new(State {
+            worker: worker.clone(),
+            started: Instant::now(),
+            parties: Parties::new(reporter),
+            protocol,
+            outcome: HttpOutcome::default(),
+            settled: false,
+            is_tunnel: false,
+            request_bytes: None,
+            response_bytes: 0,
+            line,
+        }))
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.0.protocol == RequestProtocol::Grpc
+    }
+
+    pub(crate) fn parties(&mut self) -> &mut Parties {
+        &mut self.0.parties
+    }
+
+    /// The access log's part, if there is an access log.
+    pub(crate) fn line(&mut self) -> Option<&mut Line> {
+        self.0.line.as_deref_mut()
+    }
+
+    pub(crate) fn parties_and_line(&mut self) -> (&mut Parties, Option<&mut Line>) {
+        (&mut self.0.parties, self.0.line.as_deref_mut())
+    }
+
+    /// The exchange becomes a connection of bytes, which has a record of its own: nothing is written here.
+    pub(crate) fn into_tunnel(mut self) -> (Parties, Option<Box<Line>>) {
+        self.0.is_tunnel = true;
+        (self.0.parties.clone(), self.0.line.take())
+    }
+
+    pub(crate) fn request_id(&mut self, id: &http::HeaderValue) {
+        if let Some(request) = self.line().and_then(|line| line.request.as_mut()) {
+            request.request_id.get_or_insert_with(|| id.clone());
+        }
+    }
+
+    /// The endpoint of the current try.
+    pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
+        self.0.parties.destination = Some(endpoint.workload.clone());
+        if let Some(line) = self.line() {
+            line.endpoint(endpoint);
+        }
+    }
+
+    /// A counter for the request body's bytes.
+    pub(crate) fn count_request_bytes(&mut self) -> Rc<Cell<u64>> {
+        self.0.request_bytes.get_or_insert_default().clone()
+    }
+
+    /// The upstream's response head has come.
+    pub(crate) fn response_head<B>(&mut self, response: &Response<B>) {
+        let elapsed = self.0.started.elapsed();
+        if let Some(line) = self.line() {
+            line.upstream_time = Some(elapsed);
+        }
+        self.answered(response.status().as_u16(), response.headers());
+    }
+
+    /// The head that the caller is told.
+    pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap) {
+        self.0.outcome.status = status;
+        self.trailers(Some(headers)); // A response without a body carries its gRPC status in the head.
+    }
+
+    pub(crate) fn trailers(&mut self, trailers: Option<&HeaderMap>) {
+        if self.is_grpc()
+            && let Some(status) = trailers.and_then(|trailers| trailers.get(GRPC_STATUS))
+        {
+            let code = status.to_str().ok().and_then(|text| text.parse().ok()).filter(|code| *code <= 16);
+            self.0.outcome.grpc_status = Some(code.unwrap_or(GRPC_UNKNOWN));
+        }
+    }
+
+    pub(crate) fn add_sent(&mut self, bytes: u64) {
+        self.0.response_bytes += bytes;
+    }
+
+    /// The response is complete, as far as the caller's side can tell.
+    pub(crate) fn complete(&mut self) {
+        self.0.settled = true;
+    }
+
+    /// The exchange failed: in the head, or after it.
+    pub(crate) fn fail(&mut self, flag: Flag, error: &dyn Error) {
+        self.0.outcome.flag = flag;
+        self.0.settled = true;
+        if let Some(line) = self.line() {
+            line.detail(error);
+        }
+    }
+}
+
+impl Drop for ExchangeRecord {
+    fn drop(&mut self) {
+        let state = &mut *self.0;
+        if state.is_tunnel {
+            return;
+        }
+        if !state.settled {
+            state.outcome.flag = Flag::DC;
+        }
+        let request_bytes = state.request_bytes.as_ref().map_or(0, |bytes| bytes.get());
+        let (outcome, response_bytes) = (state.outcome, state.response_bytes);
+        let duration = state.started.elapsed();
+        let metrics = &state.worker.metrics;
+        metrics.record_http(&state.parties, state.protocol, outcome, duration, request_bytes, response_bytes);
+        if let Some(line) = state.line.take() {
+            let entry = line.entry(state.started, outcome.status, outcome.flag, request_bytes, response_bytes);
+            state.worker.log(entry);
+        }
+    }
+}
+
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// An error with what caused it, on one line.
+pub(crate) fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,107 @@
+//! What a caller is told when the proxy answers itself: the only place that turns errors into status codes. The
+//! codes, bodies and flags are Envoy's, so that clients and dashboards that know them understand ours.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    body::ResponseBody,
+    error::{ConnectError, ProxyError},
+    metrics::Flag,
+    record::{ExchangeRecord, with_sources},
+};
+
+/// Why the proxy answered instead of an upstream: one word for programs; the body has the sentence for people.
+pub(crate) const X_WEFT_REASON: HeaderName = HeaderName::from_static("x-weft-reason");
+
+impl ProxyError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } => StatusCode::BAD_GATEWAY,
+            Self::UnknownCluster(_) | Self::NoEndpoint(_) | Self::NotHosted(_) | Self::Connect(_) | Self::Reset(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    pub(crate) fn flag(&self) -> Flag {
+        match self {
+            Self::BadRequest(_) => Flag::DPE,
+            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => Flag::NR,
+            Self::UnknownCluster(_) => Flag::NC,
+            Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::UH,
+            Self::Connect(_) => Flag::UF,
+            Self::Reset(_) => Flag::UC,
+            Self::Timeout => Flag::UT,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::UnknownHost { .. } => "unknown_host",
+            Self::UnknownPort { .. } => "unknown_port",
+            Self::NotHttp { .. } => "not_http",
+            Self::NoRoute(_) => "no_route",
+            Self::UnknownCluster(_) => "unknown_cluster",
+            Self::NoEndpoint(_) => "no_healthy_upstream",
+            Self::NotHosted(_) => "not_hosted",
+            Self::Connect(ConnectError::NoCaller) => "no_caller",
+            Self::Connect(ConnectError::NoIdentity(_)) => "no_identity",
+            Self::Connect(ConnectError::Tls { .. }) => "tls_failure",
+            Self::Connect(_) => "connect_failure",
+            Self::Reset(_) => "upstream_reset",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Answers in the upstream's place, in the caller's protocol: a gRPC client gets a gRPC status.
+pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    let text = with_sources(error);
+    let mut headers = HeaderMap::new();
+    headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
+    let (status, body) = if record.is_grpc() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(grpc_code(error.status())));
+        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
+            headers.insert("grpc-message", message);
+        }
+        (StatusCode::OK, Bytes::new())
+    } else {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        (error.status(), Bytes::from(text + "\n"))
+    };
+    record.fail(error.flag(), error);
+    record.answered(status.as_u16(), &headers);
+    let mut response = Response::new(ResponseBody::own(body, record));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// gRPC's code for an HTTP status that gRPC did not make.
+/// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>
+fn grpc_code(status: StatusCode) -> u16 {
+    match status {
+        StatusCode::BAD_REQUEST => 13,
+        StatusCode::NOT_FOUND => 12,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => 14,
+        _ => 2,
+    }
+}
+
+/// `grpc-message` is percent-encoded outside of visible ASCII.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

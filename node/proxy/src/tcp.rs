@@ -1,0 +1,186 @@
+//! Raw TCP: an endpoint is chosen once, then bytes go both ways until both sides have ended.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    time::Instant,
+};
+use weft_policy::{
+    balance::Cluster,
+    endpoint::{ActiveRequest, Endpoint},
+};
+
+use crate::{
+    error::ProxyError,
+    metrics::{Flag, Parties, TcpSeries},
+    pool::Stream,
+    ports::Caller,
+    record::Line,
+    worker::Worker,
+};
+
+/// Buffer per direction.
+const BUFFER: usize = 64 * 1024;
+/// Endpoints that are tried before a caller is turned away.
+const MAX_TRIES: usize = 3;
+
+/// Connects to an endpoint of the cluster; to another one if that fails.
+pub(crate) async fn dial(
+    worker: &Worker,
+    cluster: &Cluster,
+    caller: Option<&Caller>,
+    mut on_try: impl FnMut(&Endpoint),
+) -> Result<(Stream, ActiveRequest), ProxyError> {
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    loop {
+        let endpoint = cluster
+            .pick(&tried, rand::random(), worker.now_ms())
+            .ok_or_else(|| ProxyError::NoEndpoint(cluster.fqdn.to_string()))?;
+        on_try(endpoint);
+        let active = endpoint.load.begin();
+        match worker.pools.tunnel(endpoint, caller).await {
+            Ok(stream) => {
+                endpoint.load.connect_succeeded();
+                return Ok((stream, active));
+            }
+            Err(error) => {
+                if !error.blames_endpoint() {
+                    return Err(error.into());
+                }
+                endpoint.load.connect_failed(worker.now_ms());
+                tried.push(endpoint.clone());
+                if tried.len() >= MAX_TRIES.min(cluster.endpoints.len()) {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+}
+
+/// Copies both ways, each side's end to the other, until both have ended or one fails.
+pub(crate) async fn splice(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+) {
+    // An error is one side's way to hang up; dropping both streams tells the other.
+    let _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+}
+
+/// The record of one TCP connection: counted as opened at once, as closed when dropped, and its bytes as they go,
+/// since connections may last for days.
+pub(crate) struct TcpRecord {
+    worker: Rc<Worker>,
+    series: Arc<TcpSeries>,
+    flag: Flag,
+    line: Option<Box<Line>>,
+    started: Instant,
+    received: Rc<Cell<u64>>,
+    sent: Rc<Cell<u64>>,
+}
+
+impl TcpRecord {
+    /// A connection that has its upstream.
+    pub(crate) fn opened(worker: &Rc<Worker>, parties: &Parties, line: Option<Box<Line>>, started: Instant) -> Self {
+        Self::new(worker, parties, Flag::None, line, started)
+    }
+
+    /// A connection that could not be served.
+    pub(crate) fn refused(
+        worker: &Rc<Worker>,
+        parties: &Parties,
+        error: &ProxyError,
+        mut line: Option<Box<Line>>,
+        started: Instant,
+    ) {
+        if let Some(line) = &mut line {
+            line.detail(error);
+        }
+        Self::new(worker, parties, error.flag(), line, started);
+    }
+
+    fn new(worker: &Rc<Worker>, parties: &Parties, flag: Flag, line: Option<Box<Line>>, started: Instant) -> Self {
+        let series = worker.metrics.tcp(parties, flag);
+        series.opened.fetch_add(1, Ordering::Relaxed);
+        Self { worker: worker.clone(), series, flag, line, started, received: Rc::default(), sent: Rc::default() }
+    }
+
+    /// Carries bytes until the connection ends.
+    pub(crate) async fn splice(
+        self,
+        client: impl AsyncRead + AsyncWrite + Unpin,
+        upstream: impl AsyncRead + AsyncWrite + Unpin,
+    ) {
+        let client = Counted::new(
+            client,
+            |bytes| {
+                self.series.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.received.set(self.received.get() + bytes);
+            },
+            |bytes| {
+                self.series.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.sent.set(self.sent.get() + bytes);
+            },
+        );
+        splice(client, upstream).await;
+    }
+}
+
+impl Drop for TcpRecord {
+    fn drop(&mut self) {
+        self.series.closed.fetch_add(1, Ordering::Relaxed);
+        if let Some(line) = self.line.take() {
+            self.worker.log(line.entry(self.started, 0, self.flag, self.received.get(), self.sent.get()));
+        }
+    }
+}
+
+/// A stream whose bytes are counted as they are read and written.
+pub(crate) struct Counted<S, R, W> {
+    stream: S,
+    on_read: R,
+    on_write: W,
+}
+
+impl<S, R: FnMut(u64), W: FnMut(u64)> Counted<S, R, W> {
+    pub(crate) fn new(stream: S, on_read: R, on_write: W) -> Self {
+        Self { stream, on_read, on_write }
+    }
+}
+
+// Nothing in it is pinned.
+impl<S: Unpin, R, W> Unpin for Counted<S, R, W> {}
+
+impl<S: AsyncRead + Unpin, R: FnMut(u64), W> AsyncRead for Counted<S, R, W> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        (this.on_read)((buf.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, R, W: FnMut(u64)> AsyncWrite for Counted<S, R, W> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        (this.on_write)(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,279 @@
+//! The mesh's TLS: version 1.3 only, both sides proved by SPIFFE ids, hybrid post-quantum key exchange preferred.
+//!
+//! Sessions are never resumed: a resumed session would carry over an identity that nobody checked again.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::digest;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
+    RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        ResolvesClientCert, Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+use weft_wire::id::{SpiffeId, Subject, TrustDomain};
+
+use crate::{
+    error::PeerError,
+    ports::{Identities, IdentitySnapshot, Views, WorkloadIdentity},
+};
+
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// Raw TCP: after the handshake, the bytes of the two applications.
+pub(crate) const ALPN_TCP: &[u8] = b"weft-tcp/1";
+
+const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// What both sides of a mesh connection need. Shared by all workers.
+pub(crate) struct MeshTls {
+    provider: Arc<CryptoProvider>,
+    server: Arc<ServerConfig>,
+}
+
+impl MeshTls {
+    pub(crate) fn new(views: Views, identities: Identities) -> Result<Self, Error> {
+        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(TLS13)?
+            .with_client_cert_verifier(Arc::new(MeshClientVerifier { identities: identities.clone(), algorithms }))
+            .with_cert_resolver(Arc::new(WorkloadCertificates { views, identities }));
+        server.alpn_protocols = vec![ALPN_HTTP2.into(), ALPN_HTTP1.into(), ALPN_TCP.into()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { provider, server: Arc::new(server) })
+    }
+
+    pub(crate) fn server(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// The configuration of one connection: made as `identity`, to a server that must be one of `expected`.
+    pub(crate) fn client(
+        &self,
+        snapshot: &IdentitySnapshot,
+        identity: &WorkloadIdentity,
+        expected: Arc<[SpiffeId]>,
+        alpn: &[u8],
+    ) -> Result<Arc<ClientConfig>, Error> {
+        let verifier = MeshServerVerifier {
+            roots: snapshot.roots.clone(),
+            expected,
+            algorithms: self.provider.signature_verification_algorithms,
+        };
+        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(TLS13)?
+            .dangerous() // rustls's word for "not by DNS name": chain and identity are both verified below
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(OneCertificate(identity.certified_key.clone())));
+        config.alpn_protocols = vec![alpn.into()];
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+/// The one SPIFFE id of a certificate, as the SPIFFE X.509-SVID standard demands (section 2).
+pub(crate) fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, PeerError> {
+    let parsed = EndEntityCert::try_from(certificate).map_err(|_| PeerError::NoIdentity)?;
+    let mut uris = parsed.valid_uri_names();
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri.parse().map_err(|_| PeerError::NoIdentity),
+        _ => Err(PeerError::NoIdentity),
+    }
+}
+
+/// Who is at the other end of a mesh connection.
+pub(crate) struct Peer {
+    pub(crate) id: SpiffeId,
+    /// SHA-256 of its certificate, in hex, as `x-forwarded-client-cert` carries it.
+    pub(crate) certificate_hash: String,
+}
+
+impl Peer {
+    /// Reads the certificate that the handshake has verified.
+    pub(crate) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, PeerError> {
+        let leaf = certificates.and_then(<[_]>::first).ok_or(PeerError::NoIdentity)?;
+        let hash = digest::digest(&digest::SHA256, leaf);
+        let certificate_hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { id: spiffe_id(leaf)?, certificate_hash })
+    }
+}
+
+fn refused(error: PeerError) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+}
+
+/// The client's check of the server.
+struct MeshServerVerifier {
+    roots: Arc<RootCertStore>,
+    expected: Arc<[SpiffeId]>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for MeshServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>, // says which workload is meant; the SPIFFE id says who may be it
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        verify_chain(&self.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::server_auth())?;
+        let shown = spiffe_id(end_entity).map_err(refused)?;
+        if !self.expected.contains(&shown) {
+            return Err(refused(PeerError::WrongIdentity { shown, expected: self.expected.clone() }));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()) // TLS 1.2 is never negotiated
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The server's check of the client: any workload or node of our trust domain. Whether it may call *this* workload
+/// is for authorisation policy.
+struct MeshClientVerifier {
+    identities: Identities,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for MeshClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let snapshot = self.identities.load();
+        verify_chain(&snapshot.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::client_auth())?;
+        let shown = spiffe_id(end_entity).map_err(refused)?;
+        if !may_call(&shown, &snapshot.trust_domain) {
+            return Err(refused(PeerError::NotAllowed(shown)));
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into()) // TLS 1.2 is never negotiated
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn may_call(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
+    id.trust_domain == *trust_domain && matches!(id.subject, Subject::Workload(_) | Subject::Node(_))
+}
+
+fn verify_chain(
+    roots: &RootCertStore,
+    algorithms: WebPkiSupportedAlgorithms,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+    usage: KeyUsage,
+) -> Result<(), Error> {
+    let invalid = |error: webpki::Error| {
+        Error::InvalidCertificate(match error {
+            webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+            webpki::Error::CertExpired { .. } => CertificateError::Expired,
+            webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+            other => CertificateError::Other(OtherError(Arc::new(other))),
+        })
+    };
+    let parsed = EndEntityCert::try_from(end_entity).map_err(invalid)?;
+    parsed
+        .verify_for_usage(algorithms.all, &roots.roots, intermediates, now, usage, None, None)
+        .map_err(invalid)
+        .map(drop)
+}
+
+/// The server's certificate: that of the workload which the caller names by SNI.
+struct WorkloadCertificates {
+    views: Views,
+    identities: Identities,
+}
+
+impl ResolvesServerCert for WorkloadCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let view = self.views.load();
+        let workload = view.local_workload(hello.server_name()?)?;
+        let identities = self.identities.load();
+        Some(identities.workloads.get(&workload.workload.account)?.certified_key.clone())
+    }
+}
+
+/// The client's certificate, whatever issuers the server hints at.
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for OneCertificate {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// rustls asks for `Debug`; keys and roots have nothing to show.
+macro_rules! debug_as_name {
+    ($($name:ident),*) => { $(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        }
+    )* };
+}
+debug_as_name!(MeshServerVerifier, MeshClientVerifier, WorkloadCertificates, OneCertificate);

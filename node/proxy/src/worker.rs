@@ -1,0 +1,109 @@
+//! What one worker thread owns. Shared among its tasks by `Rc`, never with another thread.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use hyper::rt::Executor;
+use tokio::time;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access_log::{AccessLog, Entry},
+    metrics::{Metrics, WorkerMetrics},
+    pool::Pools,
+    ports::{Identities, Views},
+    tls::MeshTls,
+};
+
+/// What all workers share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) views: Views,
+    pub(crate) identities: Identities,
+    pub(crate) tls: Arc<MeshTls>,
+    pub(crate) metrics: Metrics,
+    pub(crate) access_log: Option<AccessLog>,
+    /// The zero of the clock that endpoints' load counters, which all workers share, are kept by.
+    pub(crate) epoch: Instant,
+}
+
+pub(crate) struct Worker {
+    pub(crate) views: Views,
+    pub(crate) identities: Identities,
+    pub(crate) tls: Arc<MeshTls>,
+    pub(crate) pools: Pools,
+    pub(crate) metrics: WorkerMetrics,
+    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) tasks: Tasks,
+    epoch: Instant,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Shared, tasks: Tasks) -> Rc<Self> {
+        Rc::new(Self {
+            pools: Pools::new(shared.tls.clone(), shared.identities.clone()),
+            views: shared.views,
+            identities: shared.identities,
+            tls: shared.tls,
+            metrics: WorkerMetrics::new(shared.metrics),
+            access_log: shared.access_log,
+            tasks,
+            epoch: shared.epoch,
+        })
+    }
+
+    /// Milliseconds on the clock of endpoints' load counters.
+    pub(crate) fn now_ms(&self) -> u64 {
+        time::Instant::now().into_std().saturating_duration_since(self.epoch).as_millis() as u64
+    }
+
+    pub(crate) fn log(&self, entry: Entry) {
+        if self.access_log.as_ref().is_some_and(|log| !log.write(entry)) {
+            self.metrics.shared().count_dropped_log_line();
+        }
+    }
+}
+
+/// The worker's tasks, and the two phases in which they are asked to end.
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    /// Finish what you have.
+    pub(crate) stop: CancellationToken,
+    /// End now.
+    pub(crate) cut: CancellationToken,
+}
+
+impl Tasks {
+    pub(crate) fn new(stop: CancellationToken, cut: CancellationToken) -> Self {
+        Self { tracker: TaskTracker::new(), stop, cut }
+    }
+
+    /// Runs a task that a drain waits for, until the cut.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let cut = self.cut.clone();
+        self.tracker.spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = task => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+
+    /// Waits until all tasks have ended, by themselves or by the cut.
+    pub(crate) async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// Lets hyper spawn its tasks on this thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}

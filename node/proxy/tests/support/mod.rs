@@ -1,0 +1,399 @@
+//! Two or more whole proxies in one process, joined by views made of hand-written node records, with real sockets and
+//! real certificates.
+#![allow(dead_code, unreachable_pub, reason = "a module of several test programs; each uses its own part of it")]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    future::Future,
+    io::Write,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::{RootCertStore, sign::CertifiedKey};
+use rustls_pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use weft_policy::{
+    compile::{Inputs, NodeInput, compile},
+    document::{parse_stored, parse_yaml},
+    endpoint::Standing,
+    view::MeshView,
+};
+use weft_proxy::{
+    access_log::{AccessLog, AccessLogFormat},
+    config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    metrics::Metrics,
+    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, ViewPublisher, WorkloadIdentity},
+    server::{BoundProxy, RunningProxy},
+};
+use weft_wire::{
+    document::Stamp,
+    fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState, Protocol},
+    frame::MESH_PORT,
+    id::{Locality, Namespace, NodeName, ServiceAccount, SpiffeId, TrustDomain, WorkloadName},
+};
+
+/// No test waits longer than this for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub type Body = BoxBody<Bytes, Infallible>;
+
+pub fn trust_domain() -> TrustDomain {
+    "cluster.local".parse().unwrap()
+}
+
+/// A loopback address that no other test process uses: data ports are always 15008.
+fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// A certificate authority with one root.
+pub struct Ca {
+    root: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap();
+        Self { root, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.der().clone()).unwrap();
+        Arc::new(roots)
+    }
+
+    pub fn issue(&self, id: &SpiffeId) -> Arc<CertifiedKey> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let signer = provider.key_provider.load_private_key(key).unwrap();
+        Arc::new(CertifiedKey::new(vec![leaf.der().clone()], signer))
+    }
+}
+
+/// A workload to be hosted: `SERVICE`, `WORKLOAD` and the account of the same name as the service.
+#[derive(Clone)]
+pub struct Hosted {
+    pub row: EndpointRow,
+    pub address: SocketAddr,
+}
+
+pub fn hosted(service: &str, workload: &str, protocol: Protocol, address: SocketAddr) -> Hosted {
+    let row = EndpointRow {
+        service: service.parse().unwrap(),
+        workload: workload.parse().unwrap(),
+        service_account: service.parse().unwrap(),
+        version: "v1".into(),
+        labels: BTreeMap::new(),
+        port: 9080,
+        target_port: address.port(),
+        protocol,
+        health: EndpointHealth::Healthy,
+    };
+    Hosted { row, address }
+}
+
+/// An address where nothing listens.
+pub async fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+pub struct Node {
+    pub name: NodeName,
+    pub address: IpAddr,
+    pub hosted: Vec<Hosted>,
+    pub outbound: SocketAddr,
+    pub listeners: Vec<SocketAddr>,
+    pub metrics: Metrics,
+    pub log: Log,
+    pub proxy: Option<RunningProxy>,
+    views: ViewPublisher,
+    identities: IdentityPublisher,
+}
+
+/// What a node has written to its access log.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What one node is to be.
+#[derive(Default)]
+pub struct Plan {
+    pub hosted: Vec<Hosted>,
+    /// Listeners: service and protocol.
+    pub listeners: Vec<(&'static str, ListenerProtocol)>,
+    /// The node's certificates come from here instead of from the mesh's CA.
+    pub foreign: Option<Ca>,
+    /// The account whose certificate is shown for every account.
+    pub impostor: Option<&'static str>,
+}
+
+pub struct Mesh {
+    pub ca: Ca,
+    pub nodes: Vec<Node>,
+    documents: String,
+}
+
+impl Mesh {
+    /// Starts a proxy for each plan; the nodes are called `n0`, `n1`, … in that order.
+    pub fn start(plans: Vec<Plan>) -> Self {
+        Self::start_with("", plans)
+    }
+
+    /// The same, with documents in YAML.
+    pub fn start_with(documents: &str, plans: Vec<Plan>) -> Self {
+        let ca = Ca::new();
+        let nodes = plans.into_iter().enumerate().map(|(i, plan)| Node::start(&ca, i, plan)).collect();
+        let mut mesh = Self { ca, nodes, documents: documents.into() };
+        mesh.publish();
+        mesh
+    }
+
+    /// Gives every node the view of the mesh as it is described now.
+    pub fn publish(&mut self) {
+        let records: Vec<NodeInput> = self.nodes.iter().map(Node::record).collect();
+        let parsed = parse_yaml(&self.documents, &Namespace::default_namespace()).unwrap().documents;
+        let documents: Vec<_> = parsed
+            .iter()
+            .map(|document| Arc::new(parse_stored(&document.key, &document.json, Stamp::default()).unwrap()))
+            .collect();
+        for node in &mut self.nodes {
+            let local = node.hosted.iter().map(|hosted| {
+                ((hosted.row.service.namespace.clone(), hosted.row.workload.clone()), hosted.address.ip())
+            });
+            let inputs = Inputs {
+                trust_domain: &trust_domain(),
+                this_node: &node.name.clone(),
+                nodes: &records,
+                documents: &documents,
+                local: &local.collect::<BTreeMap<(Namespace, WorkloadName), IpAddr>>(),
+            };
+            node.views.publish(compile(&inputs, None));
+        }
+    }
+
+    pub fn client(&self) -> &Node {
+        &self.nodes[0]
+    }
+}
+
+impl Node {
+    fn start(ca: &Ca, number: usize, plan: Plan) -> Self {
+        let (views, view_reader) = ports::views(MeshView::empty(trust_domain()));
+        let (identities, identity_reader) = ports::identities(snapshot(ca, &plan));
+        let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
+        let config = ProxyConfig {
+            workers: NonZeroUsize::MIN,
+            inbound: (address, MESH_PORT).into(),
+            outbound: "127.0.0.1:0".parse().unwrap(),
+            listeners: plan
+                .listeners
+                .iter()
+                .map(|(service, protocol)| ListenerConfig {
+                    listen: "127.0.0.1:0".parse().unwrap(),
+                    service: service.parse().unwrap(),
+                    port: None,
+                    protocol: *protocol,
+                    source: None,
+                })
+                .collect(),
+            access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
+        };
+        let bound = BoundProxy::bind(config, view_reader, identity_reader, metrics.clone()).unwrap();
+        let outbound = bound.outbound();
+        let listeners = bound.listeners().iter().map(|listener| listener.listen).collect();
+        let proxy = Some(bound.run().unwrap());
+        let name = format!("n{number}").parse().unwrap();
+        Self { name, address, hosted: plan.hosted, outbound, listeners, metrics, log, proxy, views, identities }
+    }
+
+    fn record(&self) -> NodeInput {
+        let record = NodeRecord {
+            advertise: self.address,
+            state: NodeState::Up,
+            locality: Locality::default(),
+            labels: BTreeMap::new(),
+            build: "test".into(),
+            endpoints: self.hosted.iter().map(|hosted| hosted.row.clone()).collect(),
+        };
+        NodeInput { name: self.name.clone(), record: Arc::new(record), standing: Standing::Preferred }
+    }
+
+    pub fn data_port(&self) -> SocketAddr {
+        (self.address, MESH_PORT).into()
+    }
+
+    pub fn publish_identities(&mut self, snapshot: IdentitySnapshot) {
+        self.identities.publish(snapshot);
+    }
+
+    pub fn metrics_text(&self) -> String {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    /// The value of the one series of `name` that has all of `labels`; 0 if there is none.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.metrics_text();
+        let lines =
+            text.lines().filter(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")));
+        let values = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+fn snapshot(ca: &Ca, plan: &Plan) -> IdentitySnapshot {
+    let issuing = plan.foreign.as_ref().unwrap_or(ca);
+    let accounts: Vec<ServiceAccount> = plan.hosted.iter().map(|hosted| hosted.row.account()).collect();
+    let workloads: HashMap<_, _> = accounts
+        .iter()
+        .map(|account| {
+            let shown = plan.impostor.map_or_else(|| account.clone(), |other| other.parse().unwrap());
+            (account.clone(), identity(issuing, &shown, SystemTime::now() + Duration::from_secs(3_600)))
+        })
+        .collect();
+    let first = plan.hosted.first();
+    let default_caller = first.map(|hosted| Arc::new(Caller::new(hosted.row.account(), Some(&hosted.row.workload))));
+    IdentitySnapshot { trust_domain: trust_domain(), roots: issuing.roots(), workloads, default_caller }
+}
+
+pub fn identity(ca: &Ca, account: &ServiceAccount, not_after: SystemTime) -> Arc<WorkloadIdentity> {
+    let id = SpiffeId::workload(trust_domain(), account.clone());
+    Arc::new(WorkloadIdentity { certified_key: ca.issue(&id), id, not_after })
+}
+
+pub fn text(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed()
+}
+
+/// An application that serves HTTP, one or the other version.
+pub async fn serve<F>(
+    http2: bool,
+    handler: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let handler = handler.clone();
+            let service = service_fn(move |request| {
+                let response = handler(request);
+                async move { Ok::<_, Infallible>(response.await) }
+            });
+            tokio::spawn(async move {
+                let io = TokioIo::new(stream);
+                if http2 {
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(io, service).await;
+                } else {
+                    let server = hyper::server::conn::http1::Builder::new();
+                    let _ = server.serve_connection(io, service).with_upgrades().await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// An application that answers with the request's line, headers and body.
+pub async fn echo() -> SocketAddr {
+    serve(false, |request| async move {
+        let (head, body) = request.into_parts();
+        let mut answer = format!("{} {}\n", head.method, head.uri);
+        for (name, value) in &head.headers {
+            answer += &format!("{name}: {}\n", value.to_str().unwrap());
+        }
+        answer += "\n";
+        answer += std::str::from_utf8(&body.collect().await.unwrap().to_bytes()).unwrap();
+        Response::new(text(answer))
+    })
+    .await
+}
+
+/// A workload that only calls.
+pub async fn caller() -> Plan {
+    Plan { hosted: vec![hosted("productpage", "productpage-v1", Protocol::Http, nowhere().await)], ..Plan::default() }
+}
+
+pub fn get(host: &str, path: &str) -> Request<Body> {
+    Request::get(path).header("host", host).body(text("")).unwrap()
+}
+
+/// Sends one request over a connection of its own, HTTP/1.1.
+pub async fn send(to: SocketAddr, request: Request<Body>) -> Response<Incoming> {
+    let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    within(sender.send_request(request)).await.unwrap()
+}
+
+/// Sends one request over a connection of its own, HTTP/2 with prior knowledge.
+pub async fn send_http2(to: SocketAddr, request: Request<Body>) -> Response<Incoming> {
+    let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    within(sender.send_request(request)).await.unwrap()
+}
+
+pub async fn read(response: Response<Incoming>) -> String {
+    String::from_utf8(within(response.into_body().collect()).await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("took too long")
+}
+
+/// Waits until something is so.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,109 @@
+//! Raw TCP through two proxies and mutual TLS.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_proxy::config::ListenerProtocol;
+use weft_wire::fact::Protocol;
+
+use support::*;
+
+/// An application that reads to the end, and only then answers with what it read, reversed.
+async fn reverser() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).await.unwrap();
+                bytes.reverse();
+                stream.write_all(&bytes).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+async fn mesh(protocol: Protocol) -> Mesh {
+    let db = Plan { hosted: vec![hosted("db", "db-v1", protocol, reverser().await)], ..Plan::default() };
+    let client = Plan { listeners: vec![("db", ListenerProtocol::Tcp)], ..caller().await };
+    Mesh::start(vec![client, db])
+}
+
+async fn reversed(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    within(stream.read_to_end(&mut answer)).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_listener_carries_bytes_and_half_closes_each_way() {
+    let mesh = mesh(Protocol::Tcp).await;
+    let bytes: Vec<u8> = (0..1_000_000_u32).map(|i| i as u8).collect();
+    let answer = reversed(TcpStream::connect(mesh.client().listeners[0]).await.unwrap(), &bytes).await;
+    assert!(answer.iter().rev().eq(bytes.iter()));
+    for (node, reporter) in mesh.nodes.iter().zip(["reporter=\"source\"", "reporter=\"destination\""]) {
+        let labels = [reporter, "request_protocol=\"tcp\"", "source_workload=\"productpage-v1\""];
+        eventually("it is closed", || node.metric("istio_tcp_connections_closed_total", &labels) == 1.0).await;
+        assert_eq!(node.metric("istio_tcp_connections_opened_total", &labels), 1.0);
+        assert_eq!(node.metric("istio_tcp_received_bytes_total", &labels), 1_000_000.0);
+        assert_eq!(node.metric("istio_tcp_sent_bytes_total", &labels), 1_000_000.0);
+    }
+}
+
+#[tokio::test]
+async fn connect_tunnels_to_a_service_as_an_http_proxy_does() {
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        let mesh = mesh(protocol).await;
+        let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+        stream.write_all(b"CONNECT db.default:9080 HTTP/1.1\r\nhost: db.default:9080\r\n\r\n").await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(stream.read_u8()).await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+        assert_eq!(reversed(stream, b"abc").await, b"cba");
+    }
+}
+
+#[tokio::test]
+async fn connect_to_an_unknown_host_is_refused_with_a_reason() {
+    let mesh = mesh(Protocol::Tcp).await;
+    let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    stream.write_all(b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    within(stream.read_exact(&mut status)).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 502");
+}
+
+#[tokio::test]
+async fn an_http_request_to_a_tcp_service_is_refused_with_a_reason() {
+    let mesh = mesh(Protocol::Tcp).await;
+    let response = send(mesh.client().outbound, get("db", "/")).await;
+    assert_eq!(response.headers()["x-weft-reason"], "not_http");
+}
+
+#[tokio::test]
+async fn a_connection_to_a_dead_endpoint_goes_to_its_twin() {
+    let mut mesh = mesh(Protocol::Tcp).await;
+    let twin = hosted("db", "db-v2", Protocol::Tcp, nowhere().await);
+    let mut dead = Mesh::start(vec![Plan { hosted: vec![twin], ..Plan::default() }]).nodes.remove(0);
+    dead.proxy.take();
+    dead.name = "dead".parse().unwrap();
+    mesh.nodes.push(dead);
+    let port = mesh.nodes[2].data_port();
+    let closed = async { while TcpStream::connect(port).await.is_ok() {} };
+    within(closed).await;
+    mesh.publish();
+    for _ in 0..20 {
+        assert_eq!(reversed(TcpStream::connect(mesh.client().listeners[0]).await.unwrap(), b"xy").await, b"yx");
+    }
+}

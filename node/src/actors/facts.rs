@@ -1,0 +1,371 @@
+//! The `facts` actor: what every node says about itself. It signs and spreads this node's own facts, takes in those
+//! of others (each verified before it is stored or passed on), and answers peers that missed some.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use rustls::pki_types::UnixTime;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
+use weft_ca::trust::PeerIdentity;
+use weft_discovery::{
+    authority::Refusal,
+    facts::{Effect, FactTable},
+    liveness::Status,
+};
+use weft_wire::{
+    fact::{FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens},
+    frame::{MAX_FRAME_LEN, Push, Request, Response},
+    id::{NodeId, NodeName},
+};
+
+use crate::{
+    actors::{health::HostedSet, links, membership::Standings},
+    identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
+    peer::tls,
+    store::Store,
+    supervisor::{Actor, Inbox, Mailbox},
+    telemetry::{Reason, Telemetry},
+};
+
+/// Changes of this node's record within this time go out as one.
+const COALESCE: Duration = Duration::from_millis(50);
+/// How often new facts are written to disk and old ones looked for.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// Facts in one answer to a pull; the puller asks again for the rest.
+const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
+
+/// What all facts together say. Published whole, so that readers see one moment.
+#[derive(Debug, Default)]
+pub struct Published {
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// The newest fact of each node.
+    pub versions: BTreeMap<NodeId, FactVersion>,
+    /// The newest of this node.
+    pub own: FactVersion,
+    /// Uses of each join token, over all CA nodes.
+    pub spent: BTreeMap<[u8; 8], u32>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub record: Arc<NodeRecord>,
+    pub version: FactVersion,
+    /// What the node's certificate says; `None` if it no longer leads to our roots.
+    pub certificate: Option<Arc<PeerIdentity>>,
+}
+
+pub enum Msg {
+    Merge(Vec<SignedFact>, Option<NodeId>),
+    PullFrom(NodeId),
+    MissingFor(Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<Vec<SignedFact>>),
+    Spend { token: [u8; 8], allowed: u32, reply: oneshot::Sender<anyhow::Result<()>> },
+    Say(NodeState, oneshot::Sender<()>),
+}
+
+#[derive(Clone)]
+pub struct Handle {
+    mailbox: Mailbox<Msg>,
+    published: watch::Receiver<Arc<Published>>,
+}
+
+impl Handle {
+    pub fn new(mailbox: Mailbox<Msg>, published: watch::Receiver<Arc<Published>>) -> Self {
+        Self { mailbox, published }
+    }
+    pub fn published(&self) -> &watch::Receiver<Arc<Published>> {
+        &self.published
+    }
+
+    /// Takes in facts from a peer. When the actor is behind they are dropped, counted, and pulled later.
+    pub fn merge(&self, facts: Vec<SignedFact>, from: Option<NodeId>) {
+        let _ = self.mailbox.try_send(Msg::Merge(facts, from));
+    }
+
+    /// Asks a peer for what it has and this node has not.
+    pub fn pull_from(&self, node: NodeId) {
+        // Asked again as long as the difference lasts.
+        let _ = self.mailbox.try_send(Msg::PullFrom(node));
+    }
+
+    pub async fn missing_for(&self, have: Vec<(NodeId, FactKind, FactVersion)>) -> anyhow::Result<Vec<SignedFact>> {
+        Ok(self.mailbox.ask(|reply| Msg::MissingFor(have, reply)).await?)
+    }
+
+    /// Counts one use of a join token, on disk before it returns.
+    ///
+    /// # Errors
+    /// If the token has been used `allowed` times, at all CA nodes together.
+    pub async fn spend(&self, token: [u8; 8], allowed: u32) -> anyhow::Result<()> {
+        self.mailbox.ask(|reply| Msg::Spend { token, allowed, reply }).await?
+    }
+
+    /// Tells the mesh whether this node is up, draining, or has left.
+    pub async fn say(&self, state: NodeState) -> anyhow::Result<()> {
+        Ok(self.mailbox.ask(|reply| Msg::Say(state, reply)).await?)
+    }
+}
+
+/// What stays the same over the actor's restarts.
+#[derive(Clone)]
+pub struct Setup {
+    /// All of this node's record but its state and endpoints.
+    pub about: NodeRecord,
+    pub incarnation: u64,
+    /// Of this node's newest fact: what was said before a crash must not be said again with the same number.
+    pub seq: Arc<AtomicU64>,
+    pub state: Arc<watch::Sender<NodeState>>,
+    pub identity: IdentityReader,
+    /// Changes with the node's certificate, which facts carry.
+    pub renewed: watch::Receiver<u64>,
+    pub hosted: watch::Receiver<HostedSet>,
+    pub standings: watch::Receiver<Standings>,
+    pub published: Arc<watch::Sender<Arc<Published>>>,
+    pub store: Store,
+    pub links: links::Handle,
+    pub myself: Mailbox<Msg>,
+    pub telemetry: Telemetry,
+}
+
+pub struct FactsActor {
+    setup: Setup,
+    authority: MeshAuthority,
+    table: FactTable,
+    spent: SpentTokens,
+    to_save: Vec<SignedFact>,
+    last_said: Option<Instant>,
+}
+
+impl FactsActor {
+    /// Begins with what is on disk.
+    pub fn new(setup: Setup) -> anyhow::Result<Self> {
+        let stored = setup.store.load_facts()?;
+        if stored.skipped > 0 {
+            tracing::warn!(skipped = stored.skipped, "facts on disk could not be read; peers have them");
+        }
+        let me = setup.identity.load().name.clone();
+        let spent = stored
+            .rows
+            .iter()
+            .find(|fact| fact.owner == me && fact.kind == FactKind::SPENT_TOKENS)
+            .map(|fact| SpentTokens::decode(&fact.body))
+            .transpose()
+            .context("this node's count of used join tokens")?
+            .unwrap_or_default();
+        let mut table = FactTable::new(me, setup.incarnation, stored.rows);
+        table.resume_after(setup.seq.load(Ordering::Relaxed));
+        let authority = MeshAuthority(setup.identity.clone());
+        Ok(Self { setup, authority, table, spent, to_save: Vec::new(), last_said: None })
+    }
+
+    /// Signs, stores and spreads one of this node's own facts.
+    fn publish(&mut self, kind: FactKind, body: Vec<u8>) -> anyhow::Result<()> {
+        let identity = self.setup.identity.load();
+        let mut fact = self.table.draft(kind, body);
+        self.setup.seq.store(fact.seq, Ordering::Relaxed);
+        fact.chain = der_chain(&identity.chain);
+        fact.signature = identity.key.sign(&fact.signed_bytes());
+        let fact = self.table.publish(fact)?;
+        self.to_save.push((*fact).clone());
+        self.setup.links.push(&Push::Facts(vec![(*fact).clone()]), None);
+        Ok(())
+    }
+
+    fn say_record(&mut self) -> anyhow::Result<()> {
+        let record = NodeRecord {
+            state: *self.setup.state.borrow(),
+            endpoints: self.setup.hosted.borrow().values().map(|hosted| hosted.row()).collect(),
+            ..self.setup.about.clone()
+        };
+        self.publish(FactKind::NODE, record.encode()?)?;
+        self.last_said = Some(Instant::now());
+        Ok(())
+    }
+
+    fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) {
+        let (now, wall_ms) = (Instant::now().into_std(), wall_ms());
+        let mut news = Vec::new();
+        for fact in facts {
+            let (owner, version) = (fact.owner.clone(), fact.version());
+            match self.table.merge(fact, &self.authority, now, wall_ms) {
+                Effect::New(fact) => news.push((*fact).clone()),
+                Effect::Old => {}
+                Effect::Equivocation(changed) => {
+                    self.count("equivocation");
+                    tracing::warn!(%owner, ?version, "node said two things at once: is its data directory copied?");
+                    news.extend(changed.map(|fact| (*fact).clone()));
+                }
+                Effect::RateLimited => self.count("rate_limited"),
+                Effect::OutVersioned(version) => {
+                    self.count("out_versioned");
+                    tracing::error!(?version, "another process speaks as this node: is its data directory copied?");
+                }
+                Effect::Refused(refusal) => self.refuse(&owner, from, &refusal),
+            }
+        }
+        if !news.is_empty() {
+            self.to_save.extend(news.iter().cloned());
+            self.setup.links.push(&Push::Facts(news), from);
+        }
+    }
+
+    fn refuse(&self, owner: &NodeName, from: Option<NodeId>, refusal: &Refusal) {
+        self.count(refusal.label());
+        tracing::warn!(%owner, from = from.map(tracing::field::display), %refusal, "fact refused");
+    }
+
+    fn count(&self, reason: &'static str) {
+        self.setup.telemetry.facts_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    fn pull(&self, node: NodeId) {
+        let (links, myself, have) = (self.setup.links.clone(), self.setup.myself.clone(), self.table.have());
+        tokio::spawn(async move {
+            match links.request(node, &Request::PullFacts { have }).await {
+                Ok(Response::Facts(facts)) => {
+                    let _ = myself.send(Msg::Merge(facts, Some(node))).await;
+                }
+                Ok(_) => tracing::debug!(%node, "peer answered something else than facts"),
+                Err(error) => tracing::debug!(%node, %error, "facts could not be pulled"),
+            }
+        });
+    }
+
+    async fn spend(&mut self, token: [u8; 8], allowed: u32) -> anyhow::Result<()> {
+        let used: u32 = self.table.spent_tokens().filter_map(|(_, spent)| spent.uses.get(&token)).sum();
+        if used >= allowed {
+            bail!("the token has been used {used} of {allowed} times: create another with `weft token create`");
+        }
+        *self.spent.uses.entry(token).or_default() += 1;
+        self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
+        self.save().await
+    }
+
+    async fn save(&mut self) -> anyhow::Result<()> {
+        let facts = std::mem::take(&mut self.to_save);
+        if !facts.is_empty() {
+            self.setup.store.call(move |store| store.save_facts(&facts)).await?;
+        }
+        Ok(())
+    }
+
+    async fn housekeep(&mut self) -> anyhow::Result<()> {
+        let standings = self.setup.standings.borrow().clone();
+        let is_member = |node: NodeId| {
+            standings.get(&node).is_some_and(|standing| matches!(standing.status, Status::Alive | Status::Suspect))
+        };
+        let dropped = self.table.expire(Instant::now().into_std(), is_member);
+        for name in dropped {
+            self.setup.store.call(move |store| store.forget_facts(&name)).await?;
+        }
+        self.save().await
+    }
+
+    /// What the certificate says that came with a node's fact, also one that has run out since.
+    fn certificate(&self, name: &NodeName) -> Option<PeerIdentity> {
+        let fact = self.table.get(name, FactKind::NODE)?;
+        tls::judge(&self.setup.identity.load().trust, &fact.chain, UnixTime::now()).ok().map(|peer| peer.identity)
+    }
+
+    fn publish_view(&self) {
+        let before = self.setup.published.borrow().clone();
+        let mut published = Published::default();
+        for (name, version, record) in self.table.nodes() {
+            let unchanged = before.nodes.get(name).filter(|node| node.version == version).cloned();
+            let node = unchanged.unwrap_or_else(|| Node {
+                record: record.clone(),
+                version,
+                certificate: self.certificate(name).map(Arc::new),
+            });
+            published.nodes.insert(name.clone(), node);
+        }
+        for (node, _, version) in self.table.have() {
+            let latest = published.versions.entry(node).or_default();
+            *latest = version.max(*latest);
+        }
+        published.own = published.versions.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
+        for (_, spent) in self.table.spent_tokens() {
+            spent.uses.iter().for_each(|(token, uses)| *published.spent.entry(*token).or_default() += uses);
+        }
+        self.setup.published.send_replace(Arc::new(published));
+    }
+}
+
+impl Actor for FactsActor {
+    type Msg = Msg;
+
+    async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
+        let mut hosted = self.setup.hosted.clone();
+        let mut renewed = self.setup.renewed.clone();
+        hosted.mark_unchanged();
+        renewed.mark_unchanged();
+        if !self.spent.uses.is_empty() {
+            self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
+        }
+        self.say_record()?;
+        self.publish_view();
+        let mut tick = tokio::time::interval(HOUSEKEEPING);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stale = false;
+        loop {
+            let say_at = self.last_said.map_or_else(Instant::now, |said| said + COALESCE);
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.housekeep().await?;
+                    continue;
+                }
+                () = tokio::time::sleep_until(say_at), if stale => {
+                    self.say_record()?;
+                    stale = false;
+                }
+                changed = hosted.changed() => {
+                    changed?;
+                    stale = true;
+                    continue;
+                }
+                changed = renewed.changed() => {
+                    changed?;
+                    if !self.spent.uses.is_empty() {
+                        self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
+                    }
+                    stale = true;
+                    continue;
+                }
+                message = inbox.recv() => match message {
+                    Some(Msg::Merge(facts, from)) => self.merge(facts, from),
+                    Some(Msg::PullFrom(node)) => {
+                        self.pull(node);
+                        continue;
+                    }
+                    Some(Msg::MissingFor(have, reply)) => {
+                        let missing = self.table.missing_for(&have, NodeId(rand::random()), MAX_ANSWER);
+                        let _ = reply.send(missing.iter().map(|fact| (**fact).clone()).collect());
+                        continue;
+                    }
+                    Some(Msg::Spend { token, allowed, reply }) => {
+                        let spent = self.spend(token, allowed).await;
+                        let _ = reply.send(spent);
+                    }
+                    Some(Msg::Say(state, reply)) => {
+                        self.setup.state.send_replace(state);
+                        self.say_record()?;
+                        stale = false;
+                        let _ = reply.send(());
+                    }
+                    None => return self.save().await,
+                },
+            }
+            self.publish_view();
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The node's actors, one file each: state, messages, handle, loop. What others need of an actor's state it publishes
+//! (a watch or a swap), so that readers never wait for it and keep the last value while it restarts.
+
+pub mod documents;
+pub mod facts;
+pub mod health;
+pub mod issuer;
+pub mod links;
+pub mod membership;
+pub mod view;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use weft_discovery::liveness::Status;
+use weft_policy::{
+    endpoint::{Endpoint, EndpointAddress, Standing},
+    view::Service,
+};
+use weft_proxy::ports::Views;
+use weft_wire::{
+    fact::{EndpointHealth, NodeState},
+    frame::MESH_PORT,
+    id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
+};
+
+use crate::{
+    admin::api,
+    dir::Dir,
+    identity::{IdentityReader, wall_ms},
+    supervisor::Supervisor,
+    telemetry::Telemetry,
+};
+
+/// After a workload or node has said that it drains, callers have this long to hear it before it goes.
+pub const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+
+/// Why the node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal: the node will be back.
+    Shutdown,
+    /// `weft leave`: its identity goes.
+    Leave,
+}
+
+/// Every endpoint of a service, with the service's port that leads to it.
+fn endpoints(service: &Service) -> impl Iterator<Item = (u16, &Arc<Endpoint>)> {
+    let clusters = service.ports.iter().filter_map(|port| service.cluster(port.port));
+    clusters.flat_map(|cluster| cluster.endpoints.iter().map(|endpoint| (cluster.port, endpoint)))
+}
+
+/// Everything that the admin API reads and commands.
+#[derive(Clone)]
+pub struct Handles {
+    pub dir: Dir,
+    pub identity: IdentityReader,
+    pub incarnation: u64,
+    pub advertise: std::net::IpAddr,
+    pub started: Instant,
+    pub supervisor: Supervisor,
+    pub facts: facts::Handle,
+    pub documents: documents::Handle,
+    pub issuer: issuer::Handle,
+    pub health: health::Handle,
+    pub membership: membership::Handle,
+    pub hosted: watch::Receiver<health::HostedSet>,
+    pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
+    pub views: Views,
+    pub first_view: Arc<OnceLock<()>>,
+    pub telemetry: Telemetry,
+    pub stop: mpsc::Sender<Stop>,
+}
+
+impl Handles {
+    /// What keeps the node from serving, in words; empty when it is ready.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if self.first_view.get().is_none() {
+            missing.push("no view has been compiled yet".to_owned());
+        }
+        let certified = self.certified.borrow();
+        let hosted = self.hosted.borrow();
+        let accounts: BTreeSet<ServiceAccount> = hosted.values().map(|hosted| hosted.service.account()).collect();
+        missing.extend(accounts.difference(&certified).map(|account| format!("no certificate yet for {account}")));
+        missing
+    }
+
+    pub async fn status(&self) -> anyhow::Result<api::Status> {
+        let identity = self.identity.load();
+        let standings = self.membership.standings().borrow().clone();
+        let not_ready = self.not_ready();
+        Ok(api::Status {
+            name: identity.name.to_string(),
+            id: identity.name.id().to_string(),
+            mesh: identity.trust.mesh_id().to_string(),
+            trust_domain: identity.trust_domain().to_string(),
+            role: identity.grant.role,
+            allow: identity.grant.accounts.clone(),
+            advertise: SocketAddr::new(self.advertise, MESH_PORT).to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            incarnation: self.incarnation,
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: not_ready.is_empty(),
+            not_ready,
+            certificate_seconds_left: identity.not_after.as_secs() as i64 - (wall_ms() / 1_000) as i64,
+            members_alive: 1 + standings.values().filter(|standing| standing.status == Status::Alive).count(),
+            members_known: 1 + standings.len(),
+            documents: self.documents.list().await?.len(),
+            documents_digest: self.documents.root().iter().map(|byte| format!("{byte:02x}")).collect(),
+            view_epoch: self.views.load().epoch,
+            actors: self.supervisor.status(),
+        })
+    }
+
+    pub fn members(&self) -> Vec<api::Member> {
+        let standings = self.membership.standings().borrow().clone();
+        let facts = self.facts.published().borrow().clone();
+        let me = self.identity.load().name.clone();
+        let members = facts.nodes.iter().filter_map(|(name, node)| {
+            let (state, since) = match standings.get(&name.id()) {
+                _ if *name == me => ("alive", self.started),
+                Some(standing) => (standing.status.as_str(), standing.since),
+                None if node.record.state == NodeState::Left => return None,
+                // Known from this node's disk, not yet seen alive.
+                None => (Status::Suspect.as_str(), self.started),
+            };
+            Some(api::Member {
+                name: name.to_string(),
+                id: name.id().to_string(),
+                address: SocketAddr::new(node.record.advertise, MESH_PORT).to_string(),
+                state: state.into(),
+                this_node: *name == me,
+                role: node.certificate.as_ref().and_then(|c| c.grant.as_ref()).map_or(Role::Member, |grant| grant.role),
+                locality: node.record.locality.to_string(),
+                version: node.record.build.clone(),
+                incarnation: node.version.incarnation,
+                endpoints: node.record.endpoints.len(),
+                since_seconds: since.elapsed().as_secs(),
+            })
+        });
+        members.collect()
+    }
+
+    pub fn services(&self) -> Vec<api::Service> {
+        let view = self.views.load();
+        let services = view.services().map(|service| {
+            let endpoints: Vec<_> = endpoints(service).map(|(_, endpoint)| endpoint).collect();
+            let versions: BTreeSet<&str> =
+                endpoints.iter().map(|endpoint| endpoint.workload.version.as_str()).collect();
+            api::Service {
+                name: service.name.name.to_string(),
+                namespace: service.name.namespace.to_string(),
+                host: service.fqdn.to_string(),
+                ports: service
+                    .ports
+                    .iter()
+                    .map(|port| api::Port {
+                        port: port.port,
+                        name: port.name.clone(),
+                        protocol: port.protocol.as_str().into(),
+                    })
+                    .collect(),
+                versions: versions.into_iter().filter(|version| !version.is_empty()).map(str::to_owned).collect(),
+                healthy: endpoints.iter().filter(|endpoint| endpoint.health == EndpointHealth::Healthy).count(),
+                endpoints: endpoints.len(),
+            }
+        });
+        services.collect()
+    }
+
+    pub fn endpoints(&self, service: &ServiceName) -> anyhow::Result<Vec<api::Endpoint>> {
+        let view = self.views.load();
+        let found = view.service(&service.fqdn(), &Namespace::default_namespace());
+        let found = found.with_context(|| format!("no service {service}: `weft services` lists those that are"))?;
+        let endpoints = endpoints(found).map(|(port, endpoint)| {
+            let address = match &endpoint.address {
+                EndpointAddress::Local(address) | EndpointAddress::Remote { address, .. } => address.to_string(),
+            };
+            api::Endpoint {
+                workload: endpoint.workload.name.to_string(),
+                node: endpoint.key.node.to_string(),
+                address,
+                port,
+                target_port: endpoint.key.target_port,
+                version: endpoint.workload.version.clone(),
+                identities: endpoint.identities.iter().map(ToString::to_string).collect(),
+                health: match endpoint.health {
+                    EndpointHealth::Healthy => "healthy",
+                    EndpointHealth::Unhealthy => "unhealthy",
+                    EndpointHealth::Draining => "draining",
+                }
+                .into(),
+                standing: match endpoint.standing {
+                    Standing::Preferred => "preferred",
+                    Standing::Demoted => "demoted",
+                    Standing::Excluded => "excluded",
+                }
+                .into(),
+                active_requests: endpoint.load.active(),
+            }
+        });
+        Ok(endpoints.collect())
+    }
+
+    /// The join tokens that have not run out, with their uses at all CA nodes.
+    pub fn tokens(&self) -> Vec<api::Token> {
+        let facts = self.facts.published().borrow().clone();
+        let now = wall_ms() / 1_000;
+        let tokens = self.documents.tokens().borrow().clone();
+        let good = tokens.values().filter(|token| !token.revoked && token.expires > now);
+        good.map(|token| api::Token {
+            id: token.id.clone(),
+            issuer: token.issuer.to_string(),
+            role: token.role,
+            allow: token.allow.clone(),
+            uses: token.uses,
+            used: token
+                .id
+                .parse()
+                .ok()
+                .and_then(|id: weft_wire::id::NodeId| facts.spent.get(&id.0))
+                .copied()
+                .unwrap_or(0),
+            expires_in_seconds: token.expires - now,
+        })
+        .collect()
+    }
+
+    /// Has callers send nothing new to a workload, and gives them time to hear it.
+    pub async fn drain_workload(&self, namespace: Namespace, name: WorkloadName) -> anyhow::Result<()> {
+        self.health.drain((namespace, name)).await?;
+        tokio::time::sleep(DRAIN_NOTICE).await;
+        Ok(())
+    }
+
+    /// Begins the node's departure for good.
+    pub fn leave(&self, force: bool) -> anyhow::Result<()> {
+        if self.dir.root().exists() && !force {
+            bail!(
+                "this node holds the mesh's root key in {}: take it elsewhere first, or leave with --force (the key \
+                 stays on disk)",
+                self.dir.root().key.display()
+            );
+        }
+        self.stop.try_send(Stop::Leave).context("the node is stopping already")
+    }
+
+    /// Makes an actor fail, for the scenario tests.
+    #[cfg(feature = "testing")]
+    pub fn inject(&self, actor: &str, fault: &str) -> anyhow::Result<()> {
+        use crate::supervisor::Fault;
+        let fault = match fault {
+            "panic" => Fault::Panic,
+            "freeze" => Fault::Freeze,
+            _ => bail!("no fault {fault:?}: panic or freeze"),
+        };
+        if !self.supervisor.inject(actor, fault) {
+            bail!("no actor {actor:?}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! The `view` actor: compiles facts, documents, the members' standing and this host's workloads into the one view
+//! that requests read, whenever any of them changes. It owns nothing but the publisher.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use weft_discovery::liveness::Status;
+use weft_policy::{
+    compile::{Inputs, NodeInput, compile},
+    document::Document,
+    endpoint::Standing,
+};
+use weft_proxy::ports::{ViewPublisher, Views};
+use weft_wire::id::{NodeName, TrustDomain};
+
+use crate::{
+    actors::{facts, health::HostedSet, membership::Standings},
+    supervisor::{Actor, Inbox},
+};
+
+/// Everything that a view is made of, and where it goes.
+#[derive(Clone)]
+pub struct Setup {
+    pub name: NodeName,
+    pub trust_domain: TrustDomain,
+    pub facts: watch::Receiver<Arc<facts::Published>>,
+    pub standings: watch::Receiver<Standings>,
+    pub documents: watch::Receiver<Arc<Vec<Arc<Document>>>>,
+    pub hosted: watch::Receiver<HostedSet>,
+    /// Outlives the actor; only the actor locks it.
+    pub publisher: Arc<Mutex<ViewPublisher>>,
+    pub views: Views,
+    /// Set once the first view is out: the node is not ready before.
+    pub first: Arc<OnceLock<()>>,
+}
+
+pub struct ViewActor(pub Setup);
+
+impl ViewActor {
+    fn compile(&mut self) {
+        let Setup { name, trust_domain, facts, standings, documents, hosted, publisher, views, first } = &mut self.0;
+        let facts = facts.borrow_and_update().clone();
+        let standings = standings.borrow_and_update().clone();
+        let documents = documents.borrow_and_update().clone();
+        let hosted = hosted.borrow_and_update().clone();
+        let standing = |node: &NodeName| match standings.get(&node.id()).map(|standing| standing.status) {
+            _ if node == name => Standing::Preferred,
+            Some(Status::Alive | Status::Suspect) => Standing::Preferred,
+            // Known from disk, or failed: last choice, for a verdict may be wrong and a try is better than none.
+            Some(Status::Failed | Status::Left) | None => Standing::Demoted,
+        };
+        let nodes: Vec<NodeInput> = facts
+            .nodes
+            .iter()
+            .map(|(node, facts::Node { record, .. })| NodeInput {
+                name: node.clone(),
+                record: record.clone(),
+                standing: standing(node),
+            })
+            .collect();
+        let local: BTreeMap<_, IpAddr> =
+            hosted.iter().map(|(key, hosted)| (key.clone(), hosted.service.address)).collect();
+        let inputs = Inputs { trust_domain, this_node: name, nodes: &nodes, documents: &documents, local: &local };
+        let view = compile(&inputs, Some(&views.load()));
+        tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
+        publisher.lock().publish(view);
+        // Set already: the node has been ready since.
+        let _ = first.set(());
+    }
+}
+
+impl Actor for ViewActor {
+    type Msg = Infallible;
+
+    async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
+        loop {
+            self.compile();
+            let Setup { facts, standings, documents, hosted, .. } = &mut self.0;
+            tokio::select! {
+                biased;
+                changed = facts.changed() => changed?,
+                changed = standings.changed() => changed?,
+                changed = documents.changed() => changed?,
+                changed = hosted.changed() => changed?,
+                message = inbox.recv() => match message {
+                    Some(never) => match never {},
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What the admin API says: the types of its JSON, shared by the server and the command line.
+
+use serde::{Deserialize, Serialize};
+use weft_wire::{
+    document::{DocumentKey, SignedDocument},
+    id::{AccountPattern, Role, SpiffeId},
+};
+
+use crate::supervisor::ActorStatus;
+
+/// Why something was not done: what, why, what to do, in one line.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    pub error: String,
+}
+
+/// `GET /api/v1/status`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub name: String,
+    pub id: String,
+    pub mesh: String,
+    pub trust_domain: String,
+    pub role: Role,
+    /// Service accounts that the node may host.
+    pub allow: Vec<AccountPattern>,
+    pub advertise: String,
+    pub version: String,
+    pub incarnation: u64,
+    pub uptime_seconds: u64,
+    pub ready: bool,
+    /// Why the node is not ready; empty when it is.
+    pub not_ready: Vec<String>,
+    pub certificate_seconds_left: i64,
+    pub members_alive: usize,
+    pub members_known: usize,
+    pub documents: usize,
+    /// Equal on all nodes that hold the same documents.
+    pub documents_digest: String,
+    pub view_epoch: u64,
+    pub actors: Vec<ActorStatus>,
+}
+
+/// An element of `GET /api/v1/members`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Member {
+    pub name: String,
+    pub id: String,
+    pub address: String,
+    /// `alive`, `suspect`, `failed` or `left`, as this node sees it.
+    pub state: String,
+    pub this_node: bool,
+    pub role: Role,
+    pub locality: String,
+    pub version: String,
+    pub incarnation: u64,
+    pub endpoints: usize,
+    /// Seconds since the state last changed.
+    pub since_seconds: u64,
+}
+
+/// An element of `GET /api/v1/services`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub namespace: String,
+    pub host: String,
+    pub ports: Vec<Port>,
+    pub versions: Vec<String>,
+    pub endpoints: usize,
+    pub healthy: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Port {
+    pub port: u16,
+    pub name: String,
+    pub protocol: String,
+}
+
+/// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub workload: String,
+    pub node: String,
+    pub address: String,
+    pub port: u16,
+    pub target_port: u16,
+    pub version: String,
+    pub identities: Vec<String>,
+    /// What the hosting node's own checks say: `healthy`, `unhealthy` or `draining`.
+    pub health: String,
+    /// How this node stands to it: `preferred`, `demoted` or `excluded`.
+    pub standing: String,
+    pub active_requests: u32,
+}
+
+/// Body of `POST /api/v1/tokens`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenRequest {
+    pub role: Role,
+    pub ttl_seconds: u64,
+    pub uses: u32,
+    pub allow: Vec<AccountPattern>,
+}
+
+/// Answer to `POST /api/v1/tokens`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenCreated {
+    pub token: String,
+}
+
+/// An element of `GET /api/v1/tokens`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Token {
+    pub id: String,
+    pub issuer: String,
+    pub role: Role,
+    pub allow: Vec<AccountPattern>,
+    pub uses: u32,
+    pub used: u32,
+    pub expires_in_seconds: u64,
+}
+
+/// Body of `POST /api/v1/documents/prepare`: what an author is about to sign.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepare {
+    pub author: SpiffeId,
+    pub drafts: Vec<Draft>,
+}
+
+/// What an author wants to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Draft {
+    pub key: DocumentKey,
+    /// The document as JSON; `None` deletes.
+    pub body: Option<String>,
+}
+
+/// Body of `POST /api/v1/documents`: drafts for the node to sign, or prepared documents that an operator signed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Write {
+    Drafts(Vec<Draft>),
+    Signed(Vec<SignedDocument>),
+}
+
+/// An element of the answer to both: what happened to one document.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Written {
+    pub key: DocumentKey,
+    /// `created`, `configured`, `unchanged` or `deleted`, as kubectl says.
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Created,
+    Configured,
+    Unchanged,
+    Deleted,
+}
+
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Answer to `POST /api/v1/documents/prepare`, an element per draft: the document to sign, or none where the mesh
+/// already says the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepared {
+    pub outcome: Outcome,
+    pub document: Option<SignedDocument>,
+}
+
+/// An element of `GET /api/v1/documents`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Document {
+    pub key: DocumentKey,
+    pub author: String,
+    /// Milliseconds since 1970.
+    pub created_millis: u64,
+    pub updated_millis: u64,
+    pub body: serde_json::Value,
+}

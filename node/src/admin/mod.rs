@@ -1,0 +1,5 @@
+//! The admin API: JSON over HTTP on a unix socket (reads and writes, for whoever may open the socket) and on the
+//! loopback address (reads only).
+
+pub mod api;
+pub mod server;

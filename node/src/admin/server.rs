@@ -1,0 +1,224 @@
+//! Serves the admin API. One `Api` answers on every listener; a listener knows only whether it may write.
+
+use std::{convert::Infallible, sync::Arc};
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+
+use super::api::Refusal;
+use crate::{
+    actors::{Handles, health::Registration},
+    config::ServiceSpec,
+    supervisor::{Actor, Inbox},
+};
+
+/// Largest request body: a file of documents, a little larger as JSON.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Connections served at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
+/// A client that has not sent its request head by then is cut.
+const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What clients of a listener may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// The unix socket: whoever may open it owns the node.
+    ReadWrite,
+    /// The loopback address: every process of the host.
+    Read,
+}
+
+/// The `api` actor: accepts connections. It has no messages; a crash loses no listener, as they are shared.
+pub struct ApiActor {
+    pub unix: Arc<UnixListener>,
+    pub tcp: Arc<TcpListener>,
+    pub handles: Handles,
+}
+
+impl Actor for ApiActor {
+    type Msg = Infallible;
+
+    async fn run(self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let permit = permits.clone().acquire_owned().await?;
+            tokio::select! {
+                biased;
+                message = inbox.recv() => match message {
+                    Some(never) => match never {},
+                    None => return Ok(()),
+                },
+                accepted = self.unix.accept() => {
+                    let (stream, _) = accepted.context("accepting on the unix socket")?;
+                    let handles = self.handles.clone();
+                    tokio::spawn(async move {
+                        serve(stream, Access::ReadWrite, handles).await;
+                        drop(permit);
+                    });
+                }
+                accepted = self.tcp.accept() => {
+                    let (stream, _) = accepted.context("accepting on the admin address")?;
+                    let handles = self.handles.clone();
+                    tokio::spawn(async move {
+                        serve(stream, Access::Read, handles).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, access: Access, handles: Handles) {
+    let service = service_fn(move |request| {
+        let handles = handles.clone();
+        async move { Ok::<_, Infallible>(answer(request, access, handles).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin connection ended early");
+    }
+}
+
+async fn answer(request: Request<Incoming>, access: Access, handles: Handles) -> Response<Body> {
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    // A page in a browser on this host could reach the loopback address under a name of its own (DNS rebinding).
+    if access == Access::Read && !host_is_local(&request) {
+        return refuse(StatusCode::FORBIDDEN, "the admin address answers to its IP or to localhost only");
+    }
+    if access == Access::Read && !reading {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "the admin address is read-only; changes go through the unix socket in the node's data directory",
+        );
+    }
+    match route(request, &handles).await {
+        Ok(response) => response,
+        Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &format!("{error:#}")),
+    }
+}
+
+fn host_is_local(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().trim_start_matches('/').to_owned();
+    let segments: Vec<&str> = path.split('/').collect();
+    let query = parts.uri.query().unwrap_or_default();
+    match (parts.method.clone(), segments.as_slice()) {
+        (Method::GET | Method::HEAD, ["healthz"]) => Ok(text(StatusCode::OK, "ok\n".into())),
+        (Method::GET | Method::HEAD, ["readyz"]) => {
+            let missing = handles.not_ready();
+            Ok(match missing.is_empty() {
+                true => text(StatusCode::OK, "ready\n".into()),
+                false => text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
+            })
+        }
+        (Method::GET | Method::HEAD, ["metrics"]) => {
+            let mut response = text(StatusCode::OK, handles.telemetry.encode()?);
+            response.headers_mut().insert(header::CONTENT_TYPE, crate::telemetry::CONTENT_TYPE);
+            Ok(response)
+        }
+        (Method::GET, ["api", "v1", "status"]) => json(&handles.status().await?),
+        (Method::GET, ["api", "v1", "members"]) => json(&handles.members()),
+        (Method::GET, ["api", "v1", "services"]) => json(&handles.services()),
+        (Method::GET, ["api", "v1", "endpoints"]) => {
+            let service = parameter(query, "service").context("the parameter `service` is missing")?;
+            json(&handles.endpoints(&service.parse()?)?)
+        }
+        (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents.list().await?),
+        (Method::POST, ["api", "v1", "documents", "prepare"]) => {
+            json(&handles.documents.prepare(read(body).await?).await?)
+        }
+        (Method::POST, ["api", "v1", "documents"]) => json(&handles.documents.write(read(body).await?).await?),
+        (Method::GET, ["api", "v1", "tokens"]) => json(&handles.tokens()),
+        (Method::POST, ["api", "v1", "tokens"]) => json(&handles.issuer.create_token(read(body).await?).await?),
+        (Method::POST, ["api", "v1", "tokens", id, "revoke"]) => json(&handles.issuer.revoke_token(id).await?),
+        (Method::POST, ["api", "v1", "workloads"]) => {
+            let spec: ServiceSpec = read(body).await?;
+            let registration = handles.health.register(spec).await?;
+            Ok(lasting(registration))
+        }
+        (Method::POST, ["api", "v1", "workloads", namespace, name, "drain"]) => {
+            json(&handles.drain_workload(namespace.parse()?, name.parse()?).await?)
+        }
+        (Method::POST, ["api", "v1", "leave"]) => {
+            let force = parameter(query, "force").is_some_and(|force| force == "true");
+            json(&handles.leave(force)?)
+        }
+        #[cfg(feature = "testing")]
+        (Method::POST, ["debug", "actors", name, fault]) => json(&handles.inject(name, fault)?),
+        _ => Ok(refuse(StatusCode::NOT_FOUND, &format!("{} /{path} is not part of the admin API", parts.method))),
+    }
+}
+
+/// Registrations last as long as their client reads this answer: one JSON line per change of health, until the
+/// client goes away, which drops the body and with it the registration.
+fn lasting(registration: Registration) -> Response<Body> {
+    let lines = futures_util::stream::unfold(registration, |mut registration| async move {
+        let health = registration.next_health().await?;
+        let line = format!("{}\n", serde_json::json!({ "workload": registration.workload(), "health": health }));
+        Some((Ok(Frame::data(Bytes::from(line))), registration))
+    });
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(lines.boxed())))
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    // Values are names of services and flags: nothing that percent-encoding could change.
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v.to_owned())
+}
+
+async fn read<T: DeserializeOwned>(body: Incoming) -> anyhow::Result<T> {
+    let bytes =
+        Limited::new(body, MAX_BODY).collect().await.map_err(|error| anyhow!("reading the request: {error}"))?;
+    serde_json::from_slice(&bytes.to_bytes()).context("the request's JSON")
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<Response<Body>> {
+    let mut response = full(StatusCode::OK, serde_json::to_string(value)?);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn refuse(status: StatusCode, why: &str) -> Response<Body> {
+    let mut response =
+        json(&Refusal { error: why.to_owned() }).unwrap_or_else(|_| full(status, String::from("refused")));
+    *response.status_mut() = status;
+    response
+}
+
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = full(status, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn full(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    *response.status_mut() = status;
+    response
+}

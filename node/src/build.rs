@@ -1,0 +1,490 @@
+//! The composition root: reads a node's identity and configuration, binds every socket, starts the actors and the
+//! proxy; and ends them in order.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    os::unix::fs::PermissionsExt,
+    process::ExitCode,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::RootCertStore;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use weft_policy::view::MeshView;
+use weft_proxy::{
+    access_log::{AccessLog, AccessLogFormat},
+    config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    metrics::Metrics,
+    ports::{Caller, IdentitySnapshot, identities, views},
+    server::{BoundProxy, Drained, RunningProxy},
+};
+use weft_wire::{
+    fact::{NodeRecord, NodeState},
+    frame::MESH_PORT,
+    id::ServiceAccount,
+};
+
+use crate::{
+    actors::{
+        DRAIN_NOTICE, Handles, Stop,
+        documents::{self, DocumentsActor},
+        facts::{self, FactsActor},
+        health::{self, HealthActor},
+        issuer::{self, IssuerActor},
+        links::{self, LinkTable, LinksActor},
+        membership::{self, GossipInbox, MembershipActor},
+        view::{self, ViewActor},
+    },
+    admin::server::ApiActor,
+    config::{self, Config},
+    dir::Dir,
+    identity::NodeIdentity,
+    peer::{quic::Quic, session::Receivers},
+    store::Store,
+    supervisor::{Limits, Supervisor},
+    telemetry::{NodeMetrics, Telemetry},
+};
+
+/// Open exchanges may take so long to finish when the node stops.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Actors may take so long to finish their queues.
+const ACTORS_DEADLINE: Duration = Duration::from_secs(5);
+/// If the end takes longer than all of its parts may, something is stuck for good.
+const END_DEADLINE: Duration = Duration::from_secs(20);
+/// Peers that were members within this time are dialled after a restart.
+const REMEMBER_PEERS: Duration = Duration::from_secs(30 * 24 * 3600);
+const SAVE_PEERS: Duration = Duration::from_secs(10);
+
+/// A node whose sockets are bound and whose actors run.
+pub struct Node {
+    handles: Handles,
+    links: links::Handle,
+    quic: Quic,
+    proxy: RunningProxy,
+    stop: mpsc::Receiver<Stop>,
+    store: Store,
+}
+
+/// Builds the node that `dir` holds.
+///
+/// # Errors
+/// Whatever keeps the node from running: no identity, a taken port, a service that the node may not host.
+pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
+    let identity = NodeIdentity::load(&dir)?;
+    config.confirm_name(&identity.name)?;
+    let accounts = configured_accounts(&config);
+    let hosted_accounts = config.services.iter().map(config::ServiceConfig::account);
+    for account in hosted_accounts.chain(accounts.iter().cloned()) {
+        if !may_skip_grants() {
+            weft_ca::rules::may_host(&identity.grant, &account)?;
+        }
+    }
+    let store = Store::open(dir.path())?;
+    // A node that lost its disk but kept its name must still come out above its former self.
+    let incarnation = store.next_incarnation(unix_seconds())?;
+    let (name, trust_domain, mesh) = (identity.name.clone(), identity.trust_domain().clone(), identity.trust.mesh_id());
+    let (first_identities, roots) = (trust_domain.clone(), root_store(&identity));
+    let identity = Arc::new(ArcSwap::from_pointee(identity));
+    let advertise = SocketAddr::new(config.advertise, MESH_PORT);
+
+    let telemetry = Telemetry::default();
+    let proxy_metrics = Metrics::default();
+    telemetry.register(|registry| proxy_metrics.register(registry));
+    let (view_publisher, views) = views(MeshView::empty(trust_domain.clone()));
+    let (identity_publisher, data_identities) = identities(IdentitySnapshot {
+        trust_domain: first_identities,
+        roots: Arc::new(roots),
+        workloads: Default::default(),
+        default_caller: None,
+    });
+    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, proxy_metrics)?;
+    let quic = Quic::bind(advertise, identity.clone())?;
+    let unix = Arc::new(unix_listener(&dir)?);
+    let tcp = Arc::new(
+        TcpListener::bind(config.admin).await.with_context(|| format!("cannot listen on {} (admin)", config.admin))?,
+    );
+
+    let supervisor = Supervisor::new(Limits::default())?;
+    let (facts_box, facts_opened) = supervisor.open("facts", 1_024);
+    let (documents_box, documents_opened) = supervisor.open("documents", 1_024);
+    let (links_box, links_opened) = supervisor.open("links", 256);
+    let (issuer_box, issuer_opened) = supervisor.open("issuer", 64);
+    let (membership_box, membership_opened) = supervisor.open("membership", 256);
+    let (health_box, health_opened) = supervisor.open("health", 256);
+    let (_, view_opened) = supervisor.open("view", 1);
+    let (_, api_opened) = supervisor.open("api", 1);
+
+    let facts_published = Arc::new(watch::channel(Arc::new(facts::Published::default())).0);
+    let documents_published = documents::Published {
+        policy: Arc::new(watch::channel(Arc::default()).0),
+        tokens: Arc::new(watch::channel(Arc::default()).0),
+        root: Arc::new(watch::channel([0; 16]).0),
+    };
+    let hosted = Arc::new(watch::channel(HealthActor::configured(&config.services)).0);
+    let standings = Arc::new(watch::channel(membership::Standings::default()).0);
+    let certified = Arc::new(watch::channel(BTreeSet::new()).0);
+    let renewed = Arc::new(watch::channel(0).0);
+    let gossip_stats = Arc::new(watch::channel(None).0);
+    let table = Arc::new(LinkTable::default());
+    let gossip = GossipInbox::default();
+    let first_view = Arc::new(OnceLock::new());
+    let (stop, stopped) = mpsc::channel(1);
+
+    let links = links::Handle::new(links_box.clone(), quic.clone(), table.clone(), telemetry.clone());
+    let facts = facts::Handle::new(facts_box.clone(), facts_published.subscribe());
+    let documents = documents::Handle::new(documents_box.clone(), &documents_published);
+    let membership = membership::Handle::new(membership_box, standings.subscribe());
+    let issuer = issuer::Handle::new(
+        issuer_box.clone(),
+        identity.clone(),
+        facts_published.subscribe(),
+        documents.clone(),
+        telemetry.clone(),
+    );
+    let health = health::Handle::new(health_box.clone(), hosted.subscribe(), config.local_ip(), identity.clone());
+
+    let setup = facts::Setup {
+        about: NodeRecord {
+            advertise: config.advertise,
+            state: NodeState::Up,
+            locality: config.locality.clone(),
+            labels: config.labels.clone(),
+            build: env!("CARGO_PKG_VERSION").into(),
+            endpoints: Vec::new(),
+        },
+        incarnation,
+        seq: Arc::new(AtomicU64::new(0)),
+        state: Arc::new(watch::channel(NodeState::Up).0),
+        identity: identity.clone(),
+        renewed: renewed.subscribe(),
+        hosted: hosted.subscribe(),
+        standings: standings.subscribe(),
+        published: facts_published.clone(),
+        store: store.clone(),
+        links: links.clone(),
+        myself: facts_box,
+        telemetry: telemetry.clone(),
+    };
+    supervisor.start(facts_opened, move || FactsActor::new(setup.clone()));
+
+    let setup = documents::Setup {
+        identity: identity.clone(),
+        published: documents_published.clone(),
+        store: store.clone(),
+        links: links.clone(),
+        myself: documents_box,
+        telemetry: telemetry.clone(),
+    };
+    supervisor.start(documents_opened, move || DocumentsActor::new(setup.clone()));
+
+    let setup = issuer::Setup {
+        dir: dir.clone(),
+        identity: identity.clone(),
+        renewed,
+        publisher: Arc::new(Mutex::new(identity_publisher)),
+        hosted: hosted.subscribe(),
+        accounts,
+        outbound: config.outbound.account.clone(),
+        certified: certified.clone(),
+        facts: facts.clone(),
+        documents: documents.clone(),
+        links: links.clone(),
+        myself: issuer_box,
+    };
+    supervisor.start(issuer_opened, move || IssuerActor::new(setup.clone()));
+
+    let receivers = Receivers {
+        gossip: gossip.clone(),
+        facts: facts.clone(),
+        documents: documents.clone(),
+        issuer: issuer.clone(),
+        telemetry: telemetry.clone(),
+    };
+    let of_links = (quic.clone(), table.clone(), identity.clone(), membership.clone());
+    supervisor.start(links_opened, move || {
+        let (quic, table, identity, membership) = of_links.clone();
+        Ok(LinksActor::new(quic, table, identity, membership, receivers.clone(), links_box.clone()))
+    });
+
+    let setup = membership::Setup {
+        mesh,
+        name: name.clone(),
+        incarnation,
+        advertise,
+        seeds: seeds(&config, &store, advertise).await,
+        gossip,
+        generation: Arc::new(AtomicU64::new(0)),
+        standings: standings.clone(),
+        gossip_stats: gossip_stats.clone(),
+        links: links.clone(),
+        table,
+        facts: facts.clone(),
+        documents: documents.clone(),
+        telemetry: telemetry.clone(),
+    };
+    supervisor.start(membership_opened, move || Ok(MembershipActor::new(setup.clone())));
+
+    let of_health = (hosted.clone(), Arc::new(AtomicU64::new(1)), health_box);
+    supervisor.start(health_opened, move || {
+        let (hosted, next_id, myself) = of_health.clone();
+        Ok(HealthActor::new(hosted, next_id, myself))
+    });
+
+    let setup = view::Setup {
+        name,
+        trust_domain,
+        facts: facts_published.subscribe(),
+        standings: standings.subscribe(),
+        documents: documents_published.policy.subscribe(),
+        hosted: hosted.subscribe(),
+        publisher: Arc::new(Mutex::new(view_publisher)),
+        views: views.clone(),
+        first: first_view.clone(),
+    };
+    supervisor.start(view_opened, move || Ok(ViewActor(setup.clone())));
+
+    let handles = Handles {
+        dir,
+        identity,
+        incarnation,
+        advertise: config.advertise,
+        started: Instant::now(),
+        supervisor: supervisor.clone(),
+        facts,
+        documents,
+        issuer,
+        health,
+        membership,
+        hosted: hosted.subscribe(),
+        certified: certified.subscribe(),
+        views,
+        first_view,
+        telemetry: telemetry.clone(),
+        stop,
+    };
+    NodeMetrics::new(handles.clone(), gossip_stats.subscribe()).register(&telemetry);
+    let of_api = handles.clone();
+    supervisor
+        .start(api_opened, move || Ok(ApiActor { unix: unix.clone(), tcp: tcp.clone(), handles: of_api.clone() }));
+    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store })
+}
+
+impl Node {
+    /// Serves until a signal, `weft leave`, or an actor that cannot be kept alive; then says goodbye and ends.
+    pub async fn run(mut self) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let given_up = self.handles.supervisor.given_up();
+        tokio::pin!(given_up);
+        let name = self.handles.identity.load().name.clone();
+        tracing::info!(%name, version = env!("CARGO_PKG_VERSION"), advertise = %self.handles.advertise, "node up");
+        let mut announced = false;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut peers_saved = Instant::now();
+        let (stop, code) = loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    if !announced && self.handles.not_ready().is_empty() {
+                        announced = true;
+                        tracing::info!("node ready");
+                        // Without systemd there is nobody to tell.
+                        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                    }
+                    if peers_saved.elapsed() >= SAVE_PEERS {
+                        peers_saved = Instant::now();
+                        self.save_peers().await;
+                    }
+                }
+                _ = terminate.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
+                _ = interrupt.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
+                Some(stop) = self.stop.recv() => break (stop, ExitCode::SUCCESS),
+                given_up = &mut given_up => {
+                    tracing::error!(actor = given_up.actor, why = given_up.why, "the node gives up and ends");
+                    if given_up.thread_blocked {
+                        end_by_force_after(END_DEADLINE);
+                    }
+                    break (Stop::Shutdown, ExitCode::FAILURE);
+                }
+            }
+        };
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.end(stop).await?;
+        Ok(code)
+    }
+
+    /// Callers are told first; then what is open finishes; then the node takes its leave.
+    async fn end(self, stop: Stop) -> anyhow::Result<()> {
+        tracing::info!("node stopping");
+        end_by_force_after(END_DEADLINE);
+        self.save_peers().await;
+        self.say(NodeState::Draining).await;
+        tokio::time::sleep(DRAIN_NOTICE).await;
+        if self.proxy.drain(DRAIN_DEADLINE).await == Drained::Cut {
+            tracing::warn!("some exchanges did not finish within {DRAIN_DEADLINE:?} and were cut");
+        }
+        let facts = &self.handles.facts;
+        if let Err(error) = facts.say(NodeState::Left).await {
+            tracing::warn!(%error, "peers could not be told that this node has left");
+        }
+        self.links.flush(Duration::from_millis(500)).await;
+        let cut = self.handles.supervisor.shutdown(ACTORS_DEADLINE).await;
+        if !cut.is_empty() {
+            tracing::warn!(actors = cut.join(", "), "actors had to be cut");
+        }
+        self.quic.close().await;
+        // Someone else's by now, if two nodes fought for one directory; the store's lock rules that out.
+        let _ = std::fs::remove_file(self.handles.dir.socket());
+        if stop == Stop::Leave {
+            remove_identity(&self.handles.dir)?;
+        }
+        tracing::info!("node stopped");
+        Ok(())
+    }
+
+    async fn say(&self, state: NodeState) {
+        if let Err(error) = self.handles.facts.say(state).await {
+            tracing::warn!(%error, ?state, "peers could not be told");
+        }
+    }
+
+    /// Remembers who is a member, for a start when no seed is up.
+    async fn save_peers(&self) {
+        let now = unix_seconds();
+        let me = self.handles.identity.load().name.clone();
+        let facts = self.handles.facts.published().borrow().clone();
+        let standings = self.handles.membership.standings().borrow().clone();
+        let peers: Vec<_> = facts
+            .nodes
+            .iter()
+            .filter(|(name, node)| {
+                **name != me && node.record.state == NodeState::Up && standings.contains_key(&name.id())
+            })
+            .map(|(_, node)| (SocketAddr::new(node.record.advertise, MESH_PORT), now))
+            .collect();
+        if let Err(error) = self.store.call(move |store| store.save_peers(&peers)).await {
+            tracing::warn!(%error, "peers could not be saved");
+        }
+    }
+}
+
+/// Accounts that the configuration names besides those of its services.
+fn configured_accounts(config: &Config) -> BTreeSet<ServiceAccount> {
+    let listeners = config.listeners.iter().filter_map(|listener| listener.account.clone());
+    listeners.chain(config.outbound.account.clone()).collect()
+}
+
+/// Only for the scenario tests, which need a node that says more than it may.
+fn may_skip_grants() -> bool {
+    cfg!(feature = "testing") && std::env::var_os("WEFT_TESTING_SKIP_GRANTS").is_some()
+}
+
+fn proxy_config(config: &Config) -> anyhow::Result<ProxyConfig> {
+    let format = match config.access_log {
+        config::AccessLog::Text => Some(AccessLogFormat::Text),
+        config::AccessLog::Json => Some(AccessLogFormat::Json),
+        config::AccessLog::Off => None,
+    };
+    let listeners = config.listeners.iter().map(|listener| ListenerConfig {
+        listen: listener.listen,
+        service: listener.service.clone(),
+        port: Some(listener.port),
+        protocol: match listener.protocol {
+            config::ListenerProtocol::Http => ListenerProtocol::Http,
+            config::ListenerProtocol::Tcp => ListenerProtocol::Tcp,
+        },
+        source: listener.account.clone().map(|account| Arc::new(Caller::new(account, None))),
+    });
+    Ok(ProxyConfig {
+        workers: NonZeroUsize::new(config.workers).unwrap_or(NonZeroUsize::MIN),
+        inbound: SocketAddr::new(config.advertise, MESH_PORT),
+        outbound: config.outbound.address,
+        listeners: listeners.collect(),
+        access_log: format.map(|format| AccessLog::start(format, std::io::stdout())).transpose()?,
+    })
+}
+
+/// The admin API's socket. The store's lock is held, so a socket that is there is a dead node's.
+fn unix_listener(dir: &Dir) -> anyhow::Result<UnixListener> {
+    let path = dir.socket();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing the old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    // The directory is 0700 already; this guards against one that was made by hand.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("setting the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+/// The addresses to dial for ever: those of the configuration, and those of earlier members.
+async fn seeds(config: &Config, store: &Store, own: SocketAddr) -> BTreeSet<SocketAddr> {
+    let mut seeds = BTreeSet::new();
+    for seed in &config.seeds {
+        match tokio::net::lookup_host((seed.host.as_str(), seed.port)).await {
+            Ok(found) => seeds.extend(found),
+            Err(error) => tracing::warn!(%seed, %error, "a seed's name cannot be resolved; going on without it"),
+        }
+    }
+    match store.load_peers() {
+        Ok(peers) => {
+            let oldest = unix_seconds().saturating_sub(REMEMBER_PEERS.as_secs());
+            seeds.extend(peers.rows.into_iter().filter(|(_, seen)| *seen >= oldest).map(|(address, _)| address));
+        }
+        Err(error) => tracing::warn!(%error, "remembered peers could not be read"),
+    }
+    seeds.remove(&own);
+    seeds
+}
+
+fn root_store(identity: &NodeIdentity) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(identity.trust.roots().iter().cloned());
+    roots
+}
+
+/// What `weft leave` takes away: all that made this host a member. The root, the operator's credential and the
+/// configuration are the operator's.
+fn remove_identity(dir: &Dir) -> anyhow::Result<()> {
+    let node = dir.node();
+    let node = node.key.parent().unwrap_or(dir.path());
+    let issuer = dir.issuer();
+    let issuer = issuer.key.parent().unwrap_or(dir.path());
+    // The node's directory last: while it is there, the host counts as a member's.
+    for path in [&dir.workloads(), issuer, &dir.path().join(Store::FILE_NAME), &dir.config(), node] {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Ends the process from a thread of its own, should its runtime be stuck.
+fn end_by_force_after(deadline: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(deadline);
+        eprintln!("weft: the node did not end within {deadline:?}; ending it by force");
+        std::process::exit(1);
+    });
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,300 @@
+//! The command line. The words, options and exit codes are a contract that scripts rely on: 0 done, 1 refused or
+//! failed (one line on stderr: what, why, what to do), 2 usage.
+
+mod client;
+mod documents;
+mod join;
+mod output;
+mod run;
+mod show;
+mod token;
+mod up;
+
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use weft_wire::id::{AccountPattern, Namespace, NodeName, Role, ServiceName, TrustDomain};
+
+use crate::{
+    config::{self, Seed},
+    demo,
+};
+
+/// weft: a service mesh without a control plane.
+#[derive(Parser)]
+#[command(name = "weft", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Examples:
+  weft init --name host-1 --advertise 10.0.0.1     create a mesh, with this host as its first node
+  weft up                                          run this host's node
+  weft token create --allow default/web            let another host in (run on host-1)
+  weft join 10.0.0.1:15008 --token T --name host-2 --advertise 10.0.0.2
+  weft apply -f routes.yaml                        give the mesh Istio documents
+  weft demo                                        see a whole mesh on this machine")]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone)]
+struct Common {
+    /// The node's data directory.
+    #[arg(long, global = true, env = "WEFT_DIR", default_value = "/var/lib/weft", value_name = "DIR")]
+    dir: PathBuf,
+    /// How to print data.
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = output::Format::Table, value_name = "FORMAT")]
+    output: output::Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create a mesh, with this host as its first node.
+    #[command(after_help = "Examples:
+  weft init --name host-1 --advertise 10.0.0.1
+  weft init --name host-1 --advertise 10.0.0.1 --trust-domain prod.example.com")]
+    Init(InitArgs),
+    /// Join a mesh through any of its nodes.
+    #[command(after_help = "Examples:
+  weft join 10.0.0.1:15008 --token weft1.… --name host-2 --advertise 10.0.0.2")]
+    Join(JoinArgs),
+    /// Run this host's node until SIGTERM or Ctrl-C.
+    #[command(after_help = "Examples:
+  weft up                          with DIR/node.yaml
+  weft up -c /etc/weft/node.yaml")]
+    Up(UpArgs),
+    /// Leave the mesh for good: tell the peers, stop the node, remove its identity from this host.
+    #[command(after_help = "Examples:
+  weft leave
+  weft leave --force    also where this node holds the mesh's root key (kept on disk)")]
+    Leave(LeaveArgs),
+    /// Show this node: identity, readiness, actors.
+    #[command(after_help = "Examples:\n  weft status\n  weft status -o json")]
+    Status,
+    /// List the nodes of the mesh.
+    #[command(after_help = "Examples:\n  weft members\n  weft members -o json")]
+    Members,
+    /// List the services of the mesh.
+    #[command(after_help = "Examples:\n  weft services\n  weft services -o json")]
+    Services,
+    /// List the endpoints of a service.
+    #[command(after_help = "Examples:\n  weft endpoints reviews\n  weft endpoints reviews.prod -o json")]
+    Endpoints(EndpointsArgs),
+    /// Create, list and revoke join tokens (on a CA node).
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Give the mesh documents: Istio's or Kubernetes' YAML.
+    #[command(after_help = "Examples:
+  weft apply -f routes.yaml
+  weft apply -f deploy/            every .yaml, .yml and .json file in a directory
+  cat routes.yaml | weft apply -f -")]
+    Apply(ApplyArgs),
+    /// Show documents.
+    #[command(after_help = "Examples:
+  weft get virtualservices
+  weft get vs reviews -o yaml
+  weft get dr -n prod -o json")]
+    Get(GetArgs),
+    /// Delete a document.
+    #[command(after_help = "Examples:\n  weft delete virtualservice reviews\n  weft delete dr reviews -n prod")]
+    Delete(DeleteArgs),
+    /// Run a command as a service of the mesh, for as long as it runs.
+    #[command(after_help = "Examples:
+  weft run --service web --port 8080 -- ./web --listen 127.0.0.1:8080
+  weft run --service reviews --version v2 --port 9080 --health-http /health -- ./reviews")]
+    Run(run::RunArgs),
+    /// Run the bookinfo demo: a mesh of five hosts on this machine.
+    #[command(after_help = "Examples:
+  weft demo            until Ctrl-C
+  weft demo --check    a few seconds; exit 0 only if the routes were really observed")]
+    Demo(demo::DemoArgs),
+    /// Run one of the demo's services.
+    #[command(hide = true)]
+    Bookinfo(demo::bookinfo::BookinfoArgs),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Args)]
+struct InitArgs {
+    /// This host's name in the mesh: a DNS label.
+    #[arg(long)]
+    name: NodeName,
+    /// The address at which other hosts reach this one.
+    #[arg(long, value_name = "IP")]
+    advertise: IpAddr,
+    /// The SPIFFE trust domain of the mesh.
+    #[arg(long, default_value = "cluster.local", value_name = "TD")]
+    trust_domain: TrustDomain,
+}
+
+#[derive(Args)]
+struct JoinArgs {
+    /// A node of the mesh: IP or IP:PORT.
+    #[arg(value_name = "SEED")]
+    seed: Seed,
+    /// What `weft token create` printed.
+    #[arg(long, env = "WEFT_TOKEN", hide_env_values = true)]
+    token: String,
+    /// This host's name in the mesh: a DNS label.
+    #[arg(long)]
+    name: NodeName,
+    /// The address at which other hosts reach this one.
+    #[arg(long, value_name = "IP")]
+    advertise: IpAddr,
+}
+
+#[derive(Args)]
+struct UpArgs {
+    /// The node's configuration [default: DIR/node.yaml].
+    #[arg(long, short = 'c', value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct LeaveArgs {
+    /// Leave even where this node holds the mesh's root key.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+struct EndpointsArgs {
+    /// NAME or NAME.NAMESPACE.
+    #[arg(value_name = "SVC")]
+    service: ServiceName,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Create a token and print it, alone, on stdout.
+    #[command(after_help = "Examples:
+  weft token create --allow default/reviews
+  weft token create --ttl 24h --uses 10 --allow 'default/*'
+  weft token create --role ca")]
+    Create(TokenCreateArgs),
+    /// List the tokens that were issued and have not run out.
+    List,
+    /// Revoke a token: nobody joins with it again. Nodes that did join stay.
+    Revoke {
+        /// The id that `weft token list` shows.
+        id: String,
+    },
+}
+
+#[derive(Args)]
+struct TokenCreateArgs {
+    /// member hosts and calls services; admin also writes documents; ca also issues certificates.
+    #[arg(long, default_value = "member", value_name = "member|ca|admin")]
+    role: Role,
+    /// How long the token is good for.
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    ttl: std::time::Duration,
+    /// How many hosts may join with it.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    uses: u32,
+    /// A service account that the host may run services as: NS/SA, NS/* or */*. Repeatable. Without it, the host may
+    /// call services and host none.
+    #[arg(long, value_name = "NS/SA")]
+    allow: Vec<AccountPattern>,
+}
+
+/// Who signs what this command writes.
+#[derive(Args)]
+struct Author {
+    /// Directory of the operator credential (cert.pem, key.pem) [default: DIR/operator where it exists, else the
+    /// node signs with its own key, if its role lets it].
+    #[arg(long, env = "WEFT_CREDENTIAL", value_name = "DIR")]
+    credential: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ApplyArgs {
+    /// A file, a directory, or - for standard input. Repeatable.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// The namespace of documents that name none.
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: Namespace,
+    #[command(flatten)]
+    author: Author,
+}
+
+#[derive(Args)]
+struct GetArgs {
+    /// Such as virtualservices, vs, destinationrule, services, or all.
+    kind: String,
+    /// Only the document of this name.
+    name: Option<String>,
+    /// Only documents of this namespace [default: all, or `default` when a name is given].
+    #[arg(short = 'n', long)]
+    namespace: Option<Namespace>,
+}
+
+#[derive(Args)]
+struct DeleteArgs {
+    /// Such as virtualservice, vs, dr, service.
+    kind: String,
+    /// The document's name.
+    name: String,
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: Namespace,
+    #[command(flatten)]
+    author: Author,
+}
+
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    config::duration(text).ok_or_else(|| format!("{text:?} is not a duration; write 30m, 1h or 24h"))
+}
+
+/// Parses the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::anyhow!("cannot start the runtime: {error}")),
+    };
+    let code = match runtime.block_on(dispatch(cli)) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    };
+    // Blocking reads of stdin and the like must not keep a finished command alive.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Init(args) => join::init(&common, args)?,
+        Command::Join(args) => join::join(&common, args).await?,
+        Command::Up(args) => return up::up(&common, args).await,
+        Command::Leave(args) => join::leave(&common, args).await?,
+        Command::Status => show::status(&common).await?,
+        Command::Members => show::members(&common).await?,
+        Command::Services => show::services(&common).await?,
+        Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
+        Command::Token(command) => token::run(&common, command).await?,
+        Command::Apply(args) => documents::apply(&common, args).await?,
+        Command::Get(args) => documents::get(&common, args).await?,
+        Command::Delete(args) => documents::delete(&common, args).await?,
+        Command::Run(args) => return run::run(&common, args).await,
+        Command::Demo(args) => demo::run(args).await?,
+        Command::Bookinfo(args) => demo::bookinfo::run(args).await?,
+        Command::Version => output::line(format_args!("weft {}", env!("CARGO_PKG_VERSION")))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line on stderr; a broken pipe is the reader's choice and no error.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let broken_pipe = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
+    if broken_pipe {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("weft: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,77 @@
+//! Printing: aligned tables for people, JSON and YAML for programs.
+
+use std::{fmt, io::Write};
+
+use serde::Serialize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+/// Prints one line to stdout.
+pub(super) fn line(text: fmt::Arguments<'_>) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{text}")
+}
+
+/// Prints data in a machine's format, or else the table that `rows` makes of it.
+pub(super) fn data<T: Serialize>(
+    format: Format,
+    value: &T,
+    header: &[&str],
+    rows: impl FnOnce(&T) -> Vec<Vec<String>>,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
+        Format::Table => write!(out, "{}", table(header, &rows(value)))?,
+    }
+    Ok(())
+}
+
+/// Columns padded to their widest cell, two spaces apart, as `kubectl get` prints.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> =
+        header.iter().enumerate().map(|(column, name)| name.chars().count().max(width(column))).collect();
+    let mut text = String::new();
+    let mut push = |cells: &[String]| {
+        let line: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    };
+    push(&header.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| push(row));
+    text
+}
+
+/// A span of time as people say it: `5s`, `3m`, `2h`, `4d`.
+pub(super) fn age(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m", seconds / 60),
+        7_200..=172_799 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_have_no_trailing_space() {
+        let rows = vec![vec!["a".into(), "alive".into()], vec!["host-22".into(), "".into()]];
+        assert_eq!(table(&["NAME", "STATE"], &rows), "NAME     STATE\na        alive\nhost-22\n");
+    }
+
+    #[test]
+    fn ages_use_the_largest_fitting_unit() {
+        assert_eq!([age(5), age(119), age(120), age(7_200), age(200_000)], ["5s", "119s", "2m", "2h", "2d"]);
+    }
+}

@@ -1,0 +1,221 @@
+//! `weft run`: hosts one process as a service of the running node, for as long as the process runs.
+
+use std::{
+    io::IsTerminal,
+    net::IpAddr,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use http::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Common, client::Client};
+use crate::config::{HealthCheckSpec, HttpProbeSpec, ServiceSpec, TcpProbeSpec};
+
+/// Pause between attempts to register again after the node went away.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+pub(super) struct RunArgs {
+    /// The service's name.
+    #[arg(long, value_name = "NAME")]
+    service: String,
+    /// The service's port.
+    #[arg(long)]
+    port: u16,
+    /// The port that the process listens on [default: the service's port].
+    #[arg(long, value_name = "PORT")]
+    target_port: Option<u16>,
+    /// The address that the process listens on [default: loopback].
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    #[arg(long, value_name = "V")]
+    version: Option<String>,
+    #[arg(long, short = 'n', value_name = "N")]
+    namespace: Option<String>,
+    /// Whom the service runs as; the node's grant must allow it [default: default].
+    #[arg(long, value_name = "SA")]
+    service_account: Option<String>,
+    /// The instance's name [default: NAME or NAME-VERSION].
+    #[arg(long, value_name = "NAME")]
+    workload: Option<String>,
+    /// A label of the workload. Repeatable.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// http, http2, grpc or tcp [default: http].
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Healthy while GET PATH answers 200 to 399 [default: while the port accepts connections].
+    #[arg(long, value_name = "PATH")]
+    health_http: Option<String>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} must look like KEY=VALUE"))?;
+    Ok((key.into(), value.into()))
+}
+
+impl RunArgs {
+    fn spec(&self) -> ServiceSpec {
+        // Without a check the service would get requests before the process listens.
+        let check = match &self.health_http {
+            Some(path) => HealthCheckSpec {
+                http: Some(HttpProbeSpec { path: Some(path.clone()), port: None }),
+                ..HealthCheckSpec::default()
+            },
+            None => HealthCheckSpec { tcp: Some(TcpProbeSpec::default()), ..HealthCheckSpec::default() },
+        };
+        ServiceSpec {
+            name: self.service.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+            workload: self.workload.clone(),
+            version: self.version.clone(),
+            labels: self.labels.iter().cloned().collect(),
+            address: self.address.map(|address| address.to_string()),
+            port: self.port.into(),
+            target_port: self.target_port.map(Into::into),
+            protocol: self.protocol.clone(),
+            health_check: Some(check),
+        }
+    }
+}
+
+pub(super) async fn run(common: &Common, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let spec = args.spec();
+    // Registered before the process starts, so that what the node refuses never runs.
+    let mut registration = Some(register(&common.dir, &spec).await?);
+    let mut signals = Signals::new()?;
+    let mut child = start(&args.command)?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(exit_code(status.context("waiting for the process")?)),
+            signal = signals.next() => {
+                if matches!(signal, Signal::SIGTERM | Signal::SIGINT)
+                    && let Some(registration) = &registration
+                    && let Err(error) = registration.drain(&common.dir).await
+                {
+                    eprintln!("weft: cannot drain before stopping: {error:#}");
+                }
+                forward(&child, signal);
+            }
+            () = ended(&mut registration) => {
+                // The node restarts or is down: the service goes on, and comes back with it.
+                registration = None;
+            }
+            again = register_again(&common.dir, &spec), if registration.is_none() => registration = Some(again),
+        }
+    }
+}
+
+fn start(command: &[String]) -> anyhow::Result<Child> {
+    let Some((program, arguments)) = command.split_first() else { bail!("no command given after --") };
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    // On a terminal the child stays in the terminal's group, so that it may read from it; elsewhere a group of its
+    // own keeps a signal to us from reaching it twice.
+    if !std::io::stdin().is_terminal() {
+        command.process_group(0);
+    }
+    command.spawn().with_context(|| format!("cannot start {program:?}"))
+}
+
+fn forward(child: &Child, signal: Signal) {
+    // A terminal's Ctrl-C has reached the child already: it is in the same group.
+    if signal == Signal::SIGINT && std::io::stdin().is_terminal() {
+        return;
+    }
+    if let Some(pid) = child.id() {
+        // The child is not yet waited for, so the pid is still its own.
+        let _ = kill(Pid::from_raw(pid as i32), signal);
+    }
+}
+
+/// The child's own code, or 128 and the signal that ended it, as shells say.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    ExitCode::from(code as u8)
+}
+
+/// A registration lasts as long as its answer is being read.
+struct Registration {
+    body: Incoming,
+    /// `namespace/workload`
+    workload: String,
+    /// Kept open: the node takes its end for ours.
+    _client: Client,
+}
+
+async fn register(dir: &Path, spec: &ServiceSpec) -> anyhow::Result<Registration> {
+    let mut client = Client::connect(dir).await?;
+    let mut body = client.send(Method::POST, "/api/v1/workloads", Some(spec)).await?.into_body();
+    let first = body.frame().await.context("the node closed the registration")??;
+    let line: serde_json::Value = serde_json::from_slice(first.data_ref().context("no registration in the answer")?)?;
+    let workload = line["workload"].as_str().context("no workload in the answer")?.to_owned();
+    Ok(Registration { body, workload, _client: client })
+}
+
+async fn register_again(dir: &Path, spec: &ServiceSpec) -> Registration {
+    loop {
+        tokio::time::sleep(RECONNECT).await;
+        if let Ok(registration) = register(dir, spec).await {
+            return registration;
+        }
+    }
+}
+
+/// Waits until the node ends the registration; for ever if there is none.
+async fn ended(registration: &mut Option<Registration>) {
+    match registration {
+        Some(registration) => while let Some(Ok(_)) = registration.body.frame().await {},
+        None => std::future::pending().await,
+    }
+}
+
+impl Registration {
+    /// Has callers told to send nothing new, and waits until what is under way is done.
+    async fn drain(&self, dir: &Path) -> anyhow::Result<()> {
+        let path = format!("/api/v1/workloads/{}/drain", self.workload);
+        Client::connect(dir).await?.post(&path, &()).await
+    }
+}
+
+/// The signals that are passed on.
+struct Signals(Vec<(Signal, tokio::signal::unix::Signal)>);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let passed =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+        let listen = |name: Signal| Ok((name, signal(SignalKind::from_raw(name as i32))?));
+        Ok(Self(passed.into_iter().map(listen).collect::<std::io::Result<_>>()?))
+    }
+
+    async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            for (name, stream) in &mut self.0 {
+                if stream.poll_recv(context).is_ready() {
+                    return std::task::Poll::Ready(*name);
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,112 @@
+//! `weft status`, `members`, `services`, `endpoints`.
+
+use weft_wire::id::ServiceName;
+
+use super::{
+    Common,
+    client::Client,
+    output::{self, age, data, line},
+};
+use crate::admin::api::{Endpoint, Member, Service, Status};
+
+pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
+    let status: Status = Client::connect(&common.dir).await?.get("/api/v1/status").await?;
+    if common.output != output::Format::Table {
+        return data(common.output, &status, &[], |_| vec![]);
+    }
+    let ready = if status.ready { "ready".to_owned() } else { format!("not ready: {}", status.not_ready.join("; ")) };
+    let allow: Vec<String> = status.allow.iter().map(ToString::to_string).collect();
+    line(format_args!("node         {} ({}), {ready}", status.name, status.id))?;
+    line(format_args!("mesh         {}", status.mesh))?;
+    line(format_args!("trust domain {}", status.trust_domain))?;
+    line(format_args!(
+        "role         {}, may host {}",
+        status.role,
+        if allow.is_empty() { "nothing".into() } else { allow.join(", ") }
+    ))?;
+    line(format_args!("address      {}", status.advertise))?;
+    line(format_args!("weft         {}, up {}", status.version, age(status.uptime_seconds)))?;
+    line(format_args!("certificate  {}", certificate(status.certificate_seconds_left)))?;
+    line(format_args!("members      {} alive of {} known", status.members_alive, status.members_known))?;
+    line(format_args!("documents    {}, digest {}", status.documents, status.documents_digest))?;
+    line(format_args!(""))?;
+    data(common.output, &status, &["ACTOR", "STATE", "RESTARTS", "QUEUE", "DROPPED", "LAST ERROR"], |status| {
+        let cells = |actor: &crate::supervisor::ActorStatus| {
+            vec![
+                actor.name.to_string(),
+                actor.state.to_string(),
+                actor.restarts.to_string(),
+                format!("{}/{}", actor.queue_depth, actor.queue_capacity),
+                actor.dropped.to_string(),
+                actor.last_error.clone().unwrap_or_default(),
+            ]
+        };
+        status.actors.iter().map(cells).collect()
+    })
+}
+
+fn certificate(seconds_left: i64) -> String {
+    match u64::try_from(seconds_left) {
+        Ok(left) => format!("good for {}", age(left)),
+        Err(_) => format!("EXPIRED {} ago", age(seconds_left.unsigned_abs())),
+    }
+}
+
+pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
+    let members: Vec<Member> = Client::connect(&common.dir).await?.get("/api/v1/members").await?;
+    let header = ["NAME", "ADDRESS", "STATE", "ROLE", "LOCALITY", "ENDPOINTS", "VERSION", "SINCE"];
+    data(common.output, &members, &header, |members| {
+        let cells = |member: &Member| {
+            vec![
+                if member.this_node { format!("{} (this node)", member.name) } else { member.name.clone() },
+                member.address.clone(),
+                member.state.clone(),
+                member.role.to_string(),
+                member.locality.clone(),
+                member.endpoints.to_string(),
+                member.version.clone(),
+                age(member.since_seconds),
+            ]
+        };
+        members.iter().map(cells).collect()
+    })
+}
+
+pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
+    let services: Vec<Service> = Client::connect(&common.dir).await?.get("/api/v1/services").await?;
+    data(common.output, &services, &["NAMESPACE", "NAME", "PORTS", "VERSIONS", "HEALTHY"], |services| {
+        let cells = |service: &Service| {
+            let ports: Vec<_> = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
+            vec![
+                service.namespace.clone(),
+                service.name.clone(),
+                ports.join(","),
+                service.versions.join(","),
+                format!("{}/{}", service.healthy, service.endpoints),
+            ]
+        };
+        services.iter().map(cells).collect()
+    })
+}
+
+pub(super) async fn endpoints(common: &Common, service: &ServiceName) -> anyhow::Result<()> {
+    let path = format!("/api/v1/endpoints?service={service}");
+    let endpoints: Vec<Endpoint> = Client::connect(&common.dir).await?.get(&path).await?;
+    let header = ["WORKLOAD", "VERSION", "NODE", "ADDRESS", "PORT", "HEALTH", "STANDING", "ACTIVE", "IDENTITY"];
+    data(common.output, &endpoints, &header, |endpoints| {
+        let cells = |endpoint: &Endpoint| {
+            vec![
+                endpoint.workload.clone(),
+                endpoint.version.clone(),
+                endpoint.node.clone(),
+                endpoint.address.clone(),
+                endpoint.port.to_string(),
+                endpoint.health.clone(),
+                endpoint.standing.clone(),
+                endpoint.active_requests.to_string(),
+                endpoint.identities.join(","),
+            ]
+        };
+        endpoints.iter().map(cells).collect()
+    })
+}

@@ -1,0 +1,120 @@
+//! Who this node is: its key, its certificate, and whom it believes. The issuer actor swaps in a new one at each
+//! renewal; everybody else reads.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use rustls::{
+    pki_types::{CertificateDer, UnixTime},
+    sign::CertifiedKey,
+};
+use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
+use weft_discovery::authority::{Authority, Signer};
+use weft_wire::id::{Grant, NodeName, TrustDomain};
+
+use crate::{
+    dir::{Credential, Dir},
+    peer::tls,
+};
+
+/// The current identity of this node.
+pub type IdentityReader = Arc<ArcSwap<NodeIdentity>>;
+
+pub struct NodeIdentity {
+    pub name: NodeName,
+    pub grant: Grant,
+    pub key: Arc<PrivateKey>,
+    /// Leaf first, without the root.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub not_before: UnixTime,
+    pub not_after: UnixTime,
+    pub trust: TrustBundle,
+    /// What members are shown.
+    pub member_key: Arc<CertifiedKey>,
+    /// What joining hosts are shown: the root too.
+    pub join_key: Arc<CertifiedKey>,
+}
+
+impl fmt::Debug for NodeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeIdentity").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl NodeIdentity {
+    /// Puts an identity together and checks that its parts belong together. An expired certificate passes: a node
+    /// must come back from its disk alone, and renews it then.
+    pub fn new(key: Arc<PrivateKey>, chain: Vec<CertificateDer<'static>>, trust: TrustBundle) -> anyhow::Result<Self> {
+        let own = tls::judge(&trust, &chain, UnixTime::now())?.identity;
+        let Some(name) = own.id.as_node().cloned() else { bail!("{} is not a node's identity", own.id) };
+        let grant = own.grant.context("the node's certificate grants nothing: join again")?;
+        if own.public_key != key.public_key() {
+            bail!("the node's key is not the one in its certificate");
+        }
+        let with_root: Vec<_> = chain.iter().chain(trust.roots()).cloned().collect();
+        let certified = |chain: Vec<CertificateDer<'static>>| certified_key(&key, chain);
+        Ok(Self {
+            name,
+            grant,
+            member_key: certified(chain.clone())?,
+            join_key: certified(with_root)?,
+            not_before: own.not_before,
+            not_after: own.not_after,
+            key,
+            chain,
+            trust,
+        })
+    }
+
+    /// Reads the identity that `weft init` or `weft join` left.
+    pub fn load(dir: &Dir) -> anyhow::Result<Self> {
+        if !dir.node().exists() {
+            bail!(
+                "there is no node identity in {}: create a mesh with `weft init` or enter one with `weft join`",
+                dir.path().display()
+            );
+        }
+        let trust = TrustBundle::new(keyfile::read_chain(&dir.roots())?)?;
+        let Credential { cert, key } = dir.node();
+        Self::new(Arc::new(keyfile::read_key(&key)?), keyfile::read_chain(&cert)?, trust)
+            .with_context(|| format!("the node identity in {}", dir.path().display()))
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.trust.trust_domain()
+    }
+}
+
+/// A key and its chain as rustls shows them.
+pub fn certified_key(key: &PrivateKey, chain: Vec<CertificateDer<'static>>) -> anyhow::Result<Arc<CertifiedKey>> {
+    let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key.to_tls())?;
+    Ok(Arc::new(CertifiedKey::new(chain, signer)))
+}
+
+/// Judges what other nodes and operators signed, by the roots that this node believes now.
+#[derive(Clone)]
+pub struct MeshAuthority(pub IdentityReader);
+
+impl Authority for MeshAuthority {
+    fn signer(&self, chain: &[Vec<u8>], signed: &[u8], signature: &[u8], at_ms: u64) -> Result<Signer, String> {
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(at_ms));
+        let peer = self.0.load().trust.verify_chain(chain, at).map_err(|error| error.to_string())?;
+        peer.verify_signature(signed, signature).map_err(|error| error.to_string())?;
+        Ok(Signer { id: peer.id, grant: peer.grant })
+    }
+}
+
+/// Milliseconds since 1970, for certificates and stamps.
+pub fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A chain as facts and documents carry it.
+pub fn der_chain(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+    chain.iter().map(|certificate| certificate.to_vec()).collect()
+}

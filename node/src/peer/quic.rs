@@ -1,0 +1,169 @@
+//! The node's one QUIC endpoint: it accepts and dials from the same socket, so a peer's address is the same both ways.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
+};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use socket2::{Domain, Protocol, Socket, Type};
+use weft_wire::{frame::ALPN_JOIN, id::MeshId};
+
+use super::{
+    PeerError,
+    tls::{self, Peer},
+};
+use crate::identity::IdentityReader;
+
+/// A link on which nothing was heard for so long is lost. With the keep-alive below, four in a row must be lost or
+/// the peer be stopped for two seconds; a verdict only demotes, so erring early is cheap.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(2_000);
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Longest wait for a peer to answer a dial.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer may have so many messages, and so many questions, under way.
+const MAX_UNI_STREAMS: u32 = 256;
+const MAX_BI_STREAMS: u32 = 32;
+/// The kernel's default of 208 KiB drops acknowledgements of a thousand peers (gossip.md 3.1).
+const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// TLS wants a name in the ClientHello; peers are known by their SPIFFE id, so it says nothing.
+const SERVER_NAME: &str = "node.weft";
+
+/// Who is at the other end of a connection that was accepted.
+pub enum Accepted {
+    Member { connection: Connection, peer: Peer },
+    Joining { connection: Connection },
+}
+
+/// A cloneable handle to the endpoint.
+#[derive(Clone)]
+pub struct Quic {
+    endpoint: Endpoint,
+    identity: IdentityReader,
+    client: quinn::ClientConfig,
+}
+
+impl Quic {
+    /// Binds the endpoint. Connections wait until [`Quic::accept`] is called.
+    pub fn bind(address: SocketAddr, identity: IdentityReader) -> Result<Self, PeerError> {
+        let server_crypto = QuicServerConfig::try_from(tls::server_config(identity.clone())?)
+            .map_err(|error| PeerError::Tls(error.to_string()))?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(server_crypto));
+        server.transport_config(transport());
+        let client = client_config(tls::member_client_config(identity.clone())?)?;
+        let socket = udp_socket(address).map_err(|source| PeerError::Bind { address, source })?;
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
+            .map_err(|source| PeerError::Bind { address, source })?;
+        Ok(Self { endpoint, identity, client })
+    }
+
+    /// Waits for the next peer to knock, without waiting for its handshake. `None` once the endpoint is closed.
+    pub async fn accept(&self) -> Option<quinn::Incoming> {
+        self.endpoint.accept().await
+    }
+
+    /// Completes the handshake with a peer that knocked.
+    pub async fn admit(&self, incoming: quinn::Incoming) -> Result<Accepted, PeerError> {
+        let address = incoming.remote_address();
+        let unreachable = |why: String| PeerError::Unreachable { address, why };
+        let connecting = incoming.accept().map_err(|error| unreachable(error.to_string()))?;
+        let connection = tokio::time::timeout(DIAL_TIMEOUT, connecting)
+            .await
+            .map_err(|_| PeerError::Deadline(DIAL_TIMEOUT))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        if alpn(&connection).is_some_and(|alpn| alpn == ALPN_JOIN) {
+            return Ok(Accepted::Joining { connection });
+        }
+        let peer = self.peer_of(&connection)?;
+        Ok(Accepted::Member { connection, peer })
+    }
+
+    /// Connects to a member.
+    pub async fn dial(&self, address: SocketAddr) -> Result<(Connection, Peer), PeerError> {
+        let connection = connect(&self.endpoint, self.client.clone(), address).await?;
+        let peer = self.peer_of(&connection)?;
+        Ok((connection, peer))
+    }
+
+    /// Stops everything, telling the peers that it is on purpose.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"node stopped");
+        // Bounded: a peer that never acknowledges must not hold up the shutdown.
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+
+    fn peer_of(&self, connection: &Connection) -> Result<Peer, PeerError> {
+        let address = connection.remote_address();
+        let chain = shown_chain(connection).ok_or(PeerError::NoCertificate { address })?;
+        tls::judge(&self.identity.load().trust, &chain, UnixTime::now())
+            .map_err(|error| PeerError::Untrusted { address, why: error.to_string() })
+    }
+}
+
+/// A joining host's connection to a seed, and the chain (root last) that the seed showed.
+pub async fn dial_seed(
+    seed: SocketAddr,
+    mesh: MeshId,
+) -> Result<(Endpoint, Connection, Vec<CertificateDer<'static>>), PeerError> {
+    let any: SocketAddr = if seed.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let endpoint = Endpoint::client(any).map_err(|source| PeerError::Bind { address: any, source })?;
+    let config = client_config(tls::join_client_config(mesh)?)?;
+    let connection = connect(&endpoint, config, seed).await?;
+    let chain = shown_chain(&connection).ok_or(PeerError::NoCertificate { address: seed })?;
+    Ok((endpoint, connection, chain))
+}
+
+async fn connect(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<Connection, PeerError> {
+    let unreachable = |why: String| PeerError::Unreachable { address, why };
+    let connecting =
+        endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
+    tokio::time::timeout(DIAL_TIMEOUT, connecting)
+        .await
+        .map_err(|_| unreachable(format!("no answer within {DIAL_TIMEOUT:?}")))?
+        .map_err(|error| unreachable(error.to_string()))
+}
+
+fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, PeerError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| PeerError::Tls(error.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport());
+    Ok(config)
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_BI_STREAMS))
+        .datagram_receive_buffer_size(None);
+    Arc::new(transport)
+}
+
+fn udp_socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // Larger buffers are a wish: the kernel's own limit may be lower.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol.clone()
+}
+
+fn shown_chain(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
+}

@@ -1,0 +1,270 @@
+//! What a node keeps on disk, in `DIR/store.redb`: every document, the last facts, the peers it knew, and the two
+//! counters that must never go back (incarnation, and the highest stamp seen).
+//!
+//! The calls block: they end when the disk has the data. Actors use [`Store::call`]. A row that cannot be read is left
+//! out, counted and logged; peers send it again.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::{
+    Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    Value, WriteTransaction, backends::FileBackend,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use weft_wire::{
+    codec,
+    document::{SignedDocument, Stamp},
+    fact::SignedFact,
+    frame::MAX_FRAME_LEN,
+    id::NodeName,
+};
+
+/// Encoded [`weft_wire::document::DocumentKey`] → encoded [`SignedDocument`].
+const DOCUMENTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("documents");
+/// (Owner, kind) → encoded [`SignedFact`].
+const FACTS: TableDefinition<(&str, u16), &[u8]> = TableDefinition::new("facts");
+/// Address → when it was last seen, in seconds since 1970.
+const PEERS: TableDefinition<&str, u64> = TableDefinition::new("peers");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// Keys of [`META`].
+const INCARNATION: &str = "incarnation";
+const HIGH_WATER_MILLIS: &str = "high-water-millis";
+const HIGH_WATER_COUNTER: &str = "high-water-counter";
+
+/// Pages kept in memory. The store is written often and read once, at the start.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("another weft node is running on {0}; stop it first, or use another --dir")]
+    InUse(PathBuf),
+    #[error("cannot use {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} cannot be read ({source}); move it away and start again: the node gets its documents and facts from \
+         its peers, and keeps its identity"
+    )]
+    Unreadable { path: PathBuf, source: redb::Error },
+    #[error("cannot read or write the node's store: {0}")]
+    Database(#[from] redb::Error),
+    #[error("a row does not fit into the store: {0}")]
+    Encode(#[from] weft_wire::codec::WireError),
+    #[error("the store's task was cancelled, because the node ends")]
+    Cancelled,
+}
+
+/// The rows of a table that could be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Loaded<T> {
+    pub rows: Vec<T>,
+    /// Rows that could not.
+    pub skipped: usize,
+}
+
+/// The open store of one node. Cheap to clone; the file stays locked until the last clone is gone.
+#[derive(Clone)]
+pub struct Store(Arc<Database>);
+
+impl Store {
+    /// The store's file in the node's directory.
+    pub const FILE_NAME: &str = "store.redb";
+
+    /// Opens `dir/store.redb`, or makes it, with `dir` for the owner alone.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] while another process has it open, [`StoreError::Unreadable`] if it is damaged.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(at(dir))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(at(dir))?;
+        let path = dir.join(Self::FILE_NAME);
+        let file = open_private(&path).map_err(at(&path))?;
+        let unusable = |error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
+            error => StoreError::Unreadable { path: path.clone(), source: error.into() },
+        };
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            // Without the check, redb may panic over a file that something else has changed.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(FileBackend::new(file).map_err(unusable)?)
+            .map_err(unusable)?;
+        let store = Self(Arc::new(database));
+        // All tables exist from here on, so that readers need not expect their absence.
+        store.write(|transaction| {
+            transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(FACTS)?;
+            transaction.open_table(PEERS)?;
+            transaction.open_table(META)?;
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    /// Runs blocking work on the store outside of the runtime's workers.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`StoreError::Cancelled`] when the runtime ends. A caller that is dropped meanwhile does
+    /// not stop `work`.
+    pub async fn call<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&store)).await.unwrap_or(Err(StoreError::Cancelled))
+    }
+
+    /// The number of this start of the node: higher than all before it and at least `floor`, and on disk before it is
+    /// returned.
+    pub fn next_incarnation(&self, floor: u64) -> Result<u64, StoreError> {
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            let next = (meta.get(INCARNATION)?.map_or(0, |row| row.value()) + 1).max(floor);
+            meta.insert(INCARNATION, next)?;
+            Ok(next)
+        })
+    }
+
+    /// The highest stamp that was ever saved with documents.
+    pub fn high_water(&self) -> Result<Stamp, StoreError> {
+        self.read(|transaction| high_water(&transaction.open_table(META)?))
+    }
+
+    /// Saves versions of documents in one transaction, over the versions that are there. The high water only rises.
+    pub fn save_documents(&self, documents: &[SignedDocument], stamp: Stamp) -> Result<(), StoreError> {
+        let rows = encoded(documents, |document| codec::encode(&document.key, MAX_FRAME_LEN))?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(DOCUMENTS)?;
+            for (key, row) in &rows {
+                table.insert(key.as_slice(), row.as_slice())?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            let stamp = stamp.max(high_water(&meta)?);
+            meta.insert(HIGH_WATER_MILLIS, stamp.millis)?;
+            meta.insert(HIGH_WATER_COUNTER, u64::from(stamp.counter))?;
+            Ok(())
+        })
+    }
+
+    pub fn load_documents(&self) -> Result<Loaded<SignedDocument>, StoreError> {
+        self.load(DOCUMENTS, |_, row| decode::<SignedDocument>(row))
+    }
+
+    /// Saves facts in one transaction, over the ones of the same owner and kind.
+    pub fn save_facts(&self, facts: &[SignedFact]) -> Result<(), StoreError> {
+        let rows = encoded(facts, |fact| Ok((fact.owner.clone(), fact.kind.0)))?;
+        self.write(|transaction| {
+            let mut table = transaction.open_table(FACTS)?;
+            for ((owner, kind), row) in &rows {
+                table.insert((owner.as_str(), *kind), row.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets all that a node said, because it has left.
+    pub fn forget_facts(&self, owner: &NodeName) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(FACTS)?;
+            table.retain_in((owner.as_str(), 0)..=(owner.as_str(), u16::MAX), |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    pub fn load_facts(&self) -> Result<Loaded<SignedFact>, StoreError> {
+        self.load(FACTS, |_, row| decode::<SignedFact>(row))
+    }
+
+    /// Notes when peers were last seen, in seconds since 1970. Peers that are not named keep what is noted of them.
+    pub fn save_peers(&self, peers: &[(SocketAddr, u64)]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(PEERS)?;
+            for (address, seen_unix_s) in peers {
+                table.insert(address.to_string().as_str(), *seen_unix_s)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Every peer that was ever seen, the latest first.
+    pub fn load_peers(&self) -> Result<Loaded<(SocketAddr, u64)>, StoreError> {
+        let mut peers = self.load(PEERS, |address, seen_unix_s| Some((address.parse().ok()?, seen_unix_s)))?;
+        peers.rows.sort_by_key(|&(_, seen_unix_s)| std::cmp::Reverse(seen_unix_s));
+        Ok(peers)
+    }
+
+    fn load<K: Key + 'static, V: Value + 'static, T>(
+        &self,
+        definition: TableDefinition<K, V>,
+        row: impl Fn(K::SelfType<'_>, V::SelfType<'_>) -> Option<T>,
+    ) -> Result<Loaded<T>, StoreError> {
+        let loaded = self.read(|transaction| {
+            let table: ReadOnlyTable<K, V> = transaction.open_table(definition)?;
+            let mut loaded = Loaded { rows: Vec::new(), skipped: 0 };
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                match row(key.value(), value.value()) {
+                    Some(row) => loaded.rows.push(row),
+                    None => loaded.skipped += 1,
+                }
+            }
+            Ok(loaded)
+        })?;
+        if loaded.skipped > 0 {
+            tracing::warn!(table = %definition, skipped = loaded.skipped, "rows of the store cannot be read");
+        }
+        Ok(loaded)
+    }
+
+    fn read<R>(&self, work: impl FnOnce(&ReadTransaction) -> Result<R, redb::Error>) -> Result<R, StoreError> {
+        Ok(work(&self.0.begin_read().map_err(redb::Error::from)?)?)
+    }
+
+    /// One transaction: all of `work` is on disk when this returns, or none of it ever.
+    fn write<R>(&self, work: impl FnOnce(&WriteTransaction) -> Result<R, redb::Error>) -> Result<R, StoreError> {
+        let transaction = self.0.begin_write().map_err(redb::Error::from)?;
+        let result = work(&transaction)?;
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(result)
+    }
+}
+
+/// Opens a file that only its owner may read, however it came to be.
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+fn high_water(meta: &impl ReadableTable<&'static str, u64>) -> Result<Stamp, redb::Error> {
+    let value = |key| Ok::<u64, redb::Error>(meta.get(key)?.map_or(0, |row| row.value()));
+    // The counter was written from a u16; whatever else is there must not lower the mark.
+    let counter = u16::try_from(value(HIGH_WATER_COUNTER)?).unwrap_or(u16::MAX);
+    Ok(Stamp { millis: value(HIGH_WATER_MILLIS)?, counter })
+}
+
+/// Values with their keys, as rows.
+fn encoded<T: Serialize, K>(
+    values: &[T],
+    key: impl Fn(&T) -> Result<K, codec::WireError>,
+) -> Result<Vec<(K, Vec<u8>)>, StoreError> {
+    values.iter().map(|value| Ok((key(value)?, codec::encode(value, MAX_FRAME_LEN)?))).collect()
+}
+
+fn decode<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
+    codec::decode(row, MAX_FRAME_LEN).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! The node's own log and metrics. The proxy's metrics live in the same registry; `/metrics` prints both.
+
+use std::{collections::BTreeMap, fmt, io::IsTerminal, sync::Arc};
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    registry::Registry,
+};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+use weft_discovery::membership::Stats;
+
+use crate::{
+    actors::Handles,
+    config::{LogFormat, Logs},
+    identity::wall_ms,
+    supervisor::ActorStatus,
+};
+
+/// Of the OpenMetrics text that [`Telemetry::encode`] makes.
+pub const CONTENT_TYPE: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Starts logging to stderr. `WEFT_LOG` overrides the level, with `tracing`'s filter syntax.
+///
+/// # Errors
+/// If `WEFT_LOG` is not a filter, or logging was started before.
+pub fn start_logging(logs: &Logs) -> anyhow::Result<()> {
+    let filter = match std::env::var("WEFT_LOG") {
+        Ok(filter) => EnvFilter::try_new(&filter).map_err(|error| anyhow::anyhow!("WEFT_LOG {filter:?}: {error}"))?,
+        // The libraries' news is of use only when asked for.
+        Err(_) => EnvFilter::new(format!(
+            "warn,weft={level},weft_node={level},weft_discovery={level},weft_proxy={level},weft_ca={level}",
+            level = logs.level.as_str()
+        )),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    match logs.format {
+        LogFormat::Human => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// What a counter of refusals or losses is about: one of a fixed few words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    pub reason: &'static str,
+}
+
+/// Which event of membership.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Event {
+    pub event: &'static str,
+}
+
+/// The registry, and the counters that the control side increments. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry {
+    registry: Arc<Mutex<Registry>>,
+    pub facts_refused: Family<Reason, Counter>,
+    pub documents_refused: Family<Reason, Counter>,
+    pub peers_refused: Family<Reason, Counter>,
+    pub joins: Family<Reason, Counter>,
+    pub member_events: Family<Event, Counter>,
+    pub messages_dropped: Family<Reason, Counter>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let facts_refused = Family::default();
+        let documents_refused = Family::default();
+        let peers_refused = Family::default();
+        let joins = Family::default();
+        let member_events = Family::default();
+        let messages_dropped = Family::default();
+        registry.register(
+            "weft_facts_refused",
+            "Facts from peers that were neither stored nor forwarded",
+            facts_refused.clone(),
+        );
+        registry.register(
+            "weft_documents_refused",
+            "Documents that were neither stored nor forwarded",
+            documents_refused.clone(),
+        );
+        registry.register("weft_peers_refused", "Peer connections and messages refused", peers_refused.clone());
+        registry.register("weft_joins", "Join requests answered, by outcome", joins.clone());
+        registry.register("weft_member_events", "Changes of members' standing, as seen here", member_events.clone());
+        registry.register(
+            "weft_messages_dropped",
+            "Messages between nodes dropped because a queue was full or a peer away; repaired by pull",
+            messages_dropped.clone(),
+        );
+        Self {
+            registry: Arc::new(Mutex::new(registry)),
+            facts_refused,
+            documents_refused,
+            peers_refused,
+            joins,
+            member_events,
+            messages_dropped,
+        }
+    }
+}
+
+impl Telemetry {
+    /// Lets another part register its metrics.
+    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock());
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn encode(&self) -> anyhow::Result<String> {
+        let mut buffer = String::new();
+        text::encode(&mut buffer, &self.registry.lock())?;
+        Ok(buffer)
+    }
+}
+
+/// What is read off the node's state at each scrape, rather than counted.
+pub struct NodeMetrics {
+    handles: Handles,
+    gossip: watch::Receiver<Option<Stats>>,
+}
+
+impl NodeMetrics {
+    pub fn new(handles: Handles, gossip: watch::Receiver<Option<Stats>>) -> Self {
+        Self { handles, gossip }
+    }
+
+    pub fn register(self, telemetry: &Telemetry) {
+        telemetry.register(|registry| registry.register_collector(Box::new(self)));
+    }
+}
+
+impl fmt::Debug for NodeMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeMetrics")
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Collector for NodeMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut members: BTreeMap<String, i64> = BTreeMap::new();
+        for member in self.handles.members() {
+            *members.entry(member.state).or_default() += 1;
+        }
+        let members: Vec<(Labels, i64)> =
+            members.into_iter().map(|(state, count)| (vec![("state", state)], count)).collect();
+        gauge(&mut encoder, "weft_members", "Nodes of the mesh, by state as seen from here", &members)?;
+
+        let actors = self.handles.supervisor.status();
+        let of_actors = |value: fn(&ActorStatus) -> i64| -> Vec<(Labels, i64)> {
+            actors.iter().map(|actor| (vec![("actor", actor.name.clone())], value(actor))).collect()
+        };
+        let queued = of_actors(|actor| actor.queue_depth as i64);
+        gauge(&mut encoder, "weft_actor_queue_depth", "Messages that wait in an actor's inbox", &queued)?;
+        let restarts = of_actors(|actor| actor.restarts as i64);
+        gauge(&mut encoder, "weft_actor_restarts", "Restarts of an actor since the node started", &restarts)?;
+
+        let identity = self.handles.identity.load();
+        let left = identity.not_after.as_secs() as i64 - (wall_ms() / 1_000) as i64;
+        let help = "Seconds until the node's certificate ends";
+        gauge(&mut encoder, "weft_certificate_seconds_left", help, &[(vec![], left)])?;
+        let epoch = self.handles.views.load().epoch as i64;
+        gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
+
+        let Some(stats) = *self.gossip.borrow() else { return Ok(()) };
+        let help = "Length of the last gossip digest; gossip stops at 64 KiB";
+        gauge(&mut encoder, "weft_gossip_digest_bytes", help, &[(vec![], stats.digest_bytes as i64)])?;
+        let help = "1 while the gossip digest is above half of its limit: split the mesh";
+        gauge(&mut encoder, "weft_gossip_digest_alarm", help, &[(vec![], stats.digest_alarm.into())])?;
+        Ok(())
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, values: &[(Labels, i64)]) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}

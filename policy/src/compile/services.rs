@@ -1,0 +1,197 @@
+//! Services: Service documents and nodes' announcements, merged by name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use weft_wire::{
+    document::Stamp,
+    fact::{EndpointRow, NodeState, Protocol},
+    id::{Namespace, ServiceName, SpiffeId},
+};
+
+use super::{Inputs, NodeInput};
+use crate::{
+    document::{self, Document, Spec},
+    endpoint::Workload,
+    view::ServicePort,
+};
+
+/// One announced endpoint, with its node and the labels that selectors see.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) node: &'a NodeInput,
+    pub(super) row: &'a EndpointRow,
+    pub(super) labels: BTreeMap<&'a str, &'a str>,
+    pub(super) workload: Arc<Workload>,
+}
+
+/// All rows of the nodes that have not left, in an order that depends on nothing but them.
+pub(super) fn rows<'a>(inputs: &Inputs<'a>) -> Vec<Row<'a>> {
+    let mut rows: Vec<Row<'a>> = inputs
+        .nodes
+        .iter()
+        .filter(|node| node.record.state != NodeState::Left)
+        .flat_map(|node| node.record.endpoints.iter().map(move |row| (node, row)))
+        // Nothing can be dialled on port 0.
+        .filter(|(_, row)| row.port != 0 && row.target_port != 0)
+        .map(|(node, row)| Row::new(inputs, node, row))
+        .collect();
+    rows.sort_by_key(|row| (&row.row.service, &row.node.name, &row.row.workload, row.row.port, row.row.target_port));
+    rows
+}
+
+impl<'a> Row<'a> {
+    fn new(inputs: &Inputs<'_>, node: &'a NodeInput, row: &'a EndpointRow) -> Self {
+        let mut labels: BTreeMap<&str, &str> = row.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        labels.entry("app").or_insert(row.service.name.as_str());
+        if !row.version.is_empty() {
+            labels.entry("version").or_insert(&row.version);
+        }
+        // Istio's order for the canonical names.
+        let label = |names: &[&str]| names.iter().find_map(|name| labels.get(name)).map(|value| (*value).to_owned());
+        let account = row.account();
+        let workload = Workload {
+            namespace: row.service.namespace.clone(),
+            name: row.workload.clone(),
+            principal: SpiffeId::workload(inputs.trust_domain.clone(), account.clone()).to_string(),
+            account,
+            app: label(&["app"]).unwrap_or_default(),
+            version: label(&["version"]).unwrap_or_default(),
+            canonical_service: label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+                .unwrap_or_default(),
+            canonical_revision: label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
+                .unwrap_or_else(|| "latest".to_owned()),
+            service: row.service.clone(),
+            node: node.name.clone(),
+        };
+        Self { node, row, labels, workload: Arc::new(workload) }
+    }
+
+    /// Whether it has all of these labels.
+    pub(super) fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(key, value)| self.labels.get(key.as_str()) == Some(&value.as_str()))
+    }
+}
+
+/// A service before its endpoints are made.
+#[derive(Debug, Default)]
+pub(super) struct Model<'a> {
+    document: Option<&'a document::Service>,
+    pub(super) ports: Vec<ServicePort>,
+    /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
+    pub(super) members: Vec<Vec<(&'a Row<'a>, Protocol)>>,
+}
+
+/// Merges the documents with the rows.
+pub(super) fn merge<'a>(documents: &'a [Arc<Document>], rows: &'a [Row<'a>]) -> BTreeMap<ServiceName, Model<'a>> {
+    let mut by_namespace: BTreeMap<&Namespace, Vec<&'a Row<'a>>> = BTreeMap::new();
+    let mut announced: BTreeMap<&ServiceName, Vec<&'a Row<'a>>> = BTreeMap::new();
+    for row in rows {
+        by_namespace.entry(&row.row.service.namespace).or_default().push(row);
+        announced.entry(&row.row.service).or_default().push(row);
+    }
+    let declared = service_documents(documents);
+    let names: BTreeSet<&ServiceName> = declared.keys().chain(announced.keys().copied()).collect();
+    let none = Vec::new();
+    names
+        .into_iter()
+        .map(|name| {
+            let own = announced.get(name).unwrap_or(&none);
+            let near = by_namespace.get(&name.namespace).unwrap_or(&none);
+            (name.clone(), Model::new(declared.get(name).map(|(_, service)| *service), own, near))
+        })
+        .collect()
+}
+
+/// Service documents by name. Of two with one name, which only a broken store could hold, the older.
+fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, (Stamp, &document::Service)> {
+    let mut services = BTreeMap::new();
+    for document in documents {
+        let (Spec::Service(service), Some(namespace)) = (&document.spec, &document.key.namespace) else { continue };
+        let Ok(name) = document.key.name.parse() else { continue };
+        let entry =
+            services.entry(ServiceName { namespace: namespace.clone(), name }).or_insert((document.created, service));
+        if document.created < entry.0 {
+            *entry = (document.created, service);
+        }
+    }
+    services
+}
+
+impl<'a> Model<'a> {
+    /// `own` are the rows announced under the service's name, `near` all of its namespace.
+    fn new(document: Option<&'a document::Service>, own: &[&'a Row<'a>], near: &[&'a Row<'a>]) -> Self {
+        let mut model = Self { document, ..Self::default() };
+        let mut served: BTreeSet<*const Row<'a>> = BTreeSet::new();
+        let selected: Vec<&'a Row<'a>> = match document {
+            Some(document) if !document.selector.is_empty() => {
+                near.iter().copied().filter(|row| row.has_labels(&document.selector)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for port in document.map_or(&[][..], |document| &document.ports) {
+            let members = model.members_of(port, own, &selected);
+            served.extend(members.iter().map(|row| std::ptr::from_ref(*row)));
+            let protocol = port.protocol.or_else(|| members.first().map(|row| row.row.protocol));
+            model.add(port.port, &port.name, protocol.unwrap_or_default(), port.protocol, members);
+        }
+        // Ports that only announcements know.
+        let mut rest: BTreeMap<u16, Vec<&'a Row<'a>>> = BTreeMap::new();
+        for row in own.iter().filter(|row| !served.contains(&std::ptr::from_ref(**row)) && model.admits(row)) {
+            rest.entry(row.row.port).or_default().push(row);
+        }
+        for (port, members) in rest {
+            let protocol = members.first().map(|row| row.row.protocol).unwrap_or_default();
+            model.add(port, protocol.as_str(), protocol, None, members);
+        }
+        model
+    }
+
+    fn add(
+        &mut self,
+        port: u16,
+        name: &str,
+        protocol: Protocol,
+        declared: Option<Protocol>,
+        members: Vec<&'a Row<'a>>,
+    ) {
+        self.ports.push(ServicePort { port, name: name.to_owned(), protocol });
+        self.members.push(members.into_iter().map(|row| (row, declared.unwrap_or(row.row.protocol))).collect());
+    }
+
+    /// Whether the service's document lets this account serve it.
+    fn admits(&self, row: &Row<'_>) -> bool {
+        let accounts = self.document.and_then(|document| document.accounts.as_ref());
+        accounts.is_none_or(|accounts| accounts.contains(&row.row.service_account))
+    }
+
+    /// The rows that serve a declared port: for each workload the best of those announced under the service's name
+    /// for this port, then those on the target port, then, where no target port is declared, those for this port.
+    /// So a node's word on its own workload beats the document's general one, and no document opens a port that the
+    /// hosting node did not announce.
+    fn members_of(&self, port: &document::Port, own: &[&'a Row<'a>], selected: &[&'a Row<'a>]) -> Vec<&'a Row<'a>> {
+        let mut best: BTreeMap<_, (u8, &'a Row<'a>)> = BTreeMap::new();
+        let own = own.iter().map(|row| (*row, true));
+        for (row, is_own) in own.chain(selected.iter().map(|row| (*row, false))) {
+            let rank = if is_own && row.row.port == port.port {
+                0
+            } else if row.row.target_port == port.target_port.unwrap_or(port.port) {
+                1
+            } else if port.target_port.is_none() && row.row.port == port.port {
+                2
+            } else {
+                continue;
+            };
+            if !self.admits(row) {
+                continue;
+            }
+            let kept = best.entry((&row.node.name, &row.row.workload)).or_insert((rank, row));
+            if rank < kept.0 {
+                *kept = (rank, row);
+            }
+        }
+        best.into_values().map(|(_, row)| row).collect()
+    }
+}

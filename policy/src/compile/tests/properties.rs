@@ -1,0 +1,109 @@
+//! What holds for all inputs.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a view says, in a form that can be compared.
+fn picture(view: &MeshView) -> String {
+    let mut picture = String::new();
+    for service in view.services() {
+        picture.push_str(&format!("{} {:?}\n", service.name, service.ports));
+        for routes in &service.routes {
+            let endpoints: Vec<_> = routes.default.endpoints.iter().map(|e| (&e.key, &e.address)).collect();
+            picture.push_str(&format!("  {:?} {endpoints:?}\n", routes.default.balancer));
+            for rule in routes.rules.iter().flatten() {
+                picture.push_str(&format!("  {} {:?} {:?}\n", rule.name, rule.timeout, rule.destinations));
+            }
+        }
+    }
+    let mut local: Vec<_> = view.local.iter().collect();
+    local.sort_by_key(|(name, _)| *name);
+    let mut callers: Vec<_> = view.callers.iter().collect();
+    callers.sort_by_key(|(name, _)| *name);
+    format!("{picture}{local:?}\n{callers:?}")
+}
+
+fn rich_mesh() -> Mesh {
+    let to = |name: &str, hosts: &str, timeout: u32| {
+        rule(
+            name,
+            hosts,
+            &format!(
+                "[{{name: {name}, timeout: {timeout}s, route: [{{destination: {{host: reviews, subset: v1}}}}]}}]"
+            ),
+        )
+    };
+    let mut mesh = bookinfo()
+        .node("other", vec![row("reviews", "reviews-v1"), on_ports(80, 8080, row("web", "web-1"))])
+        .apply(SUBSETS)
+        .apply(&to("a", "[reviews]", 1))
+        .apply(&to("b", "[reviews, ratings]", 2))
+        .apply(&to("c", "['*.local']", 3))
+        .apply(&destination_rule("d", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"))
+        .apply(&destination_rule("e", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"))
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}");
+    // Two documents with one stamp, of two authors.
+    mesh.next_stamp -= 1;
+    mesh.apply(&to("f", "[web]", 4))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_view_depends_on_the_set_of_its_inputs_only(seed in any::<u64>()) {
+        let expected = picture(&rich_mesh().view());
+        let mut mesh = rich_mesh();
+        shuffle(&mut mesh.documents, seed);
+        shuffle(&mut mesh.nodes, seed.rotate_left(9));
+        for node in &mut mesh.nodes {
+            shuffle(&mut Arc::make_mut(&mut node.record).endpoints, seed.rotate_left(23));
+        }
+        prop_assert_eq!(picture(&mesh.view()), expected);
+    }
+
+    #[test]
+    fn requests_split_by_weight(weights in prop::collection::vec(0_u64..100, 2..5), seed in any::<u64>()) {
+        let total: u64 = weights.iter().sum();
+        prop_assume!(total > 0);
+        let subsets: String = (0..weights.len()).map(|i| format!("{{name: s{i}}}, ")).collect();
+        let route: String = weights
+            .iter()
+            .enumerate()
+            .map(|(i, weight)| format!("{{destination: {{host: reviews, subset: s{i}}}, weight: {weight}}}, "))
+            .collect();
+        let view = bookinfo()
+            .apply(&destination_rule("a", "default", &format!("{{host: reviews, subsets: [{subsets}]}}")))
+            .apply(&rule("r", "[reviews]", &format!("[{{route: [{route}]}}]")))
+            .view();
+        let request = get("/");
+        let (reviews, mut random) = (service(&view, "reviews"), seed);
+        let mut counts = vec![0_u64; weights.len()];
+        const REQUESTS: u64 = 4_000;
+        for _ in 0..REQUESTS {
+            random = next(random);
+            let Routing::Forward(forward) = reviews.route(9080, &request.head(), random) else { panic!() };
+            counts[forward.cluster.subset[1..].parse::<usize>().unwrap()] += 1;
+        }
+        for (count, weight) in counts.iter().zip(&weights) {
+            let expected = REQUESTS * weight / total;
+            prop_assert!(count.abs_diff(expected) < 200, "{counts:?} for {weights:?}");
+            prop_assert!(*weight > 0 || *count == 0, "a weight of 0 gets nothing");
+        }
+    }
+}
+
+/// Knuth's MMIX generator, its good high bits spread over all.
+fn next(state: u64) -> u64 {
+    let state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    state.rotate_left(32) ^ state
+}
+
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut random = seed;
+    for i in (1..items.len()).rev() {
+        random = next(random);
+        items.swap(i, (random % (i as u64 + 1)) as usize);
+    }
+}

@@ -1,0 +1,490 @@
+use super::*;
+
+fn namespace(name: &str) -> Namespace {
+    name.parse().unwrap()
+}
+
+fn parse(text: &str) -> Result<ParsedFile, DocumentError> {
+    parse_yaml(text, &namespace("default"))
+}
+
+/// Parses what must be right, as the nodes will.
+fn document(text: &str) -> Document {
+    let file = parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let [parsed] = file.documents.as_slice() else { panic!("one document") };
+    parse_stored(&parsed.key, &parsed.json, Stamp::default()).unwrap()
+}
+
+fn refusal(text: &str) -> String {
+    match parse(text) {
+        Ok(_) => panic!("not refused:\n{text}"),
+        Err(error) => error.in_file("f.yaml").to_string(),
+    }
+}
+
+/// A VirtualService with this text under `spec.http[0]`, each line indented by 4.
+fn virtual_service(rule: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: reviews\nspec:\n  \
+         hosts: [reviews]\n  http:\n  - {}\n",
+        rule.trim().replace('\n', "\n    ")
+    )
+}
+
+const ROUTE: &str = "route:\n- destination:\n    host: reviews\n";
+
+fn with_route(rest: &str) -> String {
+    virtual_service(&format!("{ROUTE}{rest}"))
+}
+
+fn spec_of(kind: &str, spec: &str) -> String {
+    let api = if kind == "Service" { "v1" } else { "networking.istio.io/v1" };
+    format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: reviews}}\nspec: {spec}\n")
+}
+
+const BOOKINFO_RULE: &str = r#"
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: reviews
+  creationTimestamp: "2024-01-01T00:00:00Z"
+  resourceVersion: "12"
+  uid: x
+  generation: 3
+  managedFields: [{manager: kubectl}]
+  labels: {team: a}
+  annotations: {kubectl.kubernetes.io/last-applied-configuration: "{}"}
+spec:
+  hosts:
+    - reviews
+  gateways: [mesh]
+  http:
+  - name: jason
+    match:
+    - headers:
+        end-user:
+          exact: jason
+      uri: {prefix: /reviews}
+      method: {regex: "GET|POST"}
+    route:
+    - destination: {host: reviews, subset: v2, port: {number: 9080}}
+    timeout: 1.5s
+    rewrite: {uri: /v2, authority: reviews-v2}
+  - route:
+    - destination: {host: reviews, subset: v1}
+      weight: 80
+    - destination: {host: reviews, subset: v2}
+      weight: 20
+status: {observedGeneration: 1}
+"#;
+
+#[test]
+fn a_bookinfo_rule_is_read() {
+    let document = document(BOOKINFO_RULE);
+    assert_eq!(document.key.to_string(), "VirtualService default/reviews");
+    assert_eq!(document.labels["team"], "a");
+    let Spec::VirtualService(service) = document.spec else { panic!("a VirtualService") };
+    assert_eq!(service.hosts[0].to_string(), "reviews.default.svc.cluster.local");
+    assert_eq!(service.http[0].timeout, Some(std::time::Duration::from_millis(1_500)));
+    assert_eq!(service.http[0].route[0].port, Some(9080));
+    let weights: Vec<u64> = service.http[1].route.iter().map(|destination| destination.weight).collect();
+    assert_eq!(weights, [80, 20]);
+}
+
+#[test]
+fn what_is_stored_is_canonical_and_reads_the_same() {
+    let first = parse(BOOKINFO_RULE).unwrap().documents.remove(0);
+    for gone in ["creationTimestamp", "resourceVersion", "uid", "generation", "managedFields", "status"] {
+        assert!(!first.json.contains(gone), "{gone} in {}", first.json);
+    }
+    assert!(first.json.contains(r#""namespace":"default""#));
+    let again = parse(&first.json).unwrap().documents.remove(0);
+    assert_eq!(first, again, "JSON is YAML, and parsing it changes nothing");
+    let stored = parse_stored(&first.key, &first.json, Stamp::default()).unwrap();
+    assert_eq!(stored, document(&first.json));
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_its_path_line_and_what_is_supported() {
+    let text = with_route("fault:\n  delay: {fixedDelay: 7s}\n");
+    assert_eq!(
+        refusal(&text),
+        "f.yaml:11: VirtualService reviews: spec.http[0].fault is not supported by this version of weft; \
+         supported here: name, match, route, rewrite, timeout"
+    );
+}
+
+#[test]
+fn a_misspelt_field_or_kind_is_told_the_nearest() {
+    assert!(refusal(&with_route("timeuot: 1s\n")).contains("spec.http[0].timeuot"));
+    assert!(refusal(&with_route("timeuot: 1s\n")).contains("did you mean timeout?"));
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualServise\nmetadata: {name: a}\n";
+    assert!(refusal(text).contains("did you mean VirtualService?"), "{}", refusal(text));
+}
+
+#[test]
+fn unknown_kinds_and_versions_are_refused_by_name() {
+    let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec: {}\n";
+    let refusal_text = refusal(text);
+    assert!(refusal_text.starts_with("f.yaml:1: AuthorizationPolicy (security.istio.io/v1) is not supported"));
+    assert!(refusal_text.contains("VirtualService (networking.istio.io/v1, "), "{refusal_text}");
+    refusal("apiVersion: networking.istio.io/v2\nkind: VirtualService\nmetadata: {name: a}\nspec: {}\n");
+    refusal("apiVersion: v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {}\n");
+}
+
+#[test]
+fn unsupported_fields_are_refused_everywhere() {
+    for (text, path) in [
+        (with_route("match:\n- uri: {prefix: /}\n  port: 80\n"), "spec.http[0].match[0].port"),
+        (with_route("match:\n- uri: {suffix: /}\n"), "spec.http[0].match[0].uri.suffix"),
+        (virtual_service("route:\n- destination: {host: a}\n  headers: {}\n"), "spec.http[0].route[0].headers"),
+        (virtual_service("route:\n- destination: {host: a, x: b}\n"), "spec.http[0].route[0].destination.x"),
+        (spec_of("VirtualService", "{hosts: [a], tls: []}"), "spec.tls"),
+        (spec_of("DestinationRule", "{host: a, exportTo: ['.']}"), "spec.exportTo"),
+        (spec_of("DestinationRule", "{host: a, trafficPolicy: {tls: {}}}"), "spec.trafficPolicy.tls"),
+        (
+            spec_of("DestinationRule", "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {}}}}"),
+            "spec.trafficPolicy.loadBalancer.consistentHash",
+        ),
+        (spec_of("DestinationRule", "{host: a, subsets: [{name: a, x: 1}]}"), "spec.subsets[0].x"),
+        (spec_of("Service", "{ports: [{port: 1}], externalIPs: []}"), "spec.externalIPs"),
+        (spec_of("Service", "{ports: [{port: 1, x: 2}]}"), "spec.ports[0].x"),
+        ("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\nsecrets: []\n".into(), "secrets"),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a, finalizers: []}\n".into(), "metadata.finalizers"),
+        ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nspec: {x: 1}\n".into(), "spec.x"),
+    ] {
+        assert!(refusal(&text).contains(&format!("{path} is not supported")), "{}", refusal(&text));
+    }
+}
+
+#[test]
+fn rules_of_a_virtual_service_are_checked() {
+    let destination = "destination: {host: reviews}";
+    for (text, what) in [
+        (spec_of("VirtualService", "{http: []}"), "spec.hosts is missing"),
+        (spec_of("VirtualService", "{hosts: [], http: []}"), "needs at least one host"),
+        (spec_of("VirtualService", "{hosts: [a]}"), "spec.http is missing"),
+        (spec_of("VirtualService", "{hosts: [a], http: []}"), "needs at least one rule"),
+        (spec_of("VirtualService", "{hosts: ['*'], http: []}"), "* is not allowed"),
+        (spec_of("VirtualService", "{hosts: ['a*b'], http: []}"), "is not a host"),
+        (spec_of("VirtualService", "{hosts: [a, a], http: []}"), "overlaps"),
+        (spec_of("VirtualService", "{hosts: [a, a.default.svc.cluster.local], http: []}"), "overlaps"),
+        (spec_of("VirtualService", "{hosts: ['*.foo.com', '*.com'], http: []}"), "overlaps"),
+        (spec_of("VirtualService", "{hosts: [a.foo.com, '*.foo.com'], http: []}"), "overlaps"),
+        (spec_of("VirtualService", "{hosts: [a], gateways: [bookinfo-gateway]}"), "supported here: mesh"),
+        (virtual_service("name: x\n"), "spec.http[0].route is missing"),
+        (virtual_service("route: []\n"), "needs at least one destination"),
+        (virtual_service("route:\n- weight: 1\n"), "destination is missing"),
+        (virtual_service("route:\n- destination: {subset: v1}\n"), "host is missing"),
+        (virtual_service("route:\n- destination: {host: '*.a'}\n"), "must be one host"),
+        (virtual_service("route:\n- destination: {host: a, port: {number: 0}}\n"), "0 must be from 1 to 65535"),
+        (virtual_service(&format!("route:\n- {destination}\n  weight: -1\n")), "-1 must be from 0"),
+        (virtual_service(&format!("route:\n- {destination}\n  weight: '1'\n")), "is text; it must be a whole number"),
+        (virtual_service(&format!("route:\n- {destination}\n- {destination}\n  weight: 0\n")), "must not all be 0"),
+        (with_route("match:\n- uri: {prefix: ''}\n"), "prefix: must not be empty"),
+        (with_route("match:\n- uri: {regex: '('}\n"), "spec.http[0].match[0].uri.regex:"),
+        (with_route("match:\n- uri: {regex: ''}\n"), "must not be empty"),
+        (with_route("match:\n- uri: {exact: /a, prefix: /b}\n"), "only one of exact, prefix"),
+        (with_route("match:\n- uri: {exact: 1}\n"), "is a number; it must be text"),
+        (with_route("match:\n- headers: {':path': {exact: /}}\n"), ":path is not one of :method, :authority, :scheme"),
+        (with_route("match:\n- headers: {'a b': {exact: x}}\n"), "is not a header's name"),
+        (with_route("match:\n- headers: {a: }\n"), "is nothing; it must be a map"),
+        (with_route("match:\n- ignoreUriCase: 'yes'\n"), "must be true or false"),
+        (with_route("timeout: 0s\n"), "is below 1ms"),
+        (with_route("timeout: 5\n"), "is a number; it must be text"),
+        (with_route("timeout: 5\"\n"), "not a duration"),
+        (with_route("timeout: 1.0005s\n"), "whole milliseconds"),
+        (with_route("rewrite: {}\n"), "must give uri, uriRegexRewrite or authority"),
+        (with_route("rewrite: {uri: /a, uriRegexRewrite: {match: a, rewrite: b}}\n"), "only one of uri and"),
+        (with_route("rewrite: {uri: '/a b'}\n"), "must be a path"),
+        (with_route("rewrite: {authority: 'a b'}\n"), "must be HOST or HOST:PORT"),
+        (with_route("rewrite: {authority: 'u@a'}\n"), "must be HOST or HOST:PORT"),
+        (with_route("rewrite: {uriRegexRewrite: {match: 'a', rewrite: '\\1'}}\n"), "names group \\1"),
+        (with_route("rewrite: {uriRegexRewrite: {match: '(', rewrite: 'a'}}\n"), "uriRegexRewrite: "),
+        (with_route("rewrite: {uriRegexRewrite: {match: a}}\n"), "rewrite is missing"),
+    ] {
+        assert!(refusal(&text).contains(what), "wanted {what:?}, got: {}", refusal(&text));
+    }
+}
+
+#[test]
+fn weights_need_no_particular_sum_and_one_destination_needs_none() {
+    document(&virtual_service("route:\n- destination: {host: a}\n  weight: 0\n"));
+    document(&virtual_service("route:\n- destination: {host: a}\n  weight: 7\n- destination: {host: b}\n"));
+}
+
+#[test]
+fn rules_of_a_destination_rule_are_checked() {
+    for (spec, what) in [
+        ("{}", "spec.host is missing"),
+        ("{host: a, subsets: [{name: v1}, {name: v1}]}", "the name v1 is given twice"),
+        ("{host: a, subsets: [{labels: {}}]}", "name is missing"),
+        ("{host: a, subsets: [{name: 'a|b'}]}", "must be 1 to 63"),
+        ("{host: a, subsets: [{name: v1, labels: {version: 1}}]}", "is a number; it must be text"),
+        ("{host: a, subsets: [{name: v1, labels: {version: 'a b'}}]}", "not a label's value"),
+        ("{host: a, trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}", "PASSTHROUGH is not supported"),
+    ] {
+        let refusal = refusal(&spec_of("DestinationRule", spec));
+        assert!(refusal.contains(what), "wanted {what:?}, got: {refusal}");
+    }
+}
+
+#[test]
+fn load_balancers_are_read_at_both_levels() {
+    use crate::balance::Balancer::{LeastRequest, Random, RoundRobin};
+    for (name, expected) in [
+        ("UNSPECIFIED", LeastRequest),
+        ("LEAST_CONN", LeastRequest),
+        ("LEAST_REQUEST", LeastRequest),
+        ("ROUND_ROBIN", RoundRobin),
+        ("RANDOM", Random),
+    ] {
+        let policy = format!("trafficPolicy: {{loadBalancer: {{simple: {name}}}}}");
+        let spec = format!("{{host: a, {policy}, subsets: [{{name: v1, {policy}}}, {{name: v2}}]}}");
+        let Spec::DestinationRule(rule) = document(&spec_of("DestinationRule", &spec)).spec else { panic!() };
+        assert_eq!(rule.balancer, Some(expected));
+        assert_eq!(rule.subsets[0].balancer, Some(expected));
+        assert_eq!(rule.subsets[1].balancer, None);
+    }
+}
+
+#[test]
+fn rules_of_a_service_are_checked() {
+    for (spec, what) in [
+        ("{}", "spec.ports is missing"),
+        ("{ports: []}", "needs at least one port"),
+        ("{ports: [{name: http}]}", "port is missing"),
+        ("{ports: [{port: 70000}]}", "70000 must be from 1 to 65535"),
+        ("{ports: [{port: 1, name: a}, {port: 1, name: b}]}", "port 1 is given twice"),
+        ("{ports: [{port: 1, name: a}, {port: 2, name: a}]}", "the name a is given twice"),
+        ("{ports: [{port: 1, name: a}, {port: 2}]}", "needs a name"),
+        ("{ports: [{port: 1, protocol: UDP}]}", "UDP is not supported"),
+        ("{ports: [{port: 1, targetPort: http}]}", "write its number"),
+        ("{ports: [{port: 1, appProtocol: smtp}]}", "is not one of http"),
+        ("{ports: [{port: 1}], type: ExternalName}", "ExternalName is not one of"),
+        ("{ports: [{port: 1}], sessionAffinity: ClientIP}", "ClientIP is not supported"),
+    ] {
+        let refusal = refusal(&spec_of("Service", spec));
+        assert!(refusal.contains(what), "wanted {what:?}, got: {refusal}");
+    }
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, annotations: {weft.mesh/service-accounts: 'a,B'}}\n\
+                spec: {ports: [{port: 1}]}\n";
+    assert!(refusal(text).contains("service-accounts"), "{}", refusal(text));
+}
+
+#[test]
+fn the_protocol_comes_from_the_ports_name_or_app_protocol() {
+    use weft_wire::fact::Protocol::{Grpc, Http, Http2, Tcp};
+    for (port, expected) in [
+        ("{port: 1, name: http}", Some(Http)),
+        ("{port: 1, name: http-web}", Some(Http)),
+        ("{port: 1, name: http2-x}", Some(Http2)),
+        ("{port: 1, name: grpc}", Some(Grpc)),
+        ("{port: 1, name: grpc-web}", Some(Http)),
+        ("{port: 1, name: tcp-db}", Some(Tcp)),
+        ("{port: 1, name: https}", Some(Tcp)),
+        ("{port: 1, name: httpx}", None),
+        ("{port: 1}", None),
+        ("{port: 1, name: tcp, appProtocol: kubernetes.io/h2c}", Some(Http2)),
+    ] {
+        let spec = format!("{{ports: [{port}]}}");
+        let Spec::Service(service) = document(&spec_of("Service", &spec)).spec else { panic!() };
+        assert_eq!(service.ports[0].protocol, expected, "{port}");
+    }
+}
+
+#[test]
+fn everyday_fields_without_effect_are_accepted_with_a_notice() {
+    let spec = "{type: NodePort, clusterIP: None, sessionAffinity: None, ports: [{port: 1, nodePort: 30000}]}";
+    let file = parse(&spec_of("Service", spec)).unwrap();
+    let texts: Vec<&str> = file.notices.iter().map(|notice| notice.text.as_str()).collect();
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    assert!(texts.iter().all(|text| text.starts_with("Service reviews: spec.") && text.contains("has no effect")));
+}
+
+#[test]
+fn a_host_that_cannot_be_a_service_is_noticed() {
+    let file = parse(&virtual_service("route:\n- destination: {host: reviews.prod}\n")).unwrap();
+    assert_eq!(file.notices.len(), 1);
+    assert!(file.notices[0].text.contains("spec.http[0].route[0].destination.host reviews.prod is taken as it stands"));
+}
+
+#[test]
+fn workload_kinds_are_skipped_with_a_notice() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: reviews-v1}\nspec: {replicas: 1.5}\n---\n\
+                apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
+    let file = parse(text).unwrap();
+    assert!(file.documents.is_empty());
+    let expected = "Deployment reviews-v1 skipped: workloads are declared in node.yaml or by weft run";
+    assert_eq!(file.notices[0], Notice { line: 1, text: expected.into() });
+    assert_eq!(file.notices[1].line, 6);
+    refusal("apiVersion: example.com/v1\nkind: Deployment\nmetadata: {name: a}\n");
+}
+
+#[test]
+fn files_hold_many_documents_lists_and_empty_ones() {
+    let account = |name: &str| format!("{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: {name}}}}}");
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n", account("a"), account("b"));
+    let file = parse(&format!("---\n---\n# nothing\n---\n{list}---\n{}\n---\n", account("c"))).unwrap();
+    let names: Vec<&str> = file.documents.iter().map(|document| document.key.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert!(parse("").unwrap().documents.is_empty());
+}
+
+#[test]
+fn namespaces_are_the_documents_own_or_the_default() {
+    let file = parse_yaml("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}", &namespace("prod")).unwrap();
+    assert_eq!(file.documents[0].key.namespace, Some(namespace("prod")));
+    let file = parse("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, namespace: x}}").unwrap();
+    assert_eq!(file.documents[0].key.namespace, Some(namespace("x")));
+    let file = parse("{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {x: y}}}").unwrap();
+    assert_eq!(file.documents[0].key.namespace, None);
+    refusal("{apiVersion: v1, kind: Namespace, metadata: {name: a, namespace: x}}");
+}
+
+#[test]
+fn headers_are_checked() {
+    for (text, what) in [
+        ("[]", "is a list; it must be a map"),
+        ("a: b", "kind is missing"),
+        ("kind: Service", "apiVersion is missing"),
+        ("{apiVersion: v1, kind: Service}", "metadata is missing"),
+        ("{apiVersion: v1, kind: Service, metadata: {}}", "metadata.name is missing"),
+        ("{apiVersion: v1, kind: Service, metadata: {name: A}}", "service name"),
+        ("{apiVersion: v1, kind: Service, metadata: {name: a, namespace: A}}", "namespace"),
+        ("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a_b}}", "must be a DNS name"),
+        ("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, labels: {'a b': c}}}", "not a label's name"),
+        ("{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, generateName: b}}", "metadata.generateName"),
+    ] {
+        assert!(refusal(text).contains(what), "wanted {what:?}, got: {}", refusal(text));
+    }
+    let twice = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a}}\n";
+    assert!(refusal(&format!("{twice}---\n{twice}")).contains("stands twice"));
+}
+
+#[test]
+fn a_syntax_error_names_its_line() {
+    assert!(refusal("a: b\nc: [\n").starts_with("f.yaml:"), "{}", refusal("a: b\nc: [\n"));
+    assert!(refusal("a: 1\na: 2\n").starts_with("f.yaml:2: "), "{}", refusal("a: 1\na: 2\n"));
+}
+
+#[test]
+fn size_is_limited() {
+    assert!(refusal(&" ".repeat(MAX_FILE_LEN + 1)).contains("the file is larger"));
+    let one = |i: usize| format!("---\n{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a{i}}}}}\n");
+    let many: String = (0..MAX_DOCUMENTS).map(one).collect();
+    assert_eq!(parse(&many).unwrap().documents.len(), MAX_DOCUMENTS);
+    refusal(&format!("{many}{}", one(MAX_DOCUMENTS)));
+    let items: String = (0..=MAX_DOCUMENTS).map(|i| one(i).replace("---\n", "- ")).collect();
+    assert!(refusal(&format!("apiVersion: v1\nkind: List\nitems:\n{items}")).contains("number of documents"));
+    let large = format!(
+        "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a, annotations: {{x: {}}}}}}}",
+        "y".repeat(MAX_DOCUMENT_LEN)
+    );
+    assert!(refusal(&large).contains("bytes of JSON"));
+    let key = parse(&one(1)).unwrap().documents.remove(0).key;
+    assert!(parse_stored(&key, &" ".repeat(MAX_DOCUMENT_LEN + 1), Stamp::default()).is_err());
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for i in 1..9 {
+        let refs = vec![format!("*a{}", i - 1); 10].join(", ");
+        bomb.push_str(&format!("a{i}: &a{i} [{refs}]\n"));
+    }
+    assert!(parse(&bomb).is_err());
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(parse(&deep).is_err());
+}
+
+#[test]
+fn a_stored_body_must_be_what_its_key_says() {
+    let parsed = parse(BOOKINFO_RULE).unwrap().documents.remove(0);
+    for other in [
+        DocumentKey { name: "ratings".into(), ..parsed.key.clone() },
+        DocumentKey { namespace: Some(namespace("prod")), ..parsed.key.clone() },
+        DocumentKey { namespace: None, ..parsed.key.clone() },
+        DocumentKey { kind: "DestinationRule".into(), ..parsed.key.clone() },
+        DocumentKey { group: "weft.mesh".into(), ..parsed.key.clone() },
+    ] {
+        assert!(parse_stored(&other, &parsed.json, Stamp::default()).is_err(), "{other}");
+    }
+    assert!(parse_stored(&parsed.key, "{", Stamp::default()).is_err());
+    let deep = "[".repeat(MAX_DOCUMENT_LEN);
+    assert!(parse_stored(&parsed.key, &deep, Stamp::default()).is_err());
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Text that is close enough to YAML to reach the readers.
+    fn yaml_like() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            Just("apiVersion: v1\n"),
+            Just("apiVersion: networking.istio.io/v1\n"),
+            Just("kind: Service\n"),
+            Just("kind: VirtualService\n"),
+            Just("metadata: {name: a}\n"),
+            Just("spec:\n"),
+            Just("  hosts: [a, '*.b']\n"),
+            Just("  http:\n"),
+            Just("  - route:\n"),
+            Just("    - destination: {host: a}\n"),
+            Just("  - match: [{uri: {regex: '"),
+            Just("'}}]\n"),
+            Just("---\n"),
+            Just("&a "),
+            Just("*a "),
+            Just("<<: "),
+            Just("{"),
+            Just("]"),
+            Just("\t"),
+            Just("? "),
+            Just("\u{feff}"),
+        ];
+        prop::collection::vec(prop_oneof![3 => word.prop_map(str::to_owned), 1 => ".{0,8}"], 0..24)
+            .prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_parsing_panic(text in prop_oneof![yaml_like(), ".*"]) {
+            let _ = parse(&text);
+            let key = DocumentKey { group: String::new(), kind: "Service".into(), namespace: None, name: "a".into() };
+            let _ = parse_stored(&key, &text, Stamp::default());
+        }
+
+        #[test]
+        fn no_expression_makes_compiling_panic(text in ".*", value in ".*") {
+            if let Ok(pattern) = crate::pattern::Pattern::new(&text) {
+                pattern.is_whole(value.as_bytes());
+            }
+        }
+
+        #[test]
+        fn what_parses_reads_the_same_when_stored(
+            host in "[a-z]{1,5}", prefix in "/[a-z]{0,5}", header in "[ -~]{0,12}",
+            weights in prop::collection::vec(1_u32..100, 1..4), millis in 1_u32..100_000,
+        ) {
+            let quoted = serde_json::to_string(&header).unwrap();
+            let route: String = weights
+                .iter()
+                .enumerate()
+                .map(|(i, weight)| format!("- destination: {{host: {host}, subset: v{i}}}\n  weight: {weight}\n"))
+                .collect();
+            let text = virtual_service(&format!(
+                "match:\n- uri: {{prefix: {prefix}}}\n  headers: {{x-test: {{exact: {quoted}}}}}\n\
+                 timeout: {millis}ms\nroute:\n{route}"
+            ));
+            let parsed = parse(&text).unwrap().documents.remove(0);
+            let stored = parse_stored(&parsed.key, &parsed.json, Stamp::default()).unwrap();
+            prop_assert_eq!(&parse(&parsed.json).unwrap().documents[0], &parsed);
+            let Spec::VirtualService(service) = &stored.spec else { panic!() };
+            let read: Vec<u64> = service.http[0].route.iter().map(|destination| destination.weight).collect();
+            prop_assert_eq!(read, weights.iter().map(|weight| u64::from(*weight)).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Text to a tree of values that remember their lines: what the readers of each kind walk.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Spanned};
+
+use super::{DocumentError, MAX_DOCUMENTS, Problem};
+
+/// Deepest nesting that is read. The deepest field of a workload document, which a file may hold, lies at about 20.
+const MAX_DEPTH: usize = 64;
+/// Most values of one file: a file of the largest size has about 100,000.
+const MAX_NODES: usize = 250_000;
+/// Most values that aliases may add: real files repeat a block some times, bombs multiply.
+const MAX_ALIAS_EVENTS: usize = 20_000;
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    /// Counted from 1; 0 where the text had no lines (stored JSON).
+    pub(crate) line: u64,
+    pub(crate) value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// Not kept: no field takes one.
+    Fraction,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    /// The line of the key: that of the value may be a later one.
+    pub(crate) line: u64,
+    pub(crate) node: Node,
+}
+
+impl Value {
+    /// What an error calls it.
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) | Self::Fraction => "a number",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// Reads a YAML file: its documents in order, empty ones left out.
+pub(crate) fn read_yaml(text: &str) -> Result<Vec<Node>, DocumentError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_documents: MAX_DOCUMENTS + 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIAS_EVENTS,
+        },
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Merge,
+        // As YAML 1.2 has it: yes, no, on and off are text.
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let roots = serde_saphyr::from_multiple_with_options::<Spanned<Value>>(text, options).map_err(|error| {
+        let line = error.location().map_or(0, |location| location.line());
+        DocumentError { line, document: None, problem: Problem::Syntax(error.without_snippet().to_string()) }
+    })?;
+    Ok(roots.into_iter().map(Node::from).collect())
+}
+
+/// Reads a stored document.
+pub(crate) fn read_json(text: &str) -> Result<Node, DocumentError> {
+    let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| DocumentError {
+        line: 0,
+        document: None,
+        problem: Problem::Syntax(error.to_string()),
+    })?;
+    Ok(Node::from(value))
+}
+
+impl From<Spanned<Value>> for Node {
+    fn from(spanned: Spanned<Value>) -> Self {
+        Self { line: spanned.referenced.line(), value: spanned.value }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Fraction, Value::Integer))
+    }
+    fn visit_i128<E>(self, _: i128) -> Result<Value, E> {
+        Ok(Value::Fraction)
+    }
+    fn visit_u128<E>(self, _: u128) -> Result<Value, E> {
+        Ok(Value::Fraction)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Fraction)
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = seq.next_element::<Spanned<Value>>()? {
+            list.push(Node::from(item));
+        }
+        Ok(Value::List(list))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let node = Node::from(map.next_value::<Spanned<Value>>()?);
+            entries.push(Entry { line: key.referenced.line(), key: key.value, node });
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+impl From<serde_json::Value> for Node {
+    fn from(json: serde_json::Value) -> Self {
+        let value = match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(value) => Value::Bool(value),
+            serde_json::Value::Number(number) => number.as_i64().map_or(Value::Fraction, Value::Integer),
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Array(items) => Value::List(items.into_iter().map(Node::from).collect()),
+            serde_json::Value::Object(fields) => Value::Map(
+                fields.into_iter().map(|(key, value)| Entry { key, line: 0, node: Node::from(value) }).collect(),
+            ),
+        };
+        Self { line: 0, value }
+    }
+}
+
+impl Node {
+    /// The value as JSON. Maps come out with sorted keys, and without the fields that have no value.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null | Value::Fraction => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Integer(value) => (*value).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => entries
+                .iter()
+                .filter(|entry| entry.node.value != Value::Null)
+                .map(|entry| (entry.key.clone(), entry.node.to_json()))
+                // Sorted here, as serde_json's own map may or may not be, by a feature that any crate can switch on.
+                .collect::<BTreeMap<_, _>>()
+                .into_iter()
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Endpoints, the workloads behind them, and the live counters that outlast a view.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use weft_wire::{
+    fact::{EndpointHealth, Protocol},
+    id::{Namespace, NodeName, ServiceAccount, ServiceName, SpiffeId, WorkloadName},
+};
+
+/// What the mesh thinks of an endpoint beyond its own node's health checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    #[default]
+    Preferred,
+    /// Last choice among the healthy.
+    Demoted,
+    /// Only when nothing else is left.
+    Excluded,
+}
+
+/// Names an endpoint across views.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointKey {
+    pub node: NodeName,
+    pub namespace: Namespace,
+    pub workload: WorkloadName,
+    /// The port that the workload itself listens on.
+    pub target_port: u16,
+}
+
+/// Where an endpoint is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// The application itself, hosted on this very node: called directly.
+    Local(SocketAddr),
+    /// The hosting node's data port, and the server name that selects the workload there.
+    Remote { address: SocketAddr, sni: Arc<str> },
+}
+
+/// One place where a request may go.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub key: EndpointKey,
+    pub workload: Arc<Workload>,
+    pub address: EndpointAddress,
+    /// The identities that the server may show; any other is an impostor.
+    pub identities: Arc<[SpiffeId]>,
+    pub protocol: Protocol,
+    pub health: EndpointHealth,
+    pub standing: Standing,
+    pub load: Arc<EndpointLoad>,
+}
+
+/// Who a workload is, as metrics and logs name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub namespace: Namespace,
+    pub name: WorkloadName,
+    pub account: ServiceAccount,
+    /// `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`
+    pub principal: String,
+    /// Label `app`, else the service's name.
+    pub app: String,
+    /// Label `version`; may be empty.
+    pub version: String,
+    pub canonical_service: String,
+    /// `latest` for a workload without a version.
+    pub canonical_revision: String,
+    pub service: ServiceName,
+    pub node: NodeName,
+}
+
+/// A workload that this node hosts, as a data connection's server name selects it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalWorkload {
+    pub workload: Arc<Workload>,
+    /// The application's own address.
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub service: ServiceName,
+    pub health: EndpointHealth,
+}
+
+/// How long an endpoint is held back after its first failed connect, in milliseconds; doubled by each further one.
+const FIRST_HOLD_MS: u64 = 1_000;
+/// The longest hold, in milliseconds.
+const LONGEST_HOLD_MS: u64 = 30_000;
+
+/// Live counters of one endpoint. They sit beside the view, shared by all views that know the endpoint, so that
+/// publishing a view forgets nothing. Aligned so that two endpoints never share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct EndpointLoad {
+    active: AtomicU32,
+    connect_failures: AtomicU32,
+    failing_until_ms: AtomicU64,
+}
+
+impl EndpointLoad {
+    /// Counts one request as active until the guard is dropped.
+    #[must_use = "the request counts as active only while the guard lives"]
+    pub fn begin(self: &Arc<Self>) -> ActiveRequest {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        ActiveRequest(self.clone())
+    }
+
+    /// Requests that are active now.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Holds the endpoint back for 1 s, doubled by each further failure up to 30 s. Failures during a hold do not
+    /// lengthen it: many requests that fail at once are one outage. `now_ms` is the caller's monotonic clock.
+    pub fn connect_failed(&self, now_ms: u64) {
+        let held_until = self.failing_until_ms.load(Ordering::Relaxed);
+        if now_ms < held_until {
+            return;
+        }
+        let failures = self.connect_failures.load(Ordering::Relaxed);
+        let hold = (FIRST_HOLD_MS << failures.min(5)).min(LONGEST_HOLD_MS);
+        let until = now_ms.saturating_add(hold);
+        // Of several requests that fail at once, one counts.
+        if self.failing_until_ms.compare_exchange(held_until, until, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.connect_failures.store(failures.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    pub fn connect_succeeded(&self) {
+        // Read first: this runs for each connect, and a store would take the cache line from every other core.
+        if self.connect_failures.load(Ordering::Relaxed) != 0 {
+            self.connect_failures.store(0, Ordering::Relaxed);
+            self.failing_until_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a recent connect failure still holds the endpoint back.
+    pub fn is_failing(&self, now_ms: u64) -> bool {
+        now_ms < self.failing_until_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// One active request; see [`EndpointLoad::begin`].
+#[derive(Debug)]
+pub struct ActiveRequest(Arc<EndpointLoad>);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_active_while_its_guard_lives() {
+        let load = Arc::new(EndpointLoad::default());
+        let first = load.begin();
+        let second = load.begin();
+        assert_eq!(load.active(), 2);
+        drop(first);
+        assert_eq!(load.active(), 1);
+        drop(second);
+        assert_eq!(load.active(), 0);
+    }
+
+    #[test]
+    fn each_failed_connect_after_a_hold_doubles_the_next_up_to_30_s() {
+        let load = EndpointLoad::default();
+        let mut now = 5_000;
+        for hold in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+            load.connect_failed(now);
+            assert!(load.is_failing(now + hold - 1), "held for {hold} ms");
+            assert!(!load.is_failing(now + hold), "for no more than {hold} ms");
+            now += hold;
+        }
+        load.connect_succeeded();
+        load.connect_failed(now);
+        assert!(!load.is_failing(now + 1_000), "a success forgets what was before");
+    }
+
+    #[test]
+    fn failures_at_once_are_one_outage() {
+        let load = EndpointLoad::default();
+        for _ in 0..100 {
+            load.connect_failed(7);
+        }
+        assert!(!load.is_failing(1_007));
+    }
+}

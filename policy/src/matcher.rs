@@ -1,0 +1,124 @@
+//! What a VirtualService's `match` asks of a request. Rules of section "D-ROUTE" of Istio's routing.
+
+use http::HeaderName;
+
+use crate::{pattern::Pattern, route::RequestHead};
+
+/// One entry of `match`: all of its conditions must hold.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct RequestMatch {
+    pub(crate) uri: Option<UriMatch>,
+    pub(crate) method: Option<StringMatch>,
+    pub(crate) headers: Vec<(HeaderField, HeaderMatch)>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct UriMatch {
+    pub(crate) value: StringMatch,
+    /// Only for exact and prefix, as in Istio.
+    pub(crate) ignore_case: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum StringMatch {
+    Exact(String),
+    Prefix(String),
+    /// Must match the whole.
+    Regex(Pattern),
+}
+
+/// What a header condition reads.
+#[derive(Debug, PartialEq)]
+pub(crate) enum HeaderField {
+    Method,
+    Authority,
+    Scheme,
+    Header(HeaderName),
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum HeaderMatch {
+    Present,
+    Value(StringMatch),
+}
+
+/// How many bytes of the path a rule's condition matched: what a `rewrite.uri` replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatchedPath(pub(crate) usize);
+
+impl MatchedPath {
+    /// A rule without a condition on the path is one on the prefix `/`.
+    pub(crate) const ANY: Self = Self(1);
+}
+
+impl RequestMatch {
+    /// How much of the path matched, if all conditions hold.
+    pub(crate) fn matches(&self, head: &RequestHead<'_>) -> Option<MatchedPath> {
+        let matched = match &self.uri {
+            Some(uri) => uri.matches(head.path())?,
+            None => MatchedPath::ANY,
+        };
+        let rest = self.method.as_ref().is_none_or(|method| method.matches(head.method.as_str().as_bytes()))
+            && self.headers.iter().all(|(field, wanted)| field.matches(head, wanted));
+        rest.then_some(matched)
+    }
+}
+
+impl UriMatch {
+    fn matches(&self, path: &str) -> Option<MatchedPath> {
+        let bytes = path.as_bytes();
+        let starts_with = |prefix: &str| {
+            let start = bytes.get(..prefix.len())?;
+            let same = if self.ignore_case {
+                start.eq_ignore_ascii_case(prefix.as_bytes())
+            } else {
+                start == prefix.as_bytes()
+            };
+            same.then_some(MatchedPath(prefix.len()))
+        };
+        match &self.value {
+            StringMatch::Exact(wanted) => starts_with(wanted).filter(|matched| matched.0 == bytes.len()),
+            StringMatch::Prefix(wanted) => starts_with(wanted),
+            StringMatch::Regex(pattern) => pattern.is_whole(bytes).then_some(MatchedPath(bytes.len())),
+        }
+    }
+}
+
+impl StringMatch {
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(wanted) => value == wanted.as_bytes(),
+            Self::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
+            Self::Regex(pattern) => pattern.is_whole(value),
+        }
+    }
+}
+
+impl HeaderField {
+    fn matches(&self, head: &RequestHead<'_>, wanted: &HeaderMatch) -> bool {
+        let pseudo = |value: &str| match wanted {
+            HeaderMatch::Present => true,
+            HeaderMatch::Value(wanted) => wanted.matches(value.as_bytes()),
+        };
+        match self {
+            Self::Method => pseudo(head.method.as_str()),
+            Self::Authority => pseudo(head.authority),
+            Self::Scheme => pseudo(head.scheme),
+            Self::Header(name) => {
+                let mut values = head.headers.get_all(name).iter();
+                match (values.next(), wanted) {
+                    (None, _) => false,
+                    (Some(_), HeaderMatch::Present) => true,
+                    (Some(first), HeaderMatch::Value(wanted)) => {
+                        if values.next().is_none() {
+                            return wanted.matches(first.as_bytes());
+                        }
+                        // As Envoy: several lines of one header are one value, joined by commas.
+                        let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
+                        wanted.matches(&all.join(&b","[..]))
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! `weft`, built with the feature `testing`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    weft_node::main()
+}

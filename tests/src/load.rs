@@ -1,0 +1,63 @@
+//! What `weft-load` reports: one record per request, so that a scenario can say which ones may fail.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One request and what became of it. Times are microseconds since 1970, the clock that all processes of a host share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exchange {
+    pub start_us: u64,
+    pub end_us: u64,
+    /// The status, or what went wrong before there was one.
+    pub outcome: Result<u16, String>,
+    /// Header `x-served-by` of the answer: which origin it came from.
+    pub served_by: Option<String>,
+    /// Header `x-weft-reason` of the answer: why a proxy answered itself.
+    pub reason: Option<String>,
+}
+
+impl Exchange {
+    pub fn succeeded(&self) -> bool {
+        self.outcome == Ok(200)
+    }
+
+    /// Whether the request was under way at this moment, give or take `slack_us`.
+    pub fn in_flight_at(&self, moment_us: u64, slack_us: u64) -> bool {
+        self.start_us <= moment_us + slack_us && self.end_us + slack_us >= moment_us
+    }
+}
+
+/// Everything that one `weft-load` sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub exchanges: Vec<Exchange>,
+}
+
+impl Report {
+    pub fn failures(&self) -> Vec<&Exchange> {
+        self.exchanges.iter().filter(|exchange| !exchange.succeeded()).collect()
+    }
+
+    /// How many answers each origin gave.
+    pub fn served_by(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for origin in self.exchanges.iter().filter_map(|exchange| exchange.served_by.as_deref()) {
+            *counts.entry(origin).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Panics unless there were at least `least` requests and all succeeded.
+    pub fn assert_all_succeeded(&self, least: usize) {
+        assert!(self.exchanges.len() >= least, "only {} requests were sent, not {least}", self.exchanges.len());
+        let failures = self.failures();
+        assert!(
+            failures.is_empty(),
+            "{} of {} failed: {:#?}",
+            failures.len(),
+            self.exchanges.len(),
+            &failures[..failures.len().min(5)]
+        );
+    }
+}

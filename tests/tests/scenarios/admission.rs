@@ -1,0 +1,131 @@
+//! Who is let in, and what a node may say once it is in.
+
+use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, wait_for};
+
+#[test]
+fn a_bad_token_is_refused_and_the_error_says_why() {
+    let mut lab = Lab::new(4);
+    lab.found_mesh();
+    lab.host(3).init().ok();
+    lab.host_mut(3).start();
+
+    let expired = lab.token(&["--ttl", "1s"]);
+    wait_for("the token runs out", PATIENCE, || {
+        lab.host(0).json(&["token", "list"]).as_array()?.is_empty().then_some(())
+    });
+    lab.join(1, &expired).refused(&["token", "expired"]);
+
+    let used_up = lab.token(&["--uses", "1"]);
+    lab.join(2, &used_up).ok();
+    lab.join(1, &used_up).refused(&["token", "used"]);
+
+    let revoked = lab.token(&[]);
+    let tokens = lab.host(0).json(&["token", "list"]);
+    let unused = tokens.as_array().expect("a list").iter().find(|token| token["used"] == 0).expect("the last one");
+    lab.host(0).weft(&["token", "revoke", unused["id"].as_str().expect("an id")]).ok();
+    lab.join(1, &revoked).refused(&["token", "revoked"]);
+
+    let good = lab.token(&["--ttl", "10m"]);
+    for tampered in tampered(&good) {
+        let ran = lab.join(1, &tampered);
+        assert_eq!(ran.code, Some(1), "{tampered}: {ran:?}");
+        assert!(ran.stderr.contains("token"), "{ran:?}");
+    }
+
+    let of_another_mesh = lab.host(3).weft(&["token", "create"]).ok();
+    lab.join(1, of_another_mesh.trim()).refused(&["mesh"]);
+
+    // None of the refusals spent the good token, or left something behind on the host.
+    assert!(!lab.host(1).dir.join("node/key.pem").exists());
+    lab.join(1, &good).ok();
+    lab.host_mut(1).start();
+    lab.wait_members(0, "alive", 2);
+}
+
+/// The token with one character changed in the payload, in the signature, and with an end cut off.
+fn tampered(token: &str) -> Vec<String> {
+    let signature_at = token.rfind('.').expect("weft1.PAYLOAD.SIGNATURE") + 1;
+    let change = |at: usize| {
+        let other = if &token[at..=at] == "A" { "B" } else { "A" };
+        format!("{}{other}{}", &token[..at], &token[at + 1..])
+    };
+    vec![change(signature_at - 12), change(signature_at + 20), token[..token.len() - 8].to_owned()]
+}
+
+#[test]
+fn a_tampered_token_is_called_that() {
+    let mut lab = Lab::new(2);
+    lab.found_mesh();
+    // Only the signature differs, so that all the token says is true.
+    let token = lab.token(&[]);
+    lab.join(1, &tampered(&token)[1]).refused(&["token", "signature"]);
+}
+
+#[test]
+fn a_token_works_at_a_seed_that_is_no_ca() {
+    let mut lab = Lab::new(3);
+    lab.found_mesh();
+    let token = lab.token(&[]);
+    lab.join(1, &token).ok();
+    lab.host_mut(1).start();
+    let token = lab.token(&[]);
+    let seed = format!("{}:{DATA_PORT}", lab.host(1).address);
+    lab.host(2).join(&seed, &token).ok();
+    lab.host_mut(2).start();
+    (0..3).for_each(|i| lab.wait_members(i, "alive", 3));
+}
+
+#[test]
+fn a_second_ca_admits_hosts_while_the_first_is_down() {
+    let mut lab = Lab::new(3);
+    lab.found_mesh();
+    let token = lab.token(&["--role", "ca"]);
+    lab.join(1, &token).ok();
+    lab.host_mut(1).start();
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
+    lab.host_mut(0).stop();
+
+    let token = lab.host(1).weft(&["token", "create"]).ok();
+    let seed = format!("{}:{DATA_PORT}", lab.host(1).address);
+    lab.host(2).join(&seed, token.trim()).ok();
+    lab.host_mut(2).start();
+    lab.wait_members(1, "alive", 2);
+}
+
+#[test]
+fn a_second_mesh_on_the_seeds_address_is_refused_and_named() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh_of(&[&[]]);
+    let token = lab.token(&[]);
+    let mesh = lab.host(1).json(&["status"])["mesh"].clone();
+
+    // The seed's host is set up anew, as another mesh.
+    lab.host_mut(0).stop();
+    let fresh = lab.host(0).dir.with_file_name("another-mesh");
+    lab.host_mut(0).dir = fresh;
+    lab.found_mesh();
+    assert_ne!(lab.host(0).json(&["status"])["mesh"], mesh);
+
+    lab.join(2, &token).refused(&["another mesh"]);
+    // The member dials its seed for ever, and says what is wrong with it.
+    wait_for("the member's log names the cause", PATIENCE, || {
+        lab.host(1).log_tail(200).contains("another mesh").then_some(())
+    });
+    for i in [0, 1] {
+        let members = lab.host(i).json(&["members"]);
+        let alive = members.as_array().expect("a list").iter().filter(|member| member["state"] == "alive").count();
+        assert_eq!(alive, 1, "the meshes have merged: {members}");
+    }
+}
+
+#[test]
+fn a_service_account_outside_the_grant_is_refused_on_its_own_node() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh_of(&[&["--allow", "default/reviews"]]);
+    let run = |account: &str| {
+        let arguments = ["run", "--service", "ratings", "--port", "9080", "--service-account", account, "--", "true"];
+        lab.host(1).weft(&arguments)
+    };
+    run("ratings").refused(&["default/ratings", "allow"]);
+    assert_eq!(run("reviews").code, Some(0));
+}

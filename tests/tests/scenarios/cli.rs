@@ -1,0 +1,94 @@
+//! What scripts may rely on: words, exit codes, files.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use weft_tests::lab::{DATA_PORT, Lab};
+
+#[test]
+fn usage_errors_exit_with_two_and_help_with_zero() {
+    let lab = Lab::new(1);
+    let host = lab.host(0);
+    for wrong in [&["frobnicate"][..], &["status", "--frobnicate"], &["init", "--name", "UPPER"], &["apply"], &[]] {
+        assert_eq!(host.weft(wrong).code, Some(2), "weft {wrong:?}");
+    }
+    for command in [
+        "init",
+        "up",
+        "leave",
+        "status",
+        "members",
+        "services",
+        "endpoints",
+        "join",
+        "apply",
+        "get",
+        "delete",
+        "run",
+        "demo",
+    ] {
+        let help = host.weft(&[command, "--help"]).ok();
+        assert!(help.contains("Examples:"), "weft {command} --help shows no example");
+    }
+    assert!(host.weft(&["version"]).ok().starts_with("weft "));
+}
+
+#[test]
+fn without_a_node_commands_fail_with_one_line_that_says_what_to_do() {
+    let lab = Lab::new(1);
+    let host = lab.host(0);
+    for command in [&["status"][..], &["members"], &["services"], &["endpoints", "a"], &["token", "create"], &["leave"]]
+    {
+        host.weft(command).refused(&["weft"]);
+    }
+    host.weft(&["status"]).refused(&["no node is running", "weft up"]);
+    host.weft(&["up"]).refused(&["weft init", "weft join"]);
+}
+
+#[test]
+fn a_data_directory_holds_one_node_and_keeps_its_secrets() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    for i in [0, 1] {
+        assert!(check_secrets(&lab.host(i).dir) > 0, "no private key found on {}", lab.host(i).name);
+        // A second node on the same directory, a second identity in it.
+        lab.host(i).weft(&["up"]).refused(&["running"]);
+        lab.host(i).init().refused(&["already"]);
+        let token = lab.token(&[]);
+        lab.host(i).join(&format!("{}:{DATA_PORT}", lab.host(0).address), &token).refused(&["already"]);
+    }
+    // It was the second one that gave way.
+    assert_eq!(lab.host(0).json(&["status"])["ready"], true);
+}
+
+/// Counts the files with private keys, and panics if anyone but their owner may read one.
+fn check_secrets(dir: &Path) -> usize {
+    let mut found = 0;
+    for entry in fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        let metadata = path.metadata().expect("readable");
+        if metadata.is_dir() {
+            found += check_secrets(&path);
+        } else if metadata.is_file() && fs::read_to_string(&path).is_ok_and(|text| text.contains("PRIVATE KEY")) {
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{}", path.display());
+            found += 1;
+        }
+    }
+    found
+}
+
+#[test]
+fn a_token_is_printed_alone() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let printed = lab.host(0).weft(&["token", "create"]).ok();
+    assert_eq!(printed.lines().count(), 1);
+    assert!(printed.starts_with("weft1."), "{printed}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_by_file_line_and_field() {
+    let lab = Lab::new(1);
+    lab.host(0).init().ok();
+    lab.host(0).configure("\nadvertize: 198.18.0.1\n");
+    lab.host(0).weft(&["up"]).refused(&["node.yaml:", "advertize"]);
+}

@@ -1,0 +1,132 @@
+//! Documents reach every node, whatever happened on the way.
+
+use weft_tests::lab::{Lab, PATIENCE, wait_for};
+
+/// Requests for `/` go to a subset that does not exist: 503. Others are served.
+pub(crate) const ECHO_TO_NOWHERE: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: echo }
+spec:
+  hosts: [echo]
+  http:
+  - match: [{ uri: { exact: / } }]
+    route: [{ destination: { host: echo, subset: nowhere } }]
+  - route: [{ destination: { host: echo } }]
+";
+
+fn timeout(name: &str, seconds: u32) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{ name: {name} }}
+spec:
+  hosts: [{name}]
+  http: [{{ timeout: {seconds}s, route: [{{ destination: {{ host: {name} }} }}] }}]
+"
+    )
+}
+
+fn apply(lab: &Lab, i: usize, name: &str, seconds: u32) {
+    let file = lab.file(&format!("{name}-{i}.yaml"), &timeout(name, seconds));
+    lab.host(i).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+}
+
+fn timeout_seen(lab: &Lab, i: usize, name: &str) -> Option<String> {
+    let document = lab.host(i).try_json(&["get", "virtualservice", name])?;
+    Some(document["spec"]["http"][0]["timeout"].as_str()?.to_owned())
+}
+
+fn wait_same_documents(lab: &Lab, hosts: usize) {
+    wait_for("all nodes hold the same documents", PATIENCE, || {
+        let digest = |i: usize| Some(lab.host(i).try_json(&["status"])?["documents_digest"].as_str()?.to_owned());
+        let first = digest(0)?;
+        (1..hosts).all(|i| digest(i).as_ref() == Some(&first)).then_some(())
+    });
+}
+
+#[test]
+fn documents_applied_on_both_sides_of_a_partition_are_the_same_everywhere_after_it() {
+    let mut lab = Lab::new(4);
+    let member = ["--allow", "default/*"].as_slice();
+    lab.form_mesh_of(&[member, &["--allow", "default/*", "--role", "admin"], member]);
+    for i in [1, 3] {
+        lab.host_mut(i).host_service("echo", "v1", 8080, 0);
+    }
+    for i in [0, 2] {
+        lab.host_mut(i).host_client();
+        lab.wait_healthy(i, "echo", 2);
+    }
+
+    lab.partition(&[0, 1], &[2, 3]);
+    (0..4).for_each(|i| lab.wait_members(i, "failed", 2));
+    apply(&lab, 0, "here", 1);
+    apply(&lab, 2, "there", 2);
+    apply(&lab, 0, "both", 3);
+    apply(&lab, 2, "both", 4);
+    for (side, name) in [([0, 1], "here"), ([2, 3], "there")] {
+        for i in side {
+            wait_for("the document reaches this side", PATIENCE, || timeout_seen(&lab, i, name));
+        }
+    }
+    assert_eq!(timeout_seen(&lab, 1, "there"), None, "the other side cannot know yet");
+    for i in [0, 2] {
+        let answer = lab.host(i).call("echo", "/", &[]);
+        assert_eq!(answer.status, 200, "each side serves itself: {answer:?}");
+    }
+
+    lab.heal();
+    (0..4).for_each(|i| lab.wait_members(i, "alive", 4));
+    wait_same_documents(&lab, 4);
+    for i in 0..4 {
+        assert_eq!(timeout_seen(&lab, i, "here").as_deref(), Some("1s"));
+        assert_eq!(timeout_seen(&lab, i, "there").as_deref(), Some("2s"));
+        assert_eq!(timeout_seen(&lab, i, "both").as_deref(), Some("4s"), "the later one holds");
+    }
+}
+
+#[test]
+fn a_node_that_was_away_gets_what_it_missed() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    apply(&lab, 0, "old", 1);
+    wait_for("the document arrives", PATIENCE, || timeout_seen(&lab, 1, "old"));
+
+    lab.host_mut(1).stop();
+    apply(&lab, 0, "new", 2);
+    lab.host(0).weft(&["delete", "virtualservice", "old"]).ok();
+    lab.host_mut(1).start();
+    wait_for("the new document arrives", PATIENCE, || timeout_seen(&lab, 1, "new"));
+    wait_same_documents(&lab, 2);
+    lab.host(1).weft(&["get", "virtualservice", "old"]).refused(&["old", "not found"]);
+}
+
+#[test]
+fn what_weft_does_not_know_is_refused_by_name() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let refused = |name: &str, text: &str, words: &[&str]| {
+        let file = lab.file(name, text);
+        let words = [&[name], words].concat();
+        lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).refused(&words);
+    };
+    refused("kind.yaml", &timeout("a", 1).replace("VirtualService", "EnvoyFilter"), &["EnvoyFilter"]);
+    refused("field.yaml", &timeout("a", 1).replace("timeout:", "timeuot:"), &["timeuot", ":7"]);
+    // Good documents in the same file are not applied either.
+    refused(
+        "half.yaml",
+        &format!("{}---{}", timeout("good", 1), timeout("bad", 1).replace("hosts:", "host:")),
+        &["host"],
+    );
+    lab.host(0).weft(&["get", "virtualservice", "good"]).refused(&["not found"]);
+}
+
+#[test]
+fn a_member_may_not_write_documents() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    let file = lab.file("a.yaml", &timeout("a", 1));
+    lab.host(1).weft(&["apply", "-f", &file.to_string_lossy()]).refused(&["member", "admin"]);
+    assert_eq!(timeout_seen(&lab, 1, "a"), None);
+}

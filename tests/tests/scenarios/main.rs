@@ -1,0 +1,10 @@
+//! What weft promises, on real nodes in network namespaces. Each test makes its own hosts (see `weft_tests::lab`).
+#![forbid(unsafe_code)]
+
+mod admission;
+mod cli;
+mod documents;
+mod failure;
+mod formation;
+mod run;
+mod traffic;

@@ -1,0 +1,131 @@
+//! Where requests go, and who may send them.
+
+use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, origin, wait_for};
+
+/// Istio's documents for a canary of reviews, and for what the user jason sees.
+const CANARY: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: reviews }
+spec:
+  host: reviews
+  subsets:
+  - { name: v1, labels: { version: v1 } }
+  - { name: v2, labels: { version: v2 } }
+  - { name: v3, labels: { version: v3 } }
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: reviews }
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{ headers: { end-user: { exact: jason } } }]
+    route: [{ destination: { host: reviews, subset: v2 } }]
+  - route:
+    - { destination: { host: reviews, subset: v1 }, weight: 80 }
+    - { destination: { host: reviews, subset: v3 }, weight: 20 }
+";
+
+#[test]
+fn a_canary_gets_its_share_and_jason_gets_his_version() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    for (i, version, port) in [(1, "v1", 9081), (2, "v2", 9082), (2, "v3", 9083)] {
+        let (origin, listen, target) = (origin(), format!("127.0.0.1:{port}"), port.to_string());
+        let options = ["--service", "reviews", "--version", version, "--port", "9080", "--target-port", &target];
+        lab.host_mut(i).host_command(&options, &[&origin, "--listen", &listen, "--name", version]);
+    }
+    lab.wait_healthy(0, "reviews", 3);
+    let file = lab.file("canary.yaml", CANARY);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    let jason = ["-H", "end-user: jason"];
+    wait_for("jason sees v2", PATIENCE, || {
+        (lab.host(0).call("reviews:9080", "/", &jason).header("x-served-by") == Some("v2")).then_some(())
+    });
+
+    for _ in 0..20 {
+        assert_eq!(lab.host(0).call("reviews:9080", "/", &jason).header("x-served-by"), Some("v2"));
+    }
+    let load = lab.host(0).load("reviews:9080", 250);
+    wait_for("a thousand requests", PATIENCE, || {
+        let others = lab.host(0).metric("istio_requests_total", &["reporter=\"source\"", "response_code=\"200\""]);
+        (others >= 1_000.0).then_some(())
+    });
+    let report = load.finish();
+    report.assert_all_succeeded(900);
+    let served_by = report.served_by();
+    assert_eq!(served_by.get("v2"), None, "v2 is jason's alone");
+    // Of 900 and more, 20 % is within these bounds but for a chance of less than one in a million.
+    let share = served_by["v3"] as f64 / report.exchanges.len() as f64;
+    assert!((0.13..0.27).contains(&share), "{share} of the requests went to the canary");
+}
+
+#[test]
+fn the_data_port_takes_nothing_but_mutual_tls() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(1, "echo", 1);
+    let address = lab.host(1).address;
+
+    let plain = lab.host(0).curl(&["-H", "Host: echo:8080"], &format!("http://{address}:{DATA_PORT}/"));
+    assert_eq!(plain.status, 0, "{plain:?}");
+    let name = "p8080.echo-v1.default.workload.cluster.local";
+    let resolve = format!("{name}:{DATA_PORT}:{address}");
+    let anonymous = lab.host(0).curl(&["--insecure", "--resolve", &resolve], &format!("https://{name}:{DATA_PORT}/"));
+    assert_eq!(anonymous.status, 0, "a client without a certificate got through: {anonymous:?}");
+    // A certificate that somebody made up.
+    let (key, cert) = (lab.file("key.pem", ""), lab.file("cert.pem", ""));
+    let made = lab
+        .host(0)
+        .command("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=x".split(' '))
+        .args(["-addext", "subjectAltName=URI:spiffe://cluster.local/ns/default/sa/default"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .expect("openssl is there");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (key, cert) = (key.to_string_lossy(), cert.to_string_lossy());
+    let options = ["--insecure", "--resolve", &resolve, "--cert", &cert, "--key", &key];
+    let forged = lab.host(0).curl(&options, &format!("https://{name}:{DATA_PORT}/"));
+    assert_eq!(forged.status, 0, "a self-made certificate got through: {forged:?}");
+    assert_eq!(lab.host(1).metric("istio_requests_total", &["reporter=\"destination\""]), 0.0);
+}
+
+#[test]
+fn a_caller_cannot_say_who_it_is() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let forged = "x-forwarded-client-cert: By=spiffe://cluster.local/x;URI=spiffe://cluster.local/ns/default/sa/admin";
+    let answer = lab.host(0).call("echo", "/", &["-H", forged]).json();
+    let seen = answer["headers"]["x-forwarded-client-cert"].as_array().expect("the proxy's own");
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    let seen = seen[0].as_str().expect("text");
+    assert!(seen.contains("sa/default") && !seen.contains("sa/admin"), "{seen}");
+}
+
+#[test]
+fn names_resolve_as_in_kubernetes_and_as_an_http_proxy() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    for name in ["echo", "echo:8080", "echo.default", "ECHO.default.svc", "echo.default.svc.cluster.local:8080"] {
+        lab.host(0).call(name, "/", &[]).ok();
+    }
+    lab.host(0).curl(&["--proxy", "http://127.0.0.1:15001"], "http://echo:8080/").ok();
+    lab.host(0).curl(&["--http2-prior-knowledge", "-H", "Host: echo:8080"], "http://127.0.0.1:15001/").ok();
+
+    let unknown = lab.host(0).call("nobody", "/", &[]);
+    assert!(unknown.status >= 400, "{unknown:?}");
+    assert!(unknown.body.contains("nobody"), "the error names what is wrong: {unknown:?}");
+}

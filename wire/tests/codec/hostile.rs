@@ -1,0 +1,153 @@
+//! What arrives from the network is anybody's bytes: whatever they are, decoding returns.
+
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+use weft_wire::{
+    codec::{self, WireError},
+    document::SignedDocument,
+    fact::{FactBody, NodeRecord, SignedFact, SpentTokens},
+    frame::{JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, MAX_JOIN_FRAME_LEN, Push, Request, Response},
+};
+
+use crate::samples;
+
+/// Reads the bytes as every type that the network may carry. What does decode must survive its own round trip.
+fn decode_as_everything(bytes: &[u8]) {
+    again::<Push>(bytes);
+    again::<Request>(bytes);
+    again::<Response>(bytes);
+    again::<JoinQuestion>(bytes);
+    again::<JoinResponse>(bytes);
+    again::<SignedFact>(bytes);
+    again::<SignedDocument>(bytes);
+    again::<NodeRecord>(bytes);
+    again::<SpentTokens>(bytes);
+}
+
+fn again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(value) = codec::decode::<T>(bytes, MAX_FRAME_LEN) {
+        let encoded = codec::encode(&value, MAX_FRAME_LEN).expect("no longer than what it was read from");
+        assert_eq!(codec::decode::<T>(&encoded, MAX_FRAME_LEN), Ok(value));
+    }
+}
+
+/// One change of a message on its way: a byte overwritten, removed or put in, or the end cut off.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Set(usize, u8),
+    Remove(usize),
+    Insert(usize, u8),
+    Cut(usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let at = any::<usize>();
+    prop_oneof![
+        (at, any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        at.prop_map(Mutation::Remove),
+        (at, any::<u8>()).prop_map(|(at, byte)| Mutation::Insert(at, byte)),
+        at.prop_map(Mutation::Cut),
+    ]
+}
+
+fn apply(bytes: &mut Vec<u8>, mutation: &Mutation) {
+    if bytes.is_empty() {
+        return;
+    }
+    let len = bytes.len();
+    match *mutation {
+        Mutation::Set(at, byte) => bytes[at % len] = byte,
+        Mutation::Remove(at) => drop(bytes.remove(at % len)),
+        Mutation::Insert(at, byte) => bytes.insert(at % len, byte),
+        Mutation::Cut(at) => bytes.truncate(at % len),
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        decode_as_everything(&bytes);
+        // With the version byte right, the bytes get past the first check.
+        decode_as_everything(&[&[codec::VERSION], &bytes[..]].concat());
+    }
+
+    #[test]
+    fn mutated_messages_never_panic(
+        which in any::<prop::sample::Index>(),
+        mutations in prop::collection::vec(mutation(), 1..8),
+    ) {
+        let mut bytes = which.get(&samples::encoded()).1.clone();
+        mutations.iter().for_each(|mutation| apply(&mut bytes, mutation));
+        decode_as_everything(&bytes);
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_back(
+        csr in prop::collection::vec(any::<u8>(), 0..2000),
+        token in ".{0,300}",
+        name in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        issuer in any::<bool>(),
+    ) {
+        let request = JoinRequest { token, name: name.clone(), issuer_csr: issuer.then(|| csr.clone()), csr };
+        let bytes = codec::encode(&request, MAX_JOIN_FRAME_LEN)?;
+        prop_assert_eq!(codec::decode::<JoinRequest>(&bytes, MAX_JOIN_FRAME_LEN)?, request);
+    }
+
+    #[test]
+    fn a_fact_is_read_back_whatever_its_body(
+        incarnation: u64,
+        seq: u64,
+        body in prop::collection::vec(any::<u8>(), 0..2000),
+        signature in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let fact = SignedFact { incarnation, seq, body, signature, ..samples::fact() };
+        let bytes = codec::encode(&fact, MAX_FRAME_LEN)?;
+        prop_assert_eq!(codec::decode::<SignedFact>(&bytes, MAX_FRAME_LEN)?, fact);
+    }
+}
+
+#[test]
+fn golden_bytes_cut_short_anywhere_are_refused() {
+    for (name, bytes) in samples::pushes().iter().map(|(name, push)| (name, encode(push))) {
+        for len in 0..bytes.len() {
+            assert!(codec::decode::<Push>(&bytes[..len], MAX_FRAME_LEN).is_err(), "{name} cut to {len}");
+        }
+    }
+}
+
+#[test]
+fn bytes_left_over_are_refused() {
+    let mut bytes = encode(&samples::join_request());
+    bytes.extend([0, 0]);
+    assert_eq!(codec::decode::<JoinRequest>(&bytes, MAX_FRAME_LEN), Err(WireError::TrailingBytes(2)));
+}
+
+#[test]
+fn a_version_from_the_future_is_named() {
+    let mut bytes = encode(&samples::join_request());
+    bytes[0] = 9;
+    assert_eq!(codec::decode::<JoinRequest>(&bytes, MAX_FRAME_LEN), Err(WireError::UnknownVersion(9)));
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_by_both_ends() {
+    let request = JoinRequest { csr: vec![7; MAX_JOIN_FRAME_LEN], ..samples::join_request() };
+    let too_large = |result| matches!(result, Err(WireError::TooLarge { limit: MAX_JOIN_FRAME_LEN, .. }));
+    assert!(too_large(codec::encode(&request, MAX_JOIN_FRAME_LEN).map(drop)));
+    let bytes = encode(&request);
+    assert!(too_large(codec::decode::<JoinRequest>(&bytes, MAX_JOIN_FRAME_LEN).map(drop)));
+}
+
+#[test]
+fn a_name_that_its_type_would_refuse_is_refused_in_a_message() {
+    let bytes = encode(&samples::node_record());
+    let at = bytes.windows(4).position(|window| window == b"prod").expect("the namespace is in there");
+    let mut hostile = bytes.clone();
+    hostile[at..at + 4].copy_from_slice(b"../x");
+    assert!(matches!(NodeRecord::decode(&hostile), Err(WireError::Malformed(_))));
+    assert!(NodeRecord::decode(&bytes).is_ok());
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    codec::encode(value, MAX_FRAME_LEN).expect("fits")
+}
