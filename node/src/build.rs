@@ -21,6 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
+use weft_discovery::membership::Stats;
 use weft_policy::view::MeshView;
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
@@ -66,6 +67,21 @@ const END_DEADLINE: Duration = Duration::from_secs(20);
 const REMEMBER_PEERS: Duration = Duration::from_secs(30 * 24 * 3600);
 const SAVE_PEERS: Duration = Duration::from_secs(10);
 
+/// What actors publish. The node holds on to it: while one actor is down, or the last to stop, the others read on.
+struct Published {
+    facts: Arc<watch::Sender<Arc<facts::Published>>>,
+    documents: documents::Published,
+    hosted: Arc<watch::Sender<health::HostedSet>>,
+    standings: Arc<watch::Sender<membership::Standings>>,
+    certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
+    renewed: Arc<watch::Sender<u64>>,
+    gossip_stats: Arc<watch::Sender<Option<Stats>>>,
+}
+
+fn sender<T>(first: T) -> Arc<watch::Sender<T>> {
+    Arc::new(watch::channel(first).0)
+}
+
 /// A node whose sockets are bound and whose actors run.
 pub struct Node {
     handles: Handles,
@@ -74,6 +90,7 @@ pub struct Node {
     proxy: RunningProxy,
     stop: mpsc::Receiver<Stop>,
     store: Store,
+    _published: Published,
 }
 
 /// Builds the node that `dir` holds.
@@ -125,34 +142,36 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
-    let facts_published = Arc::new(watch::channel(Arc::new(facts::Published::default())).0);
-    let documents_published = documents::Published {
-        policy: Arc::new(watch::channel(Arc::default()).0),
-        tokens: Arc::new(watch::channel(Arc::default()).0),
-        root: Arc::new(watch::channel([0; 16]).0),
+    let published = Published {
+        facts: sender(Arc::default()),
+        documents: documents::Published {
+            policy: sender(Arc::default()),
+            tokens: sender(Arc::default()),
+            root: sender([0; 16]),
+        },
+        hosted: sender(HealthActor::configured(&config.services)),
+        standings: sender(membership::Standings::default()),
+        certified: sender(BTreeSet::new()),
+        renewed: sender(0),
+        gossip_stats: sender(None),
     };
-    let hosted = Arc::new(watch::channel(HealthActor::configured(&config.services)).0);
-    let standings = Arc::new(watch::channel(membership::Standings::default()).0);
-    let certified = Arc::new(watch::channel(BTreeSet::new()).0);
-    let renewed = Arc::new(watch::channel(0).0);
-    let gossip_stats = Arc::new(watch::channel(None).0);
     let table = Arc::new(LinkTable::default());
     let gossip = GossipInbox::default();
     let first_view = Arc::new(OnceLock::new());
     let (stop, stopped) = mpsc::channel(1);
 
     let links = links::Handle::new(links_box.clone(), quic.clone(), table.clone(), telemetry.clone());
-    let facts = facts::Handle::new(facts_box.clone(), facts_published.subscribe());
-    let documents = documents::Handle::new(documents_box.clone(), &documents_published);
-    let membership = membership::Handle::new(membership_box, standings.subscribe());
+    let facts = facts::Handle::new(facts_box.clone(), published.facts.subscribe());
+    let documents = documents::Handle::new(documents_box.clone(), &published.documents);
+    let membership = membership::Handle::new(membership_box, published.standings.subscribe());
     let issuer = issuer::Handle::new(
         issuer_box.clone(),
         identity.clone(),
-        facts_published.subscribe(),
+        published.facts.subscribe(),
         documents.clone(),
         telemetry.clone(),
     );
-    let health = health::Handle::new(health_box.clone(), hosted.subscribe(), config.local_ip(), identity.clone());
+    let health = health::Handle::new(health_box.clone(), published.hosted.subscribe(), config.local_ip(), identity.clone());
 
     let setup = facts::Setup {
         about: NodeRecord {
@@ -167,10 +186,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         seq: Arc::new(AtomicU64::new(0)),
         state: Arc::new(watch::channel(NodeState::Up).0),
         identity: identity.clone(),
-        renewed: renewed.subscribe(),
-        hosted: hosted.subscribe(),
-        standings: standings.subscribe(),
-        published: facts_published.clone(),
+        renewed: published.renewed.subscribe(),
+        hosted: published.hosted.subscribe(),
+        standings: published.standings.subscribe(),
+        published: published.facts.clone(),
         store: store.clone(),
         links: links.clone(),
         myself: facts_box,
@@ -180,7 +199,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let setup = documents::Setup {
         identity: identity.clone(),
-        published: documents_published.clone(),
+        published: published.documents.clone(),
         store: store.clone(),
         links: links.clone(),
         myself: documents_box,
@@ -191,12 +210,12 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let setup = issuer::Setup {
         dir: dir.clone(),
         identity: identity.clone(),
-        renewed,
+        renewed: published.renewed.clone(),
         publisher: Arc::new(Mutex::new(identity_publisher)),
-        hosted: hosted.subscribe(),
+        hosted: published.hosted.subscribe(),
         accounts,
         outbound: config.outbound.account.clone(),
-        certified: certified.clone(),
+        certified: published.certified.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
         links: links.clone(),
@@ -225,8 +244,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         seeds: seeds(&config, &store, advertise).await,
         gossip,
         generation: Arc::new(AtomicU64::new(0)),
-        standings: standings.clone(),
-        gossip_stats: gossip_stats.clone(),
+        standings: published.standings.clone(),
+        gossip_stats: published.gossip_stats.clone(),
         links: links.clone(),
         table,
         facts: facts.clone(),
@@ -235,7 +254,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(membership_opened, move || Ok(MembershipActor::new(setup.clone())));
 
-    let of_health = (hosted.clone(), Arc::new(AtomicU64::new(1)), health_box);
+    let of_health = (published.hosted.clone(), Arc::new(AtomicU64::new(1)), health_box);
     supervisor.start(health_opened, move || {
         let (hosted, next_id, myself) = of_health.clone();
         Ok(HealthActor::new(hosted, next_id, myself))
@@ -244,10 +263,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let setup = view::Setup {
         name,
         trust_domain,
-        facts: facts_published.subscribe(),
-        standings: standings.subscribe(),
-        documents: documents_published.policy.subscribe(),
-        hosted: hosted.subscribe(),
+        facts: published.facts.subscribe(),
+        standings: published.standings.subscribe(),
+        documents: published.documents.policy.subscribe(),
+        hosted: published.hosted.subscribe(),
         publisher: Arc::new(Mutex::new(view_publisher)),
         views: views.clone(),
         first: first_view.clone(),
@@ -266,18 +285,18 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer,
         health,
         membership,
-        hosted: hosted.subscribe(),
-        certified: certified.subscribe(),
+        hosted: published.hosted.subscribe(),
+        certified: published.certified.subscribe(),
         views,
         first_view,
         telemetry: telemetry.clone(),
         stop,
     };
-    NodeMetrics::new(handles.clone(), gossip_stats.subscribe()).register(&telemetry);
+    NodeMetrics::new(handles.clone(), published.gossip_stats.subscribe()).register(&telemetry);
     let of_api = handles.clone();
     supervisor
         .start(api_opened, move || Ok(ApiActor { unix: unix.clone(), tcp: tcp.clone(), handles: of_api.clone() }));
-    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store })
+    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store, _published: published })
 }
 
 impl Node {
@@ -456,15 +475,17 @@ fn root_store(identity: &NodeIdentity) -> RootCertStore {
     roots
 }
 
-/// What `weft leave` takes away: all that made this host a member. The root, the operator's credential and the
-/// configuration are the operator's.
+/// What `weft leave` takes away: all that made this host a member. The root and the operator's credential are the
+/// operator's.
 fn remove_identity(dir: &Dir) -> anyhow::Result<()> {
     let node = dir.node();
     let node = node.key.parent().unwrap_or(dir.path());
     let issuer = dir.issuer();
     let issuer = issuer.key.parent().unwrap_or(dir.path());
+    // Kept under another name: a host that joins again begins with a configuration of its own.
+    let _ = std::fs::rename(dir.config(), dir.config().with_extension("yaml.left"));
     // The node's directory last: while it is there, the host counts as a member's.
-    for path in [&dir.workloads(), issuer, &dir.path().join(Store::FILE_NAME), &dir.config(), node] {
+    for path in [&dir.workloads(), issuer, &dir.path().join(Store::FILE_NAME), &dir.roots(), node] {
         let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

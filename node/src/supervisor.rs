@@ -37,8 +37,9 @@ use tracing::Instrument;
 
 #[cfg(any(test, feature = "testing"))]
 pub use fault::Fault;
-pub use mailbox::{Inbox, Mailbox, MailboxError};
-pub use restart::{Next, RestartLimits, RestartPolicy};
+pub use mailbox::{Inbox, Mailbox};
+pub use restart::RestartLimits;
+use restart::{Next, RestartPolicy};
 
 use pulse::{Pulse, Watched};
 

@@ -31,7 +31,7 @@ pub struct Cluster {
     /// Empty for the whole service.
     pub subset: String,
     pub balancer: Balancer,
-    /// Sorted by [`tier`], then key, so that each tier is one slice. Draining ones come last and are in no tier.
+    /// Sorted by tier (see [`Cluster::pick`]), then key, so that each tier is one slice. Draining ones come last and are in no tier.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Where each tier ends in `endpoints`.
     tier_ends: [usize; TIERS],

@@ -82,7 +82,7 @@ impl Lab {
         self.form_mesh_of(&vec![["--allow", "default/*"].as_slice(); self.hosts.len() - 1]);
     }
 
-    /// As [`Lab::form_mesh`], with the options of each joining host's token.
+    /// As [`Lab::form_mesh`], for as many hosts as there are tokens, and with these options of each.
     pub fn form_mesh_of(&mut self, tokens: &[&[&str]]) {
         self.found_mesh();
         for (i, options) in (1..).zip(tokens) {
@@ -90,8 +90,8 @@ impl Lab {
             self.join(i, &token).ok();
             self.host_mut(i).start();
         }
-        for i in 0..self.hosts.len() {
-            self.wait_members(i, "alive", self.hosts.len());
+        for i in 0..=tokens.len() {
+            self.wait_members(i, "alive", tokens.len() + 1);
         }
     }
 

@@ -245,6 +245,12 @@ pub struct ServiceAccount {
     pub name: AccountName,
 }
 
+impl ServiceAccount {
+    /// `default/default`: the account of what names none.
+    pub fn default_account() -> Self {
+        Self { namespace: Namespace::default_namespace(), name: AccountName("default".into()) }
+    }
+}
 impl fmt::Display for ServiceAccount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

@@ -122,7 +122,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                record.fail(Flag::UC, &error);
+                record.fail(Flag::UpstreamReset, &error);
                 Poll::Ready(Some(Err(error.into())))
             }
             Poll::Ready(None) => {
@@ -132,7 +132,7 @@ impl Body for ResponseBody {
             }
             Poll::Pending => {
                 if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
-                    record.fail(Flag::UT, &BodyError::Timeout);
+                    record.fail(Flag::Timeout, &BodyError::Timeout);
                     return Poll::Ready(Some(Err(BodyError::Timeout)));
                 }
                 Poll::Pending

@@ -48,6 +48,8 @@ pub(crate) enum ConnectError {
     Timeout { to: Arc<str>, after: Duration },
     #[error("TLS with {to}: {source}")]
     Tls { to: Arc<str>, source: Arc<io::Error> },
+    #[error("{to} is not who it must be: {source}")]
+    Peer { to: Arc<str>, source: PeerError },
     #[error("{to} does not speak {expected} on this port")]
     Alpn { to: Arc<str>, expected: &'static str },
     #[error("HTTP with {to}: {source}")]
@@ -55,6 +57,18 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
+    /// From what a TLS handshake failed with. rustls wraps the verdicts of our own verifiers; they are unwrapped.
+    pub(crate) fn of_handshake(to: Arc<str>, error: io::Error) -> Self {
+        use rustls::{CertificateError, Error, OtherError};
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(verdict)))) = inner
+            && let Some(source) = verdict.downcast_ref::<PeerError>()
+        {
+            return Self::Peer { to, source: source.clone() };
+        }
+        Self::Tls { to, source: Arc::new(error) }
+    }
+
     /// Whether the endpoint, and not this node, is to blame: only then is it avoided and another one tried.
     pub(crate) fn blames_endpoint(&self) -> bool {
         !matches!(self, Self::NoCaller | Self::NoIdentity(_))
@@ -62,7 +76,7 @@ impl ConnectError {
 }
 
 /// A peer that is not who it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum PeerError {
     /// The server proved an identity, but not one that the service may have.
     WrongIdentity { shown: SpiffeId, expected: Arc<[SpiffeId]> },

@@ -195,7 +195,7 @@ impl Outgoing {
         let unsent = error.take_message();
         let error = error.into_error();
         let resend = unsent.is_some()
-            || (is_empty && (was_refused(&error) || (lease.was_used() && self.is_lost_to_idle_close(&error))));
+            || (is_empty && (was_refused(&error) || (lease.may_be_stale() && self.is_lost_to_idle_close(&error))));
         match unsent {
             Some(unsent) => {
                 let (head, body) = unsent.into_parts();
@@ -334,7 +334,7 @@ impl Answer {
                     record.add_sent(sent.get());
                     record.complete();
                 }
-                Err(error) => record.fail(Flag::UC, &error),
+                Err(error) => record.fail(Flag::UpstreamReset, &error),
             }
         });
         let (mut head, _) = response.into_parts();
@@ -353,5 +353,51 @@ pub(crate) fn finish(
     match answer {
         Ok(answer) => answer.into_response(worker, record),
         Err(error) => respond::refuse(&error, record),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(version: Version, headers: &[(&'static str, &'static str)]) -> request::Parts {
+        let mut request = Request::get("/").version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn only_an_http1_request_that_asks_for_it_upgrades_and_never_to_h2c() {
+        let asks = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+        assert!(upgrade(&head(Version::HTTP_11, &asks)).is_some());
+        assert!(upgrade(&head(Version::HTTP_2, &asks)).is_none());
+        assert!(upgrade(&head(Version::HTTP_11, &asks[1..])).is_none());
+        assert!(upgrade(&head(Version::HTTP_11, &[("connection", "Upgrade"), ("upgrade", "h2c")])).is_none());
+    }
+
+    #[test]
+    fn what_the_connection_header_names_goes_with_it() {
+        let mut headers = head(Version::HTTP_11, &[("connection", "close, X-A"), ("x-a", "1"), ("x-b", "2")]).headers;
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-b"]);
+    }
+
+    #[test]
+    fn cookies_that_http2_has_split_are_joined_for_http1() {
+        let mut headers = head(Version::HTTP_2, &[("cookie", "a=1"), ("cookie", "b=2")]).headers;
+        join_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn request_ids_are_version_4_uuids_and_differ() {
+        let (one, two) = (new_request_id(), new_request_id());
+        assert_ne!(one, two);
+        let text = one.to_str().unwrap();
+        assert_eq!(text.len(), 36);
+        assert!(text[14..].starts_with('4') && matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{text}");
     }
 }

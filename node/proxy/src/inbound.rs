@@ -118,7 +118,7 @@ impl Connection {
                     return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade });
                 }
                 // Kept alive for too long: once more, on a new connection.
-                Err(SendError { resend: true, .. }) if lease.was_used() && need == Need::Any => need = Need::Fresh,
+                Err(SendError { resend: true, .. }) if lease.may_be_stale() && need == Need::Any => need = Need::Fresh,
                 Err(SendError { error, .. }) => return Err(error),
             }
         }
@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-/// The exchanges of one connection, as hyper calls them.
+/// The exchanges of one connection, as hyper calls them; boxed as the outbound ones are.
 struct Exchanges(Rc<Connection>);
 
 impl HyperService<Request<Incoming>> for Exchanges {

@@ -30,6 +30,8 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// idle time of kept-alive connections too.
 pub(crate) const LOCAL_HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_HEADERS: usize = 128;
+/// How often an HTTP/2 caller is pinged, and how long it may take to answer, so that dead hosts' connections end.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// What every HTTP/2 connection begins with; no HTTP/1 method is like it.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -126,8 +128,9 @@ where
         .max_header_list_size(MAX_HEADER_LIST)
         // Both guard against hostile peers, which local applications and authenticated nodes are not; on a link that
         // many requests share, a limit on resets is an outage for all of them when some callers are impatient.
-        .max_local_error_reset_streams(None)
         .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
         .serve_connection(TokioIo::new(io), service);
     serve(connection, stop, http2::Connection::graceful_shutdown).await;
 }

@@ -79,7 +79,7 @@ impl Outbound {
     }
 
     fn caller(&self) -> Option<Arc<Caller>> {
-        self.source.clone().or_else(|| self.worker.identities.load().default_caller.clone())
+        self.source.clone().or_else(|| self.worker.identities.default_caller())
     }
 
     /// The service and port that `host` and `port` mean, or that this listener always means.
@@ -299,7 +299,7 @@ impl Tries<'_> {
         self.mark(endpoint, retries, outgoing);
         match outgoing.send(&mut lease).await {
             Ok(response) => Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None }),
-            Err(SendError { error, resend }) => Err(Failed { error, resend, stale: lease.was_used() }),
+            Err(SendError { error, resend }) => Err(Failed { error, resend, stale: lease.may_be_stale() }),
         }
     }
 
@@ -328,11 +328,12 @@ impl Tries<'_> {
 struct Failed {
     error: ProxyError,
     resend: bool,
-    /// On a connection that had served before.
+    /// On a kept-alive connection, which its peer may just have closed.
     stale: bool,
 }
 
-/// The exchanges of one connection, as hyper calls them.
+/// The exchanges of one connection, as hyper calls them. Their futures are boxed: hyper keeps room for one in each
+/// connection, idle ones too.
 struct Exchanges {
     outbound: Rc<Outbound>,
     downstream: Downstream,

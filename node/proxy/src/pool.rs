@@ -116,13 +116,10 @@ impl Lease {
         matches!(self, Self::Shared(_))
     }
 
-    /// Whether earlier exchanges have used the connection, so that its peer may just be closing it.
-    pub(crate) fn was_used(&self) -> bool {
-        match self {
-            Self::Exclusive(exclusive) => exclusive.was_used(),
-            Self::Shared(lease) => lease.was_used(),
-            Self::Once(_) => false,
-        }
+    /// Whether an earlier exchange has used the connection, so that its peer may just be closing it. HTTP/2 says
+    /// GOAWAY first, and tells which requests it has not seen.
+    pub(crate) fn may_be_stale(&self) -> bool {
+        matches!(self, Self::Exclusive(exclusive) if exclusive.was_used())
     }
 
     pub(crate) async fn send(

@@ -95,17 +95,9 @@ impl Identities {
     pub fn load(&self) -> Arc<IdentitySnapshot> {
         self.0.load_full()
     }
-}
 
-impl fmt::Debug for Identities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Identities")
-    }
-}
-
-impl fmt::Debug for Views {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Views")
+    pub(crate) fn default_caller(&self) -> Option<Arc<Caller>> {
+        self.0.load().default_caller.clone()
     }
 }
 

@@ -239,7 +239,7 @@ impl Drop for ExchangeRecord {
             return;
         }
         if !state.settled {
-            state.outcome.flag = Flag::DC;
+            state.outcome.flag = Flag::DownstreamGone;
         }
         let request_bytes = state.request_bytes.as_ref().map_or(0, |bytes| bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);

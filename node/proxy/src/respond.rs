@@ -29,13 +29,15 @@ impl ProxyError {
 
     pub(crate) fn flag(&self) -> Flag {
         match self {
-            Self::BadRequest(_) => Flag::DPE,
-            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => Flag::NR,
-            Self::UnknownCluster(_) => Flag::NC,
-            Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::UH,
-            Self::Connect(_) => Flag::UF,
-            Self::Reset(_) => Flag::UC,
-            Self::Timeout => Flag::UT,
+            Self::BadRequest(_) => Flag::DownstreamProtocol,
+            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => {
+                Flag::NoRoute
+            }
+            Self::UnknownCluster(_) => Flag::NoCluster,
+            Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::NoHealthyUpstream,
+            Self::Connect(_) => Flag::ConnectFailure,
+            Self::Reset(_) => Flag::UpstreamReset,
+            Self::Timeout => Flag::Timeout,
         }
     }
 
@@ -51,6 +53,7 @@ impl ProxyError {
             Self::NotHosted(_) => "not_hosted",
             Self::Connect(ConnectError::NoCaller) => "no_caller",
             Self::Connect(ConnectError::NoIdentity(_)) => "no_identity",
+            Self::Connect(ConnectError::Peer { .. }) => "wrong_identity",
             Self::Connect(ConnectError::Tls { .. }) => "tls_failure",
             Self::Connect(_) => "connect_failure",
             Self::Reset(_) => "upstream_reset",

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use weft_proxy::{config::ListenerProtocol, server::Drained};
 use weft_wire::fact::{EndpointHealth, Protocol};
@@ -42,6 +42,17 @@ impl<S: futures_util::Stream + Unpin> futures_util::Stream for SyncStream<S> {
     ) -> std::task::Poll<Option<S::Item>> {
         std::pin::Pin::new(&mut self.0).poll_next(cx)
     }
+}
+
+/// An application that never answers, and says when it is asked.
+async fn silent() -> (std::net::SocketAddr, Arc<Notify>) {
+    let arrived = Arc::new(Notify::new());
+    let arrives = arrived.clone();
+    let app = serve(false, move |_| {
+        arrives.notify_one();
+        std::future::pending()
+    });
+    (app.await, arrived)
 }
 
 async fn mesh_with_echo() -> Mesh {
@@ -221,6 +232,7 @@ async fn a_websocket_upgrade_becomes_a_tunnel_through_the_mesh() {
     let mut answer = Vec::new();
     within(stream.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, b"PING");
+    drop(stream);
     let labels = ["response_code=\"101\"", "response_flags=\"-\""];
     for node in &mesh.nodes {
         eventually("the tunnel is counted", || node.metric("istio_requests_total", &labels) == 1.0).await;
@@ -347,6 +359,35 @@ async fn an_upstreams_own_503_is_passed_on_and_not_retried() {
     assert_eq!(hits.load(Ordering::Relaxed), 1);
 }
 
+#[tokio::test]
+async fn a_workload_that_closes_kept_alive_connections_costs_no_request() {
+    // Answers one request on each connection, and closes it without a word.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await?);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+            });
+        }
+    });
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
+    let mesh = Mesh::start(vec![caller().await, reviews]);
+    let io = TokioIo::new(tokio::net::TcpStream::connect(mesh.client().outbound).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    for i in 0..300 {
+        within(sender.ready()).await.unwrap();
+        let response = within(sender.send_request(get("reviews", "/"))).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "request {i}");
+        assert_eq!(read(response).await, "ok");
+    }
+}
+
 const TIMEOUT_OF_HALF_A_SECOND: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -393,13 +434,12 @@ async fn a_routes_timeout_covers_the_body_too() {
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_is_counted() {
-    let app = serve(false, |_| std::future::pending()).await;
+    let (app, arrived) = silent().await;
     let slow = Plan { hosted: vec![hosted("slow", "slow-v1", Protocol::Http, app)], ..Plan::default() };
     let mesh = Mesh::start(vec![caller().await, slow]);
     let mut stream = tokio::net::TcpStream::connect(mesh.client().outbound).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: slow\r\n\r\n").await.unwrap();
-    let arrived = || mesh.nodes[1].metrics_text().contains("istio_build");
-    eventually("the request is on its way", arrived).await;
+    within(arrived.notified()).await;
     drop(stream);
     let labels = ["response_code=\"0\"", "response_flags=\"DC\""];
     eventually("it is counted", || mesh.client().metric("istio_requests_total", &labels) == 1.0).await;
@@ -459,8 +499,11 @@ async fn early_answers_to_posts_do_not_break_the_link() {
 #[tokio::test]
 async fn a_drain_finishes_what_is_open_and_takes_nothing_new() {
     let (release, released) = tokio::sync::watch::channel(false);
+    let arrived = Arc::new(Notify::new());
+    let arrives = arrived.clone();
     let app = serve(false, move |_| {
         let mut released = released.clone();
+        arrives.notify_one();
         async move {
             released.wait_for(|released| *released).await.unwrap();
             Response::new(text("done"))
@@ -471,10 +514,7 @@ async fn a_drain_finishes_what_is_open_and_takes_nothing_new() {
     let mut mesh = Mesh::start(vec![caller().await, slow]);
     let outbound = mesh.client().outbound;
     let open = tokio::spawn(async move { read(send(outbound, get("slow", "/")).await).await });
-    let load =
-        || mesh.nodes[0].log.text().is_empty() && tokio::runtime::Handle::current().metrics().num_alive_tasks() > 0;
-    eventually("the request is open", load).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    within(arrived.notified()).await;
     let proxies: Vec<_> = mesh.nodes.iter_mut().map(|node| node.proxy.take().unwrap()).collect();
     let drains: Vec<_> = proxies.into_iter().map(|proxy| tokio::spawn(proxy.drain(PATIENCE))).collect();
     let refused = async { while tokio::net::TcpStream::connect(outbound).await.is_ok() {} };
@@ -488,12 +528,12 @@ async fn a_drain_finishes_what_is_open_and_takes_nothing_new() {
 
 #[tokio::test]
 async fn what_outlasts_a_drains_deadline_is_cut() {
-    let app = serve(false, |_| std::future::pending()).await;
+    let (app, arrived) = silent().await;
     let slow = Plan { hosted: vec![hosted("slow", "slow-v1", Protocol::Http, app)], ..Plan::default() };
     let mut mesh = Mesh::start(vec![caller().await, slow]);
     let mut stream = tokio::net::TcpStream::connect(mesh.client().outbound).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: slow\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    within(arrived.notified()).await;
     let proxy = mesh.nodes[0].proxy.take().unwrap();
     assert_eq!(within(proxy.drain(Duration::from_millis(100))).await, Drained::Cut);
 }

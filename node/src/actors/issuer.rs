@@ -110,13 +110,13 @@ impl Handle {
         match answer.map_err(anyhow::Error::from).and_then(|answer| answer) {
             Ok(welcome) => {
                 self.count("joined");
-                tracing::info!(%from, name, "host joined");
+                tracing::info!(%from, %name, "host joined");
                 JoinResponse::Welcome(Box::new(welcome))
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 self.count("refused");
-                tracing::warn!(%from, name, why, "join refused");
+                tracing::warn!(%from, %name, %why, "join refused");
                 JoinResponse::Refused { why }
             }
         }
@@ -368,8 +368,9 @@ impl IssuerActor {
         let now = UnixTime::now();
         self.renew_issuer(now);
         let hosted = self.setup.hosted.borrow().clone();
-        let wanted: BTreeSet<ServiceAccount> =
-            hosted.values().map(|hosted| hosted.service.account()).chain(self.setup.accounts.iter().cloned()).collect();
+        let mut wanted = self.setup.accounts.clone();
+        wanted.extend(hosted.values().map(|hosted| hosted.service.account()));
+        wanted.extend(self.default_account(&hosted));
         let before = self.workloads.len();
         self.workloads.retain(|account, _| wanted.contains(account));
         let mut changed = before != self.workloads.len();
@@ -553,24 +554,33 @@ impl IssuerActor {
             trust_domain: identity.trust_domain().clone(),
             roots: Arc::new(roots),
             workloads,
-            default_caller: default_caller(self.setup.outbound.as_ref(), &self.setup.hosted.borrow()).map(Arc::new),
+            default_caller: self.default_caller().map(Arc::new),
         });
         self.setup.certified.send_replace(certified);
     }
-}
 
-/// As whom this host calls: what the configuration says, or else the one account that it hosts. Several accounts
-/// leave it open: nobody may become another by calling through this host.
-fn default_caller(configured: Option<&ServiceAccount>, hosted: &HostedSet) -> Option<Caller> {
-    let accounts: BTreeSet<ServiceAccount> = hosted.values().map(|hosted| hosted.service.account()).collect();
-    let account = match configured {
-        Some(account) => account.clone(),
-        None if accounts.len() == 1 => accounts.into_iter().next()?,
-        None => return None,
-    };
-    let mut workloads = hosted.values().filter(|hosted| hosted.service.account() == account);
-    let only = workloads.next().filter(|_| workloads.next().is_none());
-    Some(Caller::new(account, only.map(|hosted| &hosted.service.workload)))
+    /// As whom this host calls: what the configuration says, or else the one account that it hosts, or where it hosts
+    /// nothing `default/default`, if it may. Several accounts leave it open: nobody may become another by calling
+    /// through this host.
+    fn default_account(&self, hosted: &HostedSet) -> Option<ServiceAccount> {
+        if let Some(configured) = &self.setup.outbound {
+            return Some(configured.clone());
+        }
+        let mut accounts = hosted.values().map(|hosted| hosted.service.account());
+        match accounts.next() {
+            Some(first) => accounts.all(|account| account == first).then_some(first),
+            None => Some(ServiceAccount::default_account())
+                .filter(|account| self.setup.identity.load().grant.allows(account)),
+        }
+    }
+
+    fn default_caller(&self) -> Option<Caller> {
+        let hosted = self.setup.hosted.borrow().clone();
+        let account = self.default_account(&hosted)?;
+        let mut workloads = hosted.values().filter(|hosted| hosted.service.account() == account);
+        let only = workloads.next().filter(|_| workloads.next().is_none());
+        Some(Caller::new(account, only.map(|hosted| &hosted.service.workload)))
+    }
 }
 
 async fn ask_ca(setup: &Setup, identity: &NodeIdentity, account: Option<&ServiceAccount>) -> Certified {

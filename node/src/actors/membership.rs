@@ -184,10 +184,10 @@ impl MembershipActor {
         self.setup.telemetry.member_events.get_or_create(&Event { event: what.as_str() }).inc();
         let name = self.peers.get(&node).map_or_else(|| node.to_string(), |(name, _)| name.to_string());
         match what {
-            What::Failed => tracing::warn!(member = name, "member failed"),
-            What::Changed => tracing::debug!(member = name, "member changed"),
+            What::Failed => tracing::warn!(member = %name, "member failed"),
+            What::Changed => tracing::debug!(member = %name, "member changed"),
             What::Joined | What::Left | What::Recovered | What::Forgotten => {
-                tracing::info!(member = name, "member {}", what.as_str());
+                tracing::info!(member = %name, "member {}", what.as_str());
             }
         }
     }

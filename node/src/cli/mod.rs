@@ -100,7 +100,8 @@ enum Command {
     #[command(after_help = "Examples:\n  weft delete virtualservice reviews\n  weft delete dr reviews -n prod")]
     Delete(DeleteArgs),
     /// Run a command as a service of the mesh, for as long as it runs.
-    #[command(after_help = "Examples:
+    // `--version` is the service's.
+    #[command(disable_version_flag = true, after_help = "Examples:
   weft run --service web --port 8080 -- ./web --listen 127.0.0.1:8080
   weft run --service reviews --version v2 --port 9080 --health-http /health -- ./reviews")]
     Run(run::RunArgs),

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use quinn::{
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 use socket2::{Domain, Protocol, Socket, Type};
+use weft_ca::trust::TrustError;
 use weft_wire::{frame::ALPN_JOIN, id::MeshId};
 
 use super::{
@@ -45,7 +46,6 @@ pub enum Accepted {
 pub struct Quic {
     endpoint: Endpoint,
     identity: IdentityReader,
-    client: quinn::ClientConfig,
 }
 
 impl Quic {
@@ -55,11 +55,10 @@ impl Quic {
             .map_err(|error| PeerError::Tls(error.to_string()))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server_crypto));
         server.transport_config(transport());
-        let client = client_config(tls::member_client_config(identity.clone())?)?;
         let socket = udp_socket(address).map_err(|source| PeerError::Bind { address, source })?;
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
             .map_err(|source| PeerError::Bind { address, source })?;
-        Ok(Self { endpoint, identity, client })
+        Ok(Self { endpoint, identity })
     }
 
     /// Waits for the next peer to knock, without waiting for its handshake. `None` once the endpoint is closed.
@@ -85,7 +84,9 @@ impl Quic {
 
     /// Connects to a member.
     pub async fn dial(&self, address: SocketAddr) -> Result<(Connection, Peer), PeerError> {
-        let connection = connect(&self.endpoint, self.client.clone(), address).await?;
+        let refused = Arc::default();
+        let config = tls::member_client_config(self.identity.clone(), &refused)?;
+        let connection = connect(&self.endpoint, config, &refused, address).await?;
         let peer = self.peer_of(&connection)?;
         Ok((connection, peer))
     }
@@ -112,18 +113,24 @@ pub async fn dial_seed(
 ) -> Result<(Endpoint, Connection, Vec<CertificateDer<'static>>), PeerError> {
     let any: SocketAddr = if seed.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let endpoint = Endpoint::client(any).map_err(|source| PeerError::Bind { address: any, source })?;
-    let config = client_config(tls::join_client_config(mesh)?)?;
-    let connection = connect(&endpoint, config, seed).await?;
+    let refused = Arc::default();
+    let config = tls::join_client_config(mesh, &refused)?;
+    let connection = connect(&endpoint, config, &refused, seed).await?;
     let chain = shown_chain(&connection).ok_or(PeerError::NoCertificate { address: seed })?;
     Ok((endpoint, connection, chain))
 }
 
 async fn connect(
     endpoint: &Endpoint,
-    config: quinn::ClientConfig,
+    config: rustls::ClientConfig,
+    refused: &OnceLock<TrustError>,
     address: SocketAddr,
 ) -> Result<Connection, PeerError> {
-    let unreachable = |why: String| PeerError::Unreachable { address, why };
+    let unreachable = |why: String| match refused.get() {
+        Some(refusal) => PeerError::Untrusted { address, why: refusal.to_string() },
+        None => PeerError::Unreachable { address, why },
+    };
+    let config = client_config(config)?;
     let connecting =
         endpoint.connect_with(config, address, SERVER_NAME).map_err(|error| unreachable(error.to_string()))?;
     tokio::time::timeout(DIAL_TIMEOUT, connecting)

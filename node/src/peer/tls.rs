@@ -1,7 +1,10 @@
 //! The TLS side of QUIC between nodes: who may connect, and what we show. Certificates are read from the current
 //! [`crate::identity::NodeIdentity`] at every handshake, so a renewal needs no restart.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, SignatureScheme,
@@ -72,10 +75,14 @@ pub fn server_config(identity: IdentityReader) -> Result<rustls::ServerConfig, P
     Ok(config)
 }
 
-/// For connections that this node dials as a member.
-pub fn member_client_config(identity: IdentityReader) -> Result<rustls::ClientConfig, PeerError> {
+/// For a connection that this node dials as a member.
+pub fn member_client_config(
+    identity: IdentityReader,
+    refused: &Arc<OnceLock<TrustError>>,
+) -> Result<rustls::ClientConfig, PeerError> {
     let provider = provider();
-    let verifier = MeshVerifier::new(Expect::Members(identity.clone()), &provider);
+    let mut verifier = MeshVerifier::new(Expect::Members(identity.clone()), &provider);
+    verifier.refused = refused.clone();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls)?
@@ -88,9 +95,13 @@ pub fn member_client_config(identity: IdentityReader) -> Result<rustls::ClientCo
 }
 
 /// For a joining host: it has no certificate, and believes a seed whose chain ends at the mesh id in its token.
-pub fn join_client_config(mesh: MeshId) -> Result<rustls::ClientConfig, PeerError> {
+pub fn join_client_config(
+    mesh: MeshId,
+    refused: &Arc<OnceLock<TrustError>>,
+) -> Result<rustls::ClientConfig, PeerError> {
     let provider = provider();
-    let verifier = MeshVerifier::new(Expect::Mesh(mesh), &provider);
+    let mut verifier = MeshVerifier::new(Expect::Mesh(mesh), &provider);
+    verifier.refused = refused.clone();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls)?
@@ -139,12 +150,14 @@ enum Expect {
 #[derive(Debug)]
 struct MeshVerifier {
     expect: Expect,
+    /// Why the peer was refused, for whoever dialled: the connection's own error would say it in rustls' terms.
+    refused: Arc<OnceLock<TrustError>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl MeshVerifier {
     fn new(expect: Expect, provider: &CryptoProvider) -> Self {
-        Self { expect, algorithms: provider.signature_verification_algorithms }
+        Self { expect, refused: Arc::default(), algorithms: provider.signature_verification_algorithms }
     }
 
     fn verify(
@@ -160,7 +173,10 @@ impl MeshVerifier {
                 .and_then(|trust| trust.verify_chain(&chain, now))
                 .map(|identity| Peer { identity, expired: false }),
         }
-        .map_err(refuse)?;
+        .map_err(|error| {
+            let _ = self.refused.set(error.clone());
+            refuse(error)
+        })?;
         match peer.identity.id.as_node() {
             Some(_) => Ok(()),
             None => Err(TlsError::General(format!("{} is not a node", peer.identity.id))),
@@ -168,9 +184,20 @@ impl MeshVerifier {
     }
 }
 
-/// The alert the peer sees stays standard; our side keeps the words.
+/// The alert the peer sees stays standard; our side's log keeps the words.
 fn refuse(error: TrustError) -> TlsError {
-    TlsError::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(error))))
+    TlsError::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(InWords(error)))))
+}
+
+/// rustls prints such errors by `Debug`.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct InWords(TrustError);
+
+impl std::fmt::Debug for InWords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
 }
 
 impl ServerCertVerifier for MeshVerifier {

@@ -66,11 +66,14 @@ fn everything_is_there_after_a_reopen() {
 }
 
 #[test]
-fn incarnations_grow_across_reopens() {
+fn incarnations_grow_across_reopens_and_start_at_the_floor() {
     let dir = tempfile::tempdir().unwrap();
     for expected in 1..4 {
         assert_eq!(Store::open(dir.path()).unwrap().next_incarnation(0).unwrap(), expected);
     }
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.next_incarnation(100).unwrap(), 100);
+    assert_eq!(store.next_incarnation(50).unwrap(), 101);
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn a_damaged_file_is_refused_with_advice() {
 async fn work_of_an_actor_runs_beside_the_runtime() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.call(Store::next_incarnation).await.unwrap(), 1);
+    assert_eq!(store.call(|store| store.next_incarnation(0)).await.unwrap(), 1);
 }
 
 proptest! {

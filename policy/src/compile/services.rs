@@ -6,7 +6,6 @@ use std::{
 };
 
 use weft_wire::{
-    document::Stamp,
     fact::{EndpointRow, NodeState, Protocol},
     id::{Namespace, ServiceName, SpiffeId},
 };
@@ -100,24 +99,23 @@ pub(super) fn merge<'a>(documents: &'a [Arc<Document>], rows: &'a [Row<'a>]) -> 
         .map(|name| {
             let own = announced.get(name).unwrap_or(&none);
             let near = by_namespace.get(&name.namespace).unwrap_or(&none);
-            (name.clone(), Model::new(declared.get(name).map(|(_, service)| *service), own, near))
+            (name.clone(), Model::new(declared.get(name).copied(), own, near))
         })
         .collect()
 }
 
-/// Service documents by name. Of two with one name, which only a broken store could hold, the older.
-fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, (Stamp, &document::Service)> {
-    let mut services = BTreeMap::new();
-    for document in documents {
-        let (Spec::Service(service), Some(namespace)) = (&document.spec, &document.key.namespace) else { continue };
-        let Ok(name) = document.key.name.parse() else { continue };
-        let entry =
-            services.entry(ServiceName { namespace: namespace.clone(), name }).or_insert((document.created, service));
-        if document.created < entry.0 {
-            *entry = (document.created, service);
-        }
-    }
-    services
+/// Service documents by name. A store holds one document of a key.
+fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, &document::Service> {
+    let service = |document: &'_ Arc<Document>| -> Option<ServiceName> {
+        Some(ServiceName { namespace: document.key.namespace.clone()?, name: document.key.name.parse().ok()? })
+    };
+    documents
+        .iter()
+        .filter_map(|document| match &document.spec {
+            Spec::Service(spec) => Some((service(document)?, spec)),
+            _ => None,
+        })
+        .collect()
 }
 
 impl<'a> Model<'a> {
@@ -139,7 +137,12 @@ impl<'a> Model<'a> {
         }
         // Ports that only announcements know.
         let mut rest: BTreeMap<u16, Vec<&'a Row<'a>>> = BTreeMap::new();
-        for row in own.iter().filter(|row| !served.contains(&std::ptr::from_ref(**row)) && model.admits(row)) {
+        for row in own {
+            // Never a declared port again: a second row of a workload could take it from all others.
+            let declared = model.ports.iter().any(|port| port.port == row.row.port);
+            if declared || served.contains(&std::ptr::from_ref(*row)) || !model.admits(row) {
+                continue;
+            }
             rest.entry(row.row.port).or_default().push(row);
         }
         for (port, members) in rest {

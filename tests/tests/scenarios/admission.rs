@@ -64,10 +64,7 @@ fn a_tampered_token_is_called_that() {
 #[test]
 fn a_token_works_at_a_seed_that_is_no_ca() {
     let mut lab = Lab::new(3);
-    lab.found_mesh();
-    let token = lab.token(&[]);
-    lab.join(1, &token).ok();
-    lab.host_mut(1).start();
+    lab.form_mesh_of(&[&[]]);
     let token = lab.token(&[]);
     let seed = format!("{}:{DATA_PORT}", lab.host(1).address);
     lab.host(2).join(&seed, &token).ok();

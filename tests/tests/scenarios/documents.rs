@@ -112,7 +112,11 @@ fn what_weft_does_not_know_is_refused_by_name() {
         lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).refused(&words);
     };
     refused("kind.yaml", &timeout("a", 1).replace("VirtualService", "EnvoyFilter"), &["EnvoyFilter"]);
-    refused("field.yaml", &timeout("a", 1).replace("timeout:", "timeuot:"), &["timeuot", ":7"]);
+    refused(
+        "field.yaml",
+        &timeout("a", 1).replace("timeout:", "timeuot:"),
+        &["7: VirtualService a: spec.http[0].timeuot"],
+    );
     // Good documents in the same file are not applied either.
     refused(
         "half.yaml",

@@ -20,36 +20,28 @@ const CLUSTER: &str = "weft";
 pub(crate) enum Flag {
     #[default]
     None,
-    /// No healthy upstream.
-    UH,
-    /// Upstream connection failure.
-    UF,
-    /// Upstream connection termination.
-    UC,
-    /// Upstream request timeout.
-    UT,
-    /// No route.
-    NR,
-    /// No such cluster.
-    NC,
-    /// Downstream connection termination.
-    DC,
-    /// Downstream protocol error.
-    DPE,
+    NoHealthyUpstream,
+    ConnectFailure,
+    UpstreamReset,
+    Timeout,
+    NoRoute,
+    NoCluster,
+    DownstreamGone,
+    DownstreamProtocol,
 }
 
 impl Flag {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::None => "-",
-            Self::UH => "UH",
-            Self::UF => "UF",
-            Self::UC => "UC",
-            Self::UT => "UT",
-            Self::NR => "NR",
-            Self::NC => "NC",
-            Self::DC => "DC",
-            Self::DPE => "DPE",
+            Self::NoHealthyUpstream => "UH",
+            Self::ConnectFailure => "UF",
+            Self::UpstreamReset => "UC",
+            Self::Timeout => "UT",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
+            Self::DownstreamGone => "DC",
+            Self::DownstreamProtocol => "DPE",
         }
     }
 }

@@ -78,7 +78,7 @@ impl AppPool {
             idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT);
             !idle.is_empty()
         });
-        self.http2.borrow_mut().retain(|_, links| !links.sweep());
+        self.http2.borrow_mut().retain(|_, links| !links.sweep(IDLE_TIMEOUT));
     }
 }
 

@@ -60,7 +60,8 @@ impl MeshDial<'_> {
             .map_err(|error| tls_error(io::Error::other(error)))?;
         within(MESH_CONNECT_TIMEOUT, &to, async {
             let tcp = tcp(self.address).await?;
-            let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(&tls_error)?;
+            let connected = TlsConnector::from(config).connect(name, tcp).await;
+            let stream = connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(chosen) if chosen == alpn => Ok(stream),
                 _ => Err(ConnectError::Alpn { to: to.clone(), expected: alpn_name(alpn) }),
@@ -121,7 +122,6 @@ where
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_max_send_streams(MAX_STREAMS as usize)
         // An upstream that answers early makes us reset streams; that is its way, and no reason to close the link.
-        .max_local_error_reset_streams(None)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

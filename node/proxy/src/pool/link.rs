@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 
 use futures_util::{
@@ -12,7 +13,6 @@ use futures_util::{
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
-use super::IDLE_TIMEOUT;
 use crate::{body::RequestBody, error::ConnectError, http2::MAX_STREAMS};
 
 /// One connection. `T` is what its owner must know to tell whether it may still be used.
@@ -24,37 +24,31 @@ pub(super) struct Link<T> {
 
 struct Use {
     streams: Cell<u32>,
-    served: Cell<bool>,
     last: Cell<Instant>,
 }
 
 impl<T> Link<T> {
     pub(super) fn new(sender: SendRequest<RequestBody>, about: T) -> Self {
-        let unused = Use { streams: Cell::new(0), served: Cell::new(false), last: Cell::new(Instant::now()) };
+        let unused = Use { streams: Cell::new(0), last: Cell::new(Instant::now()) };
         Self { sender, about, use_count: Rc::new(unused) }
     }
 
     fn lease(&self) -> LinkLease {
         let in_use = self.use_count.clone();
         in_use.streams.set(in_use.streams.get() + 1);
-        LinkLease { sender: self.sender.clone(), was_used: in_use.served.replace(true), in_use }
+        LinkLease { sender: self.sender.clone(), in_use }
     }
 }
 
 /// One exchange's share of a connection.
 pub(crate) struct LinkLease {
     sender: SendRequest<RequestBody>,
-    was_used: bool,
     in_use: Rc<Use>,
 }
 
 impl LinkLease {
     pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
         &mut self.sender
-    }
-
-    pub(super) fn was_used(&self) -> bool {
-        self.was_used
     }
 }
 
@@ -65,13 +59,13 @@ impl Drop for LinkLease {
     }
 }
 
-type Dial<T> = Shared<LocalBoxFuture<'static, Result<Rc<Link<T>>, ConnectError>>>;
+type Dialling<T> = LocalBoxFuture<'static, Result<Rc<Link<T>>, ConnectError>>;
 
 /// All connections to one place. There is usually one; more only while all have their fill of streams.
 pub(super) struct Links<T> {
     open: RefCell<Vec<Rc<Link<T>>>>,
     /// The dial that is under way, if somebody still waits for it.
-    dialling: RefCell<Option<WeakShared<LocalBoxFuture<'static, Result<Rc<Link<T>>, ConnectError>>>>>,
+    dialling: RefCell<Option<WeakShared<Dialling<T>>>>,
 }
 
 impl<T> Default for Links<T> {
@@ -107,7 +101,7 @@ impl<T: 'static> Links<T> {
         with_room.map(|link| link.lease())
     }
 
-    fn start(self: &Rc<Self>, dial: LocalBoxFuture<'static, Result<Link<T>, ConnectError>>) -> Dial<T> {
+    fn start(self: &Rc<Self>, dial: LocalBoxFuture<'static, Result<Link<T>, ConnectError>>) -> Shared<Dialling<T>> {
         let links = self.clone();
         let shared = async move {
             let dialled = dial.await;
@@ -122,13 +116,99 @@ impl<T: 'static> Links<T> {
         shared
     }
 
-    /// Forgets what is closed or has been idle for too long. True if nothing is left.
-    pub(super) fn sweep(&self) -> bool {
+    /// Forgets what is closed or has been idle for `max_idle`. True if nothing is left.
+    pub(super) fn sweep(&self, max_idle: Duration) -> bool {
         let mut open = self.open.borrow_mut();
         open.retain(|link| {
             let in_use = &link.use_count;
-            !link.sender.is_closed() && (in_use.streams.get() > 0 || in_use.last.get().elapsed() < IDLE_TIMEOUT)
+            !link.sender.is_closed() && (in_use.streams.get() > 0 || in_use.last.get().elapsed() < max_idle)
         });
         open.is_empty() && self.dialling.borrow().as_ref().and_then(WeakShared::upgrade).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::Notify, task::LocalSet};
+
+    use super::*;
+    use crate::pool::dial;
+
+    /// A link to nobody: it opens, and no request on it is ever answered.
+    async fn link() -> Link<u8> {
+        let (near, far) = tokio::io::duplex(1_024);
+        std::mem::forget(far); // kept open
+        Link::new(dial::http2("nobody", near).await.unwrap(), 0)
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_share_one_dial_even_if_the_first_goes_away() {
+        LocalSet::new()
+            .run_until(async {
+                let links = Rc::<Links<u8>>::default();
+                let (dials, reachable) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+                let ask = || {
+                    let (links, dials, reachable) = (links.clone(), dials.clone(), reachable.clone());
+                    async move {
+                        let dial = || {
+                            dials.set(dials.get() + 1);
+                            async move {
+                                reachable.notified().await;
+                                Ok(link().await)
+                            }
+                            .boxed_local()
+                        };
+                        links.checkout(|_| true, dial).await.unwrap()
+                    }
+                };
+                let (mut first, mut second) = (Box::pin(ask()), Box::pin(ask()));
+                assert!((&mut first).now_or_never().is_none());
+                assert!((&mut second).now_or_never().is_none());
+                drop(first);
+                reachable.notify_one();
+                let _leases = (second.await, ask().await);
+                assert_eq!(dials.get(), 1);
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_full_or_no_longer_usable_is_not_given_out() {
+        LocalSet::new()
+            .run_until(async {
+                let (links, dials) = (Rc::<Links<u8>>::default(), Rc::new(Cell::new(0)));
+                let dial = || {
+                    let dials = dials.clone();
+                    move || {
+                        dials.set(dials.get() + 1);
+                        async { Ok(link().await) }.boxed_local()
+                    }
+                };
+                let mut leases = Vec::new();
+                for _ in 0..=MAX_STREAMS {
+                    leases.push(links.checkout(|_| true, dial()).await.unwrap());
+                }
+                assert_eq!(dials.get(), 2, "one more than a link carries");
+                leases.clear();
+                links.checkout(|_| true, dial()).await.unwrap();
+                assert_eq!(dials.get(), 2, "room again");
+                links.checkout(|_| false, dial()).await.unwrap();
+                assert_eq!(dials.get(), 3, "none usable");
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_link_is_closed_and_one_in_use_is_kept() {
+        LocalSet::new()
+            .run_until(async {
+                let links = Rc::<Links<u8>>::default();
+                let lease = links.checkout(|_| true, || async { Ok(link().await) }.boxed_local()).await.unwrap();
+                assert!(!links.sweep(Duration::ZERO), "in use");
+                drop(lease);
+                assert!(!links.sweep(Duration::from_secs(60)), "just used");
+                assert!(links.sweep(Duration::ZERO), "idle");
+            })
+            .await;
     }
 }

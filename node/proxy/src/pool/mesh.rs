@@ -17,7 +17,7 @@ use weft_policy::endpoint::{Endpoint, EndpointKey};
 use weft_wire::id::{ServiceAccount, SpiffeId};
 
 use super::{
-    Lease, Need,
+    IDLE_TIMEOUT, Lease, Need,
     dial::{self, MeshDial},
     link::{Link, Links},
 };
@@ -30,9 +30,11 @@ use crate::{
 pub(super) struct MeshPool {
     tls: Arc<MeshTls>,
     identities: Identities,
-    /// Few callers per node, so a list will do.
-    links: RefCell<HashMap<EndpointKey, Vec<(ServiceAccount, Rc<Links<Hop>>)>>>,
+    links: RefCell<HashMap<EndpointKey, ByCaller>>,
 }
+
+/// Few accounts call from one node, so a list will do.
+type ByCaller = Vec<(ServiceAccount, Rc<Links<Hop>>)>;
 
 /// What a connection was made for, to be compared with what is true now.
 struct Hop {
@@ -92,10 +94,7 @@ impl MeshPool {
                 let (allowed, expected) = (RefCell::new(expected.clone()), expected);
                 let dial = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
                 let stream = dial.connect(ALPN_HTTP2).await?;
-                let server = server_id(&stream).map_err(|error| ConnectError::Tls {
-                    to: sni.clone(),
-                    source: Arc::new(std::io::Error::other(error)),
-                })?;
+                let server = server_id(&stream).map_err(|source| ConnectError::Peer { to: sni.clone(), source })?;
                 let sender = dial::http2(&sni, stream).await?;
                 Ok(Link::new(sender, Hop { address, server, allowed, expires }))
             }
@@ -142,7 +141,7 @@ impl MeshPool {
 
     pub(super) fn sweep(&self) {
         self.links.borrow_mut().retain(|_, of_endpoint| {
-            of_endpoint.retain(|(_, links)| !links.sweep());
+            of_endpoint.retain(|(_, links)| !links.sweep(IDLE_TIMEOUT));
             !of_endpoint.is_empty()
         });
     }

@@ -140,6 +140,17 @@ fn an_announced_port_that_no_document_declares_is_a_port_too() {
 }
 
 #[test]
+fn a_second_row_for_a_declared_port_takes_nothing_from_other_nodes() {
+    let mesh = Mesh::new()
+        .node("good", vec![row("web", "web-1")])
+        .node("greedy", vec![row("web", "web-2"), on_ports(9080, 9999, row("web", "web-2"))])
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 9080, name: http}]}}");
+    let view = mesh.view();
+    assert_eq!(service(&view, "web").ports.len(), 1);
+    assert_eq!(workloads_of(&view, "web", 9080), ["web-1", "web-2"]);
+}
+
+#[test]
 fn the_documents_protocol_holds_over_the_rows() {
     let declare = |port: &str| {
         let text = format!("{{apiVersion: v1, kind: Service, metadata: {{name: reviews}}, spec: {{ports: [{port}]}}}}");
