@@ -171,7 +171,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         documents.clone(),
         telemetry.clone(),
     );
-    let health = health::Handle::new(health_box.clone(), published.hosted.subscribe(), config.local_ip(), identity.clone());
+    let health =
+        health::Handle::new(health_box.clone(), published.hosted.subscribe(), config.local_ip(), identity.clone());
 
     let setup = facts::Setup {
         about: NodeRecord {

@@ -255,18 +255,6 @@ impl Supervisor {
         self.0.actors.lock().push(Supervised { cell, queue, task: Some(task) });
     }
 
-    /// [`Supervisor::open`] and [`Supervisor::start`] in one.
-    pub fn spawn<A: Actor>(
-        &self,
-        name: &'static str,
-        capacity: usize,
-        factory: impl FnMut() -> anyhow::Result<A> + Send + 'static,
-    ) -> Mailbox<A::Msg> {
-        let (mailbox, opened) = self.open(name, capacity);
-        self.start(opened, factory);
-        mailbox
-    }
-
     /// Every actor, in the order of their start.
     pub fn status(&self) -> Vec<ActorStatus> {
         let actors = self.0.actors.lock();

@@ -36,8 +36,8 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     let mut drafts = Vec::new();
     for file in files(&args.files)? {
         let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-        let ParsedFile { documents, notices } =
-            document::parse_yaml(&read(&file)?, &args.namespace).map_err(|error| anyhow::anyhow!("{}", error.in_file(&name)))?;
+        let ParsedFile { documents, notices } = document::parse_yaml(&read(&file)?, &args.namespace)
+            .map_err(|error| anyhow::anyhow!("{}", error.in_file(&name)))?;
         notices.iter().for_each(|notice| eprintln!("weft: {name}:{}: {}", notice.line, notice.text));
         drafts.extend(documents.into_iter().map(|document| Draft { key: document.key, body: Some(document.json) }));
     }

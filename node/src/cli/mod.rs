@@ -101,9 +101,12 @@ enum Command {
     Delete(DeleteArgs),
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
-    #[command(disable_version_flag = true, after_help = "Examples:
+    #[command(
+        disable_version_flag = true,
+        after_help = "Examples:
   weft run --service web --port 8080 -- ./web --listen 127.0.0.1:8080
-  weft run --service reviews --version v2 --port 9080 --health-http /health -- ./reviews")]
+  weft run --service reviews --version v2 --port 9080 --health-http /health -- ./reviews"
+    )]
     Run(run::RunArgs),
     /// Run the bookinfo demo: a mesh of five hosts on this machine.
     #[command(after_help = "Examples:

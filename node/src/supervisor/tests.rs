@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use anyhow::bail;
 use tokio::sync::oneshot;
 
+use super::mailbox::MailboxError;
 use super::*;
 
 /// What the test actor is told to do.
@@ -44,7 +45,18 @@ impl Actor for Counter {
 
 fn counter(supervisor: &Supervisor, name: &'static str, capacity: usize) -> Mailbox<Order> {
     let total = Arc::new(AtomicU32::new(0));
-    supervisor.spawn(name, capacity, move || Ok(Counter(total.clone())))
+    spawn(supervisor, name, capacity, move || Ok(Counter(total.clone())))
+}
+
+fn spawn<A: Actor>(
+    supervisor: &Supervisor,
+    name: &'static str,
+    capacity: usize,
+    factory: impl FnMut() -> anyhow::Result<A> + Send + 'static,
+) -> Mailbox<A::Msg> {
+    let (mailbox, opened) = supervisor.open(name, capacity);
+    supervisor.start(opened, factory);
+    mailbox
 }
 
 fn supervisor() -> Supervisor {
@@ -102,7 +114,7 @@ async fn a_failing_actor_waits_before_its_restart_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_goes_on_failing_is_given_up_and_its_mailbox_says_so() {
     let supervisor = supervisor();
-    let mailbox = supervisor.spawn("broken", 4, || -> anyhow::Result<Counter> { bail!("no disk") });
+    let mailbox = spawn(&supervisor, "broken", 4, || -> anyhow::Result<Counter> { bail!("no disk") });
     let given_up = timeout(Duration::from_secs(60), supervisor.given_up()).await.unwrap();
     assert_eq!(given_up.actor, "broken");
     assert!(!given_up.thread_blocked && given_up.why.contains("no disk"), "{given_up:?}");
@@ -185,7 +197,7 @@ async fn an_idle_actor_with_a_timer_is_not_frozen_but_one_whose_timer_arm_hangs_
     }
     let supervisor = impatient();
     let ticks = Arc::new(AtomicUsize::new(0));
-    supervisor.spawn("ticking", 1, {
+    spawn(&supervisor, "ticking", 1, {
         let ticks = ticks.clone();
         move || Ok(Ticking(ticks.clone()))
     });
@@ -253,7 +265,7 @@ async fn shutdown_lets_queues_run_empty_last_started_first() {
     let (supervisor, log) = (supervisor(), Arc::new(Mutex::new(Vec::new())));
     let relay = |name, next: Option<Mailbox<u32>>| {
         let log = log.clone();
-        supervisor.spawn(name, 8, move || Ok(Relay(name, next.clone(), log.clone())))
+        spawn(&supervisor, name, 8, move || Ok(Relay(name, next.clone(), log.clone())))
     };
     let first = relay("first", None);
     let second = relay("second", Some(first.clone()));
@@ -272,7 +284,7 @@ async fn shutdown_lets_queues_run_empty_last_started_first() {
 async fn shutdown_during_the_back_off_still_handles_what_was_queued() {
     let supervisor = supervisor();
     let total = Arc::new(AtomicU32::new(0));
-    let mailbox = supervisor.spawn("counter", 8, {
+    let mailbox = spawn(&supervisor, "counter", 8, {
         let total = total.clone();
         move || Ok(Counter(total.clone()))
     });
