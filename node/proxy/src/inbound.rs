@@ -10,6 +10,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
+use weft_policy::view::MeshView;
 use weft_wire::id::SpiffeId;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     exchange::{self, Answer, Outgoing, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
     listener::{serve_http1, serve_http2},
     metrics::{Parties, Reporter},
-    pool::Need,
+    pool::{Need, connect_app},
     record::{Downstream, ExchangeRecord, Line},
     respond::X_WEFT_REASON,
     tcp::TcpRecord,
@@ -125,7 +126,7 @@ impl Connection {
     }
 
     /// Who calls: what it says of itself, if its certificate allows it to say so.
-    fn identify(&self, view: &weft_policy::view::MeshView, claim: Option<&HeaderValue>, parties: &mut Parties) {
+    fn identify(&self, view: &MeshView, claim: Option<&HeaderValue>, parties: &mut Parties) {
         let Some(account) = self.peer.as_workload() else { return };
         let claimed = claim.and_then(|claim| claim.to_str().ok()).and_then(|claim| view.caller(claim, account));
         parties.source = claimed.or_else(|| view.only_workload_of(account)).cloned();
@@ -146,7 +147,7 @@ impl Connection {
             line.server_name(&self.sni);
             line.upstream(workload.address);
         }
-        match crate::pool::connect_app(workload.address).await {
+        match connect_app(workload.address).await {
             Ok(app) => TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, app).await,
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error.into(), line, started),
         }

@@ -128,6 +128,7 @@ where
         .max_header_list_size(MAX_HEADER_LIST)
         // Both guard against hostile peers, which local applications and authenticated nodes are not; on a link that
         // many requests share, a limit on resets is an outage for all of them when some callers are impatient.
+        .max_local_error_reset_streams(None)
         .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)

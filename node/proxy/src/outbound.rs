@@ -10,7 +10,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use weft_policy::{
-    endpoint::{Endpoint, EndpointAddress, Workload},
+    balance::Cluster,
+    endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
     route::{Forward, RequestHead, Routing},
     view::{MeshView, Service, ServicePort},
 };
@@ -22,10 +23,10 @@ use crate::{
     exchange::{self, Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
     listener::{LOCAL_HEAD_TIMEOUT, serve_http1, serve_http2, speaks_http2},
     metrics::{Parties, Reporter},
-    pool::Need,
+    pool::{Need, Stream},
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
-    respond,
+    respond::{self, X_WEFT_REASON},
     tcp::{self, TcpRecord},
     worker::Worker,
 };
@@ -121,7 +122,7 @@ impl Outbound {
         port: Option<u16>,
         parties: &mut Parties,
         mut line: Option<&mut Line>,
-    ) -> Result<(crate::pool::Stream, weft_policy::endpoint::ActiveRequest), ProxyError> {
+    ) -> Result<(Stream, ActiveRequest), ProxyError> {
         let caller = self.caller();
         parties.source = caller.as_deref().and_then(|caller| workload_of(view, caller)).cloned();
         let (service, port) = self.service(view, caller.as_deref(), host, port)?;
@@ -205,7 +206,8 @@ impl Outbound {
                 outgoing.rewrite_path(path_and_query)?;
             }
         }
-        let deadline = route.timeout.map(|timeout| record.started() + timeout);
+        // A timeout beyond what the clock can count is none.
+        let deadline = route.timeout.and_then(|timeout| record.started().checked_add(timeout));
         let tries = Tries { worker: &self.worker, cluster: route.cluster, caller: caller.as_deref() };
         let mut answer = match deadline {
             None => tries.run(outgoing, record).await,
@@ -249,7 +251,7 @@ fn workload_of<'v>(view: &'v MeshView, caller: &Caller) -> Option<&'v Arc<Worklo
 /// One request's way through the endpoints of its cluster.
 struct Tries<'a> {
     worker: &'a Rc<Worker>,
-    cluster: &'a weft_policy::balance::Cluster,
+    cluster: &'a Cluster,
     caller: Option<&'a Caller>,
 }
 
@@ -298,7 +300,12 @@ impl Tries<'_> {
         endpoint.load.connect_succeeded();
         self.mark(endpoint, retries, outgoing);
         match outgoing.send(&mut lease).await {
-            Ok(response) => Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None }),
+            Ok(mut response) => {
+                if let EndpointAddress::Local(_) = endpoint.address {
+                    response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
+                }
+                Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None })
+            }
             Err(SendError { error, resend }) => Err(Failed { error, resend, stale: lease.may_be_stale() }),
         }
     }

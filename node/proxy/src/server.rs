@@ -245,3 +245,18 @@ fn socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     socket.bind(&address.into())?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_among_themselves_and_with_nobody_else() {
+        let (sockets, address) = bind(3, "127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        for workers in [1, 3] {
+            let refused = bind(workers, address, "test").unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("cannot listen on {address} (test)")), "{refused}");
+        }
+    }
+}

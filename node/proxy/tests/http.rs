@@ -308,7 +308,7 @@ async fn a_dead_endpoint_costs_no_request_while_its_twin_lives() {
     // A node that announces a workload but whose data port is closed.
     let twin = hosted("reviews", "reviews-v2", Protocol::Http, nowhere().await);
     let mut dead = Mesh::start(vec![Plan { hosted: vec![twin], ..Plan::default() }]).nodes.remove(0);
-    assert_eq!(dead.proxy.take().unwrap().drain(Duration::ZERO).await, Drained::Complete);
+    assert_eq!(dead.proxy.take().unwrap().drain(PATIENCE).await, Drained::Complete);
     dead.name = "dead".parse().unwrap();
     mesh.nodes.push(dead);
     mesh.publish();
@@ -473,27 +473,6 @@ async fn both_sides_report_a_request_with_istios_labels_and_a_log_line() {
     }
     let line = mesh.client().log.text();
     assert!(line.contains("outbound|9080||reviews.default.svc.cluster.local"), "{line}");
-}
-
-#[tokio::test]
-async fn early_answers_to_posts_do_not_break_the_link() {
-    // The workload answers without reading; the proxy before it then resets the stream. h2's default limit of 1,024
-    // such resets would end the whole connection between the nodes.
-    let app =
-        serve(false, |_| async { Response::builder().header("connection", "close").body(text("no")).unwrap() }).await;
-    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
-    let mesh = Mesh::start(vec![caller().await, reviews]);
-    let io = TokioIo::new(tokio::net::TcpStream::connect(mesh.client().outbound).await.unwrap());
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    for i in 0..1_200 {
-        let (frames, receiver) = mpsc::channel(1);
-        let request = Request::post("http://reviews:9080/").body(streaming(receiver)).unwrap();
-        let response = within(sender.send_request(request)).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK, "request {i}");
-        drop(frames);
-    }
 }
 
 #[tokio::test]

@@ -67,63 +67,6 @@ async fn ask(mesh: &Mesh, config: ClientConfig, sni: String) -> std::io::Result<
     Ok(answer)
 }
 
-fn client_config(mesh: &Mesh, certificate: Option<Arc<rustls::sign::CertifiedKey>>) -> ClientConfig {
-    #[derive(Debug)]
-    struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &[rustls::pki_types::CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: rustls::pki_types::UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-    let _ = mesh;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-    let mut config = match certificate {
-        Some(certificate) => {
-            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certificate)))
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
-}
-
-fn sni(mesh: &Mesh) -> String {
-    let port = mesh.client().hosted[0].address.port();
-    format!("p{port}.reviews-v1.default.workload.cluster.local")
-}
-
 #[tokio::test]
 async fn only_a_workload_or_node_of_the_mesh_gets_in() {
     let mesh = Mesh::start(vec![reviews().await]);
@@ -137,7 +80,7 @@ async fn only_a_workload_or_node_of_the_mesh_gets_in() {
         (issue(&foreign, "spiffe://cluster.local/ns/default/sa/anybody"), false),
         (None, false),
     ] {
-        let answer = ask(&mesh, client_config(&mesh, certificate), sni(&mesh)).await;
+        let answer = ask(&mesh, data_client(certificate, b"http/1.1"), mesh.client().server_name()).await;
         assert_eq!(answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200")), gets_in);
     }
 }
@@ -146,7 +89,7 @@ async fn only_a_workload_or_node_of_the_mesh_gets_in() {
 async fn a_server_name_that_is_not_hosted_here_gets_no_certificate() {
     let mesh = Mesh::start(vec![reviews().await]);
     let certificate = mesh.ca.issue(&"spiffe://cluster.local/node/n7".parse().unwrap());
-    let config = client_config(&mesh, Some(certificate));
+    let config = data_client(Some(certificate), b"http/1.1");
     assert!(ask(&mesh, config, "p1.ratings-v1.default.workload.cluster.local".into()).await.is_err());
 }
 
@@ -156,8 +99,9 @@ async fn a_workload_cannot_claim_a_name_that_its_account_does_not_have() {
     let mesh = Mesh::start(vec![reviews().await]);
     let certificate = mesh.ca.issue(&"spiffe://cluster.local/ns/default/sa/other".parse().unwrap());
     let tcp = TcpStream::connect(mesh.client().data_port()).await.unwrap();
-    let connector = TlsConnector::from(Arc::new(client_config(&mesh, Some(certificate))));
-    let mut stream = within(connector.connect(ServerName::try_from(sni(&mesh)).unwrap(), tcp)).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(data_client(Some(certificate), b"http/1.1")));
+    let mut stream =
+        within(connector.connect(ServerName::try_from(mesh.client().server_name()).unwrap(), tcp)).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: reviews\r\nx-weft-source: default/reviews-v1\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();

@@ -347,7 +347,7 @@ async fn admit(incoming: quinn::Incoming, quic: Quic, myself: Mailbox<Msg>, to: 
     let from = incoming.remote_address();
     match quic.admit(incoming).await {
         Ok(Accepted::Member { connection, peer }) => {
-            let _ = myself.send(Msg::Accepted(Box::new((connection, peer)))).await;
+            let _ = myself.send(Msg::Accepted(Box::new((connection, *peer)))).await;
         }
         Ok(Accepted::Joining { connection }) => {
             let answered = join::serve(connection, |question| to.issuer.answer_join(question, from)).await;

@@ -38,7 +38,7 @@ const SERVER_NAME: &str = "node.weft";
 
 /// Who is at the other end of a connection that was accepted.
 pub enum Accepted {
-    Member { connection: Connection, peer: Peer },
+    Member { connection: Connection, peer: Box<Peer> },
     Joining { connection: Connection },
 }
 
@@ -79,7 +79,7 @@ impl Quic {
         if alpn(&connection).is_some_and(|alpn| alpn == ALPN_JOIN) {
             return Ok(Accepted::Joining { connection });
         }
-        let peer = self.peer_of(&connection)?;
+        let peer = Box::new(self.peer_of(&connection)?);
         Ok(Accepted::Member { connection, peer })
     }
 

@@ -106,7 +106,7 @@ fn a_second_mesh_on_the_seeds_address_is_refused_and_named() {
     lab.join(2, &token).refused(&["another mesh"]);
     // The member dials its seed for ever, and says what is wrong with it.
     wait_for("the member's log names the cause", PATIENCE, || {
-        lab.host(1).log_tail(200).contains("another mesh").then_some(())
+        lab.host(1).log_tail(200).contains("not signed by this mesh").then_some(())
     });
     for i in [0, 1] {
         let members = lab.host(i).json(&["members"]);

@@ -122,6 +122,7 @@ where
         .max_header_list_size(MAX_HEADER_LIST)
         .initial_max_send_streams(MAX_STREAMS as usize)
         // An upstream that answers early makes us reset streams; that is its way, and no reason to close the link.
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -23,8 +23,12 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
-use rustls::{RootCertStore, sign::CertifiedKey};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use weft_policy::{
     compile::{Inputs, NodeInput, compile},
@@ -263,6 +267,12 @@ impl Node {
         (self.address, MESH_PORT).into()
     }
 
+    /// The server name of the first workload that the node hosts.
+    pub fn server_name(&self) -> String {
+        let row = &self.hosted[0].row;
+        weft_policy::view::sni(&row.workload, &row.service.namespace, row.target_port, &trust_domain())
+    }
+
     pub fn publish_identities(&mut self, snapshot: IdentitySnapshot) {
         self.identities.publish(snapshot);
     }
@@ -303,6 +313,57 @@ fn snapshot(ca: &Ca, plan: &Plan) -> IdentitySnapshot {
 pub fn identity(ca: &Ca, account: &ServiceAccount, not_after: SystemTime) -> Arc<WorkloadIdentity> {
     let id = SpiffeId::workload(trust_domain(), account.clone());
     Arc::new(WorkloadIdentity { certified_key: ca.issue(&id), id, not_after })
+}
+
+/// How a peer connects to a data port that trusts any server: with or without a certificate of its own.
+pub fn data_client(certificate: Option<Arc<CertifiedKey>>, alpn: &[u8]) -> ClientConfig {
+    #[derive(Debug)]
+    struct Anybody(Arc<rustls::crypto::CryptoProvider>);
+    impl ServerCertVerifier for Anybody {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+    let mut config = match certificate {
+        Some(certificate) => {
+            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certificate)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config
 }
 
 pub fn text(text: impl Into<Bytes>) -> Body {
