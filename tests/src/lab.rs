@@ -55,6 +55,7 @@ impl Lab {
             address: network.address(i),
             namespace: network.namespace(i),
             dir: files.path().join(format!("host-{}", i + 1)),
+            environment: Vec::new(),
             node: None,
             services: Vec::new(),
         };
@@ -167,6 +168,8 @@ pub struct Host {
     pub address: Ipv4Addr,
     namespace: PathBuf,
     pub dir: PathBuf,
+    /// Added to that of every command on this host.
+    pub environment: Vec<(&'static str, &'static str)>,
     node: Option<Process>,
     services: Vec<Process>,
 }
@@ -177,7 +180,13 @@ impl Host {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.display()));
         command.args(["setpriv", "--pdeathsig", "KILL"]).arg(program.as_ref());
-        command.env("WEFT_DIR", &self.dir).env("NO_COLOR", "1").env_remove("http_proxy").current_dir("/");
+        command
+            .env("WEFT_DIR", &self.dir)
+            .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "0")
+            .env_remove("http_proxy")
+            .current_dir("/");
+        command.envs(self.environment.iter().copied());
         command
     }
 

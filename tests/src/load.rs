@@ -52,12 +52,15 @@ impl Report {
     pub fn assert_all_succeeded(&self, least: usize) {
         assert!(self.exchanges.len() >= least, "only {} requests were sent, not {least}", self.exchanges.len());
         let failures = self.failures();
-        assert!(
-            failures.is_empty(),
-            "{} of {} failed: {:#?}",
-            failures.len(),
-            self.exchanges.len(),
-            &failures[..failures.len().min(5)]
-        );
+        let first = &failures[..failures.len().min(3)];
+        let counts = self.outcomes();
+        assert!(failures.is_empty(), "not all succeeded: {counts:?}; the first failures: {first:#?}");
+    }
+
+    /// How many requests came to each outcome.
+    fn outcomes(&self) -> BTreeMap<&Result<u16, String>, usize> {
+        let mut counts = BTreeMap::new();
+        self.exchanges.iter().for_each(|exchange| *counts.entry(&exchange.outcome).or_default() += 1);
+        counts
     }
 }

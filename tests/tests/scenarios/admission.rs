@@ -1,6 +1,6 @@
 //! Who is let in, and what a node may say once it is in.
 
-use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, wait_for};
+use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, origin, wait_for};
 
 #[test]
 fn a_bad_token_is_refused_and_the_error_says_why() {
@@ -125,4 +125,33 @@ fn a_service_account_outside_the_grant_is_refused_on_its_own_node() {
     };
     run("ratings").refused(&["default/ratings", "allow"]);
     assert_eq!(run("reviews").code, Some(0));
+}
+
+#[test]
+fn a_node_that_announces_an_account_outside_its_grant_is_refused_everywhere_and_counted() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh_of(&[&["--allow", "default/*"], &["--allow", "default/reviews"]]);
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_command(
+        &["--service", "ratings", "--service-account", "ratings", "--port", "9080"],
+        &[&origin(), "--listen", "127.0.0.1:9080", "--name", "honest"],
+    );
+    lab.wait_healthy(0, "ratings", 1);
+
+    // The third host comes back as a node that does not ask itself what it may say.
+    lab.host_mut(2).stop();
+    lab.host_mut(2).environment.push(("WEFT_TESTING_SKIP_GRANTS", "1"));
+    lab.host_mut(2).configure("\nservices:\n- { name: ratings, serviceAccount: ratings, workload: lie, port: 9080 }\n");
+    lab.host_mut(2).start_unready();
+    for i in [0, 1] {
+        wait_for("the lie is refused and counted", PATIENCE, || {
+            (lab.host(i).metric("weft_facts_refused_total", &["reason=\"account_not_allowed\""]) >= 1.0).then_some(())
+        });
+        let refused = lab.host(i).log_tail(200);
+        assert!(refused.contains("host-3 announces service account default/ratings"), "{refused}");
+        assert_eq!(lab.host(i).json(&["endpoints", "ratings"]).as_array().map(Vec::len), Some(1));
+    }
+    for _ in 0..50 {
+        assert_eq!(lab.host(0).call("ratings", "/", &[]).header("x-served-by"), Some("honest"));
+    }
 }

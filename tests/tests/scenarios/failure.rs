@@ -72,8 +72,10 @@ fn every_actor_may_panic_under_load_and_nothing_is_lost() {
     lab.host_mut(1).host_service("echo", "v1", 8080, 0);
     lab.wait_healthy(0, "echo", 1);
     let load = lab.host(0).load("echo", 100);
+    let mut struck = Vec::new();
     for i in [0, 1] {
         for name in actors(&lab, i).iter().map(|actor| actor["name"].as_str().expect("a name").to_owned()) {
+            struck.push((now_us(), format!("{name} of {}", lab.host(i).name)));
             lab.host(i).admin("POST", &format!("/debug/actors/{name}/panic")).ok();
             let what = format!("actor {name} of {} is restarted", lab.host(i).name);
             wait_for(&what, PATIENCE, || {
@@ -86,7 +88,12 @@ fn every_actor_may_panic_under_load_and_nothing_is_lost() {
             });
         }
     }
-    load.finish().assert_all_succeeded(100);
+    let report = load.finish();
+    for failure in report.failures() {
+        let last = struck.iter().rfind(|(struck_us, _)| *struck_us <= failure.end_us);
+        println!("after the panic of {last:?}: {failure:?}");
+    }
+    report.assert_all_succeeded(100);
 
     // What the actors held is still so, and what they do is still done.
     (0..2).for_each(|i| lab.wait_members(i, "alive", 2));

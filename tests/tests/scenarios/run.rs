@@ -18,7 +18,7 @@ fn signals_and_the_exit_code_pass_through() {
         &["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"],
     );
     wait_for("the service is registered", PATIENCE, || {
-        (lab.host(0).json(&["endpoints", "job"]).as_array()?.len() == 1).then_some(())
+        (lab.host(0).try_json(&["endpoints", "job"])?.as_array()?.len() == 1).then_some(())
     });
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait(PATIENCE), Some(7));
