@@ -76,6 +76,8 @@ struct Published {
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
     renewed: Arc<watch::Sender<u64>>,
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
+    /// Addresses with which to hold links.
+    held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
 }
 
 fn sender<T>(first: T) -> Arc<watch::Sender<T>> {
@@ -133,8 +135,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     );
 
     let supervisor = Supervisor::new(Limits::default())?;
-    let (facts_box, facts_opened) = supervisor.open("facts", 1_024);
-    let (documents_box, documents_opened) = supervisor.open("documents", 1_024);
+    let (facts_box, facts_opened) = supervisor.open("facts", 128);
+    let (documents_box, documents_opened) = supervisor.open("documents", 128);
     let (links_box, links_opened) = supervisor.open("links", 256);
     let (issuer_box, issuer_opened) = supervisor.open("issuer", 64);
     let (membership_box, membership_opened) = supervisor.open("membership", 256);
@@ -154,13 +156,15 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         certified: sender(BTreeSet::new()),
         renewed: sender(0),
         gossip_stats: sender(None),
+        held: sender(BTreeSet::new()),
     };
     let table = Arc::new(LinkTable::default());
     let gossip = GossipInbox::default();
     let first_view = Arc::new(OnceLock::new());
     let (stop, stopped) = mpsc::channel(1);
 
-    let links = links::Handle::new(links_box.clone(), quic.clone(), table.clone(), telemetry.clone());
+    let links =
+        links::Handle::new(links_box.clone(), quic.clone(), table.clone(), published.held.clone(), telemetry.clone());
     let facts = facts::Handle::new(facts_box.clone(), published.facts.subscribe());
     let documents = documents::Handle::new(documents_box.clone(), &published.documents);
     let membership = membership::Handle::new(membership_box, published.standings.subscribe());
@@ -231,10 +235,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
-    let of_links = (quic.clone(), table.clone(), identity.clone(), membership.clone());
+    let of_links = (quic.clone(), table.clone(), identity.clone(), membership.clone(), published.held.subscribe());
     supervisor.start(links_opened, move || {
-        let (quic, table, identity, membership) = of_links.clone();
-        Ok(LinksActor::new(quic, table, identity, membership, receivers.clone(), links_box.clone()))
+        let (quic, table, identity, membership, held) = of_links.clone();
+        Ok(LinksActor::new(quic, table, identity, membership, receivers.clone(), held, links_box.clone()))
     });
 
     let setup = membership::Setup {

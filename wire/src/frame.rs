@@ -22,6 +22,11 @@ pub const ALPN_JOIN: &[u8] = b"weft-join/1";
 
 /// Largest message on any stream.
 pub const MAX_FRAME_LEN: usize = 4 * 1024 * 1024;
+/// Largest [`Push`]: several times the largest fact or document with its chain. Small, because a peer's pushes wait in
+/// queues that are bounded by number.
+pub const MAX_PUSH_LEN: usize = 256 * 1024;
+/// Largest message of gossip.
+pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
 pub const MAX_JOIN_FRAME_LEN: usize = 16 * 1024;
 

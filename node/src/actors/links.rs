@@ -10,16 +10,17 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
 use weft_discovery::overlay::DialSchedule;
 use weft_wire::{
     codec,
-    frame::{MAX_FRAME_LEN, Push, Request, Response, UniKind},
+    frame::{MAX_PUSH_LEN, Push, Request, Response, UniKind},
     id::{NodeId, NodeName},
 };
 
@@ -29,7 +30,7 @@ use crate::{
     peer::{
         PeerError, join,
         quic::{Accepted, Quic},
-        session::{self, Receivers},
+        session::{self, Outgoing, Receivers},
         stream,
         tls::Peer,
     },
@@ -42,8 +43,10 @@ const QUEUE: usize = 256;
 /// Connections kept per peer: both sides may have dialled at once, and a restarted peer is back before its old
 /// connection is known to be dead.
 const MAX_PER_PEER: usize = 2;
-/// Handshakes of accepted connections under way at once, joining hosts included.
-const MAX_ADMITTING: usize = 64;
+/// Handshakes of accepted connections under way at once.
+const MAX_HANDSHAKES: usize = 64;
+/// Joining hosts that are served at once.
+const MAX_JOINS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
 
 /// One connection with one peer.
@@ -53,7 +56,7 @@ pub struct Link {
     pub name: NodeName,
     pub address: SocketAddr,
     pub connection: Connection,
-    queue: mpsc::Sender<(UniKind, Bytes)>,
+    queue: mpsc::Sender<Outgoing>,
 }
 
 /// The connections with peers; the newest of each peer is the one to send on.
@@ -75,12 +78,22 @@ impl LinkTable {
         self.0.lock().values().flatten().find(|link| link.address == address).cloned()
     }
 
-    /// Adds a link; returns whether it is the peer's first, and one that is too many.
-    fn add(&self, link: Link) -> (bool, Option<Link>) {
+    /// Adds a link; returns one that is too many.
+    fn add(&self, link: Link) -> Option<Link> {
         let mut table = self.0.lock();
         let links = table.entry(link.node).or_default();
         links.push(link);
-        (links.len() == 1, (links.len() > MAX_PER_PEER).then(|| links.remove(0)))
+        (links.len() > MAX_PER_PEER).then(|| links.remove(0))
+    }
+
+    /// Every connection that has ended: by node, address and number.
+    fn ended(&self) -> Vec<(NodeId, SocketAddr, usize, ConnectionError)> {
+        let table = self.0.lock();
+        let ended = table.values().flatten().filter_map(|link| {
+            let why = link.connection.close_reason()?;
+            Some((link.node, link.address, link.connection.stable_id(), why))
+        });
+        ended.collect()
     }
 
     /// Removes a link; returns whether it was the peer's last.
@@ -97,8 +110,6 @@ impl LinkTable {
 }
 
 pub enum Msg {
-    /// Hold links with these addresses, and no others are dialled.
-    Hold(BTreeSet<SocketAddr>),
     /// Gossip has something to say to an address with which there is no link.
     Dial(SocketAddr),
     Accepted(Box<(Connection, Peer)>),
@@ -111,19 +122,32 @@ pub struct Handle {
     mailbox: Mailbox<Msg>,
     quic: Quic,
     table: Arc<LinkTable>,
+    held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     telemetry: Telemetry,
 }
 
 impl Handle {
-    pub fn new(mailbox: Mailbox<Msg>, quic: Quic, table: Arc<LinkTable>, telemetry: Telemetry) -> Self {
-        Self { mailbox, quic, table, telemetry }
+    pub fn new(
+        mailbox: Mailbox<Msg>,
+        quic: Quic,
+        table: Arc<LinkTable>,
+        held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { mailbox, quic, table, held, telemetry }
     }
 
     /// Sends news to every peer but the one it came from. Never waits.
     pub fn push(&self, push: &Push, except: Option<NodeId>) {
-        let payload = match codec::encode(push, MAX_FRAME_LEN) {
+        let payload = match codec::encode(push, MAX_PUSH_LEN) {
             Ok(payload) => Bytes::from(payload),
-            Err(error) => return tracing::error!(%error, "news is too large to send"),
+            Err(error) => match halves(push) {
+                Some((first, second)) => {
+                    self.push(&first, except);
+                    return self.push(&second, except);
+                }
+                None => return tracing::error!(%error, "news is too large to send"),
+            },
         };
         for link in self.table.all().iter().filter(|link| Some(link.node) != except) {
             self.queue(link, UniKind::Push, payload.clone());
@@ -143,7 +167,7 @@ impl Handle {
     }
 
     fn queue(&self, link: &Link, kind: UniKind, payload: Bytes) {
-        if link.queue.try_send((kind, payload)).is_err() {
+        if link.queue.try_send(Outgoing::Message(kind, payload)).is_err() {
             self.dropped("queue_full");
         }
     }
@@ -178,23 +202,33 @@ impl Handle {
         response
     }
 
-    /// Has the links with these addresses held.
-    pub async fn hold(&self, addresses: BTreeSet<SocketAddr>) {
-        // Fails only when the node is going down.
-        let _ = self.mailbox.send(Msg::Hold(addresses)).await;
+    /// Has links with these addresses held; no others are dialled, but for gossip's sake.
+    pub fn hold(&self, addresses: BTreeSet<SocketAddr>) {
+        self.held.send_replace(addresses);
     }
 
-    /// Waits until all that was queued for the peers has been handed to QUIC, at most so long.
+    /// Waits until the peers have all that was pushed to them, at most so long.
     pub async fn flush(&self, deadline: Duration) {
-        let flushed = async {
-            for link in self.table.all() {
-                // Full capacity means an empty queue.
-                if link.queue.reserve_many(QUEUE).await.is_err() {
-                    continue;
-                }
+        let flushed = self.table.all().into_iter().map(|link| async move {
+            let (done, flushed) = oneshot::channel();
+            if link.queue.send(Outgoing::Flush(done)).await.is_ok() {
+                // An error: the link broke, and with it the hope.
+                let _ = flushed.await;
             }
-        };
-        let _ = tokio::time::timeout(deadline, flushed).await;
+        });
+        let _ = tokio::time::timeout(deadline, join_all(flushed)).await;
+    }
+}
+
+/// Two messages that say together what one is too large to say; `None` if it says one thing only.
+fn halves(push: &Push) -> Option<(Push, Push)> {
+    fn split<T: Clone>(items: &[T]) -> Option<(Vec<T>, Vec<T>)> {
+        let (first, second) = items.split_at(items.len() / 2);
+        (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
+    }
+    match push {
+        Push::Facts(facts) => split(facts).map(|(a, b)| (Push::Facts(a), Push::Facts(b))),
+        Push::Documents(documents) => split(documents).map(|(a, b)| (Push::Documents(a), Push::Documents(b))),
     }
 }
 
@@ -206,7 +240,7 @@ pub struct LinksActor {
     receivers: Receivers,
     myself: Mailbox<Msg>,
     schedule: DialSchedule,
-    held: BTreeSet<SocketAddr>,
+    held: watch::Receiver<BTreeSet<SocketAddr>>,
 }
 
 impl LinksActor {
@@ -216,20 +250,22 @@ impl LinksActor {
         identity: IdentityReader,
         membership: membership::Handle,
         receivers: Receivers,
+        held: watch::Receiver<BTreeSet<SocketAddr>>,
         myself: Mailbox<Msg>,
     ) -> Self {
         let schedule = DialSchedule::default();
-        Self { quic, table, identity, membership, receivers, myself, schedule, held: BTreeSet::new() }
+        Self { quic, table, identity, membership, receivers, myself, schedule, held }
+    }
+
+    fn hold(&mut self) {
+        let addresses = self.held.borrow_and_update().clone();
+        self.schedule.retain(|address| addresses.contains(&address));
+        addresses.into_iter().for_each(|address| self.want(address));
     }
 
     fn on(&mut self, message: Msg) {
         let now = Instant::now().into_std();
         match message {
-            Msg::Hold(addresses) => {
-                self.schedule.retain(|address| addresses.contains(&address));
-                addresses.iter().for_each(|&address| self.want(address));
-                self.held = addresses;
-            }
             Msg::Dial(address) => self.want(address),
             Msg::Accepted(accepted) => self.up(*accepted),
             Msg::Dialled(address, Ok(dialled)) => {
@@ -244,21 +280,32 @@ impl LinksActor {
                     }
                     _ => tracing::debug!(%error, "dial failed"),
                 }
-                self.membership.dial_failed(address);
-                if !self.held.contains(&address) {
+                // A peer that is busy is alive.
+                if !matches!(error, PeerError::Busy { .. }) {
+                    self.membership.dial_failed(address);
+                }
+                if !self.held.borrow().contains(&address) {
                     // Only gossip wanted it, and will ask again.
                     self.schedule.retain(|known| known != address);
                 }
             }
-            Msg::Ended(node, address, connection, why) => {
-                if self.table.remove(node, connection) {
-                    tracing::debug!(%node, %address, %why, "link ended");
-                    self.schedule.disconnected(address, now);
-                    let on_purpose =
-                        matches!(why, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
-                    self.membership.link_down(node, on_purpose);
-                }
-            }
+            Msg::Ended(node, address, connection, why) => self.ended(node, address, connection, &why),
+        }
+    }
+
+    fn ended(&mut self, node: NodeId, address: SocketAddr, connection: usize, why: &ConnectionError) {
+        if self.table.remove(node, connection) {
+            tracing::debug!(%node, %address, %why, "link ended");
+            self.schedule.disconnected(address, Instant::now().into_std());
+            let on_purpose = matches!(why, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
+            self.membership.link_down(node, on_purpose);
+        }
+    }
+
+    /// Links whose end was not heard of, because this actor was down or its inbox full.
+    fn sweep(&mut self) {
+        for (node, address, connection, why) in self.table.ended() {
+            self.ended(node, address, connection, &why);
         }
     }
 
@@ -277,24 +324,29 @@ impl LinksActor {
             connection.close(0u32.into(), b"this is you");
             return;
         }
+        let expired = peer.expired;
+        let reading = session::read(connection.clone(), peer, address, self.receivers.clone());
+        if expired {
+            // It may renew its certificate, and is no member until then.
+            tokio::spawn(reading);
+            return;
+        }
         let (queue, queued) = mpsc::channel(QUEUE);
         tokio::spawn(session::write(connection.clone(), queued));
-        let reading = session::read(connection.clone(), peer, address, self.receivers.clone());
         let (myself, stable_id) = (self.myself.clone(), connection.stable_id());
         tokio::spawn(async move {
             let why = reading.await;
-            // Fails only when the node is going down.
+            // If this fails, the next sweep finds the link.
             let _ = myself.send(Msg::Ended(node, address, stable_id, why)).await;
         });
-        let (first, surplus) = self.table.add(Link { node, name: name.clone(), address, connection, queue });
+        let surplus = self.table.add(Link { node, name: name.clone(), address, connection, queue });
         if let Some(surplus) = surplus {
             surplus.connection.close(0u32.into(), b"superseded");
         }
         self.schedule.connected(address);
-        if first {
-            tracing::debug!(%name, %address, "link up");
-            self.membership.link_up(node, name, address);
-        }
+        tracing::debug!(%name, %address, "link up");
+        // Also for a second link: the peer may have restarted before its first was known to be dead.
+        self.membership.link_up(node, name, address);
     }
 
     fn dial_due(&mut self) {
@@ -313,51 +365,118 @@ impl Actor for LinksActor {
 
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         // Links that outlived a crash need no new tasks: theirs go on.
-        let admitting = Arc::new(tokio::sync::Semaphore::new(MAX_ADMITTING));
+        self.hold();
+        let strangers = Strangers {
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            joins: Arc::new(Semaphore::new(MAX_JOINS)),
+        };
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                _ = tick.tick() => self.dial_due(),
+                _ = tick.tick() => {
+                    self.sweep();
+                    self.dial_due();
+                }
                 message = inbox.recv() => match message {
                     Some(message) => self.on(message),
                     None => return Ok(()),
                 },
+                changed = self.held.changed() => {
+                    changed?;
+                    self.hold();
+                }
                 incoming = self.quic.accept() => {
                     let incoming = incoming.context("the QUIC endpoint is closed")?;
-                    match admitting.clone().try_acquire_owned() {
-                        Ok(permit) => {
-                            let (quic, myself, to) = (self.quic.clone(), self.myself.clone(), self.receivers.clone());
-                            tokio::spawn(async move {
-                                admit(incoming, quic, myself, to).await;
-                                drop(permit);
-                            });
-                        }
-                        // A flood of strangers must not keep members waiting: they come again.
-                        Err(_) => incoming.refuse(),
-                    }
+                    strangers.receive(incoming, &self.quic, &self.myself, &self.receivers);
                 }
             }
         }
     }
 }
 
-async fn admit(incoming: quinn::Incoming, quic: Quic, myself: Mailbox<Msg>, to: Receivers) {
-    let from = incoming.remote_address();
-    match quic.admit(incoming).await {
-        Ok(Accepted::Member { connection, peer }) => {
-            let _ = myself.send(Msg::Accepted(Box::new((connection, *peer)))).await;
+/// Bounds what those who have shown nothing yet may take.
+struct Strangers {
+    handshakes: Arc<Semaphore>,
+    joins: Arc<Semaphore>,
+}
+
+impl Strangers {
+    fn receive(&self, incoming: quinn::Incoming, quic: &Quic, myself: &Mailbox<Msg>, to: &Receivers) {
+        // Under load only those get a place that answer at the address they come from (RFC 9000, 8.1.2).
+        if self.handshakes.available_permits() < MAX_HANDSHAKES / 2 && incoming.may_retry() {
+            // Fails only for those who may not retry.
+            let _ = incoming.retry();
+            return;
         }
-        Ok(Accepted::Joining { connection }) => {
-            let answered = join::serve(connection, |question| to.issuer.answer_join(question, from)).await;
-            if let Err(error) = answered {
-                tracing::debug!(%from, %error, "join connection ended early");
+        let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+            // A flood of strangers must not keep members waiting: they come again.
+            return incoming.refuse();
+        };
+        let (quic, myself, to, joins) = (quic.clone(), myself.clone(), to.clone(), self.joins.clone());
+        tokio::spawn(async move {
+            let from = incoming.remote_address();
+            let admitted = quic.admit(incoming).await;
+            drop(permit);
+            match admitted {
+                Ok(Accepted::Member { connection, peer }) => {
+                    // If this fails, the connection is dropped and the peer dials again.
+                    let _ = myself.send(Msg::Accepted(Box::new((connection, *peer)))).await;
+                }
+                Ok(Accepted::Joining { connection }) => {
+                    let Ok(_permit) = joins.try_acquire_owned() else {
+                        return connection.close(0u32.into(), b"too many hosts are joining; try again");
+                    };
+                    let answered = join::serve(connection, |question| to.issuer.answer_join(question, from)).await;
+                    if let Err(error) = answered {
+                        tracing::debug!(%from, %error, "join connection ended early");
+                    }
+                }
+                Err(error) => {
+                    to.telemetry.peers_refused.get_or_create(&Reason { reason: "handshake" }).inc();
+                    tracing::debug!(%from, %error, "a connection was refused");
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_wire::fact::{FactKind, SignedFact};
+
+    use super::*;
+
+    fn fact(seq: u64) -> SignedFact {
+        SignedFact {
+            owner: "a".parse().unwrap(),
+            incarnation: 1,
+            seq,
+            kind: FactKind::NODE,
+            body: vec![0; 60_000],
+            chain: vec![],
+            signature: vec![],
+        }
+    }
+
+    #[test]
+    fn news_that_is_too_large_for_one_message_is_split_without_loss() {
+        let mut to_send = vec![Push::Facts((0..20).map(fact).collect())];
+        let mut sent = Vec::new();
+        while let Some(push) = to_send.pop() {
+            match codec::encode(&push, MAX_PUSH_LEN) {
+                Ok(_) => {
+                    let Push::Facts(facts) = push else { panic!("facts stay facts") };
+                    sent.extend(facts.iter().map(|fact| fact.seq));
+                }
+                Err(_) => {
+                    let (first, second) = halves(&push).expect("one fact fits");
+                    to_send.extend([second, first]);
+                }
             }
         }
-        Err(error) => {
-            to.telemetry.peers_refused.get_or_create(&Reason { reason: "handshake" }).inc();
-            tracing::info!(%from, %error, "a connection was refused");
-        }
+        assert_eq!(sent, (0..20).collect::<Vec<_>>());
+        assert!(halves(&Push::Facts(vec![fact(1)])).is_none());
     }
 }

@@ -357,7 +357,7 @@ impl Actor for MembershipActor {
             }
             let wanted = self.wanted();
             if wanted != held {
-                self.setup.links.hold(wanted.clone()).await;
+                self.setup.links.hold(wanted.clone());
                 held = wanted;
             }
             self.publish();

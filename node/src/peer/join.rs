@@ -8,6 +8,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use anyhow::{Context, bail};
 use quinn::Connection;
 use rustls::pki_types::UnixTime;
+use tokio::time::timeout;
 use weft_ca::{token::JoinToken, trust::TrustBundle};
 use weft_wire::{
     frame::{JoinQuestion, JoinRequest, JoinResponse, MAX_JOIN_FRAME_LEN, Welcome},
@@ -21,8 +22,10 @@ use super::{
 
 /// A host that joins asks at most so many nodes.
 const MAX_ATTEMPTS: usize = 8;
-/// A host has this long for its question.
-const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
+/// A host has this long to ask, since until then it only holds a place.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest time for the whole exchange.
+const EXCHANGE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Asks the mesh for a certificate, beginning at the seeds and going on to the CA nodes they name.
 ///
@@ -81,13 +84,17 @@ pub async fn serve<F>(connection: Connection, answer: impl FnOnce(JoinQuestion) 
 where
     F: Future<Output = JoinResponse>,
 {
+    let ask = async {
+        let (send, recv) = connection.accept_bi().await.map_err(|error| PeerError::Stream(error.to_string()))?;
+        Ok::<_, PeerError>((send, read_value(recv, MAX_JOIN_FRAME_LEN).await?))
+    };
+    let (mut send, question) =
+        timeout(QUESTION_DEADLINE, ask).await.map_err(|_| PeerError::Deadline(QUESTION_DEADLINE))??;
     let exchange = async {
-        let (mut send, recv) = connection.accept_bi().await.map_err(|error| PeerError::Stream(error.to_string()))?;
-        let question = read_value(recv, MAX_JOIN_FRAME_LEN).await?;
         write_value(&mut send, &answer(question).await).await?;
         // The host closes when it has read the answer; closing first could cut the answer off.
         connection.closed().await;
         Ok(())
     };
-    tokio::time::timeout(QUESTION_DEADLINE, exchange).await.map_err(|_| PeerError::Deadline(QUESTION_DEADLINE))?
+    timeout(EXCHANGE_DEADLINE, exchange).await.map_err(|_| PeerError::Deadline(EXCHANGE_DEADLINE))?
 }

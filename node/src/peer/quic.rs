@@ -7,7 +7,8 @@ use std::{
 };
 
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig,
+    TransportErrorCode, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -28,9 +29,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
 const KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// Longest wait for a peer to answer a dial.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A peer may have so many messages, and so many questions, under way.
+/// A member may have so many messages, so many questions, and so many bytes of them under way.
 const MAX_UNI_STREAMS: u32 = 256;
 const MAX_BI_STREAMS: u32 = 32;
+const MEMBER_WINDOW: u32 = 8 * 1024 * 1024;
+/// Whoever has not shown a certificate may ask one question of this many bytes, and send no messages.
+const STRANGER_WINDOW: u32 = 64 * 1024;
 /// The kernel's default of 208 KiB drops acknowledgements of a thousand peers (gossip.md 3.1).
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// TLS wants a name in the ClientHello; peers are known by their SPIFFE id, so it says nothing.
@@ -102,8 +106,14 @@ impl Quic {
     fn peer_of(&self, connection: &Connection) -> Result<Peer, PeerError> {
         let address = connection.remote_address();
         let chain = shown_chain(connection).ok_or(PeerError::NoCertificate { address })?;
-        tls::judge(&self.identity.load().trust, &chain, UnixTime::now())
-            .map_err(|error| PeerError::Untrusted { address, why: error.to_string() })
+        let peer = tls::judge(&self.identity.load().trust, &chain, UnixTime::now())
+            .map_err(|error| PeerError::Untrusted { address, why: error.to_string() })?;
+        if !peer.expired {
+            connection.set_max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS));
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(MAX_BI_STREAMS));
+            connection.set_receive_window(VarInt::from_u32(MEMBER_WINDOW));
+        }
+        Ok(peer)
     }
 }
 
@@ -137,7 +147,12 @@ async fn connect(
     tokio::time::timeout(DIAL_TIMEOUT, connecting)
         .await
         .map_err(|_| unreachable(format!("no answer within {DIAL_TIMEOUT:?}")))?
-        .map_err(|error| unreachable(error.to_string()))
+        .map_err(|error| match error {
+            ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::CONNECTION_REFUSED => {
+                PeerError::Busy { address }
+            }
+            error => unreachable(error.to_string()),
+        })
 }
 
 fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, PeerError> {
@@ -147,13 +162,15 @@ fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, PeerE
     Ok(config)
 }
 
+/// As strangers have it; [`Quic::peer_of`] opens it for members.
 fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
-        .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS))
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_BI_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .datagram_receive_buffer_size(None);
     Arc::new(transport)
 }

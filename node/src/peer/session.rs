@@ -1,14 +1,15 @@
 //! What happens on one connection with a peer: its messages go to the actors they are for, its questions are answered.
 //! The certificate it showed decides what it may say.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
-use tokio::sync::{Semaphore, mpsc};
+use rustls::pki_types::UnixTime;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use weft_wire::{
-    codec,
-    frame::{MAX_FRAME_LEN, Push, Request, Response, UniKind},
+    codec::{self, WireError},
+    frame::{MAX_FRAME_LEN, MAX_GOSSIP_LEN, MAX_PUSH_LEN, Push, Request, Response, UniKind},
     id::{NodeId, ServiceAccount},
 };
 
@@ -23,7 +24,9 @@ use crate::{
 };
 
 /// A peer's messages that are read at once; more wait in its streams, which QUIC bounds.
-const MAX_READING: usize = 16;
+const MAX_READING: usize = 4;
+/// A peer whose certificate has run out has this long to renew it.
+const RENEWAL: Duration = Duration::from_secs(30);
 
 /// Where a peer's words go.
 #[derive(Clone)]
@@ -35,53 +38,77 @@ pub struct Receivers {
     pub telemetry: Telemetry,
 }
 
+/// What a link's queue carries.
+pub enum Outgoing {
+    Message(UniKind, Bytes),
+    /// Answered when the peer has the last push that was queued before.
+    Flush(oneshot::Sender<()>),
+}
+
 /// Sends what is queued for a peer, a stream per message, until the connection or the queue ends.
-pub async fn write(connection: Connection, mut queue: mpsc::Receiver<(UniKind, Bytes)>) {
-    while let Some((kind, payload)) = queue.recv().await {
-        if send_uni(&connection, kind, &payload).await.is_err() {
-            return;
+pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>) {
+    let mut last_push: Option<SendStream> = None;
+    while let Some(outgoing) = queue.recv().await {
+        match outgoing {
+            Outgoing::Message(kind, payload) => match send_uni(&connection, kind, &payload).await {
+                Ok(stream) if kind == UniKind::Push => last_push = Some(stream),
+                Ok(_) => {}
+                Err(_) => return,
+            },
+            Outgoing::Flush(done) => {
+                if let Some(stream) = last_push.take() {
+                    // Either way there is nothing left to wait for.
+                    let _ = stream.stopped().await;
+                }
+                let _ = done.send(());
+            }
         }
     }
 }
 
-/// Serves a peer until its connection ends; returns why it did.
+/// Serves a peer until its connection ends; returns why it did. The connection does not outlive the certificate that
+/// it began with: a peer that renewed it comes back with the new one.
 pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: Receivers) -> ConnectionError {
     let Some(node) = peer.identity.id.as_node().map(|name| name.id()) else {
         // The TLS verifier lets only nodes through.
         connection.close(1u32.into(), b"not a node");
         return connection.closed().await;
     };
+    let good_for = peer.identity.not_after.as_secs().saturating_sub(UnixTime::now().as_secs());
+    let certificate_ends = tokio::time::sleep(if peer.expired { RENEWAL } else { Duration::from_secs(good_for) });
+    tokio::pin!(certificate_ends);
     let reading = Arc::new(Semaphore::new(MAX_READING));
     loop {
-        let Ok(permit) = reading.clone().acquire_owned().await else { return connection.closed().await };
-        tokio::select! {
-            stream = connection.accept_uni() => match stream {
-                // A peer whose certificate has run out may only ask for a new one.
-                Ok(stream) if peer.expired => drop(stream),
-                Ok(stream) => {
-                    let to = to.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = take_message(stream, node, address, &to).await {
-                            refused(&to.telemetry, node, &error);
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => return error,
-            },
-            stream = connection.accept_bi() => match stream {
-                Ok((send, recv)) => {
-                    let (to, peer) = (to.clone(), peer.clone());
-                    tokio::spawn(async move {
-                        if let Err(error) = take_question(send, recv, &peer, &to).await {
-                            refused(&to.telemetry, node, &error);
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => return error,
-            },
-        }
+        let next = async {
+            let permit = reading.clone().acquire_owned().await;
+            tokio::select! {
+                stream = connection.accept_uni() => stream.map(|recv| (permit, None, recv)),
+                stream = connection.accept_bi() => stream.map(|(send, recv)| (permit, Some(send), recv)),
+            }
+        };
+        let stream = tokio::select! {
+            stream = next => stream,
+            () = &mut certificate_ends => {
+                connection.close(0u32.into(), b"your certificate has ended");
+                return connection.closed().await;
+            }
+        };
+        let (permit, send, recv) = match stream {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        let (to, peer) = (to.clone(), peer.clone());
+        tokio::spawn(async move {
+            let taken = match send {
+                Some(send) => take_question(send, recv, &peer, &to).await,
+                // QUIC lets a peer whose certificate has run out open none of these.
+                None => take_message(recv, node, address, &to).await,
+            };
+            if let Err(error) = taken {
+                refused(&to.telemetry, node, &error);
+            }
+            drop(permit);
+        });
     }
 }
 
@@ -98,8 +125,11 @@ fn refused(telemetry: &Telemetry, node: NodeId, error: &PeerError) {
 async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to: &Receivers) -> Result<(), PeerError> {
     let (kind, payload) = read_uni(stream).await?;
     match kind {
+        Some(UniKind::Gossip) if payload.len() > MAX_GOSSIP_LEN => {
+            return Err(WireError::TooLarge { len: payload.len(), limit: MAX_GOSSIP_LEN }.into());
+        }
         Some(UniKind::Gossip) => to.gossip.deliver(address, Bytes::from(payload), &to.telemetry),
-        Some(UniKind::Push) => match codec::decode(&payload, MAX_FRAME_LEN)? {
+        Some(UniKind::Push) => match codec::decode(&payload, MAX_PUSH_LEN)? {
             Push::Facts(facts) => to.facts.merge(facts, Some(from)),
             Push::Documents(documents) => to.documents.merge(documents, Some(from)),
         },

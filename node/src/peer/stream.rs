@@ -7,7 +7,7 @@ use quinn::{Connection, RecvStream, SendStream};
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
     codec,
-    frame::{MAX_FRAME_LEN, Request, Response, UniKind},
+    frame::{MAX_FRAME_LEN, MAX_PUSH_LEN, Request, Response, UniKind},
 };
 
 use super::PeerError;
@@ -15,17 +15,19 @@ use super::PeerError;
 /// Longest wait for an answer from a peer.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Sends one message of the given kind on a stream of its own, so that messages never wait for each other.
-pub async fn send_uni(connection: &Connection, kind: UniKind, payload: &[u8]) -> Result<(), PeerError> {
+/// Sends one message of the given kind on a stream of its own, so that messages never wait for each other. The stream
+/// that is returned tells when the peer has it all ([`SendStream::stopped`]).
+pub async fn send_uni(connection: &Connection, kind: UniKind, payload: &[u8]) -> Result<SendStream, PeerError> {
     let mut stream = connection.open_uni().await.map_err(broken)?;
     stream.write_all(&[kind as u8]).await.map_err(broken)?;
     stream.write_all(payload).await.map_err(broken)?;
-    stream.finish().map_err(broken)
+    stream.finish().map_err(broken)?;
+    Ok(stream)
 }
 
 /// Reads a unidirectional stream to its end: the message's kind, `None` if this build does not know it, and its bytes.
 pub async fn read_uni(mut stream: RecvStream) -> Result<(Option<UniKind>, Vec<u8>), PeerError> {
-    let mut bytes = stream.read_to_end(MAX_FRAME_LEN + 1).await.map_err(broken)?;
+    let mut bytes = stream.read_to_end(MAX_PUSH_LEN + 1).await.map_err(broken)?;
     let kind = bytes.first().copied().ok_or_else(|| PeerError::Stream("empty message".into()))?;
     bytes.remove(0);
     Ok((UniKind::from_byte(kind), bytes))
