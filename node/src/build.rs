@@ -193,6 +193,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         identity: identity.clone(),
         renewed: published.renewed.subscribe(),
         hosted: published.hosted.subscribe(),
+        certified: published.certified.subscribe(),
         standings: published.standings.subscribe(),
         published: published.facts.clone(),
         store: store.clone(),

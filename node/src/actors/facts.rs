@@ -2,7 +2,7 @@
 //! of others (each verified before it is stored or passed on), and answers peers that missed some.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,13 +23,19 @@ use weft_discovery::{
     liveness::Status,
 };
 use weft_wire::{
-    fact::{FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens},
+    fact::{
+        EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
+    },
     frame::{MAX_FRAME_LEN, Push, Request, Response},
-    id::{NodeId, NodeName},
+    id::{NodeId, NodeName, ServiceAccount},
 };
 
 use crate::{
-    actors::{health::HostedSet, links, membership::Standings},
+    actors::{
+        health::{Hosted, HostedSet},
+        links,
+        membership::Standings,
+    },
     identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
     peer::tls,
     store::Store,
@@ -128,6 +134,8 @@ pub struct Setup {
     /// Changes with the node's certificate, which facts carry.
     pub renewed: watch::Receiver<u64>,
     pub hosted: watch::Receiver<HostedSet>,
+    /// Accounts that have a certificate here.
+    pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
     pub standings: watch::Receiver<Standings>,
     pub published: Arc<watch::Sender<Arc<Published>>>,
     pub store: Store,
@@ -181,11 +189,16 @@ impl FactsActor {
     }
 
     fn say_record(&mut self) -> anyhow::Result<()> {
-        let record = NodeRecord {
-            state: *self.setup.state.borrow(),
-            endpoints: self.setup.hosted.borrow().values().map(|hosted| hosted.row()).collect(),
-            ..self.setup.about.clone()
+        let endpoints = {
+            let (hosted, certified) = (self.setup.hosted.borrow(), self.setup.certified.borrow());
+            let row = |hosted: &Hosted| match certified.contains(&hosted.service.account()) {
+                true => hosted.row(),
+                // It could show callers no certificate.
+                false => EndpointRow { health: EndpointHealth::Unhealthy, ..hosted.row() },
+            };
+            hosted.values().map(row).collect()
         };
+        let record = NodeRecord { state: *self.setup.state.borrow(), endpoints, ..self.setup.about.clone() };
         self.publish(FactKind::NODE, record.encode()?)?;
         self.last_said = Some(Instant::now());
         Ok(())
@@ -306,7 +319,9 @@ impl Actor for FactsActor {
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         let mut hosted = self.setup.hosted.clone();
         let mut renewed = self.setup.renewed.clone();
+        let mut certified = self.setup.certified.clone();
         hosted.mark_unchanged();
+        certified.mark_unchanged();
         renewed.mark_unchanged();
         if !self.spent.uses.is_empty() {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
@@ -329,6 +344,11 @@ impl Actor for FactsActor {
                     stale = false;
                 }
                 changed = hosted.changed() => {
+                    changed?;
+                    stale = true;
+                    continue;
+                }
+                changed = certified.changed() => {
                     changed?;
                     stale = true;
                     continue;

@@ -208,6 +208,12 @@ struct Workload {
     schedule: Schedule,
 }
 
+impl Workload {
+    fn is_good(&self, now: UnixTime) -> bool {
+        self.identity.is_some() && now < self.schedule.not_after
+    }
+}
+
 /// When a certificate is to be renewed.
 struct Schedule {
     due: UnixTime,
@@ -373,7 +379,8 @@ impl IssuerActor {
         wanted.extend(self.default_account(&hosted));
         let before = self.workloads.len();
         self.workloads.retain(|account, _| wanted.contains(account));
-        let mut changed = before != self.workloads.len();
+        let certified = self.workloads.values().filter(|workload| workload.is_good(now)).count();
+        let mut changed = before != self.workloads.len() || certified != self.setup.certified.borrow().len();
         for account in wanted {
             if !self.workloads.contains_key(&account) {
                 changed |= self.adopt(&account, now);
@@ -541,12 +548,14 @@ impl IssuerActor {
 
     /// Publishes the identities to the proxy.
     fn publish(&self) {
+        let now = UnixTime::now();
         let identity = self.setup.identity.load();
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(identity.trust.roots().iter().cloned());
         let workloads: HashMap<_, _> = self
             .workloads
             .iter()
+            .filter(|(_, workload)| workload.is_good(now))
             .filter_map(|(account, workload)| Some((account.clone(), workload.identity.clone()?)))
             .collect();
         let certified: BTreeSet<ServiceAccount> = workloads.keys().cloned().collect();
@@ -556,7 +565,7 @@ impl IssuerActor {
             workloads,
             default_caller: self.default_caller().map(Arc::new),
         });
-        self.setup.certified.send_replace(certified);
+        self.setup.certified.send_if_modified(|published| std::mem::replace(published, certified.clone()) != certified);
     }
 
     /// As whom this host calls: what the configuration says, or else the one account that it hosts, or where it hosts
