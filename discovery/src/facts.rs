@@ -23,6 +23,7 @@ use weft_wire::{
     id::{NodeId, NodeName},
 };
 
+pub use self::rules::check_record;
 use self::{limit::RateLimit, rules::Claim};
 use crate::authority::{Authority, Refusal};
 

@@ -155,6 +155,11 @@ impl HealthState {
         }
     }
 
+    /// Goes on from what is known already.
+    pub fn resume(check: &HealthCheck, health: EndpointHealth) -> Self {
+        Self { health, fresh: health != EndpointHealth::Healthy, ..Self::new(check) }
+    }
+
     pub fn current(&self) -> EndpointHealth {
         self.health
     }

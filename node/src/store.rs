@@ -21,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
     codec,
     document::{SignedDocument, Stamp},
-    fact::SignedFact,
+    fact::{FactKind, SignedFact},
     frame::MAX_FRAME_LEN,
     id::NodeName,
 };
@@ -173,11 +173,14 @@ impl Store {
         })
     }
 
-    /// Forgets all that a node said, because it has left.
+    /// Forgets what a node said, because it has left: all but how often join tokens were used, which must not become
+    /// good again.
     pub fn forget_facts(&self, owner: &NodeName) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(FACTS)?;
-            table.retain_in((owner.as_str(), 0)..=(owner.as_str(), u16::MAX), |_, _| false)?;
+            table.retain_in((owner.as_str(), 0)..=(owner.as_str(), u16::MAX), |(_, kind), _| {
+                kind == FactKind::SPENT_TOKENS.0
+            })?;
             Ok(())
         })
     }

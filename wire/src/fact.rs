@@ -13,6 +13,10 @@ use crate::{
 
 /// Largest encoded body of one fact: about 300 endpoints.
 pub const MAX_FACT_BODY_LEN: usize = 64 * 1024;
+/// Most endpoints of one node.
+pub const MAX_ENDPOINTS: usize = 300;
+/// Most labels of a node, and of a workload.
+pub const MAX_LABELS: usize = 32;
 
 /// One node's claim. Kinds that this build does not know are kept and forwarded, never parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

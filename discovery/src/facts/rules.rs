@@ -8,14 +8,15 @@ use std::{
 };
 
 use weft_wire::{
-    fact::{EndpointRow, FactBody, FactKind, MAX_FACT_BODY_LEN, NodeRecord, SignedFact, SpentTokens},
+    fact::{
+        EndpointRow, FactBody, FactKind, MAX_ENDPOINTS, MAX_FACT_BODY_LEN, MAX_LABELS, NodeRecord, SignedFact,
+        SpentTokens,
+    },
     id::{Grant, Role},
 };
 
 use crate::authority::{Authority, Refusal, Signer, at_most, check_proof};
 
-const MAX_ENDPOINTS: usize = 300;
-const MAX_LABELS: usize = 32;
 /// Kubernetes allows 63 characters after a prefix of up to 253.
 const MAX_LABEL_KEY_LEN: usize = 253;
 /// Also for versions, and for each part of a locality.
@@ -76,7 +77,11 @@ pub(super) fn decode(fact: &SignedFact) -> Result<Claim, Refusal> {
     }
 }
 
-fn check_record(record: &NodeRecord) -> Result<(), Refusal> {
+/// Whether peers would take this record from a node that may host its accounts.
+///
+/// # Errors
+/// The [`Refusal`] that they would answer with.
+pub fn check_record(record: &NodeRecord) -> Result<(), Refusal> {
     let unusable = match record.advertise {
         IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),

@@ -38,7 +38,7 @@ use crate::{
     },
     identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
     peer::tls,
-    store::Store,
+    store::{Loaded, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
 };
@@ -60,6 +60,8 @@ pub struct Published {
     pub own: FactVersion,
     /// Uses of each join token, over all CA nodes.
     pub spent: BTreeMap<[u8; 8], u32>,
+    /// All of them as they were signed: what the actor begins with after a crash.
+    signed: Vec<Arc<SignedFact>>,
 }
 
 #[derive(Clone, Debug)]
@@ -150,13 +152,17 @@ pub struct FactsActor {
     table: FactTable,
     spent: SpentTokens,
     to_save: Vec<SignedFact>,
+    disk_failed: bool,
     last_said: Option<Instant>,
 }
 
 impl FactsActor {
     /// Begins with what is on disk.
     pub fn new(setup: Setup) -> anyhow::Result<Self> {
-        let stored = setup.store.load_facts()?;
+        let stored = setup.store.load_facts().unwrap_or_else(|error| {
+            tracing::error!(%error, "facts on disk could not be read; peers have them");
+            Loaded { rows: Vec::new(), skipped: 0 }
+        });
         if stored.skipped > 0 {
             tracing::warn!(skipped = stored.skipped, "facts on disk could not be read; peers have them");
         }
@@ -169,10 +175,13 @@ impl FactsActor {
             .transpose()
             .context("this node's count of used join tokens")?
             .unwrap_or_default();
-        let mut table = FactTable::new(me, setup.incarnation, stored.rows);
+        // The disk lags behind a little; what was published before a crash does not.
+        let published = setup.published.borrow().clone();
+        let restored = published.signed.iter().map(|fact| (**fact).clone()).chain(stored.rows);
+        let mut table = FactTable::new(me, setup.incarnation, restored);
         table.resume_after(setup.seq.load(Ordering::Relaxed));
         let authority = MeshAuthority(setup.identity.clone());
-        Ok(Self { setup, authority, table, spent, to_save: Vec::new(), last_said: None })
+        Ok(Self { setup, authority, table, spent, to_save: Vec::new(), disk_failed: false, last_said: None })
     }
 
     /// Signs, stores and spreads one of this node's own facts.
@@ -188,7 +197,7 @@ impl FactsActor {
         Ok(())
     }
 
-    fn say_record(&mut self) -> anyhow::Result<()> {
+    fn say_record(&mut self) {
         let endpoints = {
             let (hosted, certified) = (self.setup.hosted.borrow(), self.setup.certified.borrow());
             let row = |hosted: &Hosted| match certified.contains(&hosted.service.account()) {
@@ -199,12 +208,16 @@ impl FactsActor {
             hosted.values().map(row).collect()
         };
         let record = NodeRecord { state: *self.setup.state.borrow(), endpoints, ..self.setup.about.clone() };
-        self.publish(FactKind::NODE, record.encode()?)?;
         self.last_said = Some(Instant::now());
-        Ok(())
+        let said = record.encode().map_err(anyhow::Error::from).and_then(|body| self.publish(FactKind::NODE, body));
+        if let Err(error) = said {
+            // Registrations are checked against this; if one slipped through, the last record holds.
+            tracing::error!(%error, "this node's record cannot be said");
+        }
     }
 
-    fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) {
+    /// Takes in facts from a peer; returns whether any was new.
+    fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) -> bool {
         let (now, wall_ms) = (Instant::now().into_std(), wall_ms());
         let mut news = Vec::new();
         for fact in facts {
@@ -225,10 +238,12 @@ impl FactsActor {
                 Effect::Refused(refusal) => self.refuse(&owner, from, &refusal),
             }
         }
-        if !news.is_empty() {
+        let any = !news.is_empty();
+        if any {
             self.to_save.extend(news.iter().cloned());
             self.setup.links.push(&Push::Facts(news), from);
         }
+        any
     }
 
     fn refuse(&self, owner: &NodeName, from: Option<NodeId>, refusal: &Refusal) {
@@ -260,27 +275,46 @@ impl FactsActor {
         }
         *self.spent.uses.entry(token).or_default() += 1;
         self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
-        self.save().await
+        Ok(self.save().await?)
     }
 
-    async fn save(&mut self) -> anyhow::Result<()> {
-        let facts = std::mem::take(&mut self.to_save);
-        if !facts.is_empty() {
-            self.setup.store.call(move |store| store.save_facts(&facts)).await?;
+    /// Writes what is new to disk. What could not be written is kept for the next try.
+    async fn save(&mut self) -> Result<(), StoreError> {
+        if self.to_save.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let facts = std::mem::take(&mut self.to_save);
+        let (saved, facts) = self.setup.store.call(move |store| Ok((store.save_facts(&facts), facts))).await?;
+        if saved.is_err() {
+            self.to_save = facts;
+        }
+        saved
     }
 
-    async fn housekeep(&mut self) -> anyhow::Result<()> {
+    async fn housekeep(&mut self) {
         let standings = self.setup.standings.borrow().clone();
         let is_member = |node: NodeId| {
             standings.get(&node).is_some_and(|standing| matches!(standing.status, Status::Alive | Status::Suspect))
         };
         let dropped = self.table.expire(Instant::now().into_std(), is_member);
         for name in dropped {
-            self.setup.store.call(move |store| store.forget_facts(&name)).await?;
+            let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
+            self.report_disk(forgotten);
         }
-        self.save().await
+        let saved = self.save().await;
+        self.report_disk(saved);
+    }
+
+    /// A full disk must not end a node that serves from memory: once is enough to say it.
+    fn report_disk(&mut self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => self.disk_failed = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.disk_failed, true) {
+                    tracing::error!(%error, "facts cannot be written to disk; going on from memory");
+                }
+            }
+        }
     }
 
     /// What the certificate says that came with a node's fact, also one that has run out since.
@@ -305,6 +339,7 @@ impl FactsActor {
             let latest = published.versions.entry(node).or_default();
             *latest = version.max(*latest);
         }
+        published.signed = self.table.snapshot();
         published.own = published.versions.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
         for (_, spent) in self.table.spent_tokens() {
             spent.uses.iter().for_each(|(token, uses)| *published.spent.entry(*token).or_default() += uses);
@@ -326,7 +361,7 @@ impl Actor for FactsActor {
         if !self.spent.uses.is_empty() {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
         }
-        self.say_record()?;
+        self.say_record();
         self.publish_view();
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -336,11 +371,11 @@ impl Actor for FactsActor {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    self.housekeep().await?;
+                    self.housekeep().await;
                     continue;
                 }
                 () = tokio::time::sleep_until(say_at), if stale => {
-                    self.say_record()?;
+                    self.say_record();
                     stale = false;
                 }
                 changed = hosted.changed() => {
@@ -362,7 +397,11 @@ impl Actor for FactsActor {
                     continue;
                 }
                 message = inbox.recv() => match message {
-                    Some(Msg::Merge(facts, from)) => self.merge(facts, from),
+                    Some(Msg::Merge(facts, from)) => {
+                        if !self.merge(facts, from) {
+                            continue;
+                        }
+                    }
                     Some(Msg::PullFrom(node)) => {
                         self.pull(node);
                         continue;
@@ -378,11 +417,11 @@ impl Actor for FactsActor {
                     }
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);
-                        self.say_record()?;
+                        self.say_record();
                         stale = false;
                         let _ = reply.send(());
                     }
-                    None => return self.save().await,
+                    None => return Ok(self.save().await?),
                 },
             }
             self.publish_view();

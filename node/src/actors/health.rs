@@ -184,7 +184,7 @@ impl HealthActor {
         let Some(check) = hosted.service.health_check.clone() else { return };
         let (key, id, address, myself) =
             (key.clone(), hosted.registration, hosted.service.address, self.myself.clone());
-        let state = HealthState::new(&check);
+        let state = HealthState::resume(&check, hosted.health);
         let probing = tokio::spawn({
             let key = key.clone();
             async move {

@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use weft_wire::id::is_dns_name;
+use weft_wire::{fact::MAX_LABELS, id::is_dns_name};
 
-/// Most labels of a node or a workload. Each of them travels in the node's record.
-const MAX_LABELS: usize = 64;
 /// Longest duration that a setting may have.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
