@@ -282,7 +282,11 @@ impl Host {
     pub fn host_client(&mut self) {
         self.host_service("client", "v1", 7000, 0);
         let what = format!("{} hosts a client", self.name);
-        wait_for(&what, PATIENCE, || (self.try_json(&["endpoints", "client"])?.as_array()?.len() == 1).then_some(()));
+        wait_for(&what, PATIENCE, || {
+            // Other hosts may have a client of their own.
+            let endpoints = self.try_json(&["endpoints", "client"])?;
+            endpoints.as_array()?.iter().any(|endpoint| endpoint["node"] == *self.name).then_some(())
+        });
     }
 
     /// Asks with curl; the options come before the URL.
