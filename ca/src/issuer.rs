@@ -5,7 +5,7 @@
 //! that every TLS library knows, but rustls-webpki 0.103 fails closed on constraints of URIs: it would refuse each of
 //! our certificates.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -19,6 +19,7 @@ use crate::{
     certificate::Fields,
     csr, grant,
     key::{PrivateKey, PublicKey},
+    trust::TrustBundle,
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -61,7 +62,7 @@ impl Root {
     /// # Errors
     /// [`CaError::BadAuthority`] if the certificate is no CA's of a trust domain, or has another key.
     pub fn open(key: PrivateKey, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
-        Authority::open(key, certificate).map(Self)
+        Authority::open(Arc::new(key), certificate).map(Self)
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -122,12 +123,12 @@ impl Issuer {
     ///
     /// # Errors
     /// [`CaError::BadAuthority`] if the first certificate is no CA's of a trust domain, or has another key.
-    pub fn open(key: PrivateKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, CaError> {
+    pub fn open(key: impl Into<Arc<PrivateKey>>, chain: Vec<CertificateDer<'static>>) -> Result<Self, CaError> {
         let first = chain.first().ok_or_else(|| CaError::BadAuthority("the chain is empty".into()))?;
-        Ok(Self { authority: Authority::open(key, first.clone())?, chain })
+        Ok(Self { authority: Authority::open(key.into(), first.clone())?, chain })
     }
 
-    pub fn key(&self) -> &PrivateKey {
+    pub fn key(&self) -> &Arc<PrivateKey> {
         &self.authority.key
     }
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -141,6 +142,11 @@ impl Issuer {
     }
     pub fn not_after(&self) -> UnixTime {
         self.authority.not_after
+    }
+
+    /// Whether what it signs now gets the whole of this life, rather than ending with the intermediate.
+    pub fn can_give(&self, lifetime: Duration, now: UnixTime) -> bool {
+        now.as_secs().saturating_add(lifetime.as_secs()) <= self.not_after().as_secs()
     }
 
     /// Certifies a node for 24 hours. Returns the whole chain, leaf first, without the root.
@@ -176,6 +182,15 @@ impl Issuer {
         self.sign(leaf_params(&id, None)?, csr, WORKLOAD_LIFETIME, now)
     }
 
+    /// Checks that the mesh believes now what this intermediate signs.
+    ///
+    /// # Errors
+    /// [`CaError::AuthorityExpired`], or [`CaError::BadAuthority`] with the reason.
+    pub fn verify(&self, trust: &TrustBundle, now: UnixTime) -> Result<(), CaError> {
+        let chain = self.sign_workload(&ServiceAccount::default_account(), &csr::create(self.key())?, now)?;
+        trust.verify_chain(&chain, now).map(drop).map_err(|error| CaError::BadAuthority(error.to_string()))
+    }
+
     fn sign(
         &self,
         params: CertificateParams,
@@ -191,7 +206,7 @@ impl Issuer {
 /// What roots and intermediates have in common: a key, its certificate and what that one says.
 #[derive(Debug)]
 struct Authority {
-    key: PrivateKey,
+    key: Arc<PrivateKey>,
     certificate: CertificateDer<'static>,
     trust_domain: TrustDomain,
     mesh_id: MeshId,
@@ -200,7 +215,7 @@ struct Authority {
 }
 
 impl Authority {
-    fn open(key: PrivateKey, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
+    fn open(key: Arc<PrivateKey>, certificate: CertificateDer<'static>) -> Result<Self, CaError> {
         let fields = Fields::of(&certificate).map_err(CaError::BadAuthority)?;
         let trust_domain = fields
             .authority_domain()
@@ -224,7 +239,7 @@ impl Authority {
         }
         set_validity(&mut params, now, end_after(now, lifetime).min(self.not_after))?;
         params.use_authority_key_identifier_extension = true;
-        let issuer = rcgen::Issuer::from_ca_cert_der(&self.certificate, &self.key).map_err(encoding)?;
+        let issuer = rcgen::Issuer::from_ca_cert_der(&self.certificate, &*self.key).map_err(encoding)?;
         Ok(params.signed_by(subject, &issuer).map_err(encoding)?.der().clone())
     }
 }
@@ -281,7 +296,7 @@ mod tests {
     use super::*;
     use crate::{
         init::{self, NewMesh},
-        trust::{TrustBundle, TrustError},
+        trust::TrustError,
     };
 
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
@@ -362,6 +377,8 @@ mod tests {
         let late = after(INTERMEDIATE_LIFETIME - Duration::from_secs(600));
         let chain = mesh.issuer.sign_node(&"a".parse().unwrap(), &member(), &csr, late).unwrap();
         assert_eq!(Fields::of(&chain[0]).unwrap().not_after, mesh.issuer.not_after());
+        assert!(!mesh.issuer.can_give(NODE_LIFETIME, late));
+        assert!(mesh.issuer.can_give(Duration::from_secs(600), late));
         let intermediate =
             mesh.root.sign_intermediate(&"a".parse().unwrap(), &csr, after(ROOT_LIFETIME - DAY)).unwrap();
         assert_eq!(Fields::of(&intermediate).unwrap().not_after, after(ROOT_LIFETIME));
@@ -392,6 +409,17 @@ mod tests {
         assert!(error.to_string().contains("another private key"), "{error}");
         let error = Issuer::open(mesh.node.key, mesh.node.chain).unwrap_err();
         assert!(error.to_string().contains("not a CA's"), "{error}");
+    }
+
+    #[test]
+    fn an_intermediate_of_another_mesh_or_past_its_end_is_found_out() {
+        let (mesh, other) = (mesh(), mesh());
+        let bundle = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
+        assert!(mesh.issuer.verify(&bundle, NOW).is_ok());
+        let error = other.issuer.verify(&bundle, NOW).unwrap_err();
+        assert!(error.to_string().contains("not signed by this mesh"), "{error}");
+        let error = mesh.issuer.verify(&bundle, after(INTERMEDIATE_LIFETIME)).unwrap_err();
+        assert!(matches!(error, CaError::AuthorityExpired { .. }), "{error}");
     }
 
     #[test]

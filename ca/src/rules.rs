@@ -1,5 +1,5 @@
-//! Who may ask for which name. Pure functions over what was verified: a CA asks them before it signs, every node asks
-//! them before it believes an endpoint or a document.
+//! Who may ask for which name. Pure functions over what was verified: a CA asks them before it signs, a node before it
+//! hosts.
 
 use weft_wire::id::{Grant, NodeName, Role, ServiceAccount, SpiffeId, Subject};
 
@@ -23,12 +23,8 @@ pub enum RuleError {
     NoIssuerRequest,
     #[error("the token is for role {role}, which issues nothing: ask for a token with --role ca")]
     MayNotIssue { role: Role },
-    #[error(
-        "{id} has role {role} and may not write documents: use an operator's credential or a token with --role admin"
-    )]
-    MayNotWrite { id: SpiffeId, role: Role },
-    #[error("{id} is a workload, and workloads write no documents: use an operator's credential")]
-    WorkloadMayNotWrite { id: SpiffeId },
+    #[error("{name} has role {role}, and only nodes of role ca have an intermediate: join again with such a token")]
+    HasNoIssuer { name: NodeName, role: Role },
 }
 
 /// Whether a node with this grant may host this service account.
@@ -63,6 +59,17 @@ pub fn may_renew(peer: &PeerIdentity) -> Result<(&NodeName, &Grant), RuleError> 
     }
 }
 
+/// The name for which a node's next intermediate is made: its own, if its role is ca.
+///
+/// # Errors
+/// [`RuleError::NotANode`] or [`RuleError::HasNoIssuer`].
+pub fn may_renew_issuer(peer: &PeerIdentity) -> Result<&NodeName, RuleError> {
+    match may_renew(peer)? {
+        (name, Grant { role: Role::Ca, .. }) => Ok(name),
+        (name, grant) => Err(RuleError::HasNoIssuer { name: name.clone(), role: grant.role }),
+    }
+}
+
 /// Whether a host with a valid token may join under this name.
 ///
 /// `holder` is the key of the member that has the name now. The same key may join again (a host that lost the answer
@@ -85,19 +92,6 @@ pub fn may_join(
     match holder {
         Some(holder) if holder != key => Err(RuleError::NameTaken { name: name.clone() }),
         _ => Ok(()),
-    }
-}
-
-/// Whether this author may write documents.
-///
-/// # Errors
-/// [`RuleError::MayNotWrite`] or [`RuleError::WorkloadMayNotWrite`].
-pub fn may_write(author: &PeerIdentity) -> Result<(), RuleError> {
-    let id = author.id.clone();
-    match &author.grant {
-        Some(grant) if grant.role >= Role::Admin => Ok(()),
-        Some(grant) => Err(RuleError::MayNotWrite { id, role: grant.role }),
-        None => Err(RuleError::WorkloadMayNotWrite { id }),
     }
 }
 
@@ -161,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn only_ca_nodes_have_their_intermediate_renewed_and_only_their_own() {
+        for (id, role, allowed) in [
+            ("spiffe://td/node/a", "ca", true),
+            ("spiffe://td/node/a", "admin", false),
+            ("spiffe://td/node/a", "member", false),
+            ("spiffe://td/operator/admin", "ca", false),
+        ] {
+            let asker = peer(id, Some(&format!("role={role};accounts=*/*")));
+            assert_eq!(may_renew_issuer(&asker).ok().map(NodeName::as_str), allowed.then_some("a"), "{id} {role}");
+        }
+    }
+
+    #[test]
     fn a_name_in_use_is_kept_by_its_key() {
         let name: NodeName = "a".parse().unwrap();
         let (own, other) = (peer("spiffe://td/node/a", None).public_key, peer("spiffe://td/node/a", None).public_key);
@@ -183,19 +190,6 @@ mod tests {
         ] {
             let token = token(&format!("role={role};accounts="));
             assert_eq!(may_join(&token, &name, &key, brings, None).is_ok(), allowed, "{role} {brings}");
-        }
-    }
-
-    #[test]
-    fn admins_and_those_above_write_documents() {
-        for (id, grant, allowed) in [
-            ("spiffe://td/node/a", Some("role=member;accounts=*/*"), false),
-            ("spiffe://td/node/a", Some("role=admin;accounts="), true),
-            ("spiffe://td/node/a", Some("role=ca;accounts="), true),
-            ("spiffe://td/operator/admin", Some("role=admin;accounts="), true),
-            ("spiffe://td/ns/default/sa/web", None, false),
-        ] {
-            assert_eq!(may_write(&peer(id, grant)).is_ok(), allowed, "{id} {grant:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     codec,
-    id::{Grant, MeshId, NodeName, Role},
+    id::{Grant, IdError, MeshId, NodeName, Role, read_hex, write_hex},
 };
 
 use crate::{
@@ -68,7 +68,15 @@ pub struct TokenId(pub [u8; 8]);
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_hex(f, &self.0)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = IdError;
+    fn from_str(s: &str) -> Result<Self, IdError> {
+        let form = "16 lower-case hex digits";
+        read_hex(s).map(Self).ok_or_else(|| IdError::BadForm { what: "token id", value: s.into(), form })
     }
 }
 
@@ -264,6 +272,15 @@ mod tests {
         assert_eq!(read, made);
         let claims = read.verify(&TokenContext { spent: 2, ..fixture.context() }).unwrap();
         assert_eq!((claims.uses, claims.grant.role), (3, Role::Member));
+    }
+
+    #[test]
+    fn a_token_id_is_read_as_it_is_printed() {
+        let id = TokenId([0, 1, 2, 3, 4, 5, 0xfe, 0xff]);
+        assert_eq!(id.to_string().parse::<TokenId>().unwrap(), id);
+        for bad in ["", "0001020304050", "000102030405FEFF", "../etc/passwd"] {
+            assert!(bad.parse::<TokenId>().unwrap_err().to_string().contains("16 lower-case hex digits"), "{bad}");
+        }
     }
 
     #[test]

@@ -380,7 +380,7 @@ mod tests {
     fn a_leaf_with_two_names_or_none_is_refused() {
         let (mesh, bundle) = mesh("cluster.local");
         let uri = |name: &str| rcgen::SanType::URI(name.try_into().unwrap());
-        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key()).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key().as_ref()).unwrap();
         for names in [
             vec![],
             vec![uri("spiffe://cluster.local/node/a"), uri("spiffe://cluster.local/node/b")],
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_node_without_a_grant_is_refused() {
         let (mesh, bundle) = mesh("cluster.local");
-        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key()).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key().as_ref()).unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://cluster.local/node/a".try_into().unwrap())];
         let leaf = params.signed_by(&mesh.node.key.public_key(), &issuer).unwrap().der().clone();
@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn an_operator_is_signed_by_the_root_alone() {
         let (mesh, bundle) = mesh("cluster.local");
-        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key()).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_der(&mesh.issuer.chain()[0], mesh.issuer.key().as_ref()).unwrap();
         let mut params = rcgen::CertificateParams::default();
         let name = "spiffe://cluster.local/operator/evil";
         params.subject_alt_names = vec![rcgen::SanType::URI(name.try_into().unwrap())];

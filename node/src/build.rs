@@ -8,13 +8,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     process::ExitCode,
     sync::{Arc, OnceLock, atomic::AtomicU64},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::RootCertStore;
+use rustls::pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
@@ -75,6 +75,7 @@ struct Published {
     standings: Arc<watch::Sender<membership::Standings>>,
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
     renewed: Arc<watch::Sender<u64>>,
+    issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
     /// Addresses with which to hold links.
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
@@ -111,9 +112,9 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     }
     let store = Store::open(dir.path())?;
     // A node that lost its disk but kept its name must still come out above its former self.
-    let incarnation = store.next_incarnation(unix_seconds())?;
+    let incarnation = store.next_incarnation(UnixTime::now().as_secs())?;
     let (name, trust_domain, mesh) = (identity.name.clone(), identity.trust_domain().clone(), identity.trust.mesh_id());
-    let (first_identities, roots) = (trust_domain.clone(), root_store(&identity));
+    let (first_identities, roots) = (trust_domain.clone(), identity.root_store());
     let identity = Arc::new(ArcSwap::from_pointee(identity));
     let advertise = SocketAddr::new(config.advertise, MESH_PORT);
 
@@ -155,6 +156,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         standings: sender(membership::Standings::default()),
         certified: sender(BTreeSet::new()),
         renewed: sender(0),
+        issuer_end: sender(None),
         gossip_stats: sender(None),
         held: sender(BTreeSet::new()),
     };
@@ -222,6 +224,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         accounts,
         outbound: config.outbound.account.clone(),
         certified: published.certified.clone(),
+        issuer_end: published.issuer_end.clone(),
+        joins: Arc::default(),
         facts: facts.clone(),
         documents: documents.clone(),
         links: links.clone(),
@@ -293,6 +297,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         membership,
         hosted: published.hosted.subscribe(),
         certified: published.certified.subscribe(),
+        issuer_end: published.issuer_end.subscribe(),
         views,
         first_view,
         telemetry: telemetry.clone(),
@@ -385,7 +390,7 @@ impl Node {
 
     /// Remembers who is a member, for a start when no seed is up.
     async fn save_peers(&self) {
-        let now = unix_seconds();
+        let now = UnixTime::now().as_secs();
         let me = self.handles.identity.load().name.clone();
         let facts = self.handles.facts.published().borrow().clone();
         let standings = self.handles.membership.standings().borrow().clone();
@@ -466,19 +471,13 @@ async fn seeds(config: &Config, store: &Store, own: SocketAddr) -> BTreeSet<Sock
     }
     match store.load_peers() {
         Ok(peers) => {
-            let oldest = unix_seconds().saturating_sub(REMEMBER_PEERS.as_secs());
+            let oldest = UnixTime::now().as_secs().saturating_sub(REMEMBER_PEERS.as_secs());
             seeds.extend(peers.rows.into_iter().filter(|(_, seen)| *seen >= oldest).map(|(address, _)| address));
         }
         Err(error) => tracing::warn!(%error, "remembered peers could not be read"),
     }
     seeds.remove(&own);
     seeds
-}
-
-fn root_store(identity: &NodeIdentity) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(identity.trust.roots().iter().cloned());
-    roots
 }
 
 /// What `weft leave` takes away: all that made this host a member. The root and the operator's credential are the
@@ -510,8 +509,4 @@ fn end_by_force_after(deadline: Duration) {
         eprintln!("weft: the node did not end within {deadline:?}; ending it by force");
         std::process::exit(1);
     });
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

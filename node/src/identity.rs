@@ -10,10 +10,15 @@ use std::{
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use rustls::{
+    RootCertStore,
     pki_types::{CertificateDer, UnixTime},
     sign::CertifiedKey,
 };
-use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
+use weft_ca::{
+    key::PrivateKey,
+    keyfile,
+    trust::{PeerIdentity, TrustBundle},
+};
 use weft_discovery::authority::{Authority, Signer};
 use weft_wire::id::{Grant, NodeName, TrustDomain};
 
@@ -31,8 +36,8 @@ pub struct NodeIdentity {
     pub key: Arc<PrivateKey>,
     /// Leaf first, without the root.
     pub chain: Vec<CertificateDer<'static>>,
-    pub not_before: UnixTime,
-    pub not_after: UnixTime,
+    /// What the certificate says.
+    pub certificate: PeerIdentity,
     pub trust: TrustBundle,
     /// What members are shown.
     pub member_key: Arc<CertifiedKey>,
@@ -52,7 +57,7 @@ impl NodeIdentity {
     pub fn new(key: Arc<PrivateKey>, chain: Vec<CertificateDer<'static>>, trust: TrustBundle) -> anyhow::Result<Self> {
         let own = tls::judge(&trust, &chain, UnixTime::now())?.identity;
         let Some(name) = own.id.as_node().cloned() else { bail!("{} is not a node's identity", own.id) };
-        let grant = own.grant.context("the node's certificate grants nothing: join again")?;
+        let grant = own.grant.clone().context("the node's certificate grants nothing: join again")?;
         if own.public_key != key.public_key() {
             bail!("the node's key is not the one in its certificate");
         }
@@ -63,8 +68,7 @@ impl NodeIdentity {
             grant,
             member_key: certified(chain.clone())?,
             join_key: certified(with_root)?,
-            not_before: own.not_before,
-            not_after: own.not_after,
+            certificate: own,
             key,
             chain,
             trust,
@@ -88,6 +92,13 @@ impl NodeIdentity {
     pub fn trust_domain(&self) -> &TrustDomain {
         self.trust.trust_domain()
     }
+
+    /// The roots as rustls wants them.
+    pub fn root_store(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.trust.roots().iter().cloned());
+        roots
+    }
 }
 
 /// A key and its chain as rustls shows them.
@@ -109,7 +120,7 @@ impl Authority for MeshAuthority {
     }
 }
 
-/// Milliseconds since 1970, for certificates and stamps.
+/// Milliseconds since 1970, for stamps; [`UnixTime::now`] has the seconds.
 pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -15,9 +15,8 @@ use tracing_subscriber::EnvFilter;
 use weft_discovery::membership::Stats;
 
 use crate::{
-    actors::Handles,
+    actors::{Handles, seconds_until},
     config::{LogFormat, Logs},
-    identity::wall_ms,
     supervisor::ActorStatus,
 };
 
@@ -171,9 +170,13 @@ impl Collector for NodeMetrics {
         gauge(&mut encoder, "weft_actor_restarts", "Restarts of an actor since the node started", &restarts)?;
 
         let identity = self.handles.identity.load();
-        let left = identity.not_after.as_secs() as i64 - (wall_ms() / 1_000) as i64;
+        let left = seconds_until(identity.certificate.not_after);
         let help = "Seconds until the node's certificate ends";
         gauge(&mut encoder, "weft_certificate_seconds_left", help, &[(vec![], left)])?;
+        let issuer: Vec<(Labels, i64)> =
+            self.handles.issuer_seconds_left().map(|left| (vec![], left)).into_iter().collect();
+        let help = "Seconds until this CA node's intermediate ends";
+        gauge(&mut encoder, "weft_issuer_seconds_left", help, &issuer)?;
         let epoch = self.handles.views.load().epoch as i64;
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 

@@ -68,6 +68,9 @@ pub enum Request {
     RenewNode { csr: Vec<u8> },
     /// "Certify this key for a service account." The connection's certificate says whether it may be hosted there.
     CertifyWorkload { namespace: Namespace, account: AccountName, csr: Vec<u8> },
+    /// "Renew my intermediate." The connection's certificate says whose, and whether it is a CA node's; only a CA node
+    /// that holds the root can.
+    RenewIssuer { csr: Vec<u8> },
 }
 
 /// The answer to a [`Request`].

@@ -174,11 +174,16 @@ impl FromStr for MeshId {
     }
 }
 
-fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+/// Writes bytes as lower-case hex digits.
+///
+/// # Errors
+/// Those of the formatter.
+pub fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
 }
 
-fn read_hex<const N: usize>(s: &str) -> Option<[u8; N]> {
+/// Reads what [`write_hex`] wrote; `None` for any other length or character, upper case included.
+pub fn read_hex<const N: usize>(s: &str) -> Option<[u8; N]> {
     let digits = s.as_bytes();
     if digits.len() != 2 * N || digits.iter().any(|d| !matches!(d, b'0'..=b'9' | b'a'..=b'f')) {
         return None;

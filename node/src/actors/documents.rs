@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
-use weft_ca::token::TokenClaims;
+use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::documents::{DocumentTable, Effect, Expect, JOIN_TOKEN_KIND, WEFT_GROUP};
 use weft_policy::document::{Document, parse_stored};
 use weft_wire::{
@@ -132,6 +132,15 @@ impl Handle {
     pub async fn record_token(&self, record: TokenRecord) -> anyhow::Result<()> {
         let draft = Draft { key: TokenRecord::key(&record.id), body: Some(serde_json::to_string(&record)?) };
         self.write(Write::Drafts(vec![draft])).await.map(drop)
+    }
+
+    /// Deletes the records of tokens that ended long ago.
+    pub async fn forget_tokens(&self, tokens: &[TokenId]) -> anyhow::Result<()> {
+        let draft = |id: &TokenId| Draft { key: TokenRecord::key(&id.to_string()), body: None };
+        match tokens {
+            [] => Ok(()),
+            tokens => self.write(Write::Drafts(tokens.iter().map(draft).collect())).await.map(drop),
+        }
     }
 
     /// All documents but weft's own records, by key.

@@ -16,7 +16,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
-use weft_ca::trust::PeerIdentity;
+use weft_ca::{token::TokenId, trust::PeerIdentity};
 use weft_discovery::{
     authority::Refusal,
     facts::{Effect, FactTable},
@@ -77,6 +77,7 @@ pub enum Msg {
     PullFrom(NodeId),
     MissingFor(Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<Vec<SignedFact>>),
     Spend { token: [u8; 8], allowed: u32, reply: oneshot::Sender<anyhow::Result<()>> },
+    ForgetUses(Vec<TokenId>),
     Say(NodeState, oneshot::Sender<()>),
 }
 
@@ -115,6 +116,11 @@ impl Handle {
     /// If the token has been used `allowed` times, at all CA nodes together.
     pub async fn spend(&self, token: [u8; 8], allowed: u32) -> anyhow::Result<()> {
         self.mailbox.ask(|reply| Msg::Spend { token, allowed, reply }).await?
+    }
+
+    /// Has this node count the uses of these tokens no longer.
+    pub async fn forget_uses(&self, tokens: Vec<TokenId>) -> anyhow::Result<()> {
+        Ok(self.mailbox.send(Msg::ForgetUses(tokens)).await?)
     }
 
     /// Tells the mesh whether this node is up, draining, or has left.
@@ -278,6 +284,15 @@ impl FactsActor {
         Ok(self.save().await?)
     }
 
+    fn forget_uses(&mut self, tokens: &[TokenId]) -> anyhow::Result<()> {
+        let before = self.spent.uses.len();
+        self.spent.uses.retain(|token, _| !tokens.contains(&TokenId(*token)));
+        if self.spent.uses.len() < before {
+            self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
+        }
+        Ok(())
+    }
+
     /// Writes what is new to disk. What could not be written is kept for the next try.
     async fn save(&mut self) -> Result<(), StoreError> {
         if self.to_save.is_empty() {
@@ -415,6 +430,7 @@ impl Actor for FactsActor {
                         let spent = self.spend(token, allowed).await;
                         let _ = reply.send(spent);
                     }
+                    Some(Msg::ForgetUses(tokens)) => self.forget_uses(&tokens)?,
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);
                         self.say_record();

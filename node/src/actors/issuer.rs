@@ -1,32 +1,34 @@
 //! The `issuer` actor: this node's certificates, renewed at half their life; and on a CA node, everybody else's.
 //!
-//! Keys are made here and stay here. A node that is no CA asks one; what it may ask for, its own certificate says.
+//! Keys are made here and stay here. A node that cannot sign a certificate itself asks the CA nodes; what it may ask
+//! for, its own certificate says.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
 use rand::seq::SliceRandom;
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, UnixTime},
-};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::{
     sync::{oneshot, watch},
     time::MissedTickBehavior,
 };
 use weft_ca::{
     csr,
-    issuer::{Issuer, Root},
-    key::PrivateKey,
-    keyfile, renewal, rules,
-    token::{JoinToken, TokenClaims, TokenContext},
+    issuer::{Issuer, NODE_LIFETIME, Root, WORKLOAD_LIFETIME},
+    joins::{Known, RecentJoins},
+    key::{PrivateKey, PublicKey},
+    keyfile,
+    renewal::Schedule,
+    rules,
+    token::{JoinToken, TokenClaims, TokenContext, TokenId},
     trust::PeerIdentity,
 };
 use weft_proxy::ports::{Caller, IdentityPublisher, IdentitySnapshot, WorkloadIdentity};
@@ -54,16 +56,59 @@ const TICK: Duration = Duration::from_millis(500);
 /// Addresses of nodes that a joining host is told.
 const MAX_PEERS_TOLD: usize = 16;
 
-/// A new key and its certificate.
-type Certified = anyhow::Result<(Arc<PrivateKey>, Vec<CertificateDer<'static>>)>;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A CA node says daily that its intermediate could not be renewed, from so long before its end on.
+const WARN_BEFORE_END: Duration = Duration::from_secs(10 * DAY.as_secs());
+/// How often a CA node looks for tokens of which nothing needs to be remembered any more, and how many it then forgets.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+const MAX_FORGOTTEN: usize = 100;
+/// Uses of a token are counted until so long after its end: some CA node's clock may be late.
+const KEEP_USES: Duration = DAY;
+/// The token's record is kept for longer, since it tells the other CA nodes when to forget the uses that they counted.
+const KEEP_RECORD: Duration = Duration::from_secs(2 * DAY.as_secs());
+
+type Chain = Vec<CertificateDer<'static>>;
+/// A key and its certificate.
+type Certified = anyhow::Result<(Arc<PrivateKey>, Chain)>;
+
+/// The certificate that is wanted, by this node or by the one that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The node's own.
+    Node,
+    /// The intermediate of a CA node.
+    Issuer,
+    Workload(ServiceAccount),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node => f.write_str("node"),
+            Self::Issuer => f.write_str("intermediate"),
+            Self::Workload(account) => write!(f, "workload {account}"),
+        }
+    }
+}
+
+impl Wanted {
+    fn request(&self, csr: Vec<u8>) -> Request {
+        match self.clone() {
+            Self::Node => Request::RenewNode { csr },
+            Self::Issuer => Request::RenewIssuer { csr },
+            Self::Workload(ServiceAccount { namespace, name }) => {
+                Request::CertifyWorkload { namespace, account: name, csr }
+            }
+        }
+    }
+}
 
 pub enum Msg {
-    RenewNode(Box<PeerIdentity>, Vec<u8>, oneshot::Sender<anyhow::Result<Response>>),
-    CertifyWorkload(Box<PeerIdentity>, ServiceAccount, Vec<u8>, oneshot::Sender<anyhow::Result<Response>>),
-    Join(Box<JoinRequest>, SocketAddr, oneshot::Sender<anyhow::Result<Welcome>>),
+    Certify(Box<PeerIdentity>, Wanted, Vec<u8>, oneshot::Sender<anyhow::Result<Response>>),
+    Join(Box<JoinRequest>, NodeName, oneshot::Sender<anyhow::Result<Welcome>>),
     CreateToken(TokenRequest, oneshot::Sender<anyhow::Result<TokenClaims>>),
-    /// A renewal that was asked of a CA node: for the node itself (`None`) or an account.
-    Renewed(Option<ServiceAccount>, Certified),
+    /// What came of asking CA nodes.
+    Renewed(Wanted, Certified),
 }
 
 #[derive(Clone)]
@@ -86,17 +131,12 @@ impl Handle {
         Self { mailbox, identity, facts, documents, telemetry }
     }
 
-    pub async fn renew_node(&self, peer: PeerIdentity, csr: Vec<u8>) -> anyhow::Result<Response> {
-        self.mailbox.ask(|reply| Msg::RenewNode(Box::new(peer), csr, reply)).await?
-    }
-
-    pub async fn certify_workload(
-        &self,
-        peer: PeerIdentity,
-        account: ServiceAccount,
-        csr: Vec<u8>,
-    ) -> anyhow::Result<Response> {
-        self.mailbox.ask(|reply| Msg::CertifyWorkload(Box::new(peer), account, csr, reply)).await?
+    /// Certifies a peer's key, if the peer may have what it wants.
+    ///
+    /// # Errors
+    /// Why not, in words for the peer.
+    pub async fn certify(&self, peer: PeerIdentity, wanted: Wanted, csr: Vec<u8>) -> anyhow::Result<Response> {
+        self.mailbox.ask(|reply| Msg::Certify(Box::new(peer), wanted, csr, reply)).await?
     }
 
     /// Answers a joining host, about whom nothing is known but what it shows.
@@ -105,8 +145,16 @@ impl Handle {
             JoinQuestion::WhoIssues => return JoinResponse::Issuers(self.issuers()),
             JoinQuestion::Join(request) => request,
         };
-        let name = request.name.clone();
-        let answer = self.mailbox.ask(|reply| Msg::Join(request, from, reply)).await;
+        // What is no name is a stranger's text, and not for the log.
+        let name: NodeName = match request.name.parse() {
+            Ok(name) => name,
+            Err(error) => {
+                self.count("refused");
+                tracing::warn!(%from, "join refused: the host asks for something that is no node name");
+                return JoinResponse::Refused { why: format!("{error}") };
+            }
+        };
+        let answer = self.mailbox.ask(|reply| Msg::Join(request, name.clone(), reply)).await;
         match answer.map_err(anyhow::Error::from).and_then(|answer| answer) {
             Ok(welcome) => {
                 self.count("joined");
@@ -181,6 +229,10 @@ pub struct Setup {
     pub outbound: Option<ServiceAccount>,
     /// Hosted accounts that have a certificate: the node is not ready before all have.
     pub certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
+    /// When the intermediate ends, on a CA node.
+    pub issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
+    /// Outlives the actor; only the actor locks it.
+    pub joins: Arc<Mutex<RecentJoins>>,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
     pub links: links::Handle,
@@ -197,9 +249,54 @@ pub struct IssuerActor {
 /// What a CA node signs with.
 struct Ca {
     issuer: Issuer,
-    issuer_schedule: Schedule,
+    schedule: Schedule,
+    /// When it was last said that the intermediate is about to end.
+    warned: Option<Instant>,
     /// Only on the node that created the mesh, until it is taken offline.
     root: Option<Root>,
+}
+
+impl Ca {
+    /// Whether what is signed here gets its whole life, so that no other CA node could do better.
+    fn can_give_all_of(&self, wanted: &Wanted, wall: UnixTime) -> bool {
+        match wanted {
+            Wanted::Node => self.issuer.can_give(NODE_LIFETIME, wall),
+            Wanted::Issuer => self.root.is_some(),
+            Wanted::Workload(_) => self.issuer.can_give(WORKLOAD_LIFETIME, wall),
+        }
+    }
+
+    fn root(&self) -> anyhow::Result<&Root> {
+        self.root.as_ref().context(
+            "this CA node does not hold the root key, which a CA node's intermediate needs: ask the node that created \
+             the mesh",
+        )
+    }
+
+    /// Signs what a node may have.
+    fn certify(&self, peer: &PeerIdentity, wanted: &Wanted, csr: &[u8], wall: UnixTime) -> anyhow::Result<Chain> {
+        Ok(match wanted {
+            Wanted::Node => {
+                let (name, grant) = rules::may_renew(peer)?;
+                self.issuer.sign_node(name, grant, csr, wall)?
+            }
+            Wanted::Issuer => {
+                let name = rules::may_renew_issuer(peer)?;
+                vec![self.root()?.sign_intermediate(name, csr, wall)?]
+            }
+            Wanted::Workload(account) => {
+                rules::may_certify(peer, account)?;
+                self.issuer.sign_workload(account, csr, wall)?
+            }
+        })
+    }
+
+    /// Whether to say now that the intermediate is about to end.
+    fn is_to_warn(&self, wall: UnixTime, now: Instant) -> bool {
+        self.schedule.failures() > 0
+            && !self.issuer.can_give(WARN_BEFORE_END, wall)
+            && self.warned.is_none_or(|warned| now.saturating_duration_since(warned) >= DAY)
+    }
 }
 
 #[derive(Default)]
@@ -209,42 +306,13 @@ struct Workload {
 }
 
 impl Workload {
-    fn is_good(&self, now: UnixTime) -> bool {
-        self.identity.is_some() && now < self.schedule.not_after
+    fn is_good(&self, wall: UnixTime) -> bool {
+        self.identity.is_some() && wall < self.schedule.not_after()
     }
 }
 
-/// When a certificate is to be renewed.
-struct Schedule {
-    due: UnixTime,
-    not_after: UnixTime,
-    failures: u32,
-    under_way: bool,
-}
-
-impl Default for Schedule {
-    /// There is none yet: due now.
-    fn default() -> Self {
-        let epoch = UnixTime::since_unix_epoch(Duration::ZERO);
-        Self { due: epoch, not_after: epoch, failures: 0, under_way: false }
-    }
-}
-
-impl Schedule {
-    fn of(not_before: UnixTime, not_after: UnixTime) -> Self {
-        let due = renewal::renew_at(not_before, not_after, rand::random());
-        Self { due, not_after, failures: 0, under_way: false }
-    }
-    fn is_due(&self, now: UnixTime) -> bool {
-        !self.under_way && now >= self.due
-    }
-    fn failed(&mut self, now: UnixTime) {
-        self.failures += 1;
-        self.under_way = false;
-        let wait = renewal::retry_after(self.failures, self.not_after, now, rand::random());
-        // Whole seconds, rounded up: certificates know no finer time.
-        self.due = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + wait.as_secs_f64().ceil() as u64));
-    }
+fn schedule(not_before: UnixTime, not_after: UnixTime) -> Schedule {
+    Schedule::of(not_before, not_after, rand::random())
 }
 
 impl IssuerActor {
@@ -255,7 +323,8 @@ impl IssuerActor {
         if identity.grant.role == Role::Ca && ca.is_none() {
             bail!("this node's role is ca, but {} is missing", setup.dir.issuer().key.display());
         }
-        let node = Schedule::of(identity.not_before, identity.not_after);
+        setup.issuer_end.send_replace(ca.as_ref().map(|ca| ca.issuer.not_after()));
+        let node = schedule(identity.certificate.not_before, identity.certificate.not_after);
         Ok(Self { setup, ca, node, workloads: BTreeMap::new() })
     }
 
@@ -266,11 +335,10 @@ impl IssuerActor {
     async fn on(&mut self, message: Msg) {
         let now = UnixTime::now();
         match message {
-            Msg::RenewNode(peer, csr, reply) => {
-                let _ = reply.send(self.renew_node(&peer, &csr, now));
-            }
-            Msg::CertifyWorkload(peer, account, csr, reply) => {
-                let _ = reply.send(self.certify_workload(&peer, &account, &csr, now));
+            Msg::Certify(peer, wanted, csr, reply) => {
+                let chain = self.ca().and_then(|ca| ca.certify(&peer, &wanted, &csr, now));
+                let response = |chain: Chain| Response::Certificate { chain: der_chain(&chain), roots: self.roots() };
+                let _ = reply.send(chain.map(response));
             }
             Msg::CreateToken(request, reply) => {
                 let identity = self.setup.identity.load();
@@ -280,11 +348,10 @@ impl IssuerActor {
                 let claims = TokenClaims::new(mesh, identity.name.clone(), grant, request.uses, ttl, now);
                 let _ = reply.send(Ok(claims));
             }
-            Msg::Join(request, from, reply) => {
-                let _ = reply.send(self.join(&request, from).await);
+            Msg::Join(request, name, reply) => {
+                let _ = reply.send(self.join(&request, name).await);
             }
-            Msg::Renewed(None, certified) => self.node_renewed(certified),
-            Msg::Renewed(Some(account), certified) => self.workload_renewed(account, certified),
+            Msg::Renewed(wanted, certified) => self.renewed(wanted, certified),
         }
     }
 
@@ -292,67 +359,40 @@ impl IssuerActor {
         self.ca.as_ref().context("this node is no CA node and issues no certificates")
     }
 
-    fn renew_node(&self, peer: &PeerIdentity, csr: &[u8], now: UnixTime) -> anyhow::Result<Response> {
-        let (name, grant) = rules::may_renew(peer)?;
-        let chain = self.ca()?.issuer.sign_node(name, grant, csr, now)?;
-        Ok(Response::Certificate { chain: der_chain(&chain), roots: self.roots() })
-    }
-
-    fn certify_workload(
-        &self,
-        peer: &PeerIdentity,
-        account: &ServiceAccount,
-        csr: &[u8],
-        now: UnixTime,
-    ) -> anyhow::Result<Response> {
-        rules::may_certify(peer, account)?;
-        let chain = self.ca()?.issuer.sign_workload(account, csr, now)?;
-        Ok(Response::Certificate { chain: der_chain(&chain), roots: self.roots() })
-    }
-
     /// Lets a host in: everything is checked before the token is spent, and the token is spent before anything is
     /// signed.
-    async fn join(&self, request: &JoinRequest, from: SocketAddr) -> anyhow::Result<Welcome> {
-        let now = UnixTime::now();
+    async fn join(&self, request: &JoinRequest, name: NodeName) -> anyhow::Result<Welcome> {
+        let (wall, now) = (UnixTime::now(), Instant::now());
         let identity = self.setup.identity.load_full();
         let ca = self.ca()?;
         let token: JoinToken = request.token.parse()?;
+        let key = csr::verify(&request.csr)?;
         let facts = self.setup.facts.published().borrow().clone();
-        let own;
         let issuer = match token.claims().issuer == identity.name {
-            true => {
-                own = identity.trust.verify_chain(&identity.chain, now)?;
-                Some(&own)
-            }
+            true => Some(&identity.certificate),
             false => facts.nodes.get(&token.claims().issuer).and_then(|node| node.certificate.as_deref()),
         };
         let id = token.claims().id;
         let revoked = self.setup.documents.tokens().borrow().get(&id.to_string()).is_some_and(|token| token.revoked);
-        let spent = facts.spent.get(&id.0).copied().unwrap_or_default();
+        // A host that lost the answer asks again: its own use does not count against it.
+        let again = self.setup.joins.lock().has(id, &name, &key, now);
+        let spent = facts.spent.get(&id.0).copied().unwrap_or_default().saturating_sub(again.into());
         let mesh = identity.trust.mesh_id();
-        let claims = token.verify(&TokenContext { mesh, issuer, spent: spent.into(), revoked, now })?;
-        let name: NodeName = request.name.parse()?;
-        let key = csr::verify(&request.csr)?;
-        let holder = facts.nodes.get(&name).filter(|node| node.record.state != NodeState::Left);
-        let holder = match name == identity.name {
-            true => Some(identity.key.public_key()),
-            false => {
-                holder.and_then(|node| node.certificate.as_ref()).map(|certificate| certificate.public_key.clone())
-            }
-        };
+        let claims = token.verify(&TokenContext { mesh, issuer, spent: spent.into(), revoked, now: wall })?;
+        let holder = self.holder(&name, &facts, now);
         rules::may_join(claims, &name, &key, request.issuer_csr.is_some(), holder.as_ref())?;
+        if !ca.issuer.can_give(Duration::from_secs(1), wall) {
+            bail!("this CA node's intermediate has ended: join through another CA node");
+        }
         let intermediate = match &request.issuer_csr {
             None => None,
-            Some(issuer_csr) => {
-                let root = ca.root.as_ref().context(
-                    "this CA node does not hold the root key, which a new CA node needs: join through the node that \
-                     created the mesh",
-                )?;
-                Some(root.sign_intermediate(&name, issuer_csr, now)?)
-            }
+            Some(issuer_csr) => Some(ca.root()?.sign_intermediate(&name, issuer_csr, wall)?),
         };
-        self.setup.facts.spend(id.0, claims.uses).await?;
-        let chain = ca.issuer.sign_node(&name, &claims.grant, &request.csr, now)?;
+        if !again {
+            self.setup.facts.spend(id.0, claims.uses).await?;
+            self.setup.joins.lock().remember(id, name.clone(), key, now);
+        }
+        let chain = ca.issuer.sign_node(&name, &claims.grant, &request.csr, wall)?;
         let mut peers = vec![];
         for (peer, node) in facts.nodes.iter().filter(|(_, node)| node.record.state == NodeState::Up) {
             let address = SocketAddr::new(node.record.advertise, MESH_PORT);
@@ -360,7 +400,7 @@ impl IssuerActor {
             if *peer == identity.name { peers.insert(0, address) } else { peers.push(address) }
         }
         peers.truncate(MAX_PEERS_TOLD);
-        tracing::debug!(%from, %name, token = %id, "certificate signed for a joining host");
+        tracing::debug!(%name, token = %id, again, "certificate signed for a joining host");
         Ok(Welcome {
             chain: der_chain(&chain),
             issuer_chain: intermediate.map(|certificate| vec![certificate.to_vec()]),
@@ -369,28 +409,54 @@ impl IssuerActor {
         })
     }
 
+    /// Whose a name is.
+    fn holder(&self, name: &NodeName, facts: &facts::Published, now: Instant) -> Option<PublicKey> {
+        let identity = self.setup.identity.load();
+        if *name == identity.name {
+            return Some(identity.key.public_key());
+        }
+        let known = facts.nodes.get(name).and_then(|node| {
+            let key = &node.certificate.as_ref()?.public_key;
+            Some(Known { key, left: node.record.state == NodeState::Left })
+        });
+        self.setup.joins.lock().holder(name, known, now).cloned()
+    }
+
     /// Starts whatever is due.
     fn renew_due(&mut self) {
-        let now = UnixTime::now();
-        self.renew_issuer(now);
+        let (wall, now) = (UnixTime::now(), Instant::now());
+        if let Some(ca) = &mut self.ca {
+            if ca.is_to_warn(wall, now) {
+                ca.warned = Some(now);
+                let days_left = ca.issuer.not_after().as_secs().saturating_sub(wall.as_secs()) / DAY.as_secs();
+                tracing::warn!(
+                    days_left,
+                    "this CA node's intermediate is about to end, and no CA node renews it: start the node that holds \
+                     the root key, or join again with a token of role ca"
+                );
+            }
+            if ca.schedule.is_due(wall, now) {
+                self.renew(Wanted::Issuer);
+            }
+        }
         let hosted = self.setup.hosted.borrow().clone();
         let mut wanted = self.setup.accounts.clone();
         wanted.extend(hosted.values().map(|hosted| hosted.service.account()));
         wanted.extend(self.default_account(&hosted));
         let before = self.workloads.len();
         self.workloads.retain(|account, _| wanted.contains(account));
-        let certified = self.workloads.values().filter(|workload| workload.is_good(now)).count();
+        let certified = self.workloads.values().filter(|workload| workload.is_good(wall)).count();
         let mut changed = before != self.workloads.len() || certified != self.setup.certified.borrow().len();
         for account in wanted {
             if !self.workloads.contains_key(&account) {
-                changed |= self.adopt(&account, now);
+                changed |= self.adopt(&account, wall);
             }
-            if self.workloads.get(&account).is_some_and(|workload| workload.schedule.is_due(now)) {
-                self.ask_for(Some(account), now);
+            if self.workloads.get(&account).is_some_and(|workload| workload.schedule.is_due(wall, now)) {
+                self.renew(Wanted::Workload(account));
             }
         }
-        if self.node.is_due(now) {
-            self.ask_for(None, now);
+        if self.node.is_due(wall, now) {
+            self.renew(Wanted::Node);
         }
         if changed {
             self.publish();
@@ -398,10 +464,10 @@ impl IssuerActor {
     }
 
     /// Takes up an account: from disk, if a certificate is there that is still good.
-    fn adopt(&mut self, account: &ServiceAccount, now: UnixTime) -> bool {
+    fn adopt(&mut self, account: &ServiceAccount, wall: UnixTime) -> bool {
         let Credential { cert, key } = self.credential(account);
         let stored = keyfile::read_key(&key).ok().zip(keyfile::read_chain(&cert).ok());
-        let workload = stored.and_then(|(key, chain)| self.check(account, &key, chain, now).ok()).unwrap_or_default();
+        let workload = stored.and_then(|(key, chain)| self.check(account, &key, chain, wall).ok()).unwrap_or_default();
         let found = workload.identity.is_some();
         self.workloads.insert(account.clone(), workload);
         found
@@ -412,133 +478,146 @@ impl IssuerActor {
         &self,
         account: &ServiceAccount,
         key: &PrivateKey,
-        chain: Vec<CertificateDer<'static>>,
-        now: UnixTime,
+        chain: Chain,
+        wall: UnixTime,
     ) -> anyhow::Result<Workload> {
         let identity = self.setup.identity.load();
-        let certificate = identity.trust.verify_chain(&chain, now)?;
+        let certificate = identity.trust.verify_chain(&chain, wall)?;
         let id = SpiffeId::workload(identity.trust_domain().clone(), account.clone());
         if certificate.id != id || certificate.public_key != key.public_key() {
             bail!("the certificate is for {} and perhaps another key, not for {id}", certificate.id);
         }
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(certificate.not_after.as_secs());
-        let schedule = Schedule::of(certificate.not_before, certificate.not_after);
+        let schedule = schedule(certificate.not_before, certificate.not_after);
         let identity = WorkloadIdentity { id, certified_key: certified_key(key, chain)?, not_after };
         Ok(Workload { identity: Some(Arc::new(identity)), schedule })
     }
 
-    /// Gets a certificate for the node (`None`) or an account: signs it here on a CA node, asks one elsewhere.
-    fn ask_for(&mut self, account: Option<ServiceAccount>, now: UnixTime) {
-        match &account {
-            None => self.node.under_way = true,
-            Some(account) => self.workloads.entry(account.clone()).or_default().schedule.under_way = true,
+    /// Gets a certificate: signs it here if that is as good as any, else asks the CA nodes.
+    fn renew(&mut self, wanted: Wanted) {
+        let (wall, now) = (UnixTime::now(), Instant::now());
+        if let Some(schedule) = self.schedule(&wanted) {
+            schedule.begun(now);
         }
-        if let Some(ca) = &self.ca {
-            let certified = self.sign_own(ca, account.as_ref(), now);
-            return match account {
-                None => self.node_renewed(certified),
-                Some(account) => self.workload_renewed(account, certified),
-            };
+        let identity = self.setup.identity.load_full();
+        let request = self.key(&wanted, &identity).and_then(|key| Ok((csr::create(&key)?, key)));
+        let (csr, key) = match request {
+            Ok(request) => request,
+            Err(error) => return self.renewed(wanted, Err(error)),
+        };
+        let own = self.ca().and_then(|ca| ca.certify(&identity.certificate, &wanted, &csr, wall));
+        if self.ca.as_ref().is_some_and(|ca| ca.can_give_all_of(&wanted, wall)) {
+            return self.renewed(wanted, own.map(|chain| (key, chain)));
         }
-        let (setup, identity) = (self.setup.clone(), self.setup.identity.load_full());
+        let setup = self.setup.clone();
         tokio::spawn(async move {
-            let certified = ask_ca(&setup, &identity, account.as_ref()).await;
-            let _ = setup.myself.send(Msg::Renewed(account, certified)).await;
+            // Better one that ends soon than none.
+            let chain = ask_ca(&setup, wanted.request(csr)).await.or_else(|error| own.map_err(|_| error));
+            let _ = setup.myself.send(Msg::Renewed(wanted, chain.map(|chain| (key, chain)))).await;
         });
     }
 
-    fn sign_own(&self, ca: &Ca, account: Option<&ServiceAccount>, now: UnixTime) -> Certified {
-        let identity = self.setup.identity.load();
-        Ok(match account {
-            None => {
-                let key = identity.key.clone();
-                let chain = ca.issuer.sign_node(&identity.name, &identity.grant, &csr::create(&key)?, now)?;
-                (key, chain)
-            }
-            Some(account) => {
-                let key = Arc::new(PrivateKey::generate()?);
-                let chain = ca.issuer.sign_workload(account, &csr::create(&key)?, now)?;
-                (key, chain)
-            }
+    /// The key to certify. Nodes and intermediates keep theirs: others know them by it.
+    fn key(&self, wanted: &Wanted, identity: &NodeIdentity) -> anyhow::Result<Arc<PrivateKey>> {
+        Ok(match wanted {
+            Wanted::Node => identity.key.clone(),
+            Wanted::Issuer => self.ca()?.issuer.key().clone(),
+            Wanted::Workload(_) => Arc::new(PrivateKey::generate()?),
         })
     }
 
-    fn node_renewed(&mut self, certified: Certified) {
-        let now = UnixTime::now();
-        let renewed = certified.and_then(|(key, chain)| {
-            let old = self.setup.identity.load();
-            let identity = NodeIdentity::new(key, chain, old.trust.clone())?;
-            if identity.name != old.name {
-                bail!("the CA certified {} instead of {}", identity.name, old.name);
-            }
-            keyfile::write_chain(&self.setup.dir.node().cert, &identity.chain)?;
-            Ok(identity)
-        });
-        match renewed {
-            Ok(identity) => {
-                self.node = Schedule::of(identity.not_before, identity.not_after);
-                self.setup.identity.store(Arc::new(identity));
-                self.setup.renewed.send_modify(|count| *count += 1);
-                tracing::info!("node certificate renewed");
-            }
-            Err(error) => {
-                self.node.failed(now);
-                tracing::warn!(error = format!("{error:#}"), "node certificate could not be renewed; trying again");
-            }
+    fn schedule(&mut self, wanted: &Wanted) -> Option<&mut Schedule> {
+        match wanted {
+            Wanted::Node => Some(&mut self.node),
+            Wanted::Issuer => self.ca.as_mut().map(|ca| &mut ca.schedule),
+            Wanted::Workload(account) => self.workloads.get_mut(account).map(|workload| &mut workload.schedule),
         }
     }
 
-    fn workload_renewed(&mut self, account: ServiceAccount, certified: Certified) {
-        let now = UnixTime::now();
-        let Credential { cert, key: key_file } = self.credential(&account);
-        let renewed = certified.and_then(|(key, chain)| {
-            let workload = self.check(&account, &key, chain.clone(), now)?;
-            if let Some(dir) = key_file.parent() {
-                keyfile::create_private_dir(dir)?;
-            }
-            // A crash between the two leaves a pair that does not fit, which the next start takes for none.
-            keyfile::write_key(&key_file, &key)?;
-            keyfile::write_chain(&cert, &chain)?;
-            Ok(workload)
+    fn renewed(&mut self, wanted: Wanted, certified: Certified) {
+        let (wall, now) = (UnixTime::now(), Instant::now());
+        let taken = certified.and_then(|(key, chain)| match &wanted {
+            Wanted::Node => self.take_node(key, chain, now),
+            Wanted::Issuer => self.take_issuer(key, chain, wall, now),
+            Wanted::Workload(account) => self.take_workload(account, &key, chain, wall, now),
         });
-        match renewed {
-            Ok(workload) => {
-                tracing::info!(%account, "workload certificate issued");
-                self.workloads.insert(account, workload);
-                self.publish();
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(%account, error, "workload certificate could not be had; trying again");
-                self.workloads.entry(account).or_default().schedule.failed(now);
-            }
+        let Err(error) = taken else {
+            tracing::info!(certificate = %wanted, "certificate issued");
+            return;
+        };
+        let Some(schedule) = self.schedule(&wanted) else { return };
+        schedule.failed(wall, now, rand::random());
+        let (error, failures) = (format!("{error:#}"), schedule.failures());
+        // The root key is offline by rights: that is said once, and again when the end is near.
+        match wanted == Wanted::Issuer && failures > 1 {
+            true => tracing::debug!(certificate = %wanted, error, "certificate could not be had; trying again"),
+            false => tracing::warn!(certificate = %wanted, error, "certificate could not be had; trying again"),
         }
     }
 
-    fn renew_issuer(&mut self, now: UnixTime) {
-        let name = self.setup.identity.load().name.clone();
-        let Some(Ca { issuer, issuer_schedule, root: Some(root) }) = &mut self.ca else { return };
-        if !issuer_schedule.is_due(now) {
+    fn take_node(&mut self, key: Arc<PrivateKey>, chain: Chain, now: Instant) -> anyhow::Result<()> {
+        let old = self.setup.identity.load();
+        let identity = NodeIdentity::new(key, chain, old.trust.clone())?;
+        if identity.name != old.name {
+            bail!("the CA certified {} instead of {}", identity.name, old.name);
+        }
+        keyfile::write_chain(&self.setup.dir.node().cert, &identity.chain)?;
+        self.node = schedule(identity.certificate.not_before, identity.certificate.not_after).issued(now);
+        self.setup.identity.store(Arc::new(identity));
+        self.setup.renewed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    fn take_issuer(&mut self, key: Arc<PrivateKey>, chain: Chain, wall: UnixTime, now: Instant) -> anyhow::Result<()> {
+        let issuer = Issuer::open(key, chain)?;
+        issuer.verify(&self.setup.identity.load().trust, wall)?;
+        keyfile::write_chain(&self.setup.dir.issuer().cert, issuer.chain())?;
+        let ca = self.ca.as_mut().context("this node is no CA node")?;
+        ca.schedule = schedule(issuer.not_before(), issuer.not_after()).issued(now);
+        self.setup.issuer_end.send_replace(Some(issuer.not_after()));
+        ca.issuer = issuer;
+        Ok(())
+    }
+
+    fn take_workload(
+        &mut self,
+        account: &ServiceAccount,
+        key: &PrivateKey,
+        chain: Chain,
+        wall: UnixTime,
+        now: Instant,
+    ) -> anyhow::Result<()> {
+        let mut workload = self.check(account, key, chain.clone(), wall)?;
+        let files = self.credential(account);
+        if let Some(dir) = files.key.parent() {
+            keyfile::create_private_dir(dir)?;
+        }
+        // A crash between the two leaves a pair that does not fit, which the next start takes for none.
+        keyfile::write_key(&files.key, key)?;
+        keyfile::write_chain(&files.cert, &chain)?;
+        workload.schedule = workload.schedule.issued(now);
+        self.workloads.insert(account.clone(), workload);
+        self.publish();
+        Ok(())
+    }
+
+    /// Has the mesh forget tokens that ended long ago.
+    fn forget_tokens(&self) {
+        if self.ca.is_none() {
             return;
         }
-        let Credential { cert, key } = self.setup.dir.issuer();
-        let renewed =
-            csr::create(issuer.key()).and_then(|csr| root.sign_intermediate(&name, &csr, now)).and_then(|signed| {
-                let chain = vec![signed];
-                keyfile::write_chain(&cert, &chain)?;
-                Issuer::open(keyfile::read_key(&key)?, chain)
-            });
-        match renewed {
-            Ok(renewed) => {
-                *issuer_schedule = Schedule::of(renewed.not_before(), renewed.not_after());
-                *issuer = renewed;
-                tracing::info!("intermediate renewed");
+        let (facts, documents) = (self.setup.facts.clone(), self.setup.documents.clone());
+        let me = self.setup.identity.load().name.clone();
+        let tokens = documents.tokens().borrow().clone();
+        let (uses, records) = forgettable(&tokens, &me, UnixTime::now());
+        tokio::spawn(async move {
+            if let Err(error) = facts.forget_uses(uses).await {
+                tracing::warn!(%error, "uses of old join tokens could not be forgotten; trying again");
             }
-            Err(error) => {
-                issuer_schedule.failed(now);
-                tracing::error!(%error, "the intermediate could not be renewed");
+            if let Err(error) = documents.forget_tokens(&records).await {
+                tracing::warn!(%error, "old join tokens could not be forgotten; trying again");
             }
-        }
+        });
     }
 
     fn credential(&self, account: &ServiceAccount) -> Credential {
@@ -550,8 +629,6 @@ impl IssuerActor {
     fn publish(&self) {
         let now = UnixTime::now();
         let identity = self.setup.identity.load();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(identity.trust.roots().iter().cloned());
         let workloads: HashMap<_, _> = self
             .workloads
             .iter()
@@ -561,7 +638,7 @@ impl IssuerActor {
         let certified: BTreeSet<ServiceAccount> = workloads.keys().cloned().collect();
         self.setup.publisher.lock().publish(IdentitySnapshot {
             trust_domain: identity.trust_domain().clone(),
-            roots: Arc::new(roots),
+            roots: Arc::new(identity.root_store()),
             workloads,
             default_caller: self.default_caller().map(Arc::new),
         });
@@ -592,22 +669,14 @@ impl IssuerActor {
     }
 }
 
-async fn ask_ca(setup: &Setup, identity: &NodeIdentity, account: Option<&ServiceAccount>) -> Certified {
-    let (key, request) = match account {
-        None => (identity.key.clone(), Request::RenewNode { csr: csr::create(&identity.key)? }),
-        Some(account) => {
-            let key = Arc::new(PrivateKey::generate()?);
-            let csr = csr::create(&key)?;
-            let (namespace, account) = (account.namespace.clone(), account.name.clone());
-            (key, Request::CertifyWorkload { namespace, account, csr })
-        }
-    };
+async fn ask_ca(setup: &Setup, request: Request) -> anyhow::Result<Chain> {
+    let me = setup.identity.load().name.clone();
     let issuers = ca_nodes(&setup.facts.published().borrow());
-    let mut last_error = anyhow::anyhow!("no CA node is known yet");
-    for (name, address) in issuers {
+    let mut last_error = anyhow::anyhow!("no other CA node is known yet");
+    for (name, address) in issuers.into_iter().filter(|(name, _)| *name != me) {
         match setup.links.request_at(name.id(), address, &request).await {
             Ok(Response::Certificate { chain, .. }) => {
-                return Ok((key, chain.into_iter().map(CertificateDer::from).collect()));
+                return Ok(chain.into_iter().map(CertificateDer::from).collect());
             }
             Ok(_) => last_error = anyhow::anyhow!("{name} answered something else than a certificate"),
             Err(error) => last_error = anyhow::Error::from(error).context(format!("asking CA node {name}")),
@@ -616,13 +685,24 @@ async fn ask_ca(setup: &Setup, identity: &NodeIdentity, account: Option<&Service
     Err(last_error)
 }
 
+/// Of which tokens the uses, and of which of its own the records may be forgotten by this node.
+fn forgettable(tokens: &BTreeMap<String, TokenRecord>, me: &NodeName, wall: UnixTime) -> (Vec<TokenId>, Vec<TokenId>) {
+    let ended = |ago: Duration| {
+        let long_ago = move |token: &&TokenRecord| token.expires.saturating_add(ago.as_secs()) <= wall.as_secs();
+        tokens.values().filter(long_ago)
+    };
+    let id = |token: &TokenRecord| token.id.parse().ok();
+    let records = ended(KEEP_RECORD).filter(|token| token.issuer == *me).filter_map(id).take(MAX_FORGOTTEN);
+    (ended(KEEP_USES).filter_map(id).collect(), records.collect())
+}
+
 fn load_ca(dir: &Dir) -> anyhow::Result<Option<Ca>> {
     if !dir.issuer().exists() {
         return Ok(None);
     }
     let Credential { cert, key } = dir.issuer();
     let issuer = Issuer::open(keyfile::read_key(&key)?, keyfile::read_chain(&cert)?)?;
-    let issuer_schedule = Schedule::of(issuer.not_before(), issuer.not_after());
+    let schedule = schedule(issuer.not_before(), issuer.not_after());
     let root = match dir.root() {
         root if root.exists() => {
             let certificate = keyfile::read_chain(&root.cert)?.into_iter().next().context("the root file is empty")?;
@@ -630,7 +710,7 @@ fn load_ca(dir: &Dir) -> anyhow::Result<Option<Ca>> {
         }
         _ => None,
     };
-    Ok(Some(Ca { issuer, issuer_schedule, root }))
+    Ok(Some(Ca { issuer, schedule, warned: None, root }))
 }
 
 impl Actor for IssuerActor {
@@ -643,10 +723,13 @@ impl Actor for IssuerActor {
         self.publish();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 _ = tick.tick() => self.renew_due(),
+                _ = forget.tick() => self.forget_tokens(),
                 changed = hosted.changed() => {
                     changed?;
                     self.renew_due();
@@ -659,5 +742,99 @@ impl Actor for IssuerActor {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_ca::{init, issuer::INTERMEDIATE_LIFETIME, trust::TrustBundle};
+    use weft_wire::id::AccountPattern;
+
+    use super::*;
+
+    const WALL: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+
+    fn after(duration: Duration) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(WALL.as_secs()) + duration)
+    }
+
+    fn name(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    /// A CA node that was made at [`WALL`], and what its certificate says.
+    fn ca(with_root: bool) -> (Ca, PeerIdentity) {
+        let mesh = init::create_mesh(&"cluster.local".parse().unwrap(), &name("seed"), WALL).unwrap();
+        let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
+        let schedule = Schedule::of(mesh.issuer.not_before(), mesh.issuer.not_after(), 0.5);
+        let ca = Ca { issuer: mesh.issuer, schedule, warned: None, root: with_root.then_some(mesh.root) };
+        (ca, trust.verify_chain(&mesh.node.chain, WALL).unwrap())
+    }
+
+    fn csr() -> Vec<u8> {
+        csr::create(&PrivateKey::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_intermediate_is_renewed_by_the_root_for_ca_nodes_only() {
+        let (ca, seed) = ca(true);
+        let key = PrivateKey::generate().unwrap();
+        let chain = ca.certify(&seed, &Wanted::Issuer, &csr::create(&key).unwrap(), after(DAY)).unwrap();
+        let renewed = Issuer::open(key, chain).unwrap();
+        assert_eq!(renewed.not_after(), after(DAY + INTERMEDIATE_LIFETIME));
+
+        let mut member = seed;
+        member.grant = Some(Grant { role: Role::Admin, accounts: vec![AccountPattern::Any] });
+        let error = ca.certify(&member, &Wanted::Issuer, &csr(), WALL).unwrap_err().to_string();
+        assert!(error.contains("only nodes of role ca"), "{error}");
+    }
+
+    #[test]
+    fn a_ca_node_without_the_root_renews_no_intermediate() {
+        let (ca, seed) = ca(false);
+        assert!(!ca.can_give_all_of(&Wanted::Issuer, WALL));
+        let error = ca.certify(&seed, &Wanted::Issuer, &csr(), WALL).unwrap_err().to_string();
+        assert!(error.contains("does not hold the root key"), "{error}");
+    }
+
+    #[test]
+    fn a_ca_node_whose_intermediate_is_about_to_end_asks_others() {
+        let (ca, _) = ca(false);
+        let workload = Wanted::Workload(ServiceAccount::default_account());
+        let before_end = |left: Duration| after(INTERMEDIATE_LIFETIME - left);
+        assert!(ca.can_give_all_of(&Wanted::Node, before_end(NODE_LIFETIME)));
+        assert!(!ca.can_give_all_of(&Wanted::Node, before_end(NODE_LIFETIME / 2)));
+        assert!(ca.can_give_all_of(&workload, before_end(NODE_LIFETIME / 2)));
+        assert!(!ca.can_give_all_of(&workload, before_end(WORKLOAD_LIFETIME / 2)));
+    }
+
+    #[test]
+    fn an_intermediate_that_nobody_renews_is_said_daily_from_ten_days_before_its_end_on() {
+        let (mut ca, _) = ca(false);
+        let now = Instant::now();
+        let late = after(INTERMEDIATE_LIFETIME - 9 * DAY);
+        assert!(!ca.is_to_warn(late, now), "nobody was asked yet");
+        ca.schedule.failed(late, now, 0.5);
+        assert!(!ca.is_to_warn(after(INTERMEDIATE_LIFETIME - 11 * DAY), now));
+        assert!(ca.is_to_warn(late, now));
+        ca.warned = Some(now);
+        assert!(!ca.is_to_warn(late, now + DAY - Duration::from_secs(1)));
+        assert!(ca.is_to_warn(after(INTERMEDIATE_LIFETIME + DAY), now + DAY));
+    }
+
+    #[test]
+    fn what_was_counted_of_a_token_is_forgotten_before_its_record() {
+        let token = |id: u8, issuer: &str| {
+            let id = TokenId([id; 8]).to_string();
+            let (role, allow) = (Role::Member, Vec::new());
+            let expires = WALL.as_secs();
+            (id.clone(), TokenRecord { id, issuer: name(issuer), role, allow, uses: 1, expires, revoked: false })
+        };
+        let tokens = BTreeMap::from([token(1, "me"), token(2, "other")]);
+        let at = |wall| forgettable(&tokens, &name("me"), wall);
+        let (mine, theirs) = (TokenId([1; 8]), TokenId([2; 8]));
+        assert_eq!(at(after(DAY - Duration::from_secs(1))), (vec![], vec![]));
+        assert_eq!(at(after(DAY)), (vec![mine, theirs], vec![]));
+        assert_eq!(at(after(2 * DAY)), (vec![mine, theirs], vec![mine]));
     }
 }

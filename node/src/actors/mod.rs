@@ -17,10 +17,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustls::pki_types::UnixTime;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
+use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
 use weft_policy::{
     endpoint::{Endpoint, EndpointAddress, Standing},
@@ -33,13 +35,7 @@ use weft_wire::{
     id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
 };
 
-use crate::{
-    admin::api,
-    dir::Dir,
-    identity::{IdentityReader, wall_ms},
-    supervisor::Supervisor,
-    telemetry::Telemetry,
-};
+use crate::{admin::api, dir::Dir, identity::IdentityReader, supervisor::Supervisor, telemetry::Telemetry};
 
 /// After a workload or node has said that it drains, callers have this long to hear it before it goes.
 pub const DRAIN_NOTICE: Duration = Duration::from_millis(500);
@@ -59,6 +55,11 @@ fn endpoints(service: &Service) -> impl Iterator<Item = (u16, &Arc<Endpoint>)> {
     clusters.flat_map(|cluster| cluster.endpoints.iter().map(|endpoint| (cluster.port, endpoint)))
 }
 
+/// Seconds from now until then; negative if it is past.
+pub fn seconds_until(then: UnixTime) -> i64 {
+    then.as_secs() as i64 - UnixTime::now().as_secs() as i64
+}
+
 /// Everything that the admin API reads and commands.
 #[derive(Clone)]
 pub struct Handles {
@@ -75,6 +76,8 @@ pub struct Handles {
     pub membership: membership::Handle,
     pub hosted: watch::Receiver<health::HostedSet>,
     pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
+    /// When a CA node's intermediate ends.
+    pub issuer_end: watch::Receiver<Option<UnixTime>>,
     pub views: Views,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
@@ -112,7 +115,8 @@ impl Handles {
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: not_ready.is_empty(),
             not_ready,
-            certificate_seconds_left: identity.not_after.as_secs() as i64 - (wall_ms() / 1_000) as i64,
+            certificate_seconds_left: seconds_until(identity.certificate.not_after),
+            issuer_seconds_left: self.issuer_seconds_left(),
             members_alive: 1 + standings.values().filter(|standing| standing.status == Status::Alive).count(),
             members_known: 1 + standings.len(),
             documents: self.documents.list().await?.len(),
@@ -120,6 +124,11 @@ impl Handles {
             view_epoch: self.views.load().epoch,
             actors: self.supervisor.status(),
         })
+    }
+
+    /// How long a CA node's intermediate is still good for; negative once it has ended.
+    pub fn issuer_seconds_left(&self) -> Option<i64> {
+        self.issuer_end.borrow().map(seconds_until)
     }
 
     pub fn members(&self) -> Vec<api::Member> {
@@ -215,7 +224,7 @@ impl Handles {
     /// The join tokens that have not run out, with their uses at all CA nodes.
     pub fn tokens(&self) -> Vec<api::Token> {
         let facts = self.facts.published().borrow().clone();
-        let now = wall_ms() / 1_000;
+        let now = UnixTime::now().as_secs();
         let tokens = self.documents.tokens().borrow().clone();
         let good = tokens.values().filter(|token| !token.revoked && token.expires > now);
         good.map(|token| api::Token {
@@ -224,13 +233,7 @@ impl Handles {
             role: token.role,
             allow: token.allow.clone(),
             uses: token.uses,
-            used: token
-                .id
-                .parse()
-                .ok()
-                .and_then(|id: weft_wire::id::NodeId| facts.spent.get(&id.0))
-                .copied()
-                .unwrap_or(0),
+            used: token.id.parse().ok().and_then(|TokenId(id)| facts.spent.get(&id)).copied().unwrap_or(0),
             expires_in_seconds: token.expires - now,
         })
         .collect()

@@ -31,7 +31,10 @@ pub struct Status {
     pub ready: bool,
     /// Why the node is not ready; empty when it is.
     pub not_ready: Vec<String>,
+    /// Negative once it has ended.
     pub certificate_seconds_left: i64,
+    /// Of a CA node's intermediate; `null` on other nodes.
+    pub issuer_seconds_left: Option<i64>,
     pub members_alive: usize,
     pub members_known: usize,
     pub documents: usize,

@@ -3,7 +3,6 @@
 use std::{
     io::Read,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
@@ -26,7 +25,7 @@ use super::{
 use crate::{
     admin::api::{Document, Draft, Prepare, Prepared, Write, Written},
     dir::{Credential, Dir},
-    identity::der_chain,
+    identity::{der_chain, wall_ms},
 };
 
 /// Largest file that is read; `policy` bounds what is in it.
@@ -87,7 +86,7 @@ pub(super) async fn get(common: &Common, args: GetArgs) -> anyhow::Result<()> {
         };
         return data(common.output, &value, &[], |_| vec![]);
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
+    let now = wall_ms();
     data(common.output, &documents, &["KIND", "NAMESPACE", "NAME", "AUTHOR", "UPDATED", "AGE"], |documents| {
         let cells = |document: &Document| {
             vec![

@@ -27,6 +27,9 @@ pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
     line(format_args!("address      {}", status.advertise))?;
     line(format_args!("weft         {}, up {}", status.version, age(status.uptime_seconds)))?;
     line(format_args!("certificate  {}", certificate(status.certificate_seconds_left)))?;
+    if let Some(left) = status.issuer_seconds_left {
+        line(format_args!("intermediate {}", certificate(left)))?;
+    }
     line(format_args!("members      {} alive of {} known", status.members_alive, status.members_known))?;
     line(format_args!("documents    {}, digest {}", status.documents, status.documents_digest))?;
     line(format_args!(""))?;

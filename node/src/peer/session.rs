@@ -19,7 +19,11 @@ use super::{
     tls::Peer,
 };
 use crate::{
-    actors::{documents, facts, issuer, membership::GossipInbox},
+    actors::{
+        documents, facts,
+        issuer::{self, Wanted},
+        membership::GossipInbox,
+    },
     telemetry::{Reason, Telemetry},
 };
 
@@ -141,15 +145,16 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
 
 async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: &Receivers) -> Result<(), PeerError> {
     let question = read_value(recv, MAX_FRAME_LEN).await?;
+    let certify = |wanted, csr| to.issuer.certify(peer.identity.clone(), wanted, csr);
     let answer = match (question, peer.expired) {
-        (Request::RenewNode { csr }, _) => to.issuer.renew_node(peer.identity.clone(), csr).await,
+        (Request::RenewNode { csr }, _) => certify(Wanted::Node, csr).await,
         (_, true) => Err(anyhow::anyhow!("your certificate has expired: renew it first")),
         (Request::PullFacts { have }, _) => to.facts.missing_for(have).await.map(Response::Facts),
         (Request::PullDocuments { have }, _) => to.documents.missing_for(have).await.map(Response::Documents),
         (Request::CertifyWorkload { namespace, account, csr }, _) => {
-            let account = ServiceAccount { namespace, name: account };
-            to.issuer.certify_workload(peer.identity.clone(), account, csr).await
+            certify(Wanted::Workload(ServiceAccount { namespace, name: account }), csr).await
         }
+        (Request::RenewIssuer { csr }, _) => certify(Wanted::Issuer, csr).await,
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

@@ -88,6 +88,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 csr: vec![0x30, 0x82, 2],
             },
         ),
+        ("request/renew_issuer.bin", Request::RenewIssuer { csr: vec![0x30, 0x82, 5] }),
     ]
 }
 
