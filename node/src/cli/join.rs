@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Seed},
     dir::{Credential, Dir},
     identity::NodeIdentity,
-    peer,
+    peer::{self, join::JoinError},
 };
 
 pub(super) fn init(common: &Common, args: InitArgs) -> anyhow::Result<()> {
@@ -42,7 +42,8 @@ pub(super) fn init(common: &Common, args: InitArgs) -> anyhow::Result<()> {
 pub(super) async fn join(common: &Common, args: JoinArgs) -> anyhow::Result<()> {
     let token: JoinToken = args.token.parse()?;
     let dir = new_dir(&common.dir)?;
-    let key = PrivateKey::generate()?;
+    let seeds = resolve(&args.seed).await?;
+    let key = joining_key(&dir.node())?;
     let issuer_key = match token.claims().grant.role {
         Role::Ca => Some(PrivateKey::generate()?),
         Role::Member | Role::Admin => None,
@@ -53,13 +54,21 @@ pub(super) async fn join(common: &Common, args: JoinArgs) -> anyhow::Result<()> 
         csr: csr::create(&key)?,
         issuer_csr: issuer_key.as_ref().map(csr::create).transpose()?,
     };
-    let seeds = resolve(&args.seed).await?;
-    let (welcome, trust) = peer::join::join(seeds, &token, request).await?;
+    let (welcome, trust) = match peer::join::join(seeds, &token, request).await {
+        Ok(joined) => joined,
+        Err(error) => {
+            // Otherwise an answer may have been lost, and the next try needs the same key.
+            if matches!(error, JoinError::Refused(_)) {
+                forget_joining_key(&dir.node());
+            }
+            return Err(error.into());
+        }
+    };
     let chain: Vec<_> = welcome.chain.into_iter().map(CertificateDer::from).collect();
     check(&args, &key, &chain, &trust)?;
     if let (Some(key), Some(chain)) = (issuer_key, welcome.issuer_chain) {
-        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-        let issuer = Issuer::open(key, chain)?;
+        let issuer = Issuer::open(key, chain.into_iter().map(CertificateDer::from).collect())?;
+        issuer.verify(&trust, UnixTime::now()).context("the intermediate that the mesh sent")?;
         write(&dir.issuer(), issuer.key(), issuer.chain())?;
     }
     let peers = welcome.peers.iter().map(|peer| Seed { host: peer.ip().to_string(), port: peer.port() });
@@ -71,6 +80,26 @@ pub(super) async fn join(common: &Common, args: JoinArgs) -> anyhow::Result<()> 
     line(format_args!("joined mesh {} as {}", trust.mesh_id(), args.name))?;
     line(format_args!("next: weft up --dir {}", common.dir.display()))?;
     Ok(())
+}
+
+/// The key to join with, on disk before anybody is asked: should the answer be lost, the CA node lets the same key in
+/// again without a second use of the token.
+fn joining_key(node: &Credential) -> anyhow::Result<PrivateKey> {
+    if node.key.exists() {
+        return Ok(keyfile::read_key(&node.key)?);
+    }
+    let key = PrivateKey::generate()?;
+    write_key(node, &key)?;
+    Ok(key)
+}
+
+/// Leaves the host as it was before [`joining_key`].
+fn forget_joining_key(node: &Credential) {
+    // A key that stays is only used by the next try.
+    let _ = std::fs::remove_file(&node.key);
+    if let Some(dir) = node.key.parent() {
+        let _ = std::fs::remove_dir(dir);
+    }
 }
 
 /// Checks that the certificate is the one that was asked for, before anything is written.
@@ -126,12 +155,15 @@ fn new_dir(path: &Path) -> anyhow::Result<Dir> {
 }
 
 fn write(credential: &Credential, key: &PrivateKey, chain: &[CertificateDer<'_>]) -> anyhow::Result<()> {
+    write_key(credential, key)?;
+    Ok(keyfile::write_chain(&credential.cert, chain)?)
+}
+
+fn write_key(credential: &Credential, key: &PrivateKey) -> anyhow::Result<()> {
     if let Some(dir) = credential.key.parent() {
         keyfile::create_private_dir(dir)?;
     }
-    keyfile::write_key(&credential.key, key)?;
-    keyfile::write_chain(&credential.cert, chain)?;
-    Ok(())
+    Ok(keyfile::write_key(&credential.key, key)?)
 }
 
 /// Writes the configuration of a new node, unless the operator has put one there.
@@ -149,4 +181,21 @@ async fn resolve(seed: &Seed) -> anyhow::Result<Vec<SocketAddr>> {
         .await
         .with_context(|| format!("cannot find the seed {seed} (a node listens on port {MESH_PORT})"))?;
     Ok(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_joins_again_uses_the_key_that_it_has() {
+        let files = tempfile::tempdir().unwrap();
+        let node = Dir::new(files.path()).node();
+        let first = joining_key(&node).unwrap().public_key();
+        assert_eq!(joining_key(&node).unwrap().public_key(), first);
+        assert!(new_dir(files.path()).is_ok(), "a key alone is no identity");
+        forget_joining_key(&node);
+        assert_eq!(std::fs::read_dir(files.path()).unwrap().count(), 0);
+        assert_ne!(joining_key(&node).unwrap().public_key(), first);
+    }
 }

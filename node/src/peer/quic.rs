@@ -66,6 +66,12 @@ impl Quic {
         Ok(Self { endpoint, identity })
     }
 
+    /// Where peers reach the endpoint.
+    #[cfg(test)]
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
     /// Waits for the next peer to knock, without waiting for its handshake. `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.endpoint.accept().await
