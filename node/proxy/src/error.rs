@@ -36,8 +36,9 @@ pub(crate) enum ProxyError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error(
-        "this node hosts no workload to make the call as: host a service on it (services: in node.yaml, or weft run) \
-         or name one with the listener's `as:`"
+        "this node has no service account to make the call as: host a service on it (services: in node.yaml, or weft \
+         run), or name an account with `outbound.as` or the listener's `as`; a host that hosts nothing calls as \
+         default/default if its token was made with --allow default/default"
     )]
     NoCaller,
     #[error("this node has no certificate for service account {0} yet, so it cannot call as it")]

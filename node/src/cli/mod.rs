@@ -175,12 +175,15 @@ enum TokenCommand {
     /// Create a token and print it, alone, on stdout.
     #[command(after_help = "Examples:
   weft token create --allow default/reviews
+  weft token create --allow default/default    for a host that only calls
   weft token create --ttl 24h --uses 10 --allow 'default/*'
   weft token create --role ca")]
     Create(TokenCreateArgs),
     /// List the tokens that were issued and have not run out.
+    #[command(after_help = "Examples:\n  weft token list\n  weft token list -o json")]
     List,
     /// Revoke a token: nobody joins with it again. Nodes that did join stay.
+    #[command(after_help = "Examples:\n  weft token revoke 8f1c0d2e4b6a7990")]
     Revoke {
         /// The id that `weft token list` shows.
         id: String,
@@ -198,8 +201,9 @@ struct TokenCreateArgs {
     /// How many hosts may join with it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uses: u32,
-    /// A service account that the host may run services as: NS/SA, NS/* or */*. Repeatable. Without it, the host may
-    /// call services and host none.
+    /// A service account that the host may run services and make calls as: NS/SA, NS/* or */*. Repeatable. Without it,
+    /// the host may host nothing, and its calls to other hosts are refused. A host that hosts nothing calls as
+    /// default/default: to let it only call, allow that.
     #[arg(long, value_name = "NS/SA")]
     allow: Vec<AccountPattern>,
 }
