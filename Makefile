@@ -62,10 +62,15 @@ bench: build tools-envoy ## Compare with Envoy (as root); BENCH_ARGS=--smoke for
 	$(call need,$(BENCH_TOOLS))
 	python3 tests/bench/bench.py $(BENCH_ARGS)
 
+# A run begins with the committed seeds and with what earlier runs found, which stays in fuzz/corpus.
 .PHONY: fuzz
 fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuzz)
-	@for target in $$(cd wire && $(CARGO) +nightly fuzz list); do \
-		echo "== $$target"; (cd wire && $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=60) || exit 1; \
+	@for crate in wire ca policy; do \
+		for target in $$(cd $$crate && $(CARGO) +nightly fuzz list); do \
+			echo "== $$crate: $$target"; \
+			(cd $$crate && mkdir -p fuzz/corpus/$$target && $(CARGO) +nightly fuzz run $$target \
+				fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=60) || exit 1; \
+		done; \
 	done
 
 .PHONY: tools-nextest tools-deny tools-envoy

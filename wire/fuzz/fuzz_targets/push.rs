@@ -1,15 +1,6 @@
 #![no_main]
-//! What a member may push on a unidirectional stream.
 
-use libfuzzer_sys::fuzz_target;
-use weft_wire::{
-    codec,
-    frame::{MAX_FRAME_LEN, Push},
-};
+#[path = "../checks.rs"]
+mod checks;
 
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(value) = codec::decode::<Push>(bytes, MAX_FRAME_LEN) {
-        let encoded = codec::encode(&value, MAX_FRAME_LEN).expect("no longer than what it was read from");
-        assert_eq!(codec::decode::<Push>(&encoded, MAX_FRAME_LEN), Ok(value));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::push(bytes));
