@@ -57,8 +57,8 @@ pub(super) async fn join(common: &Common, args: JoinArgs) -> anyhow::Result<()> 
     let (welcome, trust) = match peer::join::join(seeds, &token, request).await {
         Ok(joined) => joined,
         Err(error) => {
-            // Otherwise an answer may have been lost, and the next try needs the same key.
-            if matches!(error, JoinError::Refused(_)) {
+            // Nothing was certified with it; unless the answer was lost, and then the next try needs the same key.
+            if !matches!(error, JoinError::NoAnswer { .. }) {
                 forget_joining_key(&dir.node());
             }
             return Err(error.into());

@@ -55,6 +55,12 @@ impl JoinError {
     fn may_pass(&self) -> bool {
         matches!(self, Self::NoIssuer { .. } | Self::NoAnswer { .. } | Self::NotReached(PeerError::Busy { .. }))
     }
+
+    /// The one of two to tell: that an answer is lost before all, since then the host may have been let in.
+    fn or(self, later: Self) -> Self {
+        let keep = matches!(self, Self::NoAnswer { .. }) || (self.may_pass() && !later.may_pass());
+        if keep { self } else { later }
+    }
 }
 
 /// Asks the mesh for a certificate, beginning at the seeds and going on to the CA nodes they name; for about 10 s if
@@ -69,11 +75,16 @@ pub async fn join(
     request: JoinRequest,
 ) -> Result<(Welcome, TrustBundle), JoinError> {
     let deadline = Instant::now() + KEEP_TRYING;
+    let mut failure = JoinError::NoSeed;
     loop {
         match ask_around(seeds.clone(), token, &request).await {
-            Err(error) if error.may_pass() && Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
-            result => return result,
+            Err(error) if !matches!(error, JoinError::Refused(_)) => failure = failure.or(error),
+            decided => return decided,
         }
+        if !failure.may_pass() || Instant::now() + PAUSE > deadline {
+            return Err(failure);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -100,9 +111,7 @@ async fn ask_around(
             }
             Err(error) => error,
         };
-        if !failure.may_pass() {
-            failure = error;
-        }
+        failure = failure.or(error);
     }
     Err(failure)
 }

@@ -1,5 +1,9 @@
 //! Who is let in, and what a node may say once it is in.
 
+use std::{path::Path, time::Duration};
+
+use rustls_pki_types::UnixTime;
+use weft_ca::{csr, issuer::Root, keyfile};
 use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, origin, wait_for};
 
 #[test]
@@ -87,6 +91,68 @@ fn a_second_ca_admits_hosts_while_the_first_is_down() {
     lab.host(2).join(&seed, token.trim()).ok();
     lab.host_mut(2).start();
     lab.wait_members(1, "alive", 2);
+}
+
+#[test]
+fn an_intermediate_that_has_ended_is_renewed_by_the_node_with_the_root() {
+    let mut lab = Lab::new(2);
+    lab.found_mesh();
+    let token = lab.token(&["--role", "ca", "--allow", "default/*"]);
+    lab.join(1, &token).ok();
+    lab.host_mut(1).start();
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
+    lab.host_mut(1).stop();
+
+    // The second CA node comes back after its intermediate has ended, and hosts what it has no certificate for.
+    let days_ago = |days: u64| UnixTime::now().as_secs() - days * 24 * 3600;
+    let made = UnixTime::since_unix_epoch(Duration::from_secs(days_ago(31)));
+    age_intermediate(&lab.host(0).dir, &lab.host(1).dir, made);
+    lab.host(1).configure("\nservices:\n- { name: web, serviceAccount: web, port: 8080 }\n");
+    lab.host_mut(1).start();
+    wait_for("the intermediate is renewed", PATIENCE, || {
+        (lab.host(1).json(&["status"])["issuer_seconds_left"].as_i64()? > 29 * 24 * 3600).then_some(())
+    });
+    assert!(lab.host(1).metric("weft_issuer_seconds_left", &[]) > 0.0);
+    // It signs again, by itself.
+    lab.host_mut(0).stop();
+    lab.host_mut(1).host_command(
+        &["--service", "again", "--service-account", "again", "--port", "9080"],
+        &[&origin(), "--listen", "127.0.0.1:9080", "--name", "again"],
+    );
+    lab.wait_healthy(1, "again", 1);
+}
+
+/// Gives a CA node the intermediate that the root would have made for it then.
+fn age_intermediate(root: &Path, node: &Path, made: UnixTime) {
+    let certificate = keyfile::read_chain(&root.join("root/cert.pem")).expect("the root").remove(0);
+    let root = Root::open(keyfile::read_key(&root.join("root/key.pem")).expect("its key"), certificate).expect("a CA");
+    let key = keyfile::read_key(&node.join("issuer/key.pem")).expect("the intermediate's key");
+    let name = "host-2".parse().expect("valid");
+    let csr = csr::create(&key).expect("any key will do");
+    let signed = root.sign_intermediate(&name, &csr, made).expect("the root is good");
+    keyfile::write_chain(&node.join("issuer/cert.pem"), &[signed]).expect("writable");
+}
+
+#[test]
+fn a_host_that_lost_the_answer_joins_again_and_keeps_its_name() {
+    let mut lab = Lab::new(3);
+    lab.found_mesh();
+    let token = lab.token(&["--uses", "1"]);
+    lab.join(1, &token).ok();
+    std::fs::remove_file(lab.host(1).dir.join("node/cert.pem")).expect("the answer was there");
+
+    // Before the host has said anything itself, another one tries to take its name.
+    let (seed, other) = (format!("{}:{DATA_PORT}", lab.host(0).address), lab.token(&[]));
+    let address = lab.host(2).address.to_string();
+    let thief = ["join", &seed, "--token", &other, "--name", "host-2", "--advertise", &address];
+    lab.host(2).weft(&thief).refused(&["host-2", "another key"]);
+
+    lab.join(1, &token).ok();
+    let tokens = lab.host(0).json(&["token", "list"]);
+    let used: Vec<_> = tokens.as_array().expect("a list").iter().map(|token| token["used"].clone()).collect();
+    assert_eq!(used.iter().filter(|used| **used == 1).count(), 1, "{tokens}");
+    lab.host_mut(1).start();
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
 }
 
 #[test]
