@@ -751,6 +751,7 @@ mod tests {
     use weft_wire::id::AccountPattern;
 
     use super::*;
+    use crate::supervisor::{Limits, Supervisor};
 
     const WALL: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
 
@@ -773,6 +774,53 @@ mod tests {
 
     fn csr() -> Vec<u8> {
         csr::create(&PrivateKey::generate().unwrap()).unwrap()
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stranger_calls_itself_is_not_logged_unless_it_is_a_name() {
+        let mesh = init::create_mesh(&"cluster.local".parse().unwrap(), &name("seed"), UnixTime::now()).unwrap();
+        let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
+        let identity = NodeIdentity::new(Arc::new(mesh.node.key), mesh.node.chain, trust).unwrap();
+        let supervisor = Supervisor::new(Limits::default()).unwrap();
+        let published = documents::Published {
+            policy: Arc::new(watch::channel(Arc::default()).0),
+            tokens: Arc::new(watch::channel(Arc::default()).0),
+            root: Arc::new(watch::channel([0; 16]).0),
+        };
+        let handle = Handle::new(
+            supervisor.open("issuer", 1).0,
+            Arc::new(arc_swap::ArcSwap::from_pointee(identity)),
+            watch::channel(Arc::default()).1,
+            documents::Handle::new(supervisor.open("documents", 1).0, &published),
+            Telemetry::default(),
+        );
+
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let request = JoinRequest {
+            token: String::new(),
+            name: "root\n2026-01-01T00:00:00Z INFO host joined".into(),
+            csr: Vec::new(),
+            issuer_csr: None,
+        };
+        let answer = handle.answer_join(JoinQuestion::Join(Box::new(request)), ([10, 0, 0, 9], 1).into()).await;
+        assert!(matches!(answer, JoinResponse::Refused { .. }), "{answer:?}");
+        let log = String::from_utf8(log.0.lock().clone()).unwrap();
+        assert!(log.contains("10.0.0.9") && !log.contains("host joined"), "{log}");
     }
 
     #[test]
