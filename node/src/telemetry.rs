@@ -1,13 +1,24 @@
 //! The node's own log and metrics. The proxy's metrics live in the same registry; `/metrics` prints both.
 
-use std::{collections::BTreeMap, fmt, io::IsTerminal, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::IsTerminal,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
     registry::Registry,
 };
 use tokio::sync::watch;
@@ -59,6 +70,36 @@ pub struct Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Event {
     pub event: &'static str,
+}
+
+/// Keeps what strangers can cause as often as they like from filling the log.
+#[derive(Debug, Default)]
+pub struct LogLimit {
+    /// When the present period began, and the lines written in it.
+    period: Option<(Instant, u32)>,
+    left_out: u64,
+}
+
+impl LogLimit {
+    const PERIOD: Duration = Duration::from_secs(10);
+    const LINES: u32 = 10;
+
+    /// Whether a line may be written now; if so, how many were left out since the last one.
+    pub fn allow(&mut self, now: Instant) -> Option<u64> {
+        let written = match self.period {
+            Some((began, written)) if now.saturating_duration_since(began) < Self::PERIOD => written,
+            _ => {
+                self.period = Some((now, 0));
+                0
+            }
+        };
+        if written == Self::LINES {
+            self.left_out += 1;
+            return None;
+        }
+        self.period = self.period.map(|(began, written)| (began, written + 1));
+        Some(std::mem::take(&mut self.left_out))
+    }
 }
 
 /// The registry, and the counters that the control side increments. Cheap to clone.
@@ -161,13 +202,14 @@ impl Collector for NodeMetrics {
         gauge(&mut encoder, "weft_members", "Nodes of the mesh, by state as seen from here", &members)?;
 
         let actors = self.handles.supervisor.status();
-        let of_actors = |value: fn(&ActorStatus) -> i64| -> Vec<(Labels, i64)> {
-            actors.iter().map(|actor| (vec![("actor", actor.name.clone())], value(actor))).collect()
-        };
-        let queued = of_actors(|actor| actor.queue_depth as i64);
+        let label = |actor: &ActorStatus| vec![("actor", actor.name.clone())];
+        let queued: Vec<_> = actors.iter().map(|actor| (label(actor), actor.queue_depth as i64)).collect();
         gauge(&mut encoder, "weft_actor_queue_depth", "Messages that wait in an actor's inbox", &queued)?;
-        let restarts = of_actors(|actor| actor.restarts as i64);
-        gauge(&mut encoder, "weft_actor_restarts", "Restarts of an actor since the node started", &restarts)?;
+        let help = "Restarts of an actor since the node started";
+        let mut restarts = encoder.encode_descriptor("weft_actor_restarts", help, None, MetricType::Counter)?;
+        for actor in &actors {
+            ConstCounter::new(actor.restarts).encode(restarts.encode_family(&label(actor))?)?;
+        }
 
         let identity = self.handles.identity.load();
         let left = seconds_until(identity.certificate.not_after);
@@ -195,4 +237,20 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, values: &[
         ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_cut_and_what_was_left_out_is_told() {
+        let mut limit = LogLimit::default();
+        let start = Instant::now();
+        let written = (0..100).filter(|_| limit.allow(start).is_some()).count();
+        assert_eq!(written, 10);
+        assert_eq!(limit.allow(start + Duration::from_secs(9)), None);
+        assert_eq!(limit.allow(start + Duration::from_secs(10)), Some(91));
+        assert_eq!(limit.allow(start + Duration::from_secs(10)), Some(0));
+    }
 }
