@@ -54,14 +54,9 @@ impl HybridClock {
         Ok(next)
     }
 
-    /// Takes note of another's stamp, so that later ones of ours are above it.
-    ///
-    /// # Errors
-    /// [`TooFarAhead`]; the stamp is then not adopted.
-    pub fn observe(&mut self, stamp: Stamp, wall_ms: u64) -> Result<(), TooFarAhead> {
-        check(stamp, wall_ms)?;
+    /// Takes note of another's stamp, which passed [`check`], so that later ones of ours are above it.
+    pub fn observe(&mut self, stamp: Stamp) {
         self.last = self.last.max(stamp);
-        Ok(())
     }
 }
 
@@ -102,10 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_from_too_far_ahead_is_not_adopted() {
+    fn a_stamp_from_too_far_ahead_is_not_believed_and_a_nearer_one_is_outdone() {
+        assert_eq!(check(stamp(3_001, 0), 1_000), Err(TooFarAhead { stamp: stamp(3_001, 0), ahead_ms: 2_001 }));
+        assert_eq!(check(stamp(3_000, 5), 1_000), Ok(()));
         let mut clock = HybridClock::default();
-        assert_eq!(clock.observe(stamp(3_000, 5), 1_000), Ok(()));
-        assert_eq!(clock.observe(stamp(3_001, 0), 1_000), Err(TooFarAhead { stamp: stamp(3_001, 0), ahead_ms: 2_001 }));
+        clock.observe(stamp(3_000, 5));
         assert_eq!(clock.now(1_000), Ok(stamp(3_000, 6)));
     }
 
@@ -125,7 +121,8 @@ mod tests {
             for (wall_ms, seen) in steps {
                 if let Some((millis, counter)) = seen {
                     let seen = stamp(millis, counter);
-                    if clock.observe(seen, wall_ms).is_ok() {
+                    if check(seen, wall_ms).is_ok() {
+                        clock.observe(seen);
                         highest = highest.max(seen);
                     }
                 }

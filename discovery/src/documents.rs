@@ -24,36 +24,36 @@ use crate::{
 /// Encoded length of a document's small fields, rounded up.
 const DOCUMENT_OVERHEAD: usize = 256;
 
-/// What became of a document that was merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Stored: write it to disk with [`DocumentTable::high_water`], and pass it on.
-    New { document: Arc<SignedDocument>, replaced: Option<Arc<SignedDocument>> },
-    /// Not newer than what is held: nothing to do.
+/// Why a document was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    #[error("not newer than what is held")]
     Old,
-    /// Stamped by a clock that runs ahead, or this one is behind. Not stored; it comes again when it is time.
+    /// Stamped by a clock that runs ahead, or this one is behind. It comes again when it is time.
+    #[error(transparent)]
     Quarantined(TooFarAhead),
-    /// Neither stored nor to be passed on; to be counted against the link that it came by.
+    /// Not to be passed on either; to be counted against the link that it came by.
+    #[error(transparent)]
     Refused(Refusal),
 }
 
-/// What the writer of a document expects to replace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// Whatever is there.
-    Anything,
-    /// Nothing: the document is new.
-    Absent,
-    /// The version with this stamp.
-    Version(Stamp),
+/// A document that was verified and is newer than what the table held then.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    document: SignedDocument,
+    version: DocumentVersion,
+}
+
+impl Checked {
+    pub fn document(&self) -> &SignedDocument {
+        &self.document
+    }
 }
 
 /// Why a document cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
-    #[error("{key} has changed: it is at version {current}; read it again and repeat the change")]
-    Conflict { key: DocumentKey, current: Stamp },
-    #[error("{0} does not exist")]
+    #[error("{0} does not exist: `weft get all` lists what there is")]
     NotFound(DocumentKey),
     #[error(transparent)]
     Clock(#[from] TooFarAhead),
@@ -82,7 +82,7 @@ impl DocumentTable {
         for document in documents {
             let version = document.version();
             if table.is_newer(&document.key, &version) {
-                table.store(Arc::new(document), version);
+                table.insert(Arc::new(document), version);
             }
         }
         table
@@ -97,72 +97,90 @@ impl DocumentTable {
     /// checks whether the author may write it. `wall_ms` is Unix milliseconds.
     ///
     /// # Errors
-    /// [`DraftError`] if the expectation fails, there is nothing to delete, the clock cannot be trusted, or every node
-    /// would refuse the document's form.
+    /// [`DraftError`] if there is nothing to delete, the clock cannot be trusted, or every node would refuse the
+    /// document's form.
     pub fn draft(
         &mut self,
         key: DocumentKey,
         body: Option<String>,
         author: SpiffeId,
-        expect: Expect,
         wall_ms: u64,
     ) -> Result<SignedDocument, DraftError> {
-        let current = self.get(&key).map(|document| (document.stamp, document.created));
-        match (expect, current) {
-            (Expect::Absent, Some((current, _))) => return Err(DraftError::Conflict { key, current }),
-            (Expect::Version(expected), Some((current, _))) if expected != current => {
-                return Err(DraftError::Conflict { key, current });
-            }
-            (Expect::Version(_), None) => return Err(DraftError::NotFound(key)),
-            (_, None) if body.is_none() => return Err(DraftError::NotFound(key)),
-            _ => {}
+        let created = self.get(&key).map(|document| document.created);
+        if created.is_none() && body.is_none() {
+            return Err(DraftError::NotFound(key));
         }
         let stamp = self.clock.now(wall_ms)?;
-        let created = current.map_or(stamp, |(_, created)| created);
+        let created = created.unwrap_or(stamp);
         let draft = SignedDocument { key, stamp, created, author, body, chain: Vec::new(), signature: Vec::new() };
         rules::check_form(&draft)?;
         Ok(draft)
     }
 
-    /// Takes in a document, from a peer or signed here. `wall_ms` is Unix milliseconds.
-    pub fn merge(&mut self, document: SignedDocument, authority: &impl Authority, wall_ms: u64) -> Effect {
-        if let Err(refusal) = rules::check_form(&document) {
-            return Effect::Refused(refusal);
-        }
+    /// Takes in a document. `wall_ms` is Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`NotTaken`]; the table is then as before.
+    pub fn merge(
+        &mut self,
+        document: SignedDocument,
+        authority: &impl Authority,
+        wall_ms: u64,
+    ) -> Result<Arc<SignedDocument>, NotTaken> {
+        self.check(document, authority, wall_ms).map(|checked| self.store(checked))
+    }
+
+    /// Verifies a document for [`DocumentTable::store`]. `wall_ms` is Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`NotTaken`]
+    pub fn check(
+        &self,
+        document: SignedDocument,
+        authority: &impl Authority,
+        wall_ms: u64,
+    ) -> Result<Checked, NotTaken> {
+        rules::check_form(&document).map_err(NotTaken::Refused)?;
         let version = document.version();
         if !self.is_newer(&document.key, &version) {
-            return Effect::Old;
+            return Err(NotTaken::Old);
         }
         // Before verification, which takes the stamp as the time of signing.
-        if let Err(ahead) = clock::check(document.stamp, wall_ms) {
-            return Effect::Quarantined(ahead);
-        }
-        if let Err(refusal) = rules::verify(&document, authority) {
-            return Effect::Refused(refusal);
-        }
-        if let Err(ahead) = self.clock.observe(document.stamp, wall_ms) {
-            return Effect::Quarantined(ahead);
-        }
+        clock::check(document.stamp, wall_ms).map_err(NotTaken::Quarantined)?;
+        rules::verify(&document, authority).map_err(NotTaken::Refused)?;
+        Ok(Checked { document, version })
+    }
+
+    /// Takes in a document that was checked: write it to disk with [`DocumentTable::high_water`], and pass it on.
+    pub fn store(&mut self, Checked { document, version }: Checked) -> Arc<SignedDocument> {
+        self.clock.observe(document.stamp);
         let document = Arc::new(document);
-        let replaced = self.store(document.clone(), version);
-        Effect::New { document, replaced }
+        if self.is_newer(&document.key, &version) {
+            self.insert(document.clone(), version);
+        }
+        document
     }
 
     fn is_newer(&self, key: &DocumentKey, version: &DocumentVersion) -> bool {
         self.documents.get(key).is_none_or(|held| held.version < *version)
     }
 
-    fn store(&mut self, document: Arc<SignedDocument>, version: DocumentVersion) -> Option<Arc<SignedDocument>> {
+    fn insert(&mut self, document: Arc<SignedDocument>, version: DocumentVersion) {
         let key = document.key.clone();
         self.digest.add(&key, version.hash);
-        let replaced = self.documents.insert(key, Held { document, version })?;
-        self.digest.remove(&replaced.document.key, replaced.version.hash);
-        Some(replaced.document)
+        if let Some(replaced) = self.documents.insert(key, Held { document, version }) {
+            self.digest.remove(&replaced.document.key, replaced.version.hash);
+        }
     }
 
     /// The document, if it exists and was not deleted.
     pub fn get(&self, key: &DocumentKey) -> Option<&Arc<SignedDocument>> {
         self.documents.get(key).map(|held| &held.document).filter(|document| document.body.is_some())
+    }
+
+    /// All that is held, deletions among it, by key.
+    pub fn snapshot(&self) -> Vec<Arc<SignedDocument>> {
+        self.documents.values().map(|held| held.document.clone()).collect()
     }
 
     /// All documents but deleted ones, by key.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use weft_discovery::{
     authority::{Authority, Signer},
-    documents::{self, DocumentTable, Expect},
+    documents::{DocumentTable, NotTaken},
     facts::{self, FactTable},
     overlay::neighbours,
 };
@@ -107,9 +107,9 @@ impl Mesh {
                 _ => None,
             },
             Message::Document(document) => match node.documents.merge(document, &Trusting, wall_ms) {
-                documents::Effect::New { document, .. } => Some(Message::Document(document.as_ref().clone())),
-                documents::Effect::Refused(refusal) => panic!("{refusal}"),
-                _ => None,
+                Ok(document) => Some(Message::Document(document.as_ref().clone())),
+                Err(NotTaken::Refused(refusal)) => panic!("{refusal}"),
+                Err(_) => None,
             },
         };
         if let Some(message) = forward {
@@ -136,7 +136,7 @@ impl Mesh {
         };
         let body = self.rng.random_ratio(4, 5).then(|| self.rng.random::<u64>().to_string());
         let wall_ms = self.wall_ms + node.skew_ms;
-        let Ok(mut document) = node.documents.draft(key, body, author.clone(), Expect::Anything, wall_ms) else {
+        let Ok(mut document) = node.documents.draft(key, body, author.clone(), wall_ms) else {
             return; // nothing there to delete
         };
         document.chain = vec![author.to_string().into_bytes()];

@@ -147,11 +147,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let published = Published {
         facts: sender(Arc::default()),
-        documents: documents::Published {
-            policy: sender(Arc::default()),
-            tokens: sender(Arc::default()),
-            root: sender([0; 16]),
-        },
+        documents: documents::Published::default(),
         hosted: sender(HealthActor::configured(&config.services)),
         standings: sender(membership::Standings::default()),
         certified: sender(BTreeSet::new()),
@@ -213,7 +209,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         myself: documents_box,
         telemetry: telemetry.clone(),
     };
-    supervisor.start(documents_opened, move || DocumentsActor::new(setup.clone()));
+    supervisor.start(documents_opened, move || Ok(DocumentsActor::new(setup.clone())));
 
     let setup = issuer::Setup {
         dir: dir.clone(),

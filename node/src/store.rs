@@ -13,9 +13,10 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use redb::{
-    Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    Value, WriteTransaction, backends::FileBackend,
+    Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, Value, WriteTransaction, backends::FileBackend,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
@@ -61,6 +62,31 @@ pub enum StoreError {
     Cancelled,
 }
 
+/// Says what cannot be written, once: a full disk must not end a node that serves from memory, nor fill its log.
+#[derive(Debug)]
+pub struct DiskReport {
+    what: &'static str,
+    failed: bool,
+}
+
+impl DiskReport {
+    /// `what` is the plural of what is written.
+    pub fn new(what: &'static str) -> Self {
+        Self { what, failed: false }
+    }
+
+    pub fn note(&mut self, written: &Result<(), StoreError>) {
+        let failed_before = std::mem::replace(&mut self.failed, written.is_err());
+        match written {
+            Err(error) if !failed_before => {
+                tracing::error!(%error, "{} cannot be written to disk; going on from memory", self.what);
+            }
+            Ok(()) if failed_before => tracing::info!("{} are written to disk again", self.what),
+            _ => {}
+        }
+    }
+}
+
 /// The rows of a table that could be read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Loaded<T> {
@@ -71,7 +97,13 @@ pub struct Loaded<T> {
 
 /// The open store of one node. Cheap to clone; the file stays locked until the last clone is gone.
 #[derive(Clone)]
-pub struct Store(Arc<Database>);
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>,
+    /// `None` after an error: redb then refuses everything, also when the disk has room again, until it is opened anew.
+    database: Mutex<Option<Database>>,
+}
 
 impl Store {
     /// The store's file in the node's directory.
@@ -88,19 +120,13 @@ impl Store {
         };
         fs::create_dir_all(dir).map_err(at(dir))?;
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(at(dir))?;
-        let path = dir.join(Self::FILE_NAME);
-        let file = open_private(&path).map_err(at(&path))?;
-        let unusable = |error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
-            error => StoreError::Unreadable { path: path.clone(), source: error.into() },
-        };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            // Without the check, redb may panic over a file that something else has changed.
-            .set_check_integrity_on_open(true)
-            .create_with_backend(FileBackend::new(file).map_err(unusable)?)
-            .map_err(unusable)?;
-        let store = Self(Arc::new(database));
+        let dir = dir.to_owned();
+        Self::opened_by(Box::new(move || open_database(&dir, FileBackend::new)))
+    }
+
+    fn opened_by(open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>) -> Result<Self, StoreError> {
+        let database = Mutex::new(Some(open()?));
+        let store = Self(Arc::new(Shared { open, database }));
         // All tables exist from here on, so that readers need not expect their absence.
         store.write(|transaction| {
             transaction.open_table(DOCUMENTS)?;
@@ -231,16 +257,48 @@ impl Store {
     }
 
     fn read<R>(&self, work: impl FnOnce(&ReadTransaction) -> Result<R, redb::Error>) -> Result<R, StoreError> {
-        Ok(work(&self.0.begin_read().map_err(redb::Error::from)?)?)
+        self.on_database(|database| work(&database.begin_read()?))
     }
 
     /// One transaction: all of `work` is on disk when this returns, or none of it ever.
     fn write<R>(&self, work: impl FnOnce(&WriteTransaction) -> Result<R, redb::Error>) -> Result<R, StoreError> {
-        let transaction = self.0.begin_write().map_err(redb::Error::from)?;
-        let result = work(&transaction)?;
-        transaction.commit().map_err(redb::Error::from)?;
+        self.on_database(|database| {
+            let transaction = database.begin_write()?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        })
+    }
+
+    fn on_database<R>(&self, work: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R, StoreError> {
+        let mut open = self.0.database.lock();
+        let database = match open.take() {
+            Some(database) => database,
+            None => (self.0.open)()?,
+        };
+        let result = work(&database)?;
+        *open = Some(database);
         Ok(result)
     }
+}
+
+/// Opens the database in `dir`, or makes it.
+fn open_database<B: StorageBackend>(
+    dir: &Path,
+    backend: impl FnOnce(File) -> Result<B, DatabaseError>,
+) -> Result<Database, StoreError> {
+    let path = dir.join(Store::FILE_NAME);
+    let file = open_private(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
+    let unusable = |error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(dir.to_owned()),
+        error => StoreError::Unreadable { path: path.clone(), source: error.into() },
+    };
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        // Without the check, redb may panic over a file that something else has changed.
+        .set_check_integrity_on_open(true)
+        .create_with_backend(backend(file).map_err(unusable)?)
+        .map_err(unusable)
 }
 
 /// Opens a file that only its owner may read, however it came to be.
@@ -270,4 +328,4 @@ fn decode<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

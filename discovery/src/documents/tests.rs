@@ -42,14 +42,14 @@ fn version(key: DocumentKey, millis: u64, author: &str, body: Option<&str>) -> S
     signed_as(document, author, "admin")
 }
 
-fn merge(table: &mut DocumentTable, document: SignedDocument) -> Effect {
+fn merge(table: &mut DocumentTable, document: SignedDocument) -> Result<Arc<SignedDocument>, NotTaken> {
     table.merge(document, &FakeAuthority, WALL_MS)
 }
 
-fn write(table: &mut DocumentTable, body: Option<&str>, expect: Expect) -> Result<SignedDocument, DraftError> {
-    let draft = table.draft(reviews(), body.map(str::to_owned), OPERATOR.parse().unwrap(), expect, WALL_MS)?;
+fn write(table: &mut DocumentTable, body: Option<&str>) -> Result<SignedDocument, DraftError> {
+    let draft = table.draft(reviews(), body.map(str::to_owned), OPERATOR.parse().unwrap(), WALL_MS)?;
     let document = signed_as(draft, OPERATOR, "admin");
-    assert!(matches!(merge(table, document.clone()), Effect::New { .. }));
+    assert_eq!(merge(table, document.clone()).as_deref(), Ok(&document));
     Ok(document)
 }
 
@@ -57,48 +57,54 @@ fn write(table: &mut DocumentTable, body: Option<&str>, expect: Expect) -> Resul
 fn the_latest_stamp_wins_and_older_ones_are_old() {
     let mut table = DocumentTable::default();
     let (first, second) = (version(reviews(), 1, OPERATOR, Some("1")), version(reviews(), 2, OPERATOR, Some("2")));
-    assert!(matches!(merge(&mut table, first.clone()), Effect::New { replaced: None, .. }));
-    let effect = merge(&mut table, second.clone());
-    assert_eq!(effect, Effect::New { document: Arc::new(second), replaced: Some(Arc::new(first.clone())) });
-    assert_eq!(merge(&mut table, first), Effect::Old);
+    assert_eq!(merge(&mut table, first.clone()).as_deref(), Ok(&first));
+    assert_eq!(merge(&mut table, second.clone()).as_deref(), Ok(&second));
+    assert_eq!(merge(&mut table, first), Err(NotTaken::Old));
     assert_eq!(table.get(&reviews()).unwrap().body.as_deref(), Some("2"));
 }
 
 #[test]
 fn a_deletion_is_kept_so_that_nobody_brings_the_document_back() {
     let mut table = DocumentTable::default();
-    let first = write(&mut table, Some("1"), Expect::Anything).unwrap();
-    write(&mut table, None, Expect::Anything).unwrap();
+    let first = write(&mut table, Some("1")).unwrap();
+    write(&mut table, None).unwrap();
     assert_eq!(table.get(&reviews()), None);
     assert_eq!(table.iter().count(), 0);
     assert_eq!(table.have().len(), 1);
-    assert_eq!(merge(&mut table, first), Effect::Old);
+    assert_eq!(merge(&mut table, first), Err(NotTaken::Old));
 }
 
 #[test]
 fn an_update_keeps_when_the_document_was_created_and_a_new_life_does_not() {
     let mut table = DocumentTable::default();
-    let first = write(&mut table, Some("1"), Expect::Absent).unwrap();
+    let first = write(&mut table, Some("1")).unwrap();
     assert_eq!(first.created, first.stamp);
-    let second = write(&mut table, Some("2"), Expect::Version(first.stamp)).unwrap();
+    let second = write(&mut table, Some("2")).unwrap();
     assert!(second.stamp > first.stamp);
     assert_eq!(second.created, first.stamp);
-    write(&mut table, None, Expect::Anything).unwrap();
-    let third = write(&mut table, Some("3"), Expect::Absent).unwrap();
+    write(&mut table, None).unwrap();
+    let third = write(&mut table, Some("3")).unwrap();
     assert_eq!(third.created, third.stamp);
 }
 
 #[test]
-fn a_write_that_expects_another_version_is_a_conflict() {
+fn what_does_not_exist_cannot_be_deleted() {
     let mut table = DocumentTable::default();
-    let missing = DraftError::NotFound(reviews());
-    assert_eq!(write(&mut table, Some("1"), Expect::Version(Stamp::default())), Err(missing.clone()));
-    assert_eq!(write(&mut table, None, Expect::Anything), Err(missing));
-    let first = write(&mut table, Some("1"), Expect::Absent).unwrap();
-    let second = write(&mut table, Some("2"), Expect::Version(first.stamp)).unwrap();
-    let conflict = DraftError::Conflict { key: reviews(), current: second.stamp };
-    assert_eq!(write(&mut table, Some("3"), Expect::Version(first.stamp)), Err(conflict.clone()));
-    assert_eq!(write(&mut table, Some("3"), Expect::Absent), Err(conflict));
+    assert_eq!(write(&mut table, None), Err(DraftError::NotFound(reviews())));
+    write(&mut table, Some("1")).unwrap();
+    write(&mut table, None).unwrap();
+    assert_eq!(write(&mut table, None), Err(DraftError::NotFound(reviews())));
+}
+
+#[test]
+fn of_two_that_were_checked_the_later_one_holds_in_whatever_order_they_are_stored() {
+    let mut table = DocumentTable::default();
+    let check = |millis| table.check(version(reviews(), millis, OPERATOR, Some("1")), &FakeAuthority, WALL_MS).unwrap();
+    let (first, second) = (check(1), check(2));
+    assert_eq!(table.have(), [], "a check changes nothing");
+    table.store(second.clone());
+    table.store(first);
+    assert_eq!(table.get(&reviews()).unwrap().as_ref(), second.document());
 }
 
 #[test]
@@ -112,8 +118,8 @@ fn operators_and_nodes_of_role_admin_write_documents() {
     ] {
         let document = signed_as(version(reviews(), 1, author, Some("1")), author, role);
         let effect = merge(&mut DocumentTable::default(), document);
-        assert_eq!(matches!(effect, Effect::New { .. }), allowed, "{author} {role}: {effect:?}");
-        assert_eq!(matches!(effect, Effect::Refused(Refusal::RoleTooLow { .. })), !allowed, "{author} {role}");
+        assert_eq!(effect.is_ok(), allowed, "{author} {role}: {effect:?}");
+        assert_eq!(matches!(effect, Err(NotTaken::Refused(Refusal::RoleTooLow { .. }))), !allowed, "{author} {role}");
     }
 }
 
@@ -123,7 +129,7 @@ fn join_tokens_are_written_and_revoked_by_ca_nodes_alone() {
         for body in [Some("1"), None] {
             let document = signed_as(version(key(JOIN_TOKEN_KIND, "t"), 1, author, body), author, role);
             let effect = merge(&mut DocumentTable::default(), document);
-            assert_eq!(matches!(effect, Effect::New { .. }), allowed, "{author} {role}: {effect:?}");
+            assert_eq!(effect.is_ok(), allowed, "{author} {role}: {effect:?}");
         }
     }
 }
@@ -132,7 +138,7 @@ fn join_tokens_are_written_and_revoked_by_ca_nodes_alone() {
 fn a_document_is_signed_by_its_author_and_as_it_is() {
     let mut table = DocumentTable::default();
     let foreign = signed_as(version(reviews(), 1, OPERATOR, Some("1")), NODE, "ca");
-    assert!(matches!(merge(&mut table, foreign), Effect::Refused(Refusal::ForeignSigner { .. })));
+    assert!(matches!(merge(&mut table, foreign), Err(NotTaken::Refused(Refusal::ForeignSigner { .. }))));
     let changes: [fn(&mut SignedDocument); 5] = [
         |document| document.body = None,
         |document| document.body = Some("2".into()),
@@ -143,7 +149,7 @@ fn a_document_is_signed_by_its_author_and_as_it_is() {
     for change in changes {
         let mut document = version(reviews(), 1, OPERATOR, Some("1"));
         change(&mut document);
-        assert!(matches!(merge(&mut table, document), Effect::Refused(Refusal::NotTrusted(_))));
+        assert!(matches!(merge(&mut table, document), Err(NotTaken::Refused(Refusal::NotTrusted(_)))));
     }
     assert_eq!(table.have(), []);
     assert_eq!(table.high_water(), Stamp::default(), "and an untrusted stamp does not move the clock");
@@ -153,18 +159,21 @@ fn a_document_is_signed_by_its_author_and_as_it_is() {
 fn a_stamp_from_the_future_is_quarantined_until_it_is_time() {
     let mut table = DocumentTable::default();
     let early = version(reviews(), WALL_MS + 2_001, OPERATOR, Some("1"));
-    assert!(matches!(merge(&mut table, early.clone()), Effect::Quarantined(TooFarAhead { ahead_ms: 2_001, .. })));
+    assert!(matches!(
+        merge(&mut table, early.clone()),
+        Err(NotTaken::Quarantined(TooFarAhead { ahead_ms: 2_001, .. }))
+    ));
     assert_eq!(table.have(), []);
     assert_eq!(table.high_water(), Stamp::default());
-    assert!(matches!(table.merge(early, &FakeAuthority, WALL_MS + 1), Effect::New { .. }));
+    assert!(table.merge(early, &FakeAuthority, WALL_MS + 1).is_ok());
 }
 
 #[test]
 fn a_write_after_a_stamp_from_ahead_still_wins() {
     let mut table = DocumentTable::default();
     let ahead = version(reviews(), WALL_MS + 1_500, OPERATOR, Some("theirs"));
-    merge(&mut table, ahead.clone());
-    let ours = write(&mut table, Some("ours"), Expect::Version(ahead.stamp)).unwrap();
+    merge(&mut table, ahead.clone()).unwrap();
+    let ours = write(&mut table, Some("ours")).unwrap();
     assert!(ours.stamp > ahead.stamp);
 }
 
@@ -183,20 +192,23 @@ fn documents_of_bad_form_are_refused() {
         let mut document = version(reviews(), 1, OPERATOR, Some("1"));
         change(&mut document);
         let effect = merge(&mut DocumentTable::default(), document);
-        assert!(matches!(effect, Effect::Refused(Refusal::Malformed(_) | Refusal::TooLarge { .. })), "{effect:?}");
+        assert!(
+            matches!(effect, Err(NotTaken::Refused(Refusal::Malformed(_) | Refusal::TooLarge { .. }))),
+            "{effect:?}"
+        );
     }
 }
 
 #[test]
 fn a_restored_table_is_the_same_and_its_clock_does_not_go_back() {
     let mut before = DocumentTable::default();
-    write(&mut before, Some("1"), Expect::Absent).unwrap();
-    let written = write(&mut before, Some("2"), Expect::Anything).unwrap();
+    write(&mut before, Some("1")).unwrap();
+    let written = write(&mut before, Some("2")).unwrap();
     let stored =
         before.missing_for(&[], usize::MAX).iter().map(|document| document.as_ref().clone()).collect::<Vec<_>>();
     let mut after = DocumentTable::restore(stored, before.high_water());
     assert_eq!(after.root(), before.root());
-    let slow = after.draft(reviews(), None, OPERATOR.parse().unwrap(), Expect::Anything, WALL_MS - 1_000).unwrap();
+    let slow = after.draft(reviews(), None, OPERATOR.parse().unwrap(), WALL_MS - 1_000).unwrap();
     assert!(slow.stamp > written.stamp);
 }
 
@@ -204,10 +216,10 @@ fn a_restored_table_is_the_same_and_its_clock_does_not_go_back() {
 fn a_peer_is_sent_what_it_lacks_within_the_bound() {
     let (mut full, mut behind) = (DocumentTable::default(), DocumentTable::default());
     for name in ["a", "b", "c"] {
-        merge(&mut full, version(key("VirtualService", name), 2, OPERATOR, Some("2")));
+        merge(&mut full, version(key("VirtualService", name), 2, OPERATOR, Some("2"))).unwrap();
     }
-    merge(&mut behind, version(key("VirtualService", "a"), 1, OPERATOR, Some("1")));
-    merge(&mut behind, version(key("VirtualService", "b"), 2, OPERATOR, Some("2")));
+    merge(&mut behind, version(key("VirtualService", "a"), 1, OPERATOR, Some("1"))).unwrap();
+    merge(&mut behind, version(key("VirtualService", "b"), 2, OPERATOR, Some("2"))).unwrap();
     let names = |missing: Vec<Arc<SignedDocument>>| missing.iter().map(|d| d.key.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(full.missing_for(&behind.have(), usize::MAX)), ["a", "c"]);
     assert_eq!(names(full.missing_for(&behind.have(), 1)), ["a"]);
@@ -226,7 +238,8 @@ fn versions() -> impl Strategy<Value = Vec<SignedDocument>> {
 fn merged<'a>(documents: impl IntoIterator<Item = &'a SignedDocument>) -> DocumentTable {
     let mut table = DocumentTable::default();
     for document in documents {
-        merge(&mut table, document.clone());
+        // What is old changes nothing.
+        let _ = merge(&mut table, document.clone());
     }
     table
 }

@@ -1,13 +1,20 @@
 //! The `documents` actor: what operators told the mesh. It stamps, signs and spreads what is written here, takes in
 //! what was written elsewhere (verified before it is stored or passed on), and answers peers that missed some.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
 use weft_ca::token::{TokenClaims, TokenId};
-use weft_discovery::documents::{DocumentTable, Effect, Expect, JOIN_TOKEN_KIND, WEFT_GROUP};
+use weft_discovery::documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP};
 use weft_policy::document::{Document, parse_stored};
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, SignedDocument, Stamp},
@@ -19,16 +26,18 @@ use crate::{
     actors::links,
     admin::api::{self, Draft, Outcome, Prepare, Prepared, Write, Written},
     identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
-    store::Store,
+    store::{DiskReport, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox},
-    telemetry::{Reason, Telemetry},
+    telemetry::{LogLimit, Reason, Telemetry},
 };
 
+/// How often it is tried to write what the disk did not take.
+const SAVE_AGAIN: Duration = Duration::from_millis(500);
 /// Documents in one answer to a pull; the puller asks again for the rest.
 const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
 
 /// A join token that was issued, as the mesh remembers it: without the part that lets anybody in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenRecord {
     pub id: String,
@@ -71,29 +80,37 @@ pub enum Msg {
     MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<Vec<SignedDocument>>),
     Prepare(Prepare, oneshot::Sender<anyhow::Result<Vec<Prepared>>>),
     Write(Write, oneshot::Sender<anyhow::Result<Vec<Written>>>),
-    List(oneshot::Sender<Vec<Arc<SignedDocument>>>),
 }
 
 /// What readers need of the documents.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Published {
     /// What the policy engine understands of them.
     pub policy: Arc<watch::Sender<Arc<Vec<Arc<Document>>>>>,
     pub tokens: Arc<watch::Sender<Tokens>>,
+    pub held: Arc<watch::Sender<Arc<Held>>>,
+}
+
+/// The whole table: what the admin API lists, and what the actor finds again after a crash.
+#[derive(Default)]
+pub struct Held {
+    /// Deletions among them.
+    documents: Vec<Arc<SignedDocument>>,
+    high_water: Stamp,
     /// The digest of all, equal on nodes that hold the same.
-    pub root: Arc<watch::Sender<[u8; 16]>>,
+    root: [u8; 16],
 }
 
 #[derive(Clone)]
 pub struct Handle {
     mailbox: Mailbox<Msg>,
     tokens: watch::Receiver<Tokens>,
-    root: watch::Receiver<[u8; 16]>,
+    held: watch::Receiver<Arc<Held>>,
 }
 
 impl Handle {
     pub fn new(mailbox: Mailbox<Msg>, published: &Published) -> Self {
-        Self { mailbox, tokens: published.tokens.subscribe(), root: published.root.subscribe() }
+        Self { mailbox, tokens: published.tokens.subscribe(), held: published.held.subscribe() }
     }
 
     /// The join tokens that were issued and not forgotten, by id.
@@ -101,7 +118,7 @@ impl Handle {
         &self.tokens
     }
     pub fn root(&self) -> [u8; 16] {
-        *self.root.borrow()
+        self.held.borrow().root
     }
 
     /// Takes in documents from a peer. When the actor is behind they are dropped, counted, and pulled later.
@@ -144,18 +161,30 @@ impl Handle {
     }
 
     /// All documents but weft's own records, by key.
-    pub async fn list(&self) -> anyhow::Result<Vec<api::Document>> {
-        let documents = self.mailbox.ask(Msg::List).await?;
-        let listed = documents.iter().filter(|document| !is_token(&document.key)).filter_map(|document| {
+    pub fn list(&self) -> Vec<api::Document> {
+        let held = self.held.borrow().clone();
+        let listed = held.listed().filter_map(|(document, body)| {
             Some(api::Document {
                 key: document.key.clone(),
                 author: document.author.to_string(),
                 created_millis: document.created.millis,
                 updated_millis: document.stamp.millis,
-                body: serde_json::from_str(document.body.as_ref()?).ok()?,
+                body: serde_json::from_str(body).ok()?,
             })
         });
-        Ok(listed.collect())
+        listed.collect()
+    }
+
+    /// How many [`Handle::list`] has.
+    pub fn count(&self) -> usize {
+        self.held.borrow().listed().count()
+    }
+}
+
+impl Held {
+    fn listed(&self) -> impl Iterator<Item = (&SignedDocument, &str)> {
+        let documents = self.documents.iter().filter(|document| !is_token(&document.key));
+        documents.filter_map(|document| Some((&**document, document.body.as_deref()?)))
     }
 }
 
@@ -177,43 +206,87 @@ pub struct DocumentsActor {
     /// The policy documents as they were read, with the stamp of the newest; one that cannot be read keeps its last
     /// good version, if there was one.
     policy: BTreeMap<DocumentKey, (Stamp, Option<Arc<Document>>)>,
+    /// What peers sent and the disk has not taken yet.
+    to_save: BTreeMap<DocumentKey, Arc<SignedDocument>>,
+    disk: DiskReport,
+    refusals: LogLimit,
 }
 
 impl DocumentsActor {
-    /// Begins with what is on disk.
-    pub fn new(setup: Setup) -> anyhow::Result<Self> {
-        let stored = setup.store.load_documents()?;
-        if stored.skipped > 0 {
-            tracing::warn!(skipped = stored.skipped, "documents on disk could not be read; peers have them");
-        }
-        let table = DocumentTable::restore(stored.rows, setup.store.high_water()?);
+    /// Begins with what is on disk, and after a crash with what was published before it: the disk may lag behind.
+    pub fn new(setup: Setup) -> Self {
+        let (stored, high_water) = load(&setup.store).unwrap_or_else(|error| {
+            tracing::error!(%error, "documents on disk could not be read; peers have them");
+            Default::default()
+        });
+        let on_disk: Vec<_> = stored.iter().map(|document| (document.key.clone(), document.version())).collect();
+        let held = setup.published.held.borrow().clone();
+        let restored = held.documents.iter().map(|document| (**document).clone()).chain(stored);
+        let table = DocumentTable::restore(restored, high_water.max(held.high_water));
+        let to_save = by_key(table.missing_for(&on_disk, usize::MAX)).collect();
+        // Read anew, for their stamps are not known; those that cannot be read now are still the last good ones.
+        let last_good = setup.published.policy.borrow().clone();
+        let policy = last_good.iter().map(|read| (read.key.clone(), (Stamp::default(), Some(read.clone())))).collect();
         let authority = MeshAuthority(setup.identity.clone());
-        Ok(Self { setup, authority, table, policy: BTreeMap::new() })
+        let (disk, refusals) = (DiskReport::new("documents"), LogLimit::default());
+        Self { setup, authority, table, policy, to_save, disk, refusals }
     }
 
-    /// Takes in documents, stores the new ones and passes them on. Returns how many were refused, and why the first.
-    async fn merge(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>) -> anyhow::Result<Vec<String>> {
-        let (mut news, mut refusals) = (Vec::new(), Vec::new());
+    /// Takes in documents from a peer, stores the new ones and passes them on.
+    async fn merge(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>) {
+        let mut news = Vec::new();
         for document in documents {
             let (key, author) = (document.key.clone(), document.author.clone());
             match self.table.merge(document, &self.authority, wall_ms()) {
-                Effect::New { document, .. } => news.push((*document).clone()),
-                Effect::Old => {}
-                Effect::Quarantined(ahead) => refusals.push((key, author, "quarantined", ahead.to_string())),
-                Effect::Refused(refusal) => refusals.push((key, author, refusal.label(), refusal.to_string())),
+                Ok(document) => news.push(document),
+                Err(why) => self.refuse(&key, &author, from, &why),
             }
         }
-        for (key, author, reason, why) in &refusals {
-            self.setup.telemetry.documents_refused.get_or_create(&Reason { reason }).inc();
-            tracing::warn!(%key, %author, from = from.map(tracing::field::display), why, "document refused");
+        if news.is_empty() {
+            return;
         }
-        if !news.is_empty() {
-            let (saved, high_water) = (news.clone(), self.table.high_water());
-            self.setup.store.call(move |store| store.save_documents(&saved, high_water)).await?;
-            self.setup.links.push(&Push::Documents(news), from);
-            self.publish();
+        self.to_save.extend(by_key(news.iter().cloned()));
+        self.spread(&news, from);
+        self.save_waiting().await;
+    }
+
+    /// Counts and logs a document that was not taken, unless it is only old.
+    fn refuse(&mut self, key: &DocumentKey, author: &SpiffeId, from: Option<NodeId>, why: &NotTaken) {
+        let reason = match why {
+            NotTaken::Old => return,
+            NotTaken::Quarantined(_) => "quarantined",
+            NotTaken::Refused(refusal) => refusal.label(),
+        };
+        self.setup.telemetry.documents_refused.get_or_create(&Reason { reason }).inc();
+        if let Some(left_out) = self.refusals.allow(Instant::now().into_std()) {
+            tracing::warn!(%key, %author, from = from.map(tracing::field::display), %why, left_out, "document refused");
         }
-        Ok(refusals.into_iter().map(|(key, _, _, why)| format!("{key}: {why}")).collect())
+    }
+
+    fn spread(&mut self, news: &[Arc<SignedDocument>], from: Option<NodeId>) {
+        self.setup.links.push(&Push::Documents(news.iter().map(|document| (**document).clone()).collect()), from);
+        self.publish();
+    }
+
+    /// Writes documents to disk, with those that it did not take before.
+    async fn save(&mut self, written: Vec<Arc<SignedDocument>>) -> Result<(), StoreError> {
+        let waiting = self.to_save.values().chain(&written);
+        let documents: Vec<SignedDocument> = waiting.map(|document| (**document).clone()).collect();
+        let stamps = documents.iter().map(|document| document.stamp);
+        let high_water = stamps.fold(self.table.high_water(), Stamp::max);
+        let saved = self.setup.store.call(move |store| store.save_documents(&documents, high_water)).await;
+        if saved.is_ok() {
+            self.to_save.clear();
+        }
+        self.disk.note(&saved);
+        saved
+    }
+
+    /// Writes what waits, if the disk takes it now; else it waits on.
+    async fn save_waiting(&mut self) {
+        if !self.to_save.is_empty() {
+            let _ = self.save(Vec::new()).await;
+        }
     }
 
     fn pull(&self, node: NodeId) {
@@ -231,6 +304,7 @@ impl DocumentsActor {
 
     /// Stamps drafts for an author, all or none.
     fn prepare(&mut self, author: &SpiffeId, drafts: &[Draft]) -> anyhow::Result<Vec<Prepared>> {
+        check_distinct(drafts.iter().map(|draft| &draft.key))?;
         drafts.iter().try_for_each(|Draft { key, body }| check(key, body.as_deref()))?;
         drafts.iter().map(|draft| self.prepare_one(author, draft)).collect()
     }
@@ -245,14 +319,16 @@ impl DocumentsActor {
         };
         let document = match outcome {
             Outcome::Unchanged => None,
-            _ => Some(self.table.draft(key.clone(), body.clone(), author.clone(), Expect::Anything, wall_ms())?),
+            _ => Some(self.table.draft(key.clone(), body.clone(), author.clone(), wall_ms())?),
         };
         Ok(Prepared { outcome, document })
     }
 
+    /// Writes documents, all or none: in the table only once they are verified and on disk.
     async fn write(&mut self, write: Write) -> anyhow::Result<Vec<Written>> {
-        let (written, signed) = match write {
+        let (written, documents) = match write {
             Write::Signed(documents) => {
+                check_distinct(documents.iter().map(|document| &document.key))?;
                 for document in &documents {
                     check(&document.key, document.body.as_deref())?;
                 }
@@ -264,11 +340,27 @@ impl DocumentsActor {
             }
             Write::Drafts(drafts) => self.sign(drafts)?,
         };
-        let refusals = self.merge(signed, None).await?;
-        match refusals.first() {
-            None => Ok(written),
-            Some(first) => bail!("{first}"),
+        let mut checked = Vec::new();
+        for document in documents {
+            let (key, author) = (document.key.clone(), document.author.clone());
+            checked.push(self.table.check(document, &self.authority, wall_ms()).map_err(|why| {
+                self.refuse(&key, &author, None, &why);
+                match why {
+                    NotTaken::Old => anyhow!("{key} was changed meanwhile: look at it and repeat the command"),
+                    why => anyhow!("{key}: {why}"),
+                }
+            })?);
         }
+        if checked.is_empty() {
+            return Ok(written);
+        }
+        let documents = checked.iter().map(|checked| Arc::new(checked.document().clone())).collect();
+        self.save(documents)
+            .await
+            .context("nothing was written: make room on this node's disk and repeat the command")?;
+        let news: Vec<_> = checked.into_iter().map(|checked| self.table.store(checked)).collect();
+        self.spread(&news, None);
+        Ok(written)
     }
 
     fn sign(&mut self, drafts: Vec<Draft>) -> anyhow::Result<(Vec<Written>, Vec<SignedDocument>)> {
@@ -318,10 +410,28 @@ impl DocumentsActor {
             policy.insert(document.key.clone(), (document.stamp, read));
         }
         self.policy = policy;
-        let read = self.policy.values().filter_map(|(_, document)| document.clone()).collect();
-        self.setup.published.policy.send_replace(Arc::new(read));
-        self.setup.published.tokens.send_replace(Arc::new(tokens));
-        self.setup.published.root.send_replace(self.table.root());
+        let read: Vec<_> = self.policy.values().filter_map(|(_, document)| document.clone()).collect();
+        let Published { policy, tokens: known_tokens, held } = &self.setup.published;
+        // A new view costs every reader something, so not for a token.
+        policy.send_if_modified(|known| {
+            let same = known.len() == read.len() && known.iter().zip(&read).all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                *known = Arc::new(read);
+            }
+            !same
+        });
+        known_tokens.send_if_modified(|known| {
+            let same = **known == tokens;
+            if !same {
+                *known = Arc::new(tokens);
+            }
+            !same
+        });
+        held.send_replace(Arc::new(Held {
+            documents: self.table.snapshot(),
+            high_water: self.table.high_water(),
+            root: self.table.root(),
+        }));
     }
 }
 
@@ -333,33 +443,66 @@ fn check(key: &DocumentKey, body: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A document given twice has no order that its author could rely on.
+fn check_distinct<'a>(keys: impl Iterator<Item = &'a DocumentKey>) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for key in keys {
+        if !seen.insert(key) {
+            bail!("{key} is given twice: remove one of them");
+        }
+    }
+    Ok(())
+}
+
+fn by_key(
+    documents: impl IntoIterator<Item = Arc<SignedDocument>>,
+) -> impl Iterator<Item = (DocumentKey, Arc<SignedDocument>)> {
+    documents.into_iter().map(|document| (document.key.clone(), document))
+}
+
+/// All documents on disk, and the clock's mark.
+fn load(store: &Store) -> Result<(Vec<SignedDocument>, Stamp), StoreError> {
+    let stored = store.load_documents()?;
+    if stored.skipped > 0 {
+        tracing::warn!(skipped = stored.skipped, "documents on disk could not be read; peers have them");
+    }
+    Ok((stored.rows, store.high_water()?))
+}
+
 impl Actor for DocumentsActor {
     type Msg = Msg;
 
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         self.publish();
-        while let Some(message) = inbox.recv().await {
-            match message {
-                Msg::Merge(documents, from) => {
-                    self.merge(documents, from).await?;
-                }
-                Msg::PullFrom(node) => self.pull(node),
-                Msg::MissingFor(have, reply) => {
-                    let missing = self.table.missing_for(&have, MAX_ANSWER);
-                    let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());
-                }
-                Msg::Prepare(Prepare { author, drafts }, reply) => {
-                    let _ = reply.send(self.prepare(&author, &drafts));
-                }
-                Msg::Write(write, reply) => {
-                    let written = self.write(write).await;
-                    let _ = reply.send(written);
-                }
-                Msg::List(reply) => {
-                    let _ = reply.send(self.table.iter().cloned().collect());
-                }
+        let mut tick = tokio::time::interval(SAVE_AGAIN);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = tick.tick(), if !self.to_save.is_empty() => self.save_waiting().await,
+                message = inbox.recv() => match message {
+                    Some(Msg::Merge(documents, from)) => self.merge(documents, from).await,
+                    Some(Msg::PullFrom(node)) => self.pull(node),
+                    Some(Msg::MissingFor(have, reply)) => {
+                        let missing = self.table.missing_for(&have, MAX_ANSWER);
+                        let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());
+                    }
+                    Some(Msg::Prepare(Prepare { author, drafts }, reply)) => {
+                        let _ = reply.send(self.prepare(&author, &drafts));
+                    }
+                    Some(Msg::Write(write, reply)) => {
+                        let written = self.write(write).await;
+                        let _ = reply.send(written);
+                    }
+                    None => {
+                        self.save_waiting().await;
+                        return Ok(());
+                    }
+                },
             }
         }
-        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,7 @@ use crate::{
     },
     identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
     peer::tls,
-    store::{Loaded, Store, StoreError},
+    store::{DiskReport, Loaded, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
 };
@@ -158,7 +158,7 @@ pub struct FactsActor {
     table: FactTable,
     spent: SpentTokens,
     to_save: Vec<SignedFact>,
-    disk_failed: bool,
+    disk: DiskReport,
     last_said: Option<Instant>,
 }
 
@@ -187,7 +187,15 @@ impl FactsActor {
         let mut table = FactTable::new(me, setup.incarnation, restored);
         table.resume_after(setup.seq.load(Ordering::Relaxed));
         let authority = MeshAuthority(setup.identity.clone());
-        Ok(Self { setup, authority, table, spent, to_save: Vec::new(), disk_failed: false, last_said: None })
+        Ok(Self {
+            setup,
+            authority,
+            table,
+            spent,
+            to_save: Vec::new(),
+            disk: DiskReport::new("facts"),
+            last_said: None,
+        })
     }
 
     /// Signs, stores and spreads one of this node's own facts.
@@ -314,22 +322,10 @@ impl FactsActor {
         let dropped = self.table.expire(Instant::now().into_std(), is_member);
         for name in dropped {
             let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
-            self.report_disk(forgotten);
+            self.disk.note(&forgotten);
         }
         let saved = self.save().await;
-        self.report_disk(saved);
-    }
-
-    /// A full disk must not end a node that serves from memory: once is enough to say it.
-    fn report_disk(&mut self, result: Result<(), StoreError>) {
-        match result {
-            Ok(()) => self.disk_failed = false,
-            Err(error) => {
-                if !std::mem::replace(&mut self.disk_failed, true) {
-                    tracing::error!(%error, "facts cannot be written to disk; going on from memory");
-                }
-            }
-        }
+        self.disk.note(&saved);
     }
 
     /// What the certificate says that came with a node's fact, also one that has run out since.

@@ -98,11 +98,11 @@ impl Handles {
         missing
     }
 
-    pub async fn status(&self) -> anyhow::Result<api::Status> {
+    pub fn status(&self) -> api::Status {
         let identity = self.identity.load();
         let standings = self.membership.standings().borrow().clone();
         let not_ready = self.not_ready();
-        Ok(api::Status {
+        api::Status {
             name: identity.name.to_string(),
             id: identity.name.id().to_string(),
             mesh: identity.trust.mesh_id().to_string(),
@@ -119,11 +119,11 @@ impl Handles {
             issuer_seconds_left: self.issuer_seconds_left(),
             members_alive: 1 + standings.values().filter(|standing| standing.status == Status::Alive).count(),
             members_known: 1 + standings.len(),
-            documents: self.documents.list().await?.len(),
+            documents: self.documents.count(),
             documents_digest: self.documents.root().iter().map(|byte| format!("{byte:02x}")).collect(),
             view_epoch: self.views.load().epoch,
             actors: self.supervisor.status(),
-        })
+        }
     }
 
     /// How long a CA node's intermediate is still good for; negative once it has ended.

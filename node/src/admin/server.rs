@@ -143,14 +143,14 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             response.headers_mut().insert(header::CONTENT_TYPE, crate::telemetry::CONTENT_TYPE);
             Ok(response)
         }
-        (Method::GET, ["api", "v1", "status"]) => json(&handles.status().await?),
+        (Method::GET, ["api", "v1", "status"]) => json(&handles.status()),
         (Method::GET, ["api", "v1", "members"]) => json(&handles.members()),
         (Method::GET, ["api", "v1", "services"]) => json(&handles.services()),
         (Method::GET, ["api", "v1", "endpoints"]) => {
             let service = parameter(query, "service").context("the parameter `service` is missing")?;
             json(&handles.endpoints(&service.parse()?)?)
         }
-        (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents.list().await?),
+        (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents.list()),
         (Method::POST, ["api", "v1", "documents", "prepare"]) => {
             json(&handles.documents.prepare(read(body).await?).await?)
         }

@@ -1,9 +1,56 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use proptest::prelude::*;
 use weft_wire::{document::DocumentKey, fact::FactKind};
 
 use super::*;
+
+/// A store on a disk that takes nothing while the switch is on.
+pub(crate) fn on_disk_that_fills(dir: &Path) -> (Store, Arc<AtomicBool>) {
+    let full = Arc::new(AtomicBool::new(false));
+    let (dir, switch) = (dir.to_owned(), full.clone());
+    let open = move || open_database(&dir, |file| Ok(Disk { file: FileBackend::new(file)?, full: switch.clone() }));
+    (Store::opened_by(Box::new(open)).unwrap(), full)
+}
+
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn room(&self) -> io::Result<()> {
+        match self.full.load(Relaxed) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room().and_then(|()| self.file.set_len(len))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.room().and_then(|()| self.file.sync_data())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.room().and_then(|()| self.file.write(offset, data))
+    }
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
 
 fn document(name: &str, millis: u64, body: Option<&str>) -> SignedDocument {
     let stamp = Stamp { millis, counter: 0 };
@@ -151,6 +198,20 @@ fn a_damaged_file_is_refused_with_advice() {
         assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
         assert!(error.to_string().contains("move it away and start again"), "{error}");
     }
+}
+
+#[test]
+fn after_a_full_disk_writes_go_on_when_it_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, full) = on_disk_that_fills(dir.path());
+    let facts = [fact("host-1", 1, 1)];
+    full.store(true, Relaxed);
+    for _ in 0..2 {
+        assert!(store.save_facts(&facts).is_err());
+    }
+    full.store(false, Relaxed);
+    store.save_facts(&facts).unwrap();
+    assert_eq!(store.load_facts().unwrap().rows, facts);
 }
 
 #[tokio::test]

@@ -1,0 +1,185 @@
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::UnixTime;
+use weft_ca::{
+    init::{self, NewMesh},
+    key::PrivateKey,
+    trust::TrustBundle,
+};
+
+use super::*;
+use crate::{
+    identity::NodeIdentity,
+    peer::quic::Quic,
+    store::tests::on_disk_that_fills,
+    supervisor::{Limits, Supervisor},
+};
+
+struct Bench {
+    setup: Setup,
+    full: Arc<AtomicBool>,
+    mesh: NewMesh,
+}
+
+impl Bench {
+    fn new(dir: &Path) -> Self {
+        let mesh =
+            init::create_mesh(&"cluster.local".parse().unwrap(), &"a".parse().unwrap(), UnixTime::now()).unwrap();
+        let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
+        let key = PrivateKey::from_pem(mesh.node.key.to_pem().as_bytes()).unwrap();
+        let identity = NodeIdentity::new(Arc::new(key), mesh.node.chain.clone(), trust).unwrap();
+        let identity = Arc::new(ArcSwap::from_pointee(identity));
+        let supervisor = Supervisor::new(Limits::default()).unwrap();
+        let telemetry = Telemetry::default();
+        let quic = Quic::bind("127.0.0.1:0".parse().unwrap(), identity.clone()).unwrap();
+        let (links, _) = supervisor.open("links", 1);
+        let links = links::Handle::new(links, quic, Arc::default(), Arc::default(), telemetry.clone());
+        let (store, full) = on_disk_that_fills(dir);
+        let (myself, _) = supervisor.open("documents", 1);
+        let setup = Setup { identity, published: Published::default(), store, links, myself, telemetry };
+        Self { setup, full, mesh }
+    }
+
+    /// What an operator signed elsewhere, `age_ms` ago.
+    fn document(&self, name: &str, timeout: &str, age_ms: u64) -> SignedDocument {
+        let stamp = Stamp { millis: wall_ms() - age_ms, counter: 0 };
+        let mut document = SignedDocument {
+            key: key(name),
+            stamp,
+            created: stamp,
+            author: "spiffe://cluster.local/operator/admin".parse().unwrap(),
+            body: Some(body(name, timeout)),
+            chain: der_chain(&self.mesh.operator.chain),
+            signature: Vec::new(),
+        };
+        document.signature = self.mesh.operator.key.sign(&document.signed_bytes());
+        document
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::new(self.setup.myself.clone(), &self.setup.published)
+    }
+
+    fn listed(&self) -> Vec<String> {
+        self.handle().list().into_iter().map(|document| document.key.name).collect()
+    }
+
+    fn on_disk(&self) -> Vec<String> {
+        self.setup.store.load_documents().unwrap().rows.into_iter().map(|document| document.key.name).collect()
+    }
+}
+
+fn key(name: &str) -> DocumentKey {
+    DocumentKey {
+        group: "networking.istio.io".into(),
+        kind: "VirtualService".into(),
+        namespace: Some("default".parse().unwrap()),
+        name: name.into(),
+    }
+}
+
+fn body(name: &str, timeout: &str) -> String {
+    let route = serde_json::json!({ "timeout": timeout, "route": [{ "destination": { "host": name } }] });
+    serde_json::json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "hosts": [name], "http": [route] },
+    })
+    .to_string()
+}
+
+fn drafts(names: &[&str]) -> Write {
+    Write::Drafts(names.iter().map(|name| Draft { key: key(name), body: Some(body(name, "1s")) }).collect())
+}
+
+#[tokio::test]
+async fn on_a_full_disk_only_local_writes_fail_and_the_rest_is_saved_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    bench.full.store(true, Relaxed);
+    let error = actor.write(drafts(&["ours"])).await.unwrap_err();
+    assert!(format!("{error:#}").starts_with("nothing was written: make room"), "{error:#}");
+    actor.merge(vec![bench.document("theirs", "1s", 0)], None).await;
+    assert_eq!(bench.listed(), ["theirs"], "what was not written is not in force");
+
+    bench.full.store(false, Relaxed);
+    actor.save_waiting().await;
+    assert_eq!(bench.on_disk(), ["theirs"]);
+    actor.write(drafts(&["ours"])).await.unwrap();
+    assert_eq!(bench.on_disk(), ["ours", "theirs"]);
+    assert_eq!(bench.listed(), ["ours", "theirs"]);
+}
+
+#[tokio::test]
+async fn a_crash_loses_nothing_that_was_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    bench.full.store(true, Relaxed);
+    actor.merge(vec![bench.document("reviews", "1s", 10)], None).await;
+    // Of a newer build: kept, while the last good version holds.
+    actor.merge(vec![bench.document("reviews", "soon", 5)], None).await;
+    let root = bench.handle().root();
+    let in_force = bench.setup.published.policy.borrow().clone();
+    assert_eq!(in_force.len(), 1);
+    drop(actor);
+
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    actor.publish();
+    assert_eq!(bench.handle().root(), root);
+    assert_eq!(*bench.setup.published.policy.borrow(), in_force);
+    bench.full.store(false, Relaxed);
+    actor.save_waiting().await;
+    assert_eq!(bench.on_disk(), ["reviews"]);
+}
+
+#[tokio::test]
+async fn a_token_does_not_wake_the_readers_of_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    actor.write(drafts(&["reviews"])).await.unwrap();
+    let (mut policy, mut tokens) = (bench.setup.published.policy.subscribe(), bench.setup.published.tokens.subscribe());
+    let record = TokenRecord {
+        id: "00".into(),
+        issuer: "a".parse().unwrap(),
+        role: Role::Member,
+        allow: Vec::new(),
+        uses: 1,
+        expires: 1,
+        revoked: false,
+    };
+    let body = Some(serde_json::to_string(&record).unwrap());
+    actor.write(Write::Drafts(vec![Draft { key: TokenRecord::key("00"), body }])).await.unwrap();
+    assert!(tokens.has_changed().unwrap());
+    assert!(!policy.has_changed().unwrap());
+    assert_eq!((bench.handle().count(), tokens.borrow_and_update().len()), (1, 1));
+    actor.write(drafts(&["ratings"])).await.unwrap();
+    assert!(!tokens.has_changed().unwrap());
+    assert_eq!(policy.borrow_and_update().len(), 2);
+}
+
+#[tokio::test]
+async fn signed_documents_are_written_all_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    let (first, second) = (bench.document("first", "1s", 10), bench.document("second", "1s", 10));
+    actor.merge(vec![bench.document("second", "2s", 5)], None).await;
+    let error = actor.write(Write::Signed(vec![first.clone(), second])).await.unwrap_err();
+    assert!(error.to_string().contains("second was changed meanwhile"), "{error}");
+    let mut forged = bench.document("third", "1s", 0);
+    forged.signature = vec![1];
+    actor.write(Write::Signed(vec![first.clone(), forged])).await.unwrap_err();
+    let error = actor.write(Write::Signed(vec![first.clone(), first.clone()])).await.unwrap_err();
+    assert!(error.to_string().contains("first is given twice"), "{error}");
+    assert_eq!(bench.listed(), ["second"]);
+    actor.write(Write::Signed(vec![first])).await.unwrap();
+    assert_eq!(bench.listed(), ["first", "second"]);
+}
