@@ -110,6 +110,15 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
             weft_ca::rules::may_host(&identity.grant, &account)?;
         }
     }
+    let about = NodeRecord {
+        advertise: config.advertise,
+        state: NodeState::Up,
+        locality: config.locality.clone(),
+        labels: config.labels.clone(),
+        build: env!("CARGO_PKG_VERSION").into(),
+        endpoints: Vec::new(),
+    };
+    let hosted = HealthActor::configured(&about, &config.services).context("the services of node.yaml")?;
     let store = Store::open(dir.path())?;
     // A node that lost its disk but kept its name must still come out above its former self.
     let incarnation = store.next_incarnation(UnixTime::now().as_secs())?;
@@ -148,7 +157,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let published = Published {
         facts: sender(Arc::default()),
         documents: documents::Published::default(),
-        hosted: sender(HealthActor::configured(&config.services)),
+        hosted: sender(hosted),
         standings: sender(membership::Standings::default()),
         certified: sender(BTreeSet::new()),
         renewed: sender(0),
@@ -177,14 +186,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         health::Handle::new(health_box.clone(), published.hosted.subscribe(), config.local_ip(), identity.clone());
 
     let setup = facts::Setup {
-        about: NodeRecord {
-            advertise: config.advertise,
-            state: NodeState::Up,
-            locality: config.locality.clone(),
-            labels: config.labels.clone(),
-            build: env!("CARGO_PKG_VERSION").into(),
-            endpoints: Vec::new(),
-        },
+        about: about.clone(),
         incarnation,
         seq: Arc::new(AtomicU64::new(0)),
         state: Arc::new(watch::channel(NodeState::Up).0),
@@ -260,10 +262,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(membership_opened, move || Ok(MembershipActor::new(setup.clone())));
 
-    let of_health = (published.hosted.clone(), Arc::new(AtomicU64::new(1)), health_box);
+    let of_health = (Arc::new(about), published.hosted.clone(), Arc::new(AtomicU64::new(1)), health_box);
     supervisor.start(health_opened, move || {
-        let (hosted, next_id, myself) = of_health.clone();
-        Ok(HealthActor::new(hosted, next_id, myself))
+        let (about, hosted, next_id, myself) = of_health.clone();
+        Ok(HealthActor::new(about, hosted, next_id, myself))
     });
 
     let setup = view::Setup {

@@ -163,8 +163,7 @@ pub enum ConfigError {
     Missing(PathBuf),
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    /// One line for each thing that is wrong.
-    #[error("{}", lines(.0))]
+    #[error("{}", first_of(.0))]
     Invalid(Vec<Complaint>),
 }
 
@@ -187,8 +186,13 @@ impl fmt::Display for Complaint {
     }
 }
 
-fn lines(complaints: &[Complaint]) -> String {
-    complaints.iter().map(Complaint::to_string).collect::<Vec<_>>().join("\n")
+/// The first of several things that are wrong, and how many more there are: errors are one line.
+pub fn first_of<T: fmt::Display>(problems: &[T]) -> String {
+    match problems {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
 }
 
 impl Config {

@@ -24,6 +24,16 @@ pub enum Standing {
     Excluded,
 }
 
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preferred => "preferred",
+            Self::Demoted => "demoted",
+            Self::Excluded => "excluded",
+        }
+    }
+}
+
 /// Names an endpoint across views.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey {

@@ -151,6 +151,16 @@ pub enum EndpointHealth {
     Draining,
 }
 
+impl EndpointHealth {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// How often each join token was used at one CA node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpentTokens {

@@ -9,18 +9,19 @@ use std::{
     },
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
 };
+use weft_discovery::facts::check_record;
 use weft_wire::{
-    fact::{EndpointHealth, EndpointRow},
+    fact::{EndpointHealth, EndpointRow, FactBody, NodeRecord},
     id::{Namespace, WorkloadName},
 };
 
 use crate::{
-    config::{ServiceConfig, ServiceSpec},
+    config::{ServiceConfig, ServiceSpec, first_of},
     health::{HealthState, ProbeError},
     identity::IdentityReader,
     supervisor::{Actor, Inbox, Mailbox},
@@ -87,11 +88,10 @@ impl Handle {
     /// Adds a workload for as long as the registration lives.
     ///
     /// # Errors
-    /// If the description is wrong, the node may not host its account, or its name is taken.
+    /// If the description is wrong, the node may not host its account, its name is taken, or the node's record would
+    /// be too large with it.
     pub async fn register(&self, spec: ServiceSpec) -> anyhow::Result<Registration> {
-        let service = spec.check(self.default_address).map_err(|problems| {
-            anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+        let service = spec.check(self.default_address).map_err(|problems| anyhow!("{}", first_of(&problems)))?;
         weft_ca::rules::may_host(&self.identity.load().grant, &service.account())?;
         let key = (service.service.namespace.clone(), service.workload.clone());
         let id = self.mailbox.ask(|reply| Msg::Register(Box::new(service), reply)).await??;
@@ -146,6 +146,8 @@ impl Drop for Registration {
 }
 
 pub struct HealthActor {
+    /// All of this node's record but its state and endpoints.
+    about: Arc<NodeRecord>,
     hosted: Arc<watch::Sender<HostedSet>>,
     myself: Mailbox<Msg>,
     /// Counts registrations across restarts of the actor.
@@ -167,17 +169,27 @@ impl Drop for Check {
 
 impl HealthActor {
     /// `hosted` outlives the actor: after a crash it begins where it was.
-    pub fn new(hosted: Arc<watch::Sender<HostedSet>>, next_id: Arc<AtomicU64>, myself: Mailbox<Msg>) -> Self {
-        Self { hosted, myself, next_id, checks: BTreeMap::new() }
+    pub fn new(
+        about: Arc<NodeRecord>,
+        hosted: Arc<watch::Sender<HostedSet>>,
+        next_id: Arc<AtomicU64>,
+        myself: Mailbox<Msg>,
+    ) -> Self {
+        Self { about, hosted, myself, next_id, checks: BTreeMap::new() }
     }
 
-    /// The workloads of `node.yaml`, as they are before any check.
-    pub fn configured(services: &[ServiceConfig]) -> HostedSet {
+    /// The workloads of `node.yaml`, as they are before any check of their health.
+    ///
+    /// # Errors
+    /// If they are too many or too large for the node's record.
+    pub fn configured(about: &NodeRecord, services: &[ServiceConfig]) -> anyhow::Result<HostedSet> {
         let hosted = services.iter().map(|service| {
             let key = (service.service.namespace.clone(), service.workload.clone());
             (key, Hosted { service: service.clone(), health: first_health(service), registration: 0 })
         });
-        Arc::new(hosted.collect())
+        let hosted: BTreeMap<_, _> = hosted.collect();
+        check_announced(about, hosted.values())?;
+        Ok(Arc::new(hosted))
     }
 
     fn watch(&mut self, key: &WorkloadKey, hosted: &Hosted) {
@@ -250,8 +262,10 @@ impl HealthActor {
             bail!("workload {}/{} already runs on this host: give this one another name with --workload", key.0, key.1);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(workload = %key.1, namespace = %key.0, service = %service.service, "workload registered");
         let hosted = Hosted { health: first_health(&service), service, registration: id };
+        check_announced(&self.about, self.hosted.borrow().values().chain([&hosted]))?;
+        let service = &hosted.service.service;
+        tracing::info!(workload = %key.1, namespace = %key.0, %service, "workload registered");
         self.watch(&key, &hosted);
         self.hosted.send_modify(|set| {
             Arc::make_mut(set).insert(key, hosted);
@@ -282,10 +296,70 @@ impl Actor for HealthActor {
     }
 }
 
+/// Refuses workloads with which peers would refuse this node's record, and that whole.
+fn check_announced<'a>(about: &NodeRecord, hosted: impl Iterator<Item = &'a Hosted>) -> anyhow::Result<()> {
+    let record = NodeRecord { endpoints: hosted.map(Hosted::row).collect(), ..about.clone() };
+    check_record(&record)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(record.encode().map(drop)?))
+        .context("too much for one host to announce: give its services fewer labels, or run some on another host")
+}
+
 /// Without a check a workload counts as healthy; with one, not before it passed.
 fn first_health(service: &ServiceConfig) -> EndpointHealth {
     match &service.health_check {
         Some(check) => HealthState::new(check).current(),
         None => EndpointHealth::Healthy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_wire::{
+        fact::{MAX_ENDPOINTS, MAX_LABELS, NodeState},
+        id::Locality,
+    };
+
+    use super::*;
+    use crate::supervisor::{Limits, Supervisor};
+
+    fn about() -> NodeRecord {
+        NodeRecord {
+            advertise: "10.0.0.1".parse().unwrap(),
+            state: NodeState::Up,
+            locality: Locality::default(),
+            labels: BTreeMap::new(),
+            build: "0.1.0".into(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    fn service(name: usize, labels: usize) -> ServiceConfig {
+        let labels = (0..labels).map(|i| (format!("{i}.{}/l", "long".repeat(50)), "v".repeat(63)));
+        let spec =
+            ServiceSpec { name: format!("s{name}"), port: 1, labels: labels.collect(), ..ServiceSpec::default() };
+        spec.check("127.0.0.1".parse().unwrap()).unwrap()
+    }
+
+    fn actor(services: &[ServiceConfig]) -> HealthActor {
+        let hosted = HealthActor::configured(&about(), services).unwrap();
+        let (myself, _) = Supervisor::new(Limits::default()).unwrap().open("health", 1);
+        HealthActor::new(Arc::new(about()), Arc::new(watch::channel(hosted).0), Arc::default(), myself)
+    }
+
+    #[test]
+    fn what_peers_would_refuse_is_not_registered() {
+        let most: Vec<_> = (0..MAX_ENDPOINTS).map(|i| service(i, 0)).collect();
+        let error = format!("{:#}", actor(&most).register(service(MAX_ENDPOINTS, 0)).unwrap_err());
+        assert!(error.contains("run some on another host") && error.contains("limit of 300"), "{error}");
+
+        let mut actor = actor(&[]);
+        let registered = (0..MAX_ENDPOINTS).take_while(|&i| actor.register(service(i, MAX_LABELS)).is_ok()).count();
+        assert!((1..MAX_ENDPOINTS).contains(&registered), "{registered} are within 64 KiB");
+        assert_eq!(actor.hosted.borrow().len(), registered);
+        actor.register(service(MAX_ENDPOINTS, 0)).unwrap();
+
+        let many: Vec<_> = (0..=MAX_ENDPOINTS).map(|i| service(i, 0)).collect();
+        assert!(HealthActor::configured(&about(), &many).is_err());
     }
 }

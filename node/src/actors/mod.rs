@@ -25,7 +25,7 @@ use tokio::{
 use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
 use weft_policy::{
-    endpoint::{Endpoint, EndpointAddress, Standing},
+    endpoint::{Endpoint, EndpointAddress},
     view::Service,
 };
 use weft_proxy::ports::Views;
@@ -203,18 +203,8 @@ impl Handles {
                 target_port: endpoint.key.target_port,
                 version: endpoint.workload.version.clone(),
                 identities: endpoint.identities.iter().map(ToString::to_string).collect(),
-                health: match endpoint.health {
-                    EndpointHealth::Healthy => "healthy",
-                    EndpointHealth::Unhealthy => "unhealthy",
-                    EndpointHealth::Draining => "draining",
-                }
-                .into(),
-                standing: match endpoint.standing {
-                    Standing::Preferred => "preferred",
-                    Standing::Demoted => "demoted",
-                    Standing::Excluded => "excluded",
-                }
-                .into(),
+                health: endpoint.health.as_str().into(),
+                standing: endpoint.standing.as_str().into(),
                 active_requests: endpoint.load.active(),
             }
         });

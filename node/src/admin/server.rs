@@ -1,6 +1,11 @@
 //! Serves the admin API. One `Api` answers on every listener; a listener knows only whether it may write.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
@@ -16,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use super::api::Refusal;
@@ -24,14 +29,17 @@ use crate::{
     actors::{Handles, health::Registration},
     config::ServiceSpec,
     supervisor::{Actor, Inbox},
+    telemetry::LogLimit,
 };
 
-/// Largest request body: a file of documents, a little larger as JSON.
+/// Largest request body: files of documents, a little larger as JSON.
 const MAX_BODY: usize = 8 * 1024 * 1024;
-/// Connections served at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
+/// Connections of one listener that are served at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 128;
 /// A client that has not sent its request head by then is cut.
-const HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: mostly for want of file descriptors, which come back as connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -55,37 +63,67 @@ impl Actor for ApiActor {
     type Msg = Infallible;
 
     async fn run(self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (mut unix, mut tcp) = (Door::new("unix socket"), Door::new("admin address"));
         loop {
-            let permit = permits.clone().acquire_owned().await?;
+            let handles = self.handles.clone();
             tokio::select! {
                 biased;
                 message = inbox.recv() => match message {
                     Some(never) => match never {},
                     None => return Ok(()),
                 },
-                accepted = self.unix.accept() => {
-                    let (stream, _) = accepted.context("accepting on the unix socket")?;
-                    let handles = self.handles.clone();
-                    tokio::spawn(async move {
-                        serve(stream, Access::ReadWrite, handles).await;
-                        drop(permit);
-                    });
+                entered = unix.next(|| self.unix.accept()) => {
+                    let ((stream, _), place) = entered?;
+                    tokio::spawn(serve(stream, Access::ReadWrite, handles, place));
                 }
-                accepted = self.tcp.accept() => {
-                    let (stream, _) = accepted.context("accepting on the admin address")?;
-                    let handles = self.handles.clone();
-                    tokio::spawn(async move {
-                        serve(stream, Access::Read, handles).await;
-                        drop(permit);
-                    });
+                entered = tcp.next(|| self.tcp.accept()) => {
+                    let ((stream, _), place) = entered?;
+                    tokio::spawn(serve(stream, Access::Read, handles, place));
                 }
             }
         }
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, access: Access, handles: Handles) {
+/// Lets so many connections of one listener in at once. Each listener has its own: whoever fills one leaves the
+/// other open.
+struct Door {
+    listener: &'static str,
+    places: Arc<Semaphore>,
+    errors: LogLimit,
+}
+
+impl Door {
+    fn new(listener: &'static str) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), errors: LogLimit::default() }
+    }
+
+    /// Waits for a place, then for a connection. Cancel-safe if `accept` is.
+    async fn next<S, F: Future<Output = io::Result<S>>>(
+        &mut self,
+        accept: impl Fn() -> F,
+    ) -> anyhow::Result<(S, OwnedSemaphorePermit)> {
+        let place = self.places.clone().acquire_owned().await?;
+        loop {
+            match accept().await {
+                Ok(stream) => return Ok((stream, place)),
+                Err(error) => {
+                    if let Some(left_out) = self.errors.allow(Instant::now()) {
+                        tracing::warn!(%error, listener = self.listener, left_out, "cannot accept a connection");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    access: Access,
+    handles: Handles,
+    _place: OwnedSemaphorePermit,
+) {
     let service = service_fn(move |request| {
         let handles = handles.clone();
         async move { Ok::<_, Infallible>(answer(request, access, handles).await) }
@@ -221,4 +259,40 @@ fn full(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::ready};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_listener_waits_without_holding_up_whoever_waits_beside_it() {
+        let mut door = Door::new("test");
+        let mut inside = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            inside.push(door.next(|| ready(Ok(()))).await.unwrap());
+        }
+        assert!(timeout(MOMENT, door.next(|| ready(Ok(())))).await.is_err());
+        inside.pop();
+        let ((), _place) = door.next(|| ready(Ok(()))).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_accept_is_tried_again_after_a_pause() {
+        let mut door = Door::new("test");
+        let tries = Cell::new(0);
+        let start = tokio::time::Instant::now();
+        let accept = || {
+            tries.set(tries.get() + 1);
+            ready(if tries.get() > 3 { Ok(()) } else { Err(io::Error::other("too many open files")) })
+        };
+        let ((), _place) = door.next(accept).await.unwrap();
+        assert_eq!((tries.get(), start.elapsed()), (4, 3 * ACCEPT_PAUSE));
+    }
 }
