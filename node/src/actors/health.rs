@@ -335,7 +335,7 @@ mod tests {
     }
 
     fn service(name: usize, labels: usize) -> ServiceConfig {
-        let labels = (0..labels).map(|i| (format!("{i}.{}/l", "long".repeat(50)), "v".repeat(63)));
+        let labels = (0..labels).map(|i| (format!("{i}.{0}.{0}/l", "long".repeat(15)), "v".repeat(63)));
         let spec =
             ServiceSpec { name: format!("s{name}"), port: 1, labels: labels.collect(), ..ServiceSpec::default() };
         spec.check("127.0.0.1".parse().unwrap()).unwrap()

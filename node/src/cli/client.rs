@@ -16,6 +16,11 @@ use crate::{admin::api::Refusal, dir::Dir};
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
+/// The node answered, and will not do it: why, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
 /// A connection to the node that runs on a data directory.
 pub(super) struct Client {
     sender: SendRequest<Full<Bytes>>,
@@ -89,7 +94,7 @@ impl Client {
         let status = response.status();
         let bytes = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map(|body| body.to_bytes());
         match bytes.ok().and_then(|bytes| serde_json::from_slice::<Refusal>(&bytes).ok()) {
-            Some(Refusal { error }) => bail!("{error}"),
+            Some(Refusal { error }) => Err(Refused(error).into()),
             None if status == StatusCode::NOT_FOUND => bail!("the node does not know {path}: is it an older version?"),
             None => bail!("the node answered {status}"),
         }

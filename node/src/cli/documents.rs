@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use rustls::pki_types::UnixTime;
 use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
 use weft_policy::{
-    document::{self, ParsedFile},
+    document::{self, MAX_FILE_LEN, ParsedFile},
     kinds::{find_kind, kinds},
 };
 use weft_wire::{
@@ -28,22 +28,22 @@ use crate::{
     identity::{der_chain, wall_ms},
 };
 
-/// Largest file that is read; `policy` bounds what is in it.
-const MAX_FILE_LEN: u64 = 8 * 1024 * 1024;
-
 pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()> {
-    let mut drafts = Vec::new();
+    let (mut drafts, mut noticed) = (Vec::new(), Vec::new());
     for file in files(&args.files)? {
         let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
         let ParsedFile { documents, notices } = document::parse_yaml(&read(&file)?, &args.namespace)
             .map_err(|error| anyhow::anyhow!("{}", error.in_file(&name)))?;
-        notices.iter().for_each(|notice| eprintln!("weft: {name}:{}: {}", notice.line, notice.text));
+        noticed.extend(notices.into_iter().map(|notice| format!("{name}:{}: {}", notice.line, notice.text)));
         drafts.extend(documents.into_iter().map(|document| Draft { key: document.key, body: Some(document.json) }));
     }
     if drafts.is_empty() {
         bail!("no documents in {}", args.files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
     }
-    write(common, &args.author, drafts).await
+    write(common, &args.author, drafts).await?;
+    // Of what was refused there is nothing to note.
+    noticed.iter().for_each(|notice| eprintln!("weft: {notice}"));
+    Ok(())
 }
 
 pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<()> {
@@ -189,14 +189,14 @@ fn files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 fn read(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let read = match file == Path::new("-") {
-        true => std::io::stdin().take(MAX_FILE_LEN + 1).read_to_string(&mut text),
+        true => std::io::stdin().take(MAX_FILE_LEN as u64 + 1).read_to_string(&mut text),
         false => std::fs::File::open(file)
             .with_context(|| format!("cannot open {}", file.display()))?
-            .take(MAX_FILE_LEN + 1)
+            .take(MAX_FILE_LEN as u64 + 1)
             .read_to_string(&mut text),
     }
     .with_context(|| format!("cannot read {}", file.display()))?;
-    if read as u64 > MAX_FILE_LEN {
+    if read > MAX_FILE_LEN {
         bail!("{} is larger than {} MiB: split it", file.display(), MAX_FILE_LEN >> 20);
     }
     Ok(text)

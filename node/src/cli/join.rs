@@ -114,7 +114,10 @@ fn check(args: &JoinArgs, key: &PrivateKey, chain: &[CertificateDer<'_>], trust:
 pub(super) async fn leave(common: &Common, args: LeaveArgs) -> anyhow::Result<()> {
     let dir = Dir::new(&common.dir);
     let name = NodeIdentity::load(&dir)?.name;
-    let mut client = Client::connect(&common.dir).await?;
+    let identity = common.dir.join("node");
+    let mut client = Client::connect(&common.dir).await.with_context(|| {
+        format!("{name} cannot tell the mesh that it leaves (to leave without a word, remove {})", identity.display())
+    })?;
     client.send(Method::POST, &format!("/api/v1/leave?force={}", args.force), None::<&()>).await?;
     client.closed().await;
     // The node removes its identity when it has said goodbye and stopped.
@@ -123,9 +126,15 @@ pub(super) async fn leave(common: &Common, args: LeaveArgs) -> anyhow::Result<()
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), gone)
-        .await
-        .context("the node does not stop; see its log")?;
+    if tokio::time::timeout(std::time::Duration::from_secs(30), gone).await.is_err() {
+        if dir.socket().exists() {
+            bail!("the node does not stop: see its log, and end its process");
+        }
+        bail!(
+            "the node has left, but its identity is still here: see its log for why, and remove {}",
+            identity.display()
+        );
+    }
     line(format_args!("{name} has left the mesh; its identity is removed from {}", common.dir.display()))?;
     Ok(())
 }

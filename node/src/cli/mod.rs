@@ -246,6 +246,7 @@ struct DeleteArgs {
     kind: String,
     /// The document's name.
     name: String,
+    /// The document's namespace.
     #[arg(short = 'n', long, default_value = "default")]
     namespace: Namespace,
     #[command(flatten)]
@@ -294,15 +295,39 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One line on stderr; a broken pipe is the reader's choice and no error.
+/// One line on stderr, whatever a library's error looks like.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let broken_pipe = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
-    if broken_pipe {
+    if output::is_unread(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("weft: {error:#}");
+    eprintln!("weft: {}", one_line(&format!("{error:#}")));
     ExitCode::FAILURE
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_option_and_argument_is_described() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let described = argument.get_help().is_some_and(|help| !help.to_string().is_empty());
+                assert!(described, "{} {}: no description", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(one_line("a: b\n\n  c\n"), "a: b; c");
+    }
 }

@@ -1,6 +1,9 @@
 //! Printing: aligned tables for people, JSON and YAML for programs.
 
-use std::{fmt, io::Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 
@@ -11,9 +14,20 @@ pub(super) enum Format {
     Yaml,
 }
 
+/// What was to be printed could not be.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(super) struct StdoutError(#[source] io::Error);
+
+/// Whether a command failed only because nobody reads on, as in `weft members | head -1`.
+pub(super) fn is_unread(error: &anyhow::Error) -> bool {
+    let stdout = error.chain().find_map(|cause| cause.downcast_ref::<StdoutError>());
+    stdout.is_some_and(|StdoutError(error)| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// Prints one line to stdout.
-pub(super) fn line(text: fmt::Arguments<'_>) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{text}")
+pub(super) fn line(text: fmt::Arguments<'_>) -> Result<(), StdoutError> {
+    writeln!(io::stdout(), "{text}").map_err(StdoutError)
 }
 
 /// Prints data in a machine's format, or else the table that `rows` makes of it.
@@ -23,12 +37,12 @@ pub(super) fn data<T: Serialize>(
     header: &[&str],
     rows: impl FnOnce(&T) -> Vec<Vec<String>>,
 ) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
-        Format::Table => write!(out, "{}", table(header, &rows(value)))?,
-    }
+    let text = match format {
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Yaml => serde_saphyr::to_string(value)?,
+        Format::Table => table(header, &rows(value)),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(StdoutError)?;
     Ok(())
 }
 
@@ -68,6 +82,14 @@ mod tests {
     fn columns_line_up_and_lines_have_no_trailing_space() {
         let rows = vec![vec!["a".into(), "alive".into()], vec!["host-22".into(), "".into()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME     STATE\na        alive\nhost-22\n");
+    }
+
+    #[test]
+    fn only_a_reader_of_stdout_may_go_away() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_unread(&anyhow::Error::from(StdoutError(broken())).context("while printing")));
+        assert!(!is_unread(&anyhow::Error::from(broken()).context("talking to the node")));
+        assert!(!is_unread(&StdoutError(io::ErrorKind::StorageFull.into()).into()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     io::IsTerminal,
     net::IpAddr,
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -20,13 +20,20 @@ use nix::{
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::timeout,
 };
 
-use super::{Common, client::Client};
+use super::{
+    Common,
+    client::{Client, Refused},
+};
 use crate::config::{HealthCheckSpec, HttpProbeSpec, ServiceSpec, TcpProbeSpec};
 
 /// Pause between attempts to register again after the node went away.
 const RECONNECT: Duration = Duration::from_millis(500);
+/// A process that shall stop does not wait longer for a node that hangs.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
@@ -42,8 +49,10 @@ pub(super) struct RunArgs {
     /// The address that the process listens on [default: loopback].
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
+    /// The service's version, which subsets of a DestinationRule select.
     #[arg(long, value_name = "V")]
     version: Option<String>,
+    /// The service's namespace [default: default].
     #[arg(long, short = 'n', value_name = "N")]
     namespace: Option<String>,
     /// Whom the service runs as; the node's grant must allow it [default: default].
@@ -103,23 +112,40 @@ pub(super) async fn run(common: &Common, args: RunArgs) -> anyhow::Result<ExitCo
     let mut registration = Some(register(&common.dir, &spec).await?);
     let mut signals = Signals::new()?;
     let mut child = start(&args.command)?;
+    // From the first signal to stop on: the service does not come back to the mesh.
+    let mut stopping = false;
+    let mut draining: Option<(Signal, JoinHandle<()>)> = None;
+    let mut refusal_told = false;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(exit_code(status.context("waiting for the process")?)),
             signal = signals.next() => {
-                if matches!(signal, Signal::SIGTERM | Signal::SIGINT)
-                    && let Some(registration) = &registration
-                    && let Err(error) = registration.drain(&common.dir).await
-                {
-                    eprintln!("weft: cannot drain before stopping: {error:#}");
+                let stops = matches!(signal, Signal::SIGTERM | Signal::SIGINT);
+                match &registration {
+                    Some(registration) if stops && !stopping => {
+                        let drain = drain(common.dir.clone(), registration.workload.clone());
+                        draining = Some((signal, tokio::spawn(drain)));
+                    }
+                    _ => {
+                        // Who asks a second time to stop does not want to wait.
+                        draining = draining.filter(|_| !stops);
+                        forward(&child, signal);
+                    }
                 }
+                stopping |= stops;
+            }
+            signal = drained(&mut draining) => {
+                draining = None;
                 forward(&child, signal);
             }
             () = ended(&mut registration) => {
                 // The node restarts or is down: the service goes on, and comes back with it.
                 registration = None;
             }
-            again = register_again(&common.dir, &spec), if registration.is_none() => registration = Some(again),
+            again = register_again(&common.dir, &spec, &mut refusal_told), if registration.is_none() && !stopping => {
+                registration = Some(again);
+                refusal_told = false;
+            }
         }
     }
 }
@@ -171,11 +197,17 @@ async fn register(dir: &Path, spec: &ServiceSpec) -> anyhow::Result<Registration
     Ok(Registration { body, workload, _client: client })
 }
 
-async fn register_again(dir: &Path, spec: &ServiceSpec) -> Registration {
+async fn register_again(dir: &Path, spec: &ServiceSpec, refusal_told: &mut bool) -> Registration {
     loop {
         tokio::time::sleep(RECONNECT).await;
-        if let Ok(registration) = register(dir, spec).await {
-            return registration;
+        match register(dir, spec).await {
+            Ok(registration) => return registration,
+            Err(error) if error.is::<Refused>() && !*refusal_told => {
+                *refusal_told = true;
+                eprintln!("weft: the node does not take {} back, and is asked again: {error:#}", spec.name);
+            }
+            // The node is down.
+            Err(_) => {}
         }
     }
 }
@@ -188,11 +220,26 @@ async fn ended(registration: &mut Option<Registration>) {
     }
 }
 
-impl Registration {
-    /// Has callers told to send nothing new, and waits until what is under way is done.
-    async fn drain(&self, dir: &Path) -> anyhow::Result<()> {
-        let path = format!("/api/v1/workloads/{}/drain", self.workload);
-        Client::connect(dir).await?.post(&path, &()).await
+/// Has callers told to send nothing new, and gives them time to hear it.
+async fn drain(dir: PathBuf, workload: String) {
+    let path = format!("/api/v1/workloads/{workload}/drain");
+    let drain = async { Client::connect(&dir).await?.post::<()>(&path, &()).await };
+    match timeout(DRAIN_TIMEOUT, drain).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("weft: cannot drain before stopping: {error:#}"),
+        Err(_) => eprintln!("weft: cannot drain before stopping: the node does not answer"),
+    }
+}
+
+/// Waits until the process may be told to stop, and with which signal; for ever if it shall not stop.
+async fn drained(draining: &mut Option<(Signal, JoinHandle<()>)>) -> Signal {
+    match draining {
+        Some((signal, task)) => {
+            // However it ended, it has had its time.
+            let _ = task.await;
+            *signal
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -153,6 +153,13 @@ listeners:
 }
 
 #[test]
+fn an_error_is_one_line_however_much_is_wrong() {
+    let error = load("\nadvertise: nowhere\nworkers: 0\nadmin: x\n").unwrap_err().to_string();
+    assert!(error.contains("node.yaml:2: advertise: ") && error.ends_with(" (and 2 more)"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
 fn what_is_there_twice_is_refused() {
     let found = complaints(
         r#"
