@@ -1,17 +1,19 @@
-//! An HTTP service for scenarios. It answers with what it was asked, as JSON, and with its name in `x-served-by`.
+//! A service for scenarios. Over HTTP it answers with what it was asked, as JSON, and with its name in `x-served-by`.
+//! What is sent by gRPC, over a WebSocket or over TCP comes back as it is.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use clap::Parser;
-use http::{HeaderValue, Request, Response};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, BodyStream, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 #[derive(Parser)]
 struct Args {
@@ -23,6 +25,9 @@ struct Args {
     /// How long each answer takes.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// Speak no HTTP.
+    #[arg(long)]
+    tcp: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -33,20 +38,68 @@ async fn main() -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let name = args.name.clone();
+        if args.tcp {
+            tokio::spawn(echo(stream));
+            continue;
+        }
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, name.clone(), delay));
             // A connection that breaks off is the client's business; the next one is served all the same.
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    name: HeaderValue,
-    delay: Duration,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Sends back what comes, until the other side ends.
+async fn echo(stream: impl AsyncRead + AsyncWrite) {
+    let (mut from, mut to) = tokio::io::split(stream);
+    // As above.
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+}
+
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+async fn answer(request: Request<Incoming>, name: HeaderValue, delay: Duration) -> Result<Response<Body>, Infallible> {
     tokio::time::sleep(delay).await;
+    let is = |header, value: &str| request.headers().get(header).is_some_and(|found| found == value);
+    let mut response = if is(header::UPGRADE, "websocket") {
+        upgrade(request)
+    } else if is(header::CONTENT_TYPE, "application/grpc") {
+        grpc(request)
+    } else {
+        describe(&request, &name)
+    };
+    response.headers_mut().insert("x-served-by", name);
+    Ok(response)
+}
+
+fn upgrade(request: Request<Incoming>) -> Response<Body> {
+    tokio::spawn(async move {
+        if let Ok(stream) = hyper::upgrade::on(request).await {
+            echo(TokioIo::new(stream)).await;
+        }
+    });
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    response
+}
+
+fn grpc(request: Request<Incoming>) -> Response<Body> {
+    let trailers =
+        HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    // As a stream: no gRPC server tells a length.
+    let body =
+        StreamBody::new(BodyStream::new(request.into_body())).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn describe(request: &Request<Incoming>, name: &HeaderValue) -> Response<Body> {
     let mut headers = BTreeMap::<&str, Vec<String>>::new();
     for (key, value) in request.headers() {
         headers.entry(key.as_str()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -57,7 +110,5 @@ async fn answer(
         "target": request.uri().to_string(),
         "headers": headers,
     });
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    response.headers_mut().insert("x-served-by", name);
-    Ok(response)
+    Response::new(Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync())
 }

@@ -42,6 +42,8 @@ fn without_a_node_commands_fail_with_one_line_that_says_what_to_do() {
     }
     host.weft(&["status"]).refused(&["no node is running", "weft up"]);
     host.weft(&["up"]).refused(&["weft init", "weft join"]);
+    host.init().ok();
+    host.weft(&["leave"]).refused(&["no node is running", "weft up", "remove"]);
 }
 
 #[test]
@@ -91,4 +93,12 @@ fn a_wrong_configuration_is_refused_by_file_line_and_field() {
     lab.host(0).init().ok();
     lab.host(0).configure("\nadvertize: 198.18.0.1\n");
     lab.host(0).weft(&["up"]).refused(&["node.yaml:", "advertize"]);
+}
+
+#[test]
+fn several_mistakes_in_a_configuration_are_one_line() {
+    let lab = Lab::new(1);
+    lab.host(0).init().ok();
+    lab.host(0).configure("\nworkers: 0\nadmin: 10.0.0.1:15000\n");
+    lab.host(0).weft(&["up"]).refused(&["node.yaml:", "(and 1 more)"]);
 }

@@ -124,6 +124,7 @@ fn what_weft_does_not_know_is_refused_by_name() {
         &["host"],
     );
     lab.host(0).weft(&["get", "virtualservice", "good"]).refused(&["not found"]);
+    lab.host(0).weft(&["delete", "virtualservice", "good"]).refused(&["good does not exist", "weft get"]);
 }
 
 #[test]

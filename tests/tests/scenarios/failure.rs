@@ -103,6 +103,37 @@ fn every_actor_may_panic_under_load_and_nothing_is_lost() {
     assert_eq!(lab.host(0).json(&["status"])["ready"], true);
 }
 
+#[test]
+fn every_actor_may_freeze_and_nothing_is_lost() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let load = lab.host(0).load("echo", 50);
+    for i in [0, 1] {
+        // The last started comes last: it is the one that takes these requests.
+        for actor in actors(&lab, i) {
+            lab.host(i)
+                .admin("POST", &format!("/debug/actors/{}/freeze", actor["name"].as_str().expect("a name")))
+                .ok();
+        }
+    }
+    for i in [0, 1] {
+        wait_for("the frozen actors are restarted", PATIENCE, || {
+            let thawed = |actor: &Value| actor["restarts"] == 1 && actor["state"] == "running";
+            actors(&lab, i).iter().all(thawed).then_some(())
+        });
+        for actor in actors(&lab, i) {
+            assert!(actor["last_error"].as_str().is_some_and(|error| error.contains("frozen")), "{actor}");
+        }
+    }
+    load.finish().assert_all_succeeded(500);
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
+    lab.host_mut(0).host_service("late", "v1", 8081, 0);
+    lab.wait_healthy(1, "late", 1);
+}
+
 fn actors(lab: &Lab, i: usize) -> Vec<Value> {
     lab.host(i).json(&["status"])["actors"].as_array().expect("a list").clone()
 }

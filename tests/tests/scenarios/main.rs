@@ -6,5 +6,6 @@ mod cli;
 mod documents;
 mod failure;
 mod formation;
+mod protocols;
 mod run;
 mod traffic;

@@ -1,5 +1,7 @@
 //! `weft run` hosts one process as a service.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use weft_tests::lab::{Lab, PATIENCE, origin, wait_for};
 
@@ -59,4 +61,30 @@ fn a_service_comes_back_when_its_node_does() {
     lab.host_mut(0).kill();
     lab.host_mut(0).start();
     lab.wait_healthy(0, "client", 1);
+}
+
+#[test]
+fn a_service_ends_in_time_though_its_node_hangs() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let mut process = lab.host(0).start_run(&["--service", "job", "--port", "9999"], &["sleep", "1000"]);
+    wait_for("the service is registered", PATIENCE, || lab.host(0).try_json(&["endpoints", "job"]).map(drop));
+    lab.host_mut(0).node().signal(Signal::SIGSTOP);
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait(Duration::from_secs(10)), Some(128 + 15));
+    assert!(lab.host(0).log_tail(5).contains("the node does not answer"), "{}", lab.host(0).log_tail(5));
+}
+
+#[test]
+fn a_service_that_its_node_does_not_take_back_says_why() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let _process = lab.host(0).start_run(&["--service", "job", "--port", "9999"], &["sleep", "1000"]);
+    wait_for("the service is registered", PATIENCE, || lab.host(0).try_json(&["endpoints", "job"]).map(drop));
+    lab.host_mut(0).stop();
+    lab.host(0).configure("\nservices: [{name: job, port: 9999}]\n");
+    lab.host_mut(0).start();
+    wait_for("the refusal is told", PATIENCE, || {
+        lab.host(0).log_tail(20).contains("does not take job back, and is asked again: workload").then_some(())
+    });
 }
