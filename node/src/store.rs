@@ -102,7 +102,7 @@ pub struct Store(Arc<Shared>);
 struct Shared {
     open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>,
     /// `None` after an error: redb then refuses everything, also when the disk has room again, until it is opened anew.
-    database: Mutex<Option<Database>>,
+    database: Mutex<Option<Arc<Database>>>,
 }
 
 impl Store {
@@ -125,7 +125,7 @@ impl Store {
     }
 
     fn opened_by(open: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>) -> Result<Self, StoreError> {
-        let database = Mutex::new(Some(open()?));
+        let database = Mutex::new(Some(Arc::new(open()?)));
         let store = Self(Arc::new(Shared { open, database }));
         // All tables exist from here on, so that readers need not expect their absence.
         store.write(|transaction| {
@@ -271,14 +271,17 @@ impl Store {
     }
 
     fn on_database<R>(&self, work: impl FnOnce(&Database) -> Result<R, redb::Error>) -> Result<R, StoreError> {
-        let mut open = self.0.database.lock();
-        let database = match open.take() {
-            Some(database) => database,
-            None => (self.0.open)()?,
+        let database = {
+            let mut open = self.0.database.lock();
+            match &*open {
+                Some(database) => database.clone(),
+                None => open.insert(Arc::new((self.0.open)()?)).clone(),
+            }
         };
-        let result = work(&database)?;
-        *open = Some(database);
-        Ok(result)
+        work(&database).map_err(|error| {
+            self.0.database.lock().take_if(|open| Arc::ptr_eq(open, &database));
+            error.into()
+        })
     }
 }
 

@@ -8,6 +8,9 @@ use weft_wire::{
 
 use crate::supervisor::ActorStatus;
 
+/// Largest request body, in bytes: files of documents, a little larger as JSON.
+pub const MAX_REQUEST_LEN: usize = 8 * 1024 * 1024;
+
 /// Why something was not done: what, why, what to do, in one line.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refusal {

@@ -24,7 +24,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::api::Refusal;
+use super::api::{MAX_REQUEST_LEN, Refusal};
 use crate::{
     actors::{Handles, health::Registration},
     config::ServiceSpec,
@@ -32,8 +32,6 @@ use crate::{
     telemetry::LogLimit,
 };
 
-/// Largest request body: files of documents, a little larger as JSON.
-const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Connections of one listener that are served at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 128;
 /// A client that has not sent its request head by then is cut.
@@ -232,7 +230,7 @@ fn parameter(query: &str, name: &str) -> Option<String> {
 
 async fn read<T: DeserializeOwned>(body: Incoming) -> anyhow::Result<T> {
     let bytes =
-        Limited::new(body, MAX_BODY).collect().await.map_err(|error| anyhow!("reading the request: {error}"))?;
+        Limited::new(body, MAX_REQUEST_LEN).collect().await.map_err(|error| anyhow!("reading the request: {error}"))?;
     serde_json::from_slice(&bytes.to_bytes()).context("the request's JSON")
 }
 

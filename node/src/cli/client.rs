@@ -11,7 +11,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use crate::{admin::api::Refusal, dir::Dir};
+use crate::{
+    admin::api::{MAX_REQUEST_LEN, Refusal},
+    dir::Dir,
+};
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -80,6 +83,9 @@ impl Client {
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<http::Response<Incoming>> {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        if body.len() > MAX_REQUEST_LEN {
+            bail!("more than {} MiB cannot be handed to the node at once: do it in parts", MAX_REQUEST_LEN >> 20);
+        }
         let request = Request::builder()
             .method(method)
             .uri(path)
