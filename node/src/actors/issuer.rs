@@ -794,11 +794,7 @@ mod tests {
         let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
         let identity = NodeIdentity::new(Arc::new(mesh.node.key), mesh.node.chain, trust).unwrap();
         let supervisor = Supervisor::new(Limits::default()).unwrap();
-        let published = documents::Published {
-            policy: Arc::new(watch::channel(Arc::default()).0),
-            tokens: Arc::new(watch::channel(Arc::default()).0),
-            root: Arc::new(watch::channel([0; 16]).0),
-        };
+        let published = documents::Published::default();
         let handle = Handle::new(
             supervisor.open("issuer", 1).0,
             Arc::new(arc_swap::ArcSwap::from_pointee(identity)),
