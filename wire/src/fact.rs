@@ -83,8 +83,17 @@ pub enum NodeState {
     Up,
     /// Stops soon: send nothing new.
     Draining,
-    /// Stopped on purpose. The owner's last word.
+    /// Given up for good: the name is free. The owner's last word.
     Left,
+    /// Ended, and will be back under this name.
+    Stopped,
+}
+
+impl NodeState {
+    /// Whether the node serves nothing any more.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Self::Left | Self::Stopped)
+    }
 }
 
 /// One workload that a node hosts for a service.

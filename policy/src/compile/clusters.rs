@@ -100,7 +100,7 @@ impl Builder<'_> {
         };
         let health = match node.record.state {
             NodeState::Up => row.row.health,
-            NodeState::Draining | NodeState::Left => EndpointHealth::Draining,
+            NodeState::Draining | NodeState::Left | NodeState::Stopped => EndpointHealth::Draining,
         };
         let id = SpiffeId::workload(self.inputs.trust_domain.clone(), workload.account.clone());
         Some(Arc::new(Endpoint {

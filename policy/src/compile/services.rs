@@ -6,7 +6,7 @@ use std::{
 };
 
 use weft_wire::{
-    fact::{EndpointRow, NodeState, Protocol},
+    fact::{EndpointRow, Protocol},
     id::{Namespace, ServiceName, SpiffeId},
 };
 
@@ -26,12 +26,12 @@ pub(super) struct Row<'a> {
     pub(super) workload: Arc<Workload>,
 }
 
-/// All rows of the nodes that have not left, in an order that depends on nothing but them.
+/// All rows of the nodes that are not gone, in an order that depends on nothing but them.
 pub(super) fn rows<'a>(inputs: &Inputs<'a>) -> Vec<Row<'a>> {
     let mut rows: Vec<Row<'a>> = inputs
         .nodes
         .iter()
-        .filter(|node| node.record.state != NodeState::Left)
+        .filter(|node| !node.record.state.is_gone())
         .flat_map(|node| node.record.endpoints.iter().map(move |row| (node, row)))
         // Nothing can be dialled on port 0.
         .filter(|(_, row)| row.port != 0 && row.target_port != 0)

@@ -54,6 +54,8 @@ fn golden_bytes_decode_to_the_values_they_came_from() {
         assert_eq!(read::<JoinQuestion>(name), value, "{name}");
     }
     assert_eq!(NodeRecord::decode(&golden("fact_body/node.bin")).expect("decodes"), samples::node_record());
+    let stopped = NodeRecord::decode(&golden("fact_body/stopped_node.bin")).expect("decodes");
+    assert_eq!(stopped, samples::stopped_node_record());
     assert_eq!(SpentTokens::decode(&golden("fact_body/spent_tokens.bin")).expect("decodes"), samples::spent_tokens());
 }
 

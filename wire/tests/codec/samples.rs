@@ -55,6 +55,7 @@ pub(crate) fn encoded() -> Vec<(&'static str, Vec<u8>)> {
         all.push((name, codec::encode(&response, MAX_FRAME_LEN).expect("fits")));
     }
     all.push(("fact_body/node.bin", node_record().encode().expect("fits")));
+    all.push(("fact_body/stopped_node.bin", stopped_node_record().encode().expect("fits")));
     all.push(("fact_body/spent_tokens.bin", spent_tokens().encode().expect("fits")));
     all.push(("signed/fact.bin", fact().signed_bytes()));
     all.push(("signed/document.bin", document(Some(BODY)).signed_bytes()));
@@ -169,6 +170,10 @@ pub(crate) fn node_record() -> NodeRecord {
             row("reviews-v2-tcp", Protocol::Tcp, EndpointHealth::Healthy),
         ],
     }
+}
+
+pub(crate) fn stopped_node_record() -> NodeRecord {
+    NodeRecord { state: NodeState::Stopped, endpoints: vec![], ..node_record() }
 }
 
 pub(crate) fn spent_tokens() -> SpentTokens {

@@ -169,7 +169,9 @@ fn a_draining_node_gets_nothing_new_and_one_that_left_is_gone() {
     let cluster = service(&view, "web").cluster(9080).unwrap();
     assert_eq!(cluster.endpoints.len(), 1);
     assert!(cluster.pick(&[], 0, 0).is_none());
-    assert!(mesh(NodeState::Left).view().services().next().is_none());
+    for gone in [NodeState::Left, NodeState::Stopped] {
+        assert!(mesh(gone).view().services().next().is_none());
+    }
 }
 
 #[test]
