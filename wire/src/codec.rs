@@ -15,6 +15,8 @@ const HARD_LIMIT: usize = crate::frame::MAX_FRAME_LEN;
 pub enum WireError {
     #[error("{len} bytes is more than the limit of {limit}")]
     TooLarge { len: usize, limit: usize },
+    #[error("{items} items are more than the limit of {limit}")]
+    TooMany { items: usize, limit: usize },
     #[error("encoding version {0} is not known here (this build reads {VERSION})")]
     UnknownVersion(u8),
     #[error("{0} bytes left over after the value")]

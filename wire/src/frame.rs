@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    codec::WireError,
     document::{DocumentKey, DocumentVersion, SignedDocument},
     fact::{FactKind, FactVersion, SignedFact},
     id::{AccountName, Namespace, NodeId},
@@ -25,6 +26,10 @@ pub const MAX_FRAME_LEN: usize = 4 * 1024 * 1024;
 /// Largest [`Push`]: several times the largest fact or document with its chain. Small, because a peer's pushes wait in
 /// queues that are bounded by number.
 pub const MAX_PUSH_LEN: usize = 256 * 1024;
+/// Most facts or documents of one [`Push`]: each may cost its receiver the verification of a chain.
+pub const MAX_PUSH_ITEMS: usize = 512;
+/// Most versions that a [`Request`] says to have.
+pub const MAX_HAVE_ITEMS: usize = 64 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
@@ -57,6 +62,22 @@ pub enum Push {
     Documents(Vec<SignedDocument>),
 }
 
+impl Push {
+    /// # Errors
+    /// [`WireError::TooMany`] for more than [`MAX_PUSH_ITEMS`].
+    pub fn check(&self) -> Result<(), WireError> {
+        let items = match self {
+            Self::Facts(facts) => facts.len(),
+            Self::Documents(documents) => documents.len(),
+        };
+        at_most(items, MAX_PUSH_ITEMS)
+    }
+}
+
+fn at_most(items: usize, limit: usize) -> Result<(), WireError> {
+    if items > limit { Err(WireError::TooMany { items, limit }) } else { Ok(()) }
+}
+
 /// A question to a member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -71,6 +92,18 @@ pub enum Request {
     /// "Renew my intermediate." The connection's certificate says whose, and whether it is a CA node's; only a CA node
     /// that holds the root can.
     RenewIssuer { csr: Vec<u8> },
+}
+
+impl Request {
+    /// # Errors
+    /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`].
+    pub fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::PullFacts { have } => at_most(have.len(), MAX_HAVE_ITEMS),
+            Self::PullDocuments { have } => at_most(have.len(), MAX_HAVE_ITEMS),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The answer to a [`Request`].

@@ -6,7 +6,9 @@ use weft_wire::{
     codec::{self, WireError},
     document::SignedDocument,
     fact::{FactBody, NodeRecord, SignedFact},
-    frame::{JoinRequest, MAX_FRAME_LEN, MAX_JOIN_FRAME_LEN, Push},
+    frame::{
+        JoinRequest, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request,
+    },
 };
 
 use crate::{checks, samples};
@@ -21,6 +23,20 @@ fn decode_as_everything(bytes: &[u8]) {
     checks::fact_body(bytes);
     checks::decode::<SignedFact>(bytes, MAX_FRAME_LEN);
     checks::decode::<SignedDocument>(bytes, MAX_FRAME_LEN);
+}
+
+#[test]
+fn messages_of_more_items_than_anyone_needs_are_refused() {
+    let fact = || SignedFact { body: vec![], chain: vec![], signature: vec![], ..samples::fact() };
+    let push = |items| Push::Facts(std::iter::repeat_with(fact).take(items).collect());
+    assert_eq!(push(MAX_PUSH_ITEMS).check(), Ok(()));
+    let refused = WireError::TooMany { items: MAX_PUSH_ITEMS + 1, limit: MAX_PUSH_ITEMS };
+    assert_eq!(push(MAX_PUSH_ITEMS + 1).check(), Err(refused));
+    let version = (fact().owner.id(), fact().kind, fact().version());
+    let pull = |items| Request::PullFacts { have: vec![version; items] };
+    assert_eq!(pull(MAX_HAVE_ITEMS).check(), Ok(()));
+    let refused = WireError::TooMany { items: MAX_HAVE_ITEMS + 1, limit: MAX_HAVE_ITEMS };
+    assert_eq!(pull(MAX_HAVE_ITEMS + 1).check(), Err(refused));
 }
 
 /// One change of a message on its way: a byte overwritten, removed or put in, or the end cut off.
