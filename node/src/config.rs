@@ -129,7 +129,8 @@ impl FromStr for Seed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(ip) = text.parse::<IpAddr>() {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).filter(|text| text.contains(':'));
+        if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
             return Ok(Self { host: ip.to_string(), port: MESH_PORT });
         }
         if let Ok(address) = text.parse::<SocketAddr>()

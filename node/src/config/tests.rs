@@ -32,7 +32,7 @@ fn a_full_file_is_read_as_written() {
         r#"
 name: host-1
 advertise: 10.0.0.1
-seeds: [10.0.0.2:15008, 10.0.0.3, "seed.example:1", ::1]
+seeds: [10.0.0.2:15008, 10.0.0.3, "seed.example:1", ::1, "[::1]"]
 locality: {region: eu, zone: a, subzone: ""}
 labels: {env: prod}
 logs: {format: json, level: debug}
@@ -53,7 +53,7 @@ listeners:
     assert_eq!(config.name, Some("host-1".parse().unwrap()));
     assert_eq!(config.advertise.to_string(), "10.0.0.1");
     let seeds: Vec<_> = config.seeds.iter().map(Seed::to_string).collect();
-    assert_eq!(seeds, ["10.0.0.2:15008", "10.0.0.3:15008", "seed.example:1", "[::1]:15008"]);
+    assert_eq!(seeds, ["10.0.0.2:15008", "10.0.0.3:15008", "seed.example:1", "[::1]:15008", "[::1]:15008"]);
     assert_eq!(config.locality.to_string(), "eu/a");
     assert_eq!(config.logs, Logs { format: LogFormat::Json, level: LogLevel::Debug });
     assert_eq!((config.access_log, config.workers), (AccessLog::Off, 2));
