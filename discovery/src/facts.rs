@@ -225,11 +225,6 @@ impl FactTable {
         (owner.name == fact.owner).then_some(owner)
     }
 
-    /// The newest known version of a node's facts.
-    pub fn latest(&self, node: NodeId) -> Option<FactVersion> {
-        self.owners.get(&node)?.versions().map(|(_, version)| version).max()
-    }
-
     /// Versions of all that is held: what to send when asking a peer for more.
     pub fn have(&self) -> Vec<(NodeId, FactKind, FactVersion)> {
         let of_owner = |(&id, owner): (&NodeId, &Owner)| -> Vec<_> {

@@ -24,3 +24,4 @@ pub mod keys;
 pub mod liveness;
 pub mod membership;
 pub mod overlay;
+pub mod peers;

@@ -6,7 +6,9 @@
 //!   neighbour is `Failed` within 3 s; gossip alone takes some 6 s.
 //! * Doubt about a link is not dispelled by gossip: others may reach the node when this one cannot. The caller keeps
 //!   dialling, and the next link clears it.
-//! * `Left` is the owner's own signed word. Only a later incarnation takes it back.
+//! * `Left` is the owner's own signed word, that it has left or stopped. Only a later incarnation takes it back.
+//! * Anybody can gossip about anybody, so once a node has said something itself, a later incarnation of it counts from
+//!   its own next word on. What gossip says of another incarnation than that is ignored.
 //!
 //! A failed member is not removed: its state comes last in every choice until it is back or forgotten.
 
@@ -60,7 +62,7 @@ pub enum Evidence {
     LinkClosed,
     /// A dial failed.
     DialFailed,
-    /// Its own signed fact says that this incarnation is up (or draining), or has left.
+    /// Its own signed fact says that this incarnation is up (or draining), or has ended on purpose.
     Said { incarnation: u64, left: bool },
 }
 
@@ -74,6 +76,8 @@ enum Link {
 #[derive(Debug)]
 struct Member {
     incarnation: u64,
+    /// It said itself that it is in this incarnation, or in an earlier one.
+    signed: bool,
     left: bool,
     gossip_live: bool,
     link: Link,
@@ -90,6 +94,7 @@ impl Member {
     fn new(incarnation: u64, now: Instant) -> Self {
         Self {
             incarnation,
+            signed: false,
             left: false,
             gossip_live: false,
             link: Link::None,
@@ -101,7 +106,7 @@ impl Member {
         }
     }
 
-    /// The node was started anew, so what was held against it is void; a link that is up stays up.
+    /// It is another incarnation than was thought, so what was held against it is void; a link that is up stays up.
     fn restarted(&mut self, incarnation: u64) {
         self.incarnation = incarnation;
         // Who had left joins again.
@@ -167,17 +172,16 @@ impl Liveness {
     /// Takes in one piece of news.
     pub fn observe(&mut self, node: NodeId, evidence: Evidence, now: Instant) -> Option<Change> {
         let known = self.members.get(&node).map(|member| member.incarnation);
+        let signed = self.members.get(&node).is_some_and(|member| member.signed);
         match evidence {
-            // Only what proves or ends a life makes a member. Rumours of dead nodes do not, nor do old facts.
-            Evidence::Gossip { live: false, .. } | Evidence::Said { left: false, .. } if known.is_none() => {
-                return None;
-            }
+            // Only what proves life makes a member. Its own word, which may be old, is noted for when it is one.
+            Evidence::Gossip { live: false, .. } if known.is_none() => return None,
             Evidence::LinkLost | Evidence::LinkClosed | Evidence::DialFailed if known.is_none() => return None,
-            Evidence::Gossip { incarnation, .. } | Evidence::Said { incarnation, .. } if known > Some(incarnation) => {
-                return None;
-            }
+            Evidence::Gossip { incarnation, .. } if known > Some(incarnation) => return None,
+            // But a node's first word outweighs all that was rumoured.
+            Evidence::Said { incarnation, .. } if signed && known > Some(incarnation) => return None,
             // A dead verdict on a later incarnation is worth nothing: anybody can invent one.
-            Evidence::Gossip { incarnation, live: false } if known < Some(incarnation) => return None,
+            Evidence::Gossip { incarnation, live } if known < Some(incarnation) && (signed || !live) => return None,
             _ => {}
         }
         let incarnation = match evidence {
@@ -185,7 +189,7 @@ impl Liveness {
             _ => known.unwrap_or_default(),
         };
         let member = self.members.entry(node).or_insert_with(|| Member::new(incarnation, now));
-        let restarted = member.incarnation < incarnation;
+        let restarted = member.incarnation != incarnation;
         if restarted {
             member.restarted(incarnation);
         }
@@ -201,7 +205,10 @@ impl Liveness {
             Evidence::LinkLost => member.link = Link::Lost,
             Evidence::LinkClosed => member.link = Link::None,
             Evidence::DialFailed => member.dial_failed = member.link != Link::Up,
-            Evidence::Said { left, .. } => member.left |= left,
+            Evidence::Said { left, .. } => {
+                member.left |= left;
+                member.signed = true;
+            }
         }
         Self::settle(node, member, restarted, now)
     }
@@ -340,16 +347,40 @@ mod tests {
             assert_eq!(story.tell(evidence), None, "{evidence:?}");
             assert_eq!(story.status(), Some(Status::Left), "{evidence:?}");
         }
+        assert_eq!(story.tell(gossip(2, true)), None, "anybody can say that");
+        assert_eq!(story.tell(said(2, false)), None);
         assert_eq!(story.tell(gossip(2, true)), Some(What::Joined));
+    }
+
+    #[test]
+    fn only_a_node_that_has_spoken_itself_can_say_that_it_was_started_anew() {
+        let mut story = Story::of_a_member();
+        assert_eq!(story.tell(gossip(2, true)), Some(What::Changed), "nothing better is known yet");
+        story.tell(said(2, false));
+        assert_eq!(story.tell(gossip(9, true)), None);
+        assert_eq!(story.tell(said(2, true)), Some(What::Left), "incarnation 2 still has the say");
+        story.tell(Evidence::LinkUp);
+        assert_eq!(story.tell(said(3, false)), Some(What::Joined));
     }
 
     #[test]
     fn an_old_incarnations_word_does_not_touch_a_restarted_node() {
         let mut story = Story::of_a_member();
         assert_eq!(story.tell(gossip(2, true)), Some(What::Changed));
+        assert_eq!(story.tell(gossip(1, false)), None);
+        story.tell(said(2, false));
+        story.tell(gossip(2, true));
         assert_eq!(story.tell(said(1, true)), None);
         assert_eq!(story.tell(gossip(1, false)), None);
         assert_eq!(story.status(), Some(Status::Alive));
+    }
+
+    #[test]
+    fn a_nodes_first_word_outweighs_an_incarnation_that_was_invented() {
+        let mut story = Story::new();
+        assert_eq!(story.tell(gossip(u64::MAX, true)), Some(What::Joined));
+        story.tell(said(1, false));
+        assert_eq!(story.tell(said(1, true)), Some(What::Left));
     }
 
     #[test]
@@ -367,6 +398,7 @@ mod tests {
             assert_eq!(story.status(), None, "{evidence:?}");
         }
         assert_eq!(story.tell(gossip(1, true)), None, "it had left before it was seen");
+        assert_eq!(story.tell(said(2, false)), None);
         assert_eq!(story.tell(gossip(2, true)), Some(What::Joined));
     }
 
@@ -445,7 +477,7 @@ mod tests {
                 story.tell(evidence);
                 story.wait(Duration::from_millis(wait_ms));
             }
-            story.tell(gossip(10, true));
+            story.tell(said(10, false));
             story.tell(Evidence::LinkUp);
             prop_assert_eq!(story.status(), Some(Status::Alive));
         }

@@ -58,7 +58,7 @@ pub struct Settings {
     pub incarnation: u64,
     /// Where peers reach this node.
     pub advertise: SocketAddr,
-    /// Gossiped with until more is known: seeds and remembered peers.
+    /// Gossiped with until more is known.
     pub seeds: Vec<SocketAddr>,
     /// Time between rounds of gossip.
     pub interval: Duration,
@@ -142,6 +142,10 @@ impl Membership {
     }
 
     /// Tells all members that this node's facts are as new as this.
+    ///
+    /// # Panics
+    /// Here and in [`Membership::announce_documents`], chitchat panics over state that another member has spoilt
+    /// (versions of this node's own keys at the end of their range): catch it, and start anew.
     pub async fn announce_facts(&self, version: FactVersion) {
         self.set(keys::FACTS, keys::encode_facts(version)).await;
     }
@@ -172,8 +176,8 @@ impl Membership {
         }
     }
 
-    /// Resolves when gossip has ended, by [`Membership::shutdown`], a closed transport or a panic inside chitchat.
-    /// The last member set stays in the watch; start anew with a higher incarnation.
+    /// Resolves when gossip has ended, by a closed transport or a panic inside chitchat. The last member set stays in
+    /// the watch; start anew with a higher incarnation.
     pub fn terminated(&self) -> impl Future<Output = MembershipError> + Send + use<> {
         let watcher = self.handle.termination_watcher();
         async move {
@@ -181,14 +185,6 @@ impl Membership {
                 watcher.await.map_or_else(|error| format!("{error:#}"), |()| "shut down".into()),
             )
         }
-    }
-
-    /// Ends gossip and waits until its task is gone.
-    ///
-    /// # Errors
-    /// [`MembershipError::Terminated`] if it had already failed.
-    pub async fn shutdown(self) -> Result<(), MembershipError> {
-        self.handle.shutdown().await.map_err(|error| MembershipError::Terminated(format!("{error:#}")))
     }
 }
 
@@ -265,5 +261,64 @@ fn member(node: NodeId, id: &ChitchatId, live: bool, state: Option<&NodeState>) 
         name: get(keys::NAME).and_then(|value| keys::decode_name(value, node)),
         facts: get(keys::FACTS).and_then(keys::decode_facts),
         documents: get(keys::DOCUMENTS).and_then(keys::decode_root),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VICTIM: &str = "192.0.2.1:15008";
+    const SPOILER: &str = "192.0.2.9:15008";
+
+    type Inbox = mpsc::Sender<(SocketAddr, Bytes)>;
+
+    /// Gossip in the name of `victim`, which is at `at`, and what it sends.
+    async fn start(at: &str, incarnation: u64) -> (Membership, Inbox, mpsc::Receiver<(SocketAddr, Bytes)>) {
+        let (deliver, incoming) = mpsc::channel(64);
+        let (outgoing, sent) = mpsc::channel(64);
+        let settings = Settings {
+            mesh: MeshId([7; 32]),
+            name: "victim".parse().unwrap(),
+            incarnation,
+            advertise: VICTIM.parse().unwrap(),
+            seeds: vec![at.parse().unwrap()],
+            interval: Duration::from_millis(20),
+        };
+        (Membership::start(settings, Transport { outgoing, incoming }).await.unwrap(), deliver, sent)
+    }
+
+    fn carry(mut sent: mpsc::Receiver<(SocketAddr, Bytes)>, from: &str, to: Inbox) {
+        let from = from.parse().unwrap();
+        tokio::spawn(async move {
+            while let Some((_, bytes)) = sent.recv().await {
+                let _ = to.try_send((from, bytes));
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_member_that_spoils_anothers_state_ends_one_life_of_its_gossip_and_not_the_next() {
+        let (victim, to_victim, from_victim) = start(SPOILER, 1).await;
+        let (spoiler, to_spoiler, from_spoiler) = start(VICTIM, 1).await;
+        spoiler.handle.chitchat().lock().await.self_node_state().set_max_version(u64::MAX);
+        carry(from_victim, VICTIM, to_spoiler.clone());
+        carry(from_spoiler, SPOILER, to_victim);
+        let spoilt = async {
+            while victim.handle.chitchat().lock().await.self_node_state().max_version() != u64::MAX {
+                victim.greet(SPOILER.parse().unwrap());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), spoilt).await.expect("the forged state arrives");
+        let version = FactVersion { incarnation: 1, seq: 1 };
+        let told = tokio::spawn(async move { victim.announce_facts(version).await }).await;
+        assert!(told.unwrap_err().is_panic());
+
+        let (victim, ..) = start(SPOILER, 2).await;
+        victim.announce_facts(version).await;
+        let mut members = victim.watch();
+        let told = members.wait_for(|set| set.members.values().any(|member| member.facts == Some(version)));
+        tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time").expect("it runs");
     }
 }

@@ -18,8 +18,6 @@ use weft_wire::id::NodeId;
 pub const FULL_MESH_PEERS: usize = 8;
 /// Links that a node dials in a larger mesh. As many are dialled to it on average, for a mean degree of 8.
 pub const DIALLED_PEERS: usize = 4;
-/// Links dialled by others that a node serves besides, in a larger mesh. Refuse more: the dialler picks another.
-pub const MAX_ACCEPTED_PEERS: usize = 8;
 
 /// The peers that `me` should hold links with, of these live members (which may include `me`). `seed` is this
 /// process's own random number; with another, the random picks are others. When one member comes or goes, at most one
@@ -53,6 +51,8 @@ fn rank(seed: u64, peer: NodeId) -> u64 {
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 /// Longest wait between two dials of one address.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// A link that ends sooner was as good as refused: some peers learn only after a handshake that they are.
+const MIN_LIFE: Duration = Duration::from_secs(1);
 
 /// When to dial which address. Addresses are dialled until they are removed, however often that fails: it is how a
 /// partition heals, and how a node finds its mesh after days.
@@ -73,7 +73,7 @@ enum DialState {
     DueAt(Instant),
     /// Handed out by [`DialSchedule::due`]; its result is awaited.
     Dialling,
-    Connected,
+    ConnectedAt(Instant),
 }
 
 impl DialSchedule {
@@ -99,25 +99,24 @@ impl DialSchedule {
         .collect()
     }
 
-    /// When [`DialSchedule::due`] will next have something.
-    pub fn next_due(&self) -> Option<Instant> {
-        let due_at = |dialling: &Dialling| if let DialState::DueAt(at) = dialling.state { Some(at) } else { None };
-        self.addresses.values().filter_map(due_at).min()
-    }
-
     /// A link to this address is up, whoever dialled.
-    pub fn connected(&mut self, address: SocketAddr) {
-        if let Some(dialling) = self.addresses.get_mut(&address) {
-            *dialling = Dialling { state: DialState::Connected, backoff: MIN_BACKOFF };
+    pub fn connected(&mut self, address: SocketAddr, now: Instant) {
+        if let Some(dialling) = self.addresses.get_mut(&address)
+            && !matches!(dialling.state, DialState::ConnectedAt(_))
+        {
+            dialling.state = DialState::ConnectedAt(now);
         }
     }
 
-    /// The link is gone: dial again at once.
-    pub fn disconnected(&mut self, address: SocketAddr, now: Instant) {
+    /// The link is gone: dial again at once, unless it ended as soon as it was up.
+    pub fn disconnected(&mut self, address: SocketAddr, now: Instant, rng: &mut impl Rng) {
         if let Some(dialling) = self.addresses.get_mut(&address)
-            && dialling.state == DialState::Connected
+            && let DialState::ConnectedAt(since) = dialling.state
         {
-            dialling.state = DialState::DueAt(now);
+            if now.saturating_duration_since(since) < MIN_LIFE {
+                return dialling.back_off(now, rng);
+            }
+            *dialling = Dialling { state: DialState::DueAt(now), backoff: MIN_BACKOFF };
         }
     }
 
@@ -126,10 +125,45 @@ impl DialSchedule {
         if let Some(dialling) = self.addresses.get_mut(&address)
             && dialling.state == DialState::Dialling
         {
-            let wait = dialling.backoff.mul_f64(rng.random_range(0.75..=1.0));
-            dialling.state = DialState::DueAt(now + wait);
-            dialling.backoff = (dialling.backoff * 2).min(MAX_BACKOFF);
+            dialling.back_off(now, rng);
         }
+    }
+}
+
+impl Dialling {
+    fn back_off(&mut self, now: Instant, rng: &mut impl Rng) {
+        let wait = self.backoff.mul_f64(rng.random_range(0.75..=1.0));
+        self.state = DialState::DueAt(now + wait);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// Peers that gossip alone knows are dialled so many at once, and so often in vain: anybody can invent them.
+const MAX_RUMOURED: usize = 16;
+const MAX_RUMOURED_DIALS: u32 = 3;
+
+/// Whom to dial of those that gossip calls alive, but of whom neither a link nor their own signed word is known.
+#[derive(Debug, Default)]
+pub struct Rumoured {
+    /// Their addresses, and how often those were dialled in vain.
+    peers: BTreeMap<NodeId, (SocketAddr, u32)>,
+}
+
+impl Rumoured {
+    /// Takes in whom gossip knows now. Of the others nothing is remembered.
+    pub fn observe(&mut self, peers: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        let failures = |node| self.peers.get(&node).map_or(0, |&(_, failures)| failures);
+        self.peers = peers.into_iter().map(|(node, address)| (node, (address, failures(node)))).collect();
+    }
+
+    /// A dial of this address failed.
+    pub fn dial_failed(&mut self, address: SocketAddr) {
+        self.peers.values_mut().filter(|(known, _)| *known == address).for_each(|(_, failures)| *failures += 1);
+    }
+
+    pub fn to_dial(&self) -> impl Iterator<Item = SocketAddr> {
+        let hopeful = self.peers.values().filter(|(_, failures)| *failures < MAX_RUMOURED_DIALS);
+        hopeful.map(|&(address, _)| address).take(MAX_RUMOURED)
     }
 }
 
@@ -240,13 +274,12 @@ mod tests {
         let mut now = Instant::now();
         schedule.add(address(), now);
         let mut waits = Vec::new();
+        assert_eq!(schedule.due(now), [address()]);
         for _ in 0..50 {
-            assert_eq!(schedule.due(now), [address()]);
             assert_eq!(schedule.due(now), [], "one dial at a time");
             schedule.failed(address(), now, &mut rng);
-            let next = schedule.next_due().unwrap();
-            waits.push(next - now);
-            now = next;
+            waits.push(wait_until_due(&mut schedule, now));
+            now += waits[waits.len() - 1];
         }
         assert!(waits[0] <= MIN_BACKOFF && waits[0] >= MIN_BACKOFF / 2);
         assert!(waits[1] > waits[0]);
@@ -265,14 +298,57 @@ mod tests {
             schedule.due(later);
             schedule.failed(address(), later, &mut rng);
         }
-        schedule.connected(address());
-        assert_eq!(schedule.next_due(), None);
+        schedule.connected(address(), now);
         schedule.failed(address(), now, &mut rng);
-        assert_eq!(schedule.next_due(), None, "a second dial that failed does not undo the link");
-        schedule.disconnected(address(), now);
-        assert_eq!(schedule.due(now), [address()]);
-        schedule.failed(address(), now, &mut rng);
-        assert!(schedule.next_due().unwrap() - now <= MIN_BACKOFF);
+        let lost = now + MIN_LIFE;
+        assert_eq!(schedule.due(lost), [], "a second dial that failed does not undo the link");
+        schedule.disconnected(address(), lost, &mut rng);
+        assert_eq!(schedule.due(lost), [address()]);
+        schedule.failed(address(), lost, &mut rng);
+        assert!(wait_until_due(&mut schedule, lost) <= MIN_BACKOFF);
+    }
+
+    #[test]
+    fn a_peer_that_ends_each_link_at_once_is_dialled_ever_less_often() {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut schedule = DialSchedule::default();
+        let mut now = Instant::now();
+        schedule.add(address(), now);
+        schedule.due(now);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            schedule.connected(address(), now);
+            now += MIN_LIFE / 2;
+            schedule.disconnected(address(), now, &mut rng);
+            waits.push(wait_until_due(&mut schedule, now));
+            now += waits[waits.len() - 1];
+        }
+        assert!(waits[0] >= MIN_BACKOFF / 2 && waits[7] >= MAX_BACKOFF / 2, "{waits:?}");
+    }
+
+    /// Hands out the next dial.
+    fn wait_until_due(schedule: &mut DialSchedule, now: Instant) -> Duration {
+        let wait = (0..20_000).map(Duration::from_millis).find(|&wait| !schedule.due(now + wait).is_empty());
+        wait.expect("dialled at some time")
+    }
+
+    #[test]
+    fn of_invented_peers_few_are_dialled_and_not_for_ever() {
+        let peer = |n: u8| (NodeId([n; 8]), SocketAddr::from(([192, 0, 2, n], 15008)));
+        let mut rumoured = Rumoured::default();
+        rumoured.observe((0..40).map(peer));
+        let first: Vec<_> = rumoured.to_dial().collect();
+        assert_eq!(first.len(), MAX_RUMOURED);
+        for address in first.iter().flat_map(|&address| [address; MAX_RUMOURED_DIALS as usize]) {
+            rumoured.dial_failed(address);
+        }
+        // Gossip says so again, which makes them no better.
+        rumoured.observe((0..40).map(peer));
+        assert!(rumoured.to_dial().all(|address| !first.contains(&address)));
+        assert_eq!(rumoured.to_dial().count(), MAX_RUMOURED, "others get their turn");
+        rumoured.observe([]);
+        rumoured.observe([peer(0)]);
+        assert_eq!(rumoured.to_dial().collect::<Vec<_>>(), [peer(0).1], "forgotten, and new again");
     }
 
     #[test]
@@ -282,7 +358,8 @@ mod tests {
         schedule.add(address(), now);
         schedule.retain(|_| false);
         assert_eq!(schedule.due(now), []);
-        schedule.connected(address());
-        assert_eq!(schedule.next_due(), None);
+        schedule.connected(address(), now);
+        schedule.disconnected(address(), now + MIN_LIFE, &mut SmallRng::seed_from_u64(3));
+        assert_eq!(schedule.due(now + MAX_BACKOFF), []);
     }
 }

@@ -128,7 +128,7 @@ async fn five_nodes_find_each_other_through_one_seed_and_share_their_keys() {
 async fn a_silent_node_is_noticed_and_its_restart_replaces_it() {
     let network = Network::default();
     let mut mesh = start_mesh(&network, 5).await;
-    mesh.remove(4).shutdown().await.unwrap();
+    drop(mesh.remove(4));
     for membership in &mesh {
         until(membership, |set| member(set, 5).is_some_and(|member| !member.live)).await;
     }
@@ -183,5 +183,4 @@ async fn the_end_of_gossip_can_be_seen() {
     network.inboxes.lock().unwrap().clear();
     let error = tokio::time::timeout(DEADLINE, terminated).await.unwrap();
     assert!(matches!(&error, MembershipError::Terminated(why) if why.contains("closed")), "{error}");
-    assert!(membership.shutdown().await.is_err());
 }

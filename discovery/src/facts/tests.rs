@@ -59,6 +59,11 @@ fn id(name: &str) -> NodeId {
     name.parse::<NodeName>().unwrap().id()
 }
 
+fn latest(table: &FactTable, owner: &str) -> Option<FactVersion> {
+    let versions = table.have().into_iter().filter(|(node, ..)| *node == id(owner));
+    versions.map(|(_, _, version)| version).max()
+}
+
 #[test]
 fn a_version_is_new_once_and_old_after() {
     let mut table = table();
@@ -66,7 +71,7 @@ fn a_version_is_new_once_and_old_after() {
     assert_eq!(merge(&mut table, node_fact("a", 1, 2)), Effect::Old);
     assert_eq!(merge(&mut table, node_fact("a", 1, 1)), Effect::Old);
     assert!(matches!(merge(&mut table, node_fact("a", 1, 3)), Effect::New(_)));
-    assert_eq!(table.latest(id("a")), Some(FactVersion { incarnation: 1, seq: 3 }));
+    assert_eq!(latest(&table, "a"), Some(FactVersion { incarnation: 1, seq: 3 }));
 }
 
 #[test]
@@ -88,7 +93,7 @@ fn a_forged_fact_changes_nothing_and_uses_up_nobodys_allowance() {
         forged.signature[0] ^= 1;
         assert!(matches!(merge(&mut table, forged), Effect::Refused(Refusal::NotTrusted(_))));
     }
-    assert_eq!(table.latest(id("a")), Some(FactVersion { incarnation: 1, seq: 1 }));
+    assert_eq!(latest(&table, "a"), Some(FactVersion { incarnation: 1, seq: 1 }));
     assert!(matches!(merge(&mut table, node_fact("a", 1, 2)), Effect::New(_)));
 }
 
@@ -148,7 +153,7 @@ fn a_later_fact_of_ones_own_means_to_start_anew() {
     let mut table = table();
     let version = FactVersion { incarnation: 7, seq: 1 };
     assert_eq!(merge(&mut table, node_fact("me", 7, 1)), Effect::OutVersioned(version));
-    assert_eq!(table.latest(id("me")), None, "and is not taken over");
+    assert_eq!(latest(&table, "me"), None, "and is not taken over");
 }
 
 #[test]
