@@ -6,10 +6,11 @@ use std::{
     convert::Infallible,
     net::IpAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use weft_discovery::liveness::Status;
 use weft_policy::{
     compile::{Inputs, NodeInput, compile},
@@ -23,6 +24,9 @@ use crate::{
     actors::{facts, health::HostedSet, membership::Standings},
     supervisor::{Actor, Inbox},
 };
+
+/// Pause after a view was compiled: a burst of changes is worth few views, and one change alone waits for nothing.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything that a view is made of, and where it goes.
 #[derive(Clone)]
@@ -82,17 +86,73 @@ impl Actor for ViewActor {
         loop {
             self.compile();
             let Setup { facts, standings, documents, hosted, .. } = &mut self.0;
+            let changed = async {
+                sleep(PAUSE).await;
+                tokio::select! {
+                    changed = facts.changed() => changed,
+                    changed = standings.changed() => changed,
+                    changed = documents.changed() => changed,
+                    changed = hosted.changed() => changed,
+                }
+            };
             tokio::select! {
                 biased;
-                changed = facts.changed() => changed?,
-                changed = standings.changed() => changed?,
-                changed = documents.changed() => changed?,
-                changed = hosted.changed() => changed?,
+                changed = changed => changed?,
                 message = inbox.recv() => match message {
                     Some(never) => match never {},
                     None => return Ok(()),
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::view::MeshView;
+    use weft_proxy::ports::views;
+
+    use super::*;
+    use crate::supervisor::{Limits, Supervisor};
+
+    #[tokio::test(start_paused = true)]
+    async fn one_change_is_compiled_at_once_and_a_burst_into_few_views() {
+        let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
+        let (publisher, views) = views(MeshView::empty(trust_domain.clone()));
+        let (changes, facts) = watch::channel(Arc::default());
+        let (_standings, standings) = watch::channel(Standings::default());
+        let (_documents, documents) = watch::channel(Arc::default());
+        let (_hosted, hosted) = watch::channel(HostedSet::default());
+        let setup = Setup {
+            name: "host-1".parse().unwrap(),
+            trust_domain,
+            facts,
+            standings,
+            documents,
+            hosted,
+            publisher: Arc::new(Mutex::new(publisher)),
+            views: views.clone(),
+            first: Arc::default(),
+        };
+        let supervisor = Supervisor::new(Limits::default()).unwrap();
+        let (_mailbox, opened) = supervisor.open("view", 1);
+        supervisor.start(opened, move || Ok(ViewActor(setup.clone())));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(views.load().epoch, 1);
+        changes.send_replace(Arc::default());
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(views.load().epoch, 2, "at once");
+        for _ in 0..100 {
+            changes.send_replace(Arc::default());
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(PAUSE).await;
+        let compiled = views.load().epoch - 2;
+        assert!((4..=6).contains(&compiled), "{compiled}");
+        // The last of them counts too.
+        let last = facts::Published::default();
+        changes.send_replace(Arc::new(last));
+        sleep(PAUSE).await;
+        assert_eq!(views.load().epoch - 2, compiled + 1);
     }
 }
