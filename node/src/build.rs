@@ -44,7 +44,10 @@ use crate::{
         health::{self, HealthActor},
         issuer::{self, IssuerActor},
         links::{self, LinkTable, LinksActor},
-        membership::{self, GossipInbox, MembershipActor},
+        membership::{
+            self, MembershipActor,
+            gossip::{self, GossipInbox},
+        },
         view::{self, ViewActor},
     },
     admin::server::ApiActor,
@@ -52,6 +55,7 @@ use crate::{
     dir::Dir,
     identity::NodeIdentity,
     peer::{quic::Quic, session::Receivers},
+    seeds::Seeds,
     store::Store,
     supervisor::{Limits, Supervisor},
     telemetry::{NodeMetrics, Telemetry},
@@ -63,9 +67,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 const ACTORS_DEADLINE: Duration = Duration::from_secs(5);
 /// If the end takes longer than all of its parts may, something is stuck for good.
 const END_DEADLINE: Duration = Duration::from_secs(20);
-/// Peers that were members within this time are dialled after a restart.
-const REMEMBER_PEERS: Duration = Duration::from_secs(30 * 24 * 3600);
-const SAVE_PEERS: Duration = Duration::from_secs(10);
+/// Changes of the remembered peers within this time are written as one.
+const SAVE_PEERS: Duration = Duration::from_secs(2);
 
 /// What actors publish. The node holds on to it: while one actor is down, or the last to stop, the others read on.
 struct Published {
@@ -79,6 +82,8 @@ struct Published {
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
     /// Addresses with which to hold links.
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
+    /// Where members are or were.
+    remembered: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
 }
 
 fn sender<T>(first: T) -> Arc<watch::Sender<T>> {
@@ -93,7 +98,7 @@ pub struct Node {
     proxy: RunningProxy,
     stop: mpsc::Receiver<Stop>,
     store: Store,
-    _published: Published,
+    published: Published,
 }
 
 /// Builds the node that `dir` holds.
@@ -164,9 +169,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer_end: sender(None),
         gossip_stats: sender(None),
         held: sender(BTreeSet::new()),
+        remembered: sender(remembered(&store)),
     };
     let table = Arc::new(LinkTable::default());
-    let gossip = GossipInbox::default();
+    let gossip_inbox = GossipInbox::default();
     let first_view = Arc::new(OnceLock::new());
     let (stop, stopped) = mpsc::channel(1);
 
@@ -232,7 +238,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     supervisor.start(issuer_opened, move || IssuerActor::new(setup.clone()));
 
     let receivers = Receivers {
-        gossip: gossip.clone(),
+        gossip: gossip_inbox.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
         issuer: issuer.clone(),
@@ -245,20 +251,23 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     });
 
     let setup = membership::Setup {
-        mesh,
-        name: name.clone(),
-        incarnation,
-        advertise,
-        seeds: seeds(&config, &store, advertise).await,
-        gossip,
-        generation: Arc::new(AtomicU64::new(0)),
+        gossip: gossip::Setup {
+            mesh,
+            name: name.clone(),
+            incarnation,
+            advertise,
+            inbox: gossip_inbox,
+            starts: Arc::new(AtomicU64::new(0)),
+            stats: published.gossip_stats.clone(),
+            links: links.clone(),
+            table,
+            telemetry: telemetry.clone(),
+        },
+        seeds: Seeds::follow(&config.seeds),
+        remembered: published.remembered.clone(),
         standings: published.standings.clone(),
-        gossip_stats: published.gossip_stats.clone(),
-        links: links.clone(),
-        table,
         facts: facts.clone(),
         documents: documents.clone(),
-        telemetry: telemetry.clone(),
     };
     supervisor.start(membership_opened, move || Ok(MembershipActor::new(setup.clone())));
 
@@ -305,7 +314,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let of_api = handles.clone();
     supervisor
         .start(api_opened, move || Ok(ApiActor { unix: unix.clone(), tcp: tcp.clone(), handles: of_api.clone() }));
-    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store, _published: published })
+    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store, published })
 }
 
 impl Node {
@@ -317,23 +326,28 @@ impl Node {
         tokio::pin!(given_up);
         let name = self.handles.identity.load().name.clone();
         tracing::info!(%name, version = env!("CARGO_PKG_VERSION"), advertise = %self.handles.advertise, "node up");
-        let mut announced = false;
+        let (mut up, mut ready) = (false, false);
         let mut tick = tokio::time::interval(Duration::from_millis(100));
-        let mut peers_saved = Instant::now();
+        let mut save_peers = tokio::time::interval(SAVE_PEERS);
+        let mut remembered = self.published.remembered.subscribe();
         let (stop, code) = loop {
             tokio::select! {
                 _ = tick.tick() => {
-                    if !announced && self.handles.not_ready().is_empty() {
-                        announced = true;
-                        tracing::info!("node ready");
+                    // Certificates may be long in coming, if no CA node is up; systemd would not wait for them.
+                    if !up && self.handles.first_view.get().is_some() {
+                        up = true;
                         // Without systemd there is nobody to tell.
                         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
                     }
-                    if peers_saved.elapsed() >= SAVE_PEERS {
-                        peers_saved = Instant::now();
-                        self.save_peers().await;
+                    if !ready && self.handles.not_ready().is_empty() {
+                        ready = true;
+                        tracing::info!("node ready");
                     }
                 }
+                _ = save_peers.tick() => if remembered.has_changed().unwrap_or(false) {
+                    let peers = remembered.borrow_and_update().clone();
+                    self.save_peers(peers).await;
+                },
                 _ = terminate.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
                 _ = interrupt.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
                 Some(stop) = self.stop.recv() => break (stop, ExitCode::SUCCESS),
@@ -355,16 +369,17 @@ impl Node {
     async fn end(self, stop: Stop) -> anyhow::Result<()> {
         tracing::info!("node stopping");
         end_by_force_after(END_DEADLINE);
-        self.save_peers().await;
-        self.say(NodeState::Draining).await;
+        self.save_peers(self.published.remembered.borrow().clone()).await;
+        say(&self.handles.facts, NodeState::Draining).await;
         tokio::time::sleep(DRAIN_NOTICE).await;
         if self.proxy.drain(DRAIN_DEADLINE).await == Drained::Cut {
             tracing::warn!("some exchanges did not finish within {DRAIN_DEADLINE:?} and were cut");
         }
-        let facts = &self.handles.facts;
-        if let Err(error) = facts.say(NodeState::Left).await {
-            tracing::warn!(%error, "peers could not be told that this node has left");
-        }
+        let last_word = match stop {
+            Stop::Shutdown => NodeState::Stopped,
+            Stop::Leave => NodeState::Left,
+        };
+        say(&self.handles.facts, last_word).await;
         self.links.flush(Duration::from_millis(500)).await;
         let cut = self.handles.supervisor.shutdown(ACTORS_DEADLINE).await;
         if !cut.is_empty() {
@@ -380,29 +395,16 @@ impl Node {
         Ok(())
     }
 
-    async fn say(&self, state: NodeState) {
-        if let Err(error) = self.handles.facts.say(state).await {
-            tracing::warn!(%error, ?state, "peers could not be told");
-        }
-    }
-
-    /// Remembers who is a member, for a start when no seed is up.
-    async fn save_peers(&self) {
-        let now = UnixTime::now().as_secs();
-        let me = self.handles.identity.load().name.clone();
-        let facts = self.handles.facts.published().borrow().clone();
-        let standings = self.handles.membership.standings().borrow().clone();
-        let peers: Vec<_> = facts
-            .nodes
-            .iter()
-            .filter(|(name, node)| {
-                **name != me && node.record.state == NodeState::Up && standings.contains_key(&name.id())
-            })
-            .map(|(_, node)| (SocketAddr::new(node.record.advertise, MESH_PORT), now))
-            .collect();
+    async fn save_peers(&self, peers: BTreeSet<SocketAddr>) {
         if let Err(error) = self.store.call(move |store| store.save_peers(&peers)).await {
             tracing::warn!(%error, "peers could not be saved");
         }
+    }
+}
+
+async fn say(facts: &facts::Handle, state: NodeState) {
+    if let Err(error) = facts.say(state).await {
+        tracing::warn!(%error, ?state, "peers could not be told");
     }
 }
 
@@ -458,24 +460,15 @@ fn unix_listener(dir: &Dir) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The addresses to dial for ever: those of the configuration, and those of earlier members.
-async fn seeds(config: &Config, store: &Store, own: SocketAddr) -> BTreeSet<SocketAddr> {
-    let mut seeds = BTreeSet::new();
-    for seed in &config.seeds {
-        match tokio::net::lookup_host((seed.host.as_str(), seed.port)).await {
-            Ok(found) => seeds.extend(found),
-            Err(error) => tracing::warn!(%seed, %error, "a seed's name cannot be resolved; going on without it"),
-        }
-    }
+/// Where members were in earlier runs: dialled for ever, so that a mesh comes together again after whatever time.
+fn remembered(store: &Store) -> BTreeSet<SocketAddr> {
     match store.load_peers() {
-        Ok(peers) => {
-            let oldest = UnixTime::now().as_secs().saturating_sub(REMEMBER_PEERS.as_secs());
-            seeds.extend(peers.rows.into_iter().filter(|(_, seen)| *seen >= oldest).map(|(address, _)| address));
+        Ok(peers) => peers.rows.into_iter().collect(),
+        Err(error) => {
+            tracing::warn!(%error, "remembered peers could not be read");
+            BTreeSet::new()
         }
-        Err(error) => tracing::warn!(%error, "remembered peers could not be read"),
     }
-    seeds.remove(&own);
-    seeds
 }
 
 /// What `weft leave` takes away: all that made this host a member. The root and the operator's credential are the

@@ -12,6 +12,7 @@ mod dir;
 mod health;
 mod identity;
 mod peer;
+mod seeds;
 mod store;
 mod supervisor;
 mod telemetry;

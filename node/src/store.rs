@@ -5,6 +5,7 @@
 //! out, counted and logged; peers send it again.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, Permissions},
     io,
     net::SocketAddr,
@@ -31,8 +32,8 @@ use weft_wire::{
 const DOCUMENTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("documents");
 /// (Owner, kind) → encoded [`SignedFact`].
 const FACTS: TableDefinition<(&str, u16), &[u8]> = TableDefinition::new("facts");
-/// Address → when it was last seen, in seconds since 1970.
-const PEERS: TableDefinition<&str, u64> = TableDefinition::new("peers");
+/// Addresses.
+const PEERS: TableDefinition<&str, ()> = TableDefinition::new("remembered-peers");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// Keys of [`META`].
@@ -215,22 +216,20 @@ impl Store {
         self.load(FACTS, |_, row| decode::<SignedFact>(row))
     }
 
-    /// Notes when peers were last seen, in seconds since 1970. Peers that are not named keep what is noted of them.
-    pub fn save_peers(&self, peers: &[(SocketAddr, u64)]) -> Result<(), StoreError> {
+    /// Remembers these peers, and no others.
+    pub fn save_peers(&self, peers: &BTreeSet<SocketAddr>) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut table = transaction.open_table(PEERS)?;
-            for (address, seen_unix_s) in peers {
-                table.insert(address.to_string().as_str(), *seen_unix_s)?;
+            table.retain(|_, ()| false)?;
+            for address in peers {
+                table.insert(address.to_string().as_str(), ())?;
             }
             Ok(())
         })
     }
 
-    /// Every peer that was ever seen, the latest first.
-    pub fn load_peers(&self) -> Result<Loaded<(SocketAddr, u64)>, StoreError> {
-        let mut peers = self.load(PEERS, |address, seen_unix_s| Some((address.parse().ok()?, seen_unix_s)))?;
-        peers.rows.sort_by_key(|&(_, seen_unix_s)| std::cmp::Reverse(seen_unix_s));
-        Ok(peers)
+    pub fn load_peers(&self) -> Result<Loaded<SocketAddr>, StoreError> {
+        self.load(PEERS, |address, ()| address.parse().ok())
     }
 
     fn load<K: Key + 'static, V: Value + 'static, T>(

@@ -112,6 +112,7 @@ pub struct Telemetry {
     pub joins: Family<Reason, Counter>,
     pub member_events: Family<Event, Counter>,
     pub messages_dropped: Family<Reason, Counter>,
+    pub gossip_restarts: Counter,
 }
 
 impl Default for Telemetry {
@@ -123,6 +124,7 @@ impl Default for Telemetry {
         let joins = Family::default();
         let member_events = Family::default();
         let messages_dropped = Family::default();
+        let gossip_restarts = Counter::default();
         registry.register(
             "weft_facts_refused",
             "Facts from peers that were neither stored nor forwarded",
@@ -141,6 +143,7 @@ impl Default for Telemetry {
             "Messages between nodes dropped because a queue was full or a peer away; repaired by pull",
             messages_dropped.clone(),
         );
+        registry.register("weft_gossip_restarts", "Starts of gossip after it had failed", gossip_restarts.clone());
         Self {
             registry: Arc::new(Mutex::new(registry)),
             facts_refused,
@@ -149,6 +152,7 @@ impl Default for Telemetry {
             joins,
             member_events,
             messages_dropped,
+            gossip_restarts,
         }
     }
 }

@@ -26,7 +26,7 @@ use weft_wire::{
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
     },
-    frame::{MAX_FRAME_LEN, Push, Request, Response},
+    frame::{MAX_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request, Response},
     id::{NodeId, NodeName, ServiceAccount},
 };
 
@@ -47,8 +47,12 @@ use crate::{
 const COALESCE: Duration = Duration::from_millis(50);
 /// How often new facts are written to disk and old ones looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// Facts in one answer to a pull; the puller asks again for the rest.
+/// Bytes of facts in one answer to a pull; the puller asks again for the rest.
 const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
+/// So often, as long as each answer has news. The rest comes with the next pull.
+const MAX_PULL_ROUNDS: u32 = 16;
+/// Verified facts after which others get their turn on the thread.
+const YIELD_EVERY: usize = 32;
 
 /// What all facts together say. Published whole, so that readers see one moment.
 #[derive(Debug, Default)]
@@ -74,9 +78,16 @@ pub struct Node {
 
 pub enum Msg {
     Merge(Vec<SignedFact>, Option<NodeId>),
+    /// Like `Merge`, and answers whether any was new.
+    MergePulled(Vec<SignedFact>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
+    Have(oneshot::Sender<Vec<(NodeId, FactKind, FactVersion)>>),
     MissingFor(Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<Vec<SignedFact>>),
-    Spend { token: [u8; 8], allowed: u32, reply: oneshot::Sender<anyhow::Result<()>> },
+    Spend {
+        token: [u8; 8],
+        allowed: u32,
+        reply: oneshot::Sender<anyhow::Result<()>>,
+    },
     ForgetUses(Vec<TokenId>),
     Say(NodeState, oneshot::Sender<()>),
 }
@@ -231,10 +242,13 @@ impl FactsActor {
     }
 
     /// Takes in facts from a peer; returns whether any was new.
-    fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) -> bool {
+    async fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) -> bool {
         let (now, wall_ms) = (Instant::now().into_std(), wall_ms());
         let mut news = Vec::new();
-        for fact in facts {
+        for (taken, fact) in facts.into_iter().enumerate() {
+            if taken % YIELD_EVERY == YIELD_EVERY - 1 {
+                tokio::task::yield_now().await;
+            }
             let (owner, version) = (fact.owner.clone(), fact.version());
             match self.table.merge(fact, &self.authority, now, wall_ms) {
                 Effect::New(fact) => news.push((*fact).clone()),
@@ -270,14 +284,14 @@ impl FactsActor {
     }
 
     fn pull(&self, node: NodeId) {
-        let (links, myself, have) = (self.setup.links.clone(), self.setup.myself.clone(), self.table.have());
+        let (links, myself) = (self.setup.links.clone(), self.setup.myself.clone());
         tokio::spawn(async move {
-            match links.request(node, &Request::PullFacts { have }).await {
-                Ok(Response::Facts(facts)) => {
-                    let _ = myself.send(Msg::Merge(facts, Some(node))).await;
+            for _ in 0..MAX_PULL_ROUNDS {
+                match pull_once(&links, &myself, node).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => return tracing::debug!(%node, %error, "facts could not be pulled"),
                 }
-                Ok(_) => tracing::debug!(%node, "peer answered something else than facts"),
-                Err(error) => tracing::debug!(%node, %error, "facts could not be pulled"),
             }
         });
     }
@@ -359,6 +373,22 @@ impl FactsActor {
     }
 }
 
+/// Asks a peer for what is missing here; returns whether it had any news.
+async fn pull_once(links: &links::Handle, myself: &Mailbox<Msg>, node: NodeId) -> anyhow::Result<bool> {
+    let have = myself.ask(Msg::Have).await?;
+    let Response::Facts(mut facts) = links.request(node, &Request::PullFacts { have }).await? else {
+        bail!("the peer answered something else than facts");
+    };
+    let mut news = false;
+    // In parts, so that none keeps the actor from its other messages for long.
+    while !facts.is_empty() {
+        let rest = facts.split_off(facts.len().min(MAX_PUSH_ITEMS));
+        news |= myself.ask(|reply| Msg::MergePulled(facts, node, reply)).await?;
+        facts = rest;
+    }
+    Ok(news)
+}
+
 impl Actor for FactsActor {
     type Msg = Msg;
 
@@ -409,9 +439,20 @@ impl Actor for FactsActor {
                 }
                 message = inbox.recv() => match message {
                     Some(Msg::Merge(facts, from)) => {
-                        if !self.merge(facts, from) {
+                        if !self.merge(facts, from).await {
                             continue;
                         }
+                    }
+                    Some(Msg::MergePulled(facts, from, reply)) => {
+                        let news = self.merge(facts, Some(from)).await;
+                        let _ = reply.send(news);
+                        if !news {
+                            continue;
+                        }
+                    }
+                    Some(Msg::Have(reply)) => {
+                        let _ = reply.send(self.table.have());
+                        continue;
                     }
                     Some(Msg::PullFrom(node)) => {
                         self.pull(node);

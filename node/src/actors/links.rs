@@ -19,7 +19,7 @@ use tokio::{
 };
 use weft_discovery::overlay::DialSchedule;
 use weft_wire::{
-    codec,
+    codec::{self, WireError},
     frame::{MAX_PUSH_LEN, Push, Request, Response, UniKind},
     id::{NodeId, NodeName},
 };
@@ -139,7 +139,7 @@ impl Handle {
 
     /// Sends news to every peer but the one it came from. Never waits.
     pub fn push(&self, push: &Push, except: Option<NodeId>) {
-        let payload = match codec::encode(push, MAX_PUSH_LEN) {
+        let payload = match encode(push) {
             Ok(payload) => Bytes::from(payload),
             Err(error) => match halves(push) {
                 Some((first, second)) => {
@@ -154,14 +154,16 @@ impl Handle {
         }
     }
 
-    /// Sends a message of gossip, or has the address dialled if there is no link: gossip says it again.
-    pub fn gossip(&self, to: SocketAddr, payload: Bytes) {
+    /// Sends a message of gossip. If there is no link the address is dialled, if it may be: gossip says it again.
+    pub fn gossip(&self, to: SocketAddr, payload: Bytes, may_dial: bool) {
         match self.table.at(to) {
             Some(link) => self.queue(&link, UniKind::Gossip, payload),
             None => {
                 self.dropped("no_link");
-                // A full inbox is counted there; the next round of gossip asks again.
-                let _ = self.mailbox.try_send(Msg::Dial(to));
+                if may_dial {
+                    // A full inbox is counted there; the next round of gossip asks again.
+                    let _ = self.mailbox.try_send(Msg::Dial(to));
+                }
             }
         }
     }
@@ -220,6 +222,11 @@ impl Handle {
     }
 }
 
+fn encode(push: &Push) -> Result<Vec<u8>, WireError> {
+    push.check()?;
+    codec::encode(push, MAX_PUSH_LEN)
+}
+
 /// Two messages that say together what one is too large to say; `None` if it says one thing only.
 fn halves(push: &Push) -> Option<(Push, Push)> {
     fn split<T: Clone>(items: &[T]) -> Option<(Vec<T>, Vec<T>)> {
@@ -240,6 +247,8 @@ pub struct LinksActor {
     receivers: Receivers,
     myself: Mailbox<Msg>,
     schedule: DialSchedule,
+    /// Why each address was refused that was last time.
+    refused: BTreeMap<SocketAddr, String>,
     held: watch::Receiver<BTreeSet<SocketAddr>>,
 }
 
@@ -253,13 +262,14 @@ impl LinksActor {
         held: watch::Receiver<BTreeSet<SocketAddr>>,
         myself: Mailbox<Msg>,
     ) -> Self {
-        let schedule = DialSchedule::default();
-        Self { quic, table, identity, membership, receivers, myself, schedule, held }
+        let (schedule, refused) = (DialSchedule::default(), BTreeMap::new());
+        Self { quic, table, identity, membership, receivers, myself, schedule, refused, held }
     }
 
     fn hold(&mut self) {
         let addresses = self.held.borrow_and_update().clone();
         self.schedule.retain(|address| addresses.contains(&address));
+        self.refused.retain(|address, _| addresses.contains(address));
         addresses.into_iter().for_each(|address| self.want(address));
     }
 
@@ -269,34 +279,40 @@ impl LinksActor {
             Msg::Dial(address) => self.want(address),
             Msg::Accepted(accepted) => self.up(*accepted),
             Msg::Dialled(address, Ok(dialled)) => {
-                self.schedule.connected(address);
+                self.refused.remove(&address);
+                self.schedule.connected(address, now);
                 self.up(*dialled);
             }
             Msg::Dialled(address, Err(error)) => {
                 self.schedule.failed(address, now, &mut rand::rng());
                 match &error {
-                    PeerError::Untrusted { .. } | PeerError::NoCertificate { .. } => {
-                        tracing::warn!(%error, "a peer is refused");
-                    }
+                    PeerError::Untrusted { .. } | PeerError::NoCertificate { .. } => self.refuse(address, &error),
                     _ => tracing::debug!(%error, "dial failed"),
                 }
                 // A peer that is busy is alive.
                 if !matches!(error, PeerError::Busy { .. }) {
                     self.membership.dial_failed(address);
                 }
-                if !self.held.borrow().contains(&address) {
-                    // Only gossip wanted it, and will ask again.
-                    self.schedule.retain(|known| known != address);
-                }
             }
             Msg::Ended(node, address, connection, why) => self.ended(node, address, connection, &why),
+        }
+    }
+
+    /// Says it once, until the reason is another.
+    fn refuse(&mut self, address: SocketAddr, error: &PeerError) {
+        self.receivers.telemetry.peers_refused.get_or_create(&Reason { reason: "untrusted" }).inc();
+        // How many seconds ago a certificate ended is no other reason.
+        let why: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
+        if self.refused.get(&address) != Some(&why) {
+            tracing::warn!(%error, "a peer is refused");
+            self.refused.insert(address, why);
         }
     }
 
     fn ended(&mut self, node: NodeId, address: SocketAddr, connection: usize, why: &ConnectionError) {
         if self.table.remove(node, connection) {
             tracing::debug!(%node, %address, %why, "link ended");
-            self.schedule.disconnected(address, Instant::now().into_std());
+            self.schedule.disconnected(address, Instant::now().into_std(), &mut rand::rng());
             let on_purpose = matches!(why, ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed);
             self.membership.link_down(node, on_purpose);
         }
@@ -310,9 +326,10 @@ impl LinksActor {
     }
 
     fn want(&mut self, address: SocketAddr) {
-        self.schedule.add(address, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        self.schedule.add(address, now);
         if self.table.at(address).is_some() {
-            self.schedule.connected(address);
+            self.schedule.connected(address, now);
         }
     }
 
@@ -343,7 +360,7 @@ impl LinksActor {
         if let Some(surplus) = surplus {
             surplus.connection.close(0u32.into(), b"superseded");
         }
-        self.schedule.connected(address);
+        self.schedule.connected(address, Instant::now().into_std());
         tracing::debug!(%name, %address, "link up");
         // Also for a second link: the peer may have restarted before its first was known to be dead.
         self.membership.link_up(node, name, address);
@@ -448,13 +465,13 @@ mod tests {
 
     use super::*;
 
-    fn fact(seq: u64) -> SignedFact {
+    fn fact(seq: u64, len: usize) -> SignedFact {
         SignedFact {
             owner: "a".parse().unwrap(),
             incarnation: 1,
             seq,
             kind: FactKind::NODE,
-            body: vec![0; 60_000],
+            body: vec![0; len],
             chain: vec![],
             signature: vec![],
         }
@@ -462,21 +479,23 @@ mod tests {
 
     #[test]
     fn news_that_is_too_large_for_one_message_is_split_without_loss() {
-        let mut to_send = vec![Push::Facts((0..20).map(fact).collect())];
-        let mut sent = Vec::new();
-        while let Some(push) = to_send.pop() {
-            match codec::encode(&push, MAX_PUSH_LEN) {
-                Ok(_) => {
-                    let Push::Facts(facts) = push else { panic!("facts stay facts") };
-                    sent.extend(facts.iter().map(|fact| fact.seq));
-                }
-                Err(_) => {
-                    let (first, second) = halves(&push).expect("one fact fits");
-                    to_send.extend([second, first]);
+        for (facts, len) in [(20, 60_000), (2_000, 1)] {
+            let mut to_send = vec![Push::Facts((0..facts).map(|seq| fact(seq, len)).collect())];
+            let mut sent = Vec::new();
+            while let Some(push) = to_send.pop() {
+                match encode(&push) {
+                    Ok(_) => {
+                        let Push::Facts(facts) = push else { panic!("facts stay facts") };
+                        sent.extend(facts.iter().map(|fact| fact.seq));
+                    }
+                    Err(_) => {
+                        let (first, second) = halves(&push).expect("one fact fits");
+                        to_send.extend([second, first]);
+                    }
                 }
             }
+            assert_eq!(sent, (0..facts).collect::<Vec<_>>());
         }
-        assert_eq!(sent, (0..20).collect::<Vec<_>>());
-        assert!(halves(&Push::Facts(vec![fact(1)])).is_none());
+        assert!(halves(&Push::Facts(vec![fact(1, 1)])).is_none());
     }
 }

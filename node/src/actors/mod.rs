@@ -30,7 +30,7 @@ use weft_policy::{
 };
 use weft_proxy::ports::Views;
 use weft_wire::{
-    fact::{EndpointHealth, NodeState},
+    fact::EndpointHealth,
     frame::MESH_PORT,
     id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
 };
@@ -139,7 +139,7 @@ impl Handles {
             let (state, since) = match standings.get(&name.id()) {
                 _ if *name == me => ("alive", self.started),
                 Some(standing) => (standing.status.as_str(), standing.since),
-                None if node.record.state == NodeState::Left => return None,
+                None if node.record.state.is_gone() => return None,
                 // Known from this node's disk, not yet seen alive.
                 None => (Status::Suspect.as_str(), self.started),
             };

@@ -18,6 +18,8 @@ pub enum PeerError {
     Tls(String),
     #[error("cannot reach {address}: {why}")]
     Unreachable { address: SocketAddr, why: String },
+    #[error("{address} came, and its handshake failed: {why}")]
+    Handshake { address: SocketAddr, why: String },
     #[error("{address} is busy with other connections; try again")]
     Busy { address: SocketAddr },
     #[error("{address} did not show a node certificate")]

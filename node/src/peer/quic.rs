@@ -80,12 +80,12 @@ impl Quic {
     /// Completes the handshake with a peer that knocked.
     pub async fn admit(&self, incoming: quinn::Incoming) -> Result<Accepted, PeerError> {
         let address = incoming.remote_address();
-        let unreachable = |why: String| PeerError::Unreachable { address, why };
-        let connecting = incoming.accept().map_err(|error| unreachable(error.to_string()))?;
+        let failed = |why: String| PeerError::Handshake { address, why };
+        let connecting = incoming.accept().map_err(|error| failed(error.to_string()))?;
         let connection = tokio::time::timeout(DIAL_TIMEOUT, connecting)
             .await
-            .map_err(|_| PeerError::Deadline(DIAL_TIMEOUT))?
-            .map_err(|error| unreachable(error.to_string()))?;
+            .map_err(|_| failed(format!("it took longer than {DIAL_TIMEOUT:?}")))?
+            .map_err(|error| failed(error.to_string()))?;
         if alpn(&connection).is_some_and(|alpn| alpn == ALPN_JOIN) {
             return Ok(Accepted::Joining { connection });
         }

@@ -22,7 +22,7 @@ use crate::{
     actors::{
         documents, facts,
         issuer::{self, Wanted},
-        membership::GossipInbox,
+        membership::gossip::GossipInbox,
     },
     telemetry::{Reason, Telemetry},
 };
@@ -133,10 +133,14 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
             return Err(WireError::TooLarge { len: payload.len(), limit: MAX_GOSSIP_LEN }.into());
         }
         Some(UniKind::Gossip) => to.gossip.deliver(address, Bytes::from(payload), &to.telemetry),
-        Some(UniKind::Push) => match codec::decode(&payload, MAX_PUSH_LEN)? {
-            Push::Facts(facts) => to.facts.merge(facts, Some(from)),
-            Push::Documents(documents) => to.documents.merge(documents, Some(from)),
-        },
+        Some(UniKind::Push) => {
+            let push: Push = codec::decode(&payload, MAX_PUSH_LEN)?;
+            push.check()?;
+            match push {
+                Push::Facts(facts) => to.facts.merge(facts, Some(from)),
+                Push::Documents(documents) => to.documents.merge(documents, Some(from)),
+            }
+        }
         // A newer version's; it asks for nothing.
         None => {}
     }
@@ -144,7 +148,8 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
 }
 
 async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: &Receivers) -> Result<(), PeerError> {
-    let question = read_value(recv, MAX_FRAME_LEN).await?;
+    let question: Request = read_value(recv, MAX_FRAME_LEN).await?;
+    question.check()?;
     let certify = |wanted, csr| to.issuer.certify(peer.identity.clone(), wanted, csr);
     let answer = match (question, peer.expired) {
         (Request::RenewNode { csr }, _) => certify(Wanted::Node, csr).await,
