@@ -174,11 +174,40 @@ fn a_second_mesh_on_the_seeds_address_is_refused_and_named() {
     wait_for("the member's log names the cause", PATIENCE, || {
         lab.host(1).log_tail(200).contains("not signed by this mesh").then_some(())
     });
+    // For ever, but not for ever the same words.
+    wait_for("more dials are refused", PATIENCE, || {
+        (lab.host(1).metric("weft_peers_refused_total", &["reason=\"untrusted\""]) >= 4.0).then_some(())
+    });
+    assert_eq!(lab.host(1).log_tail(200).matches("a peer is refused").count(), 1);
     for i in [0, 1] {
         let members = lab.host(i).json(&["members"]);
         let alive = members.as_array().expect("a list").iter().filter(|member| member["state"] == "alive").count();
         assert_eq!(alive, 1, "the meshes have merged: {members}");
     }
+}
+
+#[test]
+fn the_name_of_a_node_that_stopped_is_kept_for_it_and_that_of_one_that_left_is_free() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh_of(&[&[]]);
+    let seed = format!("{}:{DATA_PORT}", lab.host(0).address);
+    let address = lab.host(2).address.to_string();
+    let take_its_name = |lab: &Lab| {
+        let token = lab.token(&[]);
+        lab.host(2).weft(&["join", &seed, "--token", &token, "--name", "host-2", "--advertise", &address])
+    };
+    let gone = |lab: &Lab| {
+        wait_for("the host is gone", PATIENCE, || (lab.state_seen(0, 1)? == "left").then_some(()));
+    };
+    lab.host_mut(1).stop();
+    gone(&lab);
+    take_its_name(&lab).refused(&["host-2", "another key"]);
+
+    lab.host_mut(1).start();
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
+    lab.host(1).weft(&["leave"]).ok();
+    gone(&lab);
+    take_its_name(&lab).ok();
 }
 
 #[test]
