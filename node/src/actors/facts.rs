@@ -37,7 +37,7 @@ use crate::{
         membership::Standings,
     },
     identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
-    peer::tls,
+    peer::{PeerError, tls},
     store::{DiskReport, Loaded, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
@@ -286,12 +286,12 @@ impl FactsActor {
     fn pull(&self, node: NodeId) {
         let (links, myself) = (self.setup.links.clone(), self.setup.myself.clone());
         tokio::spawn(async move {
-            for _ in 0..MAX_PULL_ROUNDS {
-                match pull_once(&links, &myself, node).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => return tracing::debug!(%node, %error, "facts could not be pulled"),
-                }
+            let ask = |question| {
+                let links = links.clone();
+                async move { links.request(node, &question).await }
+            };
+            if let Err(error) = pull(node, ask, &myself).await {
+                tracing::debug!(%node, %error, "facts could not be pulled");
             }
         });
     }
@@ -373,20 +373,26 @@ impl FactsActor {
     }
 }
 
-/// Asks a peer for what is missing here; returns whether it had any news.
-async fn pull_once(links: &links::Handle, myself: &Mailbox<Msg>, node: NodeId) -> anyhow::Result<bool> {
-    let have = myself.ask(Msg::Have).await?;
-    let Response::Facts(mut facts) = links.request(node, &Request::PullFacts { have }).await? else {
-        bail!("the peer answered something else than facts");
-    };
-    let mut news = false;
-    // In parts, so that none keeps the actor from its other messages for long.
-    while !facts.is_empty() {
-        let rest = facts.split_off(facts.len().min(MAX_PUSH_ITEMS));
-        news |= myself.ask(|reply| Msg::MergePulled(facts, node, reply)).await?;
-        facts = rest;
+/// Asks a peer for what is missing here, until it has no news.
+async fn pull<F>(node: NodeId, ask: impl Fn(Request) -> F, myself: &Mailbox<Msg>) -> anyhow::Result<()>
+where
+    F: Future<Output = Result<Response, PeerError>>,
+{
+    let mut news = true;
+    let mut rounds = 0..MAX_PULL_ROUNDS;
+    while std::mem::take(&mut news) && rounds.next().is_some() {
+        let have = myself.ask(Msg::Have).await?;
+        let Response::Facts(mut facts) = ask(Request::PullFacts { have }).await? else {
+            bail!("the peer answered something else than facts");
+        };
+        // In parts, so that none keeps the actor from its other messages for long.
+        while !facts.is_empty() {
+            let rest = facts.split_off(facts.len().min(MAX_PUSH_ITEMS));
+            news |= myself.ask(|reply| Msg::MergePulled(facts, node, reply)).await?;
+            facts = rest;
+        }
     }
-    Ok(news)
+    Ok(())
 }
 
 impl Actor for FactsActor {
@@ -479,5 +485,83 @@ impl Actor for FactsActor {
             }
             self.publish_view();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::supervisor::{Limits, Supervisor};
+
+    /// Takes facts whose `seq` is new, and notes how many came at once.
+    #[derive(Clone, Default)]
+    struct Taker {
+        seen: Arc<Mutex<BTreeSet<u64>>>,
+        parts: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Actor for Taker {
+        type Msg = Msg;
+
+        async fn run(self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
+            while let Some(message) = inbox.recv().await {
+                match message {
+                    Msg::Have(reply) => drop(reply.send(Vec::new())),
+                    Msg::MergePulled(facts, _, reply) => {
+                        self.parts.lock().push(facts.len());
+                        let new = facts.iter().filter(|fact| self.seen.lock().insert(fact.seq)).count();
+                        let _ = reply.send(new > 0);
+                    }
+                    _ => bail!("no other message belongs to a pull"),
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn facts(seqs: std::ops::Range<u64>) -> Vec<SignedFact> {
+        let fact = |seq| SignedFact {
+            owner: "a".parse().unwrap(),
+            incarnation: 1,
+            seq,
+            kind: FactKind::NODE,
+            body: vec![],
+            chain: vec![],
+            signature: vec![],
+        };
+        seqs.map(fact).collect()
+    }
+
+    /// Pulls from a peer that gives these answers; returns how often it was asked, and what came of it.
+    async fn pulled(answer: impl Fn(u64) -> Vec<SignedFact>) -> (u32, Taker) {
+        let supervisor = Supervisor::new(Limits::default()).unwrap();
+        let (mailbox, opened) = supervisor.open("facts", 4);
+        let (taker, asked) = (Taker::default(), AtomicU32::new(0));
+        let actor = taker.clone();
+        supervisor.start(opened, move || Ok(actor.clone()));
+        let ask = |_| {
+            let answer = answer(asked.fetch_add(1, Ordering::Relaxed).into());
+            async { Ok(Response::Facts(answer)) }
+        };
+        pull(NodeId([1; 8]), ask, &mailbox).await.unwrap();
+        (asked.into_inner(), taker)
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_asked_until_it_has_no_news_and_its_answers_are_taken_in_parts() {
+        let (asked, taker) = pulled(|round| if round == 0 { facts(0..1_100) } else { facts(1_000..1_200) }).await;
+        assert_eq!(asked, 3);
+        assert_eq!(*taker.parts.lock(), [512, 512, 76, 200, 200]);
+        assert_eq!(taker.seen.lock().len(), 1_200);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_always_has_news_is_not_asked_for_ever() {
+        let (asked, _) = pulled(|round| facts(round..round + 1)).await;
+        assert_eq!(asked, MAX_PULL_ROUNDS);
     }
 }

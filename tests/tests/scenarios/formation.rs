@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    os::unix::net::UnixDatagram,
     time::{Duration, Instant},
 };
 
@@ -77,6 +78,27 @@ fn a_node_restarts_from_its_disk_with_no_peer_up() {
     assert_eq!(lab.host(1).call("echo", "/", &[]).status, 503);
     assert_eq!(lab.host(1).call("echo", "/direct", &[]).json()["served_by"], "echo-v1@host-2");
     assert!(lab.host(1).json(&["status"])["certificate_seconds_left"].as_i64().expect("a number") > 3600);
+}
+
+#[test]
+fn systemd_need_not_wait_for_certificates() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(1).stop();
+    // The only CA is away, and there is an account that has no certificate yet.
+    lab.host_mut(0).stop();
+    lab.host(1).configure("\nservices:\n- { name: late, serviceAccount: late, port: 9080 }\n");
+    let path = lab.host(1).dir.join("notify.sock");
+    let systemd = UnixDatagram::bind(&path).expect("the lab's directory is writable");
+    systemd.set_read_timeout(Some(PATIENCE)).expect("a valid time");
+    let path: &'static str = path.to_str().expect("UTF-8").to_owned().leak();
+    lab.host_mut(1).environment.push(("NOTIFY_SOCKET", path));
+    lab.host_mut(1).start_unready();
+    let mut said = [0; 64];
+    let len = systemd.recv(&mut said).expect("systemd is told in time");
+    assert_eq!(said[..len].trim_ascii(), b"READY=1");
+    let status = wait_for("the node answers", PATIENCE, || lab.host(1).try_json(&["status"]));
+    assert_eq!(status["ready"], false, "{status}");
 }
 
 #[test]
