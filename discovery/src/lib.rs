@@ -25,3 +25,4 @@ pub mod liveness;
 pub mod membership;
 pub mod overlay;
 pub mod peers;
+pub mod repair;

@@ -58,8 +58,6 @@ pub struct Settings {
     pub incarnation: u64,
     /// Where peers reach this node.
     pub advertise: SocketAddr,
-    /// Gossiped with until more is known.
-    pub seeds: Vec<SocketAddr>,
     /// Time between rounds of gossip.
     pub interval: Duration,
 }
@@ -194,7 +192,8 @@ fn config(settings: Settings) -> ChitchatConfig {
         cluster_id: settings.mesh.to_string(),
         gossip_interval: settings.interval,
         listen_addr: settings.advertise,
-        seed_nodes: settings.seeds.iter().map(SocketAddr::to_string).collect(),
+        // The caller greets whoever is linked.
+        seed_nodes: Vec::new(),
         failure_detector_config: FailureDetectorConfig {
             phi_threshold: PHI_THRESHOLD,
             sampling_window_size: SAMPLING_WINDOW,
@@ -273,8 +272,8 @@ mod tests {
 
     type Inbox = mpsc::Sender<(SocketAddr, Bytes)>;
 
-    /// Gossip in the name of `victim`, which is at `at`, and what it sends.
-    async fn start(at: &str, incarnation: u64) -> (Membership, Inbox, mpsc::Receiver<(SocketAddr, Bytes)>) {
+    /// Gossip in the name of `victim`, and what it sends.
+    async fn start(incarnation: u64) -> (Membership, Inbox, mpsc::Receiver<(SocketAddr, Bytes)>) {
         let (deliver, incoming) = mpsc::channel(64);
         let (outgoing, sent) = mpsc::channel(64);
         let settings = Settings {
@@ -282,7 +281,6 @@ mod tests {
             name: "victim".parse().unwrap(),
             incarnation,
             advertise: VICTIM.parse().unwrap(),
-            seeds: vec![at.parse().unwrap()],
             interval: Duration::from_millis(20),
         };
         (Membership::start(settings, Transport { outgoing, incoming }).await.unwrap(), deliver, sent)
@@ -299,8 +297,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_member_that_spoils_anothers_state_ends_one_life_of_its_gossip_and_not_the_next() {
-        let (victim, to_victim, from_victim) = start(SPOILER, 1).await;
-        let (spoiler, to_spoiler, from_spoiler) = start(VICTIM, 1).await;
+        let (victim, to_victim, from_victim) = start(1).await;
+        let (spoiler, to_spoiler, from_spoiler) = start(1).await;
         spoiler.handle.chitchat().lock().await.self_node_state().set_max_version(u64::MAX);
         carry(from_victim, VICTIM, to_spoiler.clone());
         carry(from_spoiler, SPOILER, to_victim);
@@ -315,7 +313,7 @@ mod tests {
         let told = tokio::spawn(async move { victim.announce_facts(version).await }).await;
         assert!(told.unwrap_err().is_panic());
 
-        let (victim, ..) = start(SPOILER, 2).await;
+        let (victim, ..) = start(2).await;
         victim.announce_facts(version).await;
         let mut members = victim.watch();
         let told = members.wait_for(|set| set.members.values().any(|member| member.facts == Some(version)));

@@ -68,15 +68,10 @@ fn address(n: u8) -> SocketAddr {
 }
 
 async fn start(network: &Network, n: u8, incarnation: u64, mesh: MeshId) -> Membership {
-    let settings = Settings {
-        mesh,
-        name: name(n),
-        incarnation,
-        advertise: address(n),
-        seeds: vec![address(1)],
-        interval: INTERVAL,
-    };
-    Membership::start(settings, network.attach(address(n))).await.unwrap()
+    let settings = Settings { mesh, name: name(n), incarnation, advertise: address(n), interval: INTERVAL };
+    let membership = Membership::start(settings, network.attach(address(n))).await.unwrap();
+    membership.greet(address(1));
+    membership
 }
 
 async fn start_mesh(network: &Network, nodes: u8) -> Vec<Membership> {

@@ -51,6 +51,9 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
 /// So often, as long as each answer has news. The rest comes with the next pull.
 const MAX_PULL_ROUNDS: u32 = 16;
+/// A refusal is logged again after this time if it persists, and so many different ones are within it.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
+const MAX_REFUSALS: usize = 64;
 /// Verified facts after which others get their turn on the thread.
 const YIELD_EVERY: usize = 32;
 
@@ -170,6 +173,8 @@ pub struct FactsActor {
     spent: SpentTokens,
     to_save: Vec<SignedFact>,
     disk: DiskReport,
+    /// Whose facts were refused of late, why, and when that was last logged.
+    refused: BTreeMap<(NodeName, &'static str), Instant>,
     last_said: Option<Instant>,
 }
 
@@ -205,6 +210,7 @@ impl FactsActor {
             spent,
             to_save: Vec::new(),
             disk: DiskReport::new("facts"),
+            refused: BTreeMap::new(),
             last_said: None,
         })
     }
@@ -274,9 +280,16 @@ impl FactsActor {
         any
     }
 
-    fn refuse(&self, owner: &NodeName, from: Option<NodeId>, refusal: &Refusal) {
+    fn refuse(&mut self, owner: &NodeName, from: Option<NodeId>, refusal: &Refusal) {
         self.count(refusal.label());
-        tracing::warn!(%owner, from = from.map(tracing::field::display), %refusal, "fact refused");
+        let now = Instant::now();
+        self.refused.retain(|_, logged| now - *logged < REFUSAL_INTERVAL);
+        let new = !self.refused.contains_key(&(owner.clone(), refusal.label()));
+        // Peers send it again and again, and the owner may be anybody's invention.
+        if new && self.refused.len() < MAX_REFUSALS {
+            self.refused.insert((owner.clone(), refusal.label()), now);
+            tracing::warn!(%owner, from = from.map(tracing::field::display), %refusal, "fact refused");
+        }
     }
 
     fn count(&self, reason: &'static str) {

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use rand::seq::IndexedRandom;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -19,6 +18,7 @@ use weft_discovery::{
     change::{Change, What},
     liveness::Status,
     peers::{Peers, Said},
+    repair::{Held, Repair},
 };
 use weft_wire::{
     frame::MESH_PORT,
@@ -34,8 +34,6 @@ use crate::{
 };
 
 const TICK: Duration = Duration::from_millis(100);
-/// How often a peer is asked again while a difference persists.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(2);
 /// What this node knows of another node's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -100,14 +98,13 @@ pub struct Setup {
 pub struct MembershipActor {
     setup: Setup,
     peers: Peers,
-    /// When each peer was last asked for what it has.
-    asked: BTreeMap<NodeId, Instant>,
+    repair: Repair,
 }
 
 impl MembershipActor {
     pub fn new(setup: Setup) -> Self {
         let peers = Peers::new(setup.gossip.name.id(), rand::random(), setup.remembered.borrow().clone());
-        Self { setup, peers, asked: BTreeMap::new() }
+        Self { setup, peers, repair: Repair::default() }
     }
 
     fn report(&self, changes: Vec<Change>) {
@@ -129,7 +126,7 @@ impl MembershipActor {
         match message {
             Msg::LinkUp(node, name, address) => {
                 // What was missed while there was no link is asked for at once.
-                self.asked.remove(&node);
+                self.repair.asked(node, now);
                 self.setup.facts.pull_from(node);
                 self.setup.documents.pull_from(node);
                 self.peers.on_link_up(node, name, address, now)
@@ -153,31 +150,18 @@ impl MembershipActor {
         self.peers.on_facts(&others.collect::<Vec<_>>(), Instant::now().into_std())
     }
 
-    /// Compares what members gossip with what this node has, and asks those that have more. What a member has with
-    /// which there is no link, another may have too.
+    /// Has what this node missed pulled.
     fn repair(&mut self) {
-        let now = Instant::now();
         let known = self.setup.facts.published().borrow().clone();
-        let root = self.setup.documents.root();
-        let links = self.setup.gossip.table.all();
-        let Some(any) = links.choose(&mut rand::rng()) else { return };
-        let mut missing: BTreeMap<NodeId, (bool, bool)> = BTreeMap::new();
         let me = self.setup.gossip.name.id();
-        let members = self.peers.rumours().members.iter();
-        for (&node, rumour) in members.filter(|&(&node, rumour)| node != me && rumour.live) {
-            let peer = links.iter().find(|link| link.node == node).unwrap_or(any).node;
-            let (facts, documents) = missing.entry(peer).or_default();
-            *facts |= rumour.facts.is_some_and(|version| known.versions.get(&node).is_none_or(|have| *have < version));
-            *documents |= rumour.documents.is_some_and(|theirs| theirs != root);
-        }
-        self.asked.retain(|_, asked| now - *asked < REPAIR_INTERVAL);
-        missing.retain(|peer, (facts, documents)| (*facts || *documents) && !self.asked.contains_key(peer));
-        for (peer, (facts, documents)) in missing {
-            self.asked.insert(peer, now);
-            if facts {
+        let held = Held { me, facts: &known.versions, documents: self.setup.documents.root() };
+        let linked = self.setup.gossip.table.all().iter().map(|link| link.node).collect();
+        let now = Instant::now().into_std();
+        for (peer, missing) in self.repair.due(self.peers.rumours(), &held, &linked, now, &mut rand::rng()) {
+            if missing.facts {
                 self.setup.facts.pull_from(peer);
             }
-            if documents {
+            if missing.documents {
                 self.setup.documents.pull_from(peer);
             }
         }

@@ -6,9 +6,7 @@ use weft_wire::{
     codec::{self, WireError},
     document::SignedDocument,
     fact::{FactBody, NodeRecord, SignedFact},
-    frame::{
-        JoinRequest, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request,
-    },
+    frame::{JoinRequest, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request},
 };
 
 use crate::{checks, samples};

@@ -184,9 +184,8 @@ async fn live(
             }
         }
         let set = with_incarnations(&members.borrow_and_update());
-        let warm = started.elapsed() >= WARM_UP;
         publish.send_if_modified(|published| {
-            let modified = **published != set && (warm || !knows_fewer(&set, published));
+            let modified = replaces(&set, published, started.elapsed());
             if modified {
                 *published = Arc::new(set);
             }
@@ -212,8 +211,6 @@ async fn start(setup: &Setup, may_dial: watch::Receiver<BTreeSet<SocketAddr>>) -
         name: setup.name.clone(),
         incarnation: (setup.incarnation << GENERATION_BITS) + starts,
         advertise: setup.advertise,
-        // Whoever is linked is greeted.
-        seeds: Vec::new(),
         interval: DEFAULT_INTERVAL,
     };
     Ok(Membership::start(settings, Transport { outgoing, incoming }).await?)
@@ -223,9 +220,9 @@ fn live_addresses(set: &MemberSet) -> BTreeSet<SocketAddr> {
     set.members.values().filter(|member| member.live).map(|member| member.address).collect()
 }
 
-fn knows_fewer(set: &MemberSet, than: &MemberSet) -> bool {
-    let live = |set: &MemberSet| set.members.values().filter(|member| member.live).count();
-    live(set) < live(than)
+/// Whether what gossip knows after it has run for so long counts more than what it knew before.
+fn replaces(set: &MemberSet, before: &MemberSet, age: Duration) -> bool {
+    set != before && (age >= WARM_UP || live_addresses(set).len() >= live_addresses(before).len())
 }
 
 /// Back from gossip's generations to incarnations.
@@ -240,6 +237,8 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use anyhow::bail;
+    use weft_discovery::membership::Member;
+    use weft_wire::id::NodeId;
 
     use super::*;
 
@@ -265,6 +264,21 @@ mod tests {
         let later = lives.load(Ordering::Relaxed) - soon;
         assert!((100..=250).contains(&later), "{later}");
         assert_eq!(telemetry.gossip_restarts.get(), (soon + later) as u64);
+    }
+
+    #[test]
+    fn gossip_that_has_just_started_makes_nobody_dead() {
+        let member = |n: u8| {
+            let address = SocketAddr::from(([192, 0, 2, n], 15008));
+            let member = Member { incarnation: 1, address, live: true, name: None, facts: None, documents: None };
+            (NodeId([n; 8]), member)
+        };
+        let set = |count| MemberSet { members: (0..count).map(member).collect(), entries: 0 };
+        let young = WARM_UP / 2;
+        assert!(!replaces(&set(1), &set(3), young));
+        assert!(replaces(&set(4), &set(3), young));
+        assert!(replaces(&set(1), &set(3), WARM_UP), "they are silent, then");
+        assert!(!replaces(&set(3), &set(3), WARM_UP));
     }
 
     #[tokio::test(start_paused = true)]
