@@ -5,8 +5,8 @@
 //! * [`facts`]: what each node says about itself, signed by it, flooded, and dropped when it is gone.
 //! * [`documents`]: what operators tell the mesh, signed, stamped by a hybrid logical [`clock`], kept by every node.
 //!
-//! All but [`membership`] are pure: input and `now` go in, effects come out; [`overlay`] likewise says whom to link
-//! with and when to dial. Nothing here opens a connection: membership speaks through a [`membership::Transport`] that
+//! All but [`membership`] are pure: input and `now` go in, effects come out. [`peers`] holds what is known of the other
+//! nodes, [`overlay`] says whom to link with and when to dial, [`repair`] whom to ask for what was missed. Nothing here opens a connection: membership speaks through a [`membership::Transport`] that
 //! the node hands in, and signatures are judged by its [`authority::Authority`].
 //!
 //! There is no separate set of "seen" messages for flooding. A table answers `New` exactly once per version of a fact
