@@ -197,9 +197,9 @@ impl FactsActor {
             .transpose()
             .context("this node's count of used join tokens")?
             .unwrap_or_default();
-        // The disk lags behind a little; what was published before a crash does not.
-        let published = setup.published.borrow().clone();
-        let restored = published.signed.iter().map(|fact| (**fact).clone()).chain(stored.rows);
+        // The disk lags behind a little; what was published before a crash does not, and must still get there.
+        let to_save: Vec<_> = setup.published.borrow().signed.iter().map(|fact| (**fact).clone()).collect();
+        let restored = to_save.iter().cloned().chain(stored.rows);
         let mut table = FactTable::new(me, setup.incarnation, restored);
         table.resume_after(setup.seq.load(Ordering::Relaxed));
         let authority = MeshAuthority(setup.identity.clone());
@@ -208,7 +208,7 @@ impl FactsActor {
             authority,
             table,
             spent,
-            to_save: Vec::new(),
+            to_save,
             disk: DiskReport::new("facts"),
             refused: BTreeMap::new(),
             last_said: None,
