@@ -88,6 +88,16 @@ impl HostPattern {
         }
     }
 
+    /// Whether every host that the other matches is matched by this one.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) => a == b,
+            (Self::Exact(_), Self::Wildcard(_)) => false,
+            (Self::Wildcard(_), Self::Exact(host)) => self.matches(host),
+            (Self::Wildcard(a), Self::Wildcard(b)) => b.ends_with(a.as_str()),
+        }
+    }
+
     /// Whether a host could match both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
@@ -105,6 +115,11 @@ impl fmt::Display for HostPattern {
             Self::Wildcard(end) => write!(f, "*{end}"),
         }
     }
+}
+
+/// Whether it has the form of a service's name that is not fully qualified: `name.namespace` or `name.namespace.svc`.
+pub(crate) fn looks_like_service(host: &str) -> bool {
+    split_service_host(host).is_some_and(|(_, namespace)| namespace.is_some())
 }
 
 /// The service that has this fully qualified name.

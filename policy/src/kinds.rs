@@ -1,7 +1,30 @@
 //! The kinds of documents that weft knows.
 
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    api::{core, networking},
+    document::{Checker, DocumentError, read_in_spec, read_root, tree::Node},
+};
+
+/// What one kind of document says.
+pub(crate) trait Resource: DeserializeOwned + JsonSchema {
+    /// Finds what is wrong beyond the type of each field, and what deserves a word.
+    fn check(&self, checker: &mut Checker<'_>);
+}
+
+/// Where a document of a kind says what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In its field `spec`.
+    Spec,
+    /// In fields beside `metadata`.
+    Root,
+}
+
 /// One kind of document.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Kind {
     /// API group, empty for the core group.
     pub group: &'static str,
@@ -12,8 +35,11 @@ pub struct Kind {
     /// Such as `vs`.
     pub short: &'static [&'static str],
     pub namespaced: bool,
-    /// The versions that are read; they mean the same.
+    /// The versions that are read, the preferred one first; they mean the same.
     pub versions: &'static [&'static str],
+    pub(crate) place: Place,
+    pub(crate) read: fn(&Node) -> Result<Spec, DocumentError>,
+    pub(crate) schema: fn() -> schemars::Schema,
 }
 
 impl Kind {
@@ -26,41 +52,76 @@ impl Kind {
     }
 }
 
-const NETWORKING: &str = "networking.istio.io";
-const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+macro_rules! kinds {
+    (@namespaced Namespaced) => { true };
+    (@namespaced Cluster) => { false };
+    (@read Spec) => { read_in_spec };
+    (@read Root) => { read_root };
+    ($( $variant:ident($type:ty) $kind:literal $scope:ident $place:ident $group:literal $versions:expr, $plural:literal $short:expr; )*) => {
+        /// What a document says, by kind.
+        #[derive(Debug, PartialEq)]
+        pub enum Spec { $( $variant(Box<$type>), )* }
 
-static KINDS: [Kind; 5] = [
-    Kind { group: "", kind: "Namespace", plural: "namespaces", short: &["ns"], namespaced: false, versions: &["v1"] },
-    Kind { group: "", kind: "Service", plural: "services", short: &["svc"], namespaced: true, versions: &["v1"] },
-    Kind {
-        group: "",
-        kind: "ServiceAccount",
-        plural: "serviceaccounts",
-        short: &["sa"],
-        namespaced: true,
-        versions: &["v1"],
-    },
-    Kind {
-        group: NETWORKING,
-        kind: "DestinationRule",
-        plural: "destinationrules",
-        short: &["dr"],
-        namespaced: true,
-        versions: NETWORKING_VERSIONS,
-    },
-    Kind {
-        group: NETWORKING,
-        kind: "VirtualService",
-        plural: "virtualservices",
-        short: &["vs"],
-        namespaced: true,
-        versions: NETWORKING_VERSIONS,
-    },
-];
+        impl Spec {
+            pub(crate) fn check(&self, checker: &mut Checker<'_>) {
+                match self { $( Self::$variant(spec) => spec.check(checker), )* }
+            }
+        }
+
+        static KINDS: &[Kind] = &[ $( Kind {
+            group: $group,
+            kind: $kind,
+            plural: $plural,
+            short: $short,
+            namespaced: kinds!(@namespaced $scope),
+            versions: $versions,
+            place: Place::$place,
+            read: |node| kinds!(@read $place)(node).map(|spec| Spec::$variant(Box::new(spec))),
+            schema: || schemars::schema_for!($type),
+        }, )* ];
+    };
+}
+
+// One line a kind: variant, type, name, scope, where its fields stand, API group, versions, and its names on the command line.
+kinds! {
+    Namespace(core::Namespace) "Namespace" Cluster Root "" &["v1"], "namespaces" &["ns"];
+    Service(core::Service) "Service" Namespaced Spec "" &["v1"], "services" &["svc"];
+    ServiceAccount(core::ServiceAccount) "ServiceAccount" Namespaced Root "" &["v1"], "serviceaccounts" &["sa"];
+    DestinationRule(networking::DestinationRule) "DestinationRule" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "destinationrules" &["dr"];
+    VirtualService(networking::VirtualService) "VirtualService" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "virtualservices" &["vs"];
+}
 
 /// All kinds.
 pub fn kinds() -> &'static [Kind] {
-    &KINDS
+    KINDS
+}
+
+/// Kinds that configure Envoy itself, which weft is not, and what to use instead.
+const UNSUPPORTED: [(&str, &str, &str); 3] = [
+    (
+        "networking.istio.io",
+        "EnvoyFilter",
+        "weft has no Envoy to filter: VirtualService, DestinationRule, AuthorizationPolicy, RateLimit and Telemetry \
+         cover headers, retries, limits, access and logs",
+    ),
+    (
+        "extensions.istio.io",
+        "WasmPlugin",
+        "weft runs no plugins: call out with an AuthorizationPolicy of action CUSTOM, or run the code as a service on \
+         the route",
+    ),
+    (
+        "networking.istio.io",
+        "ProxyConfig",
+        "the proxy is part of each node: set workers in node.yaml, and mesh-wide settings in a MeshConfig \
+         (weft.mesh/v1alpha1)",
+    ),
+];
+
+/// What to use instead of a kind that weft will not have.
+pub(crate) fn instead_of(group: &str, kind: &str) -> Option<&'static str> {
+    let found = UNSUPPORTED.iter().find(|(known, name, _)| *known == group && *name == kind);
+    found.map(|(_, _, instead)| *instead)
 }
 
 /// Kinds of Kubernetes that describe processes, which is the hosts' business here, by API group.
@@ -75,13 +136,48 @@ pub(crate) fn is_workload(group: &str, kind: &str) -> bool {
     WORKLOAD_KINDS.iter().any(|(known, kinds)| *known == group && kinds.contains(&kind))
 }
 
-/// The kind that a user means by a word, in any case: `virtualservice`, `virtualservices` or `vs`.
+/// The kind that a user means by a word, in any case: `virtualservice`, `virtualservices` or `vs`; and with its API
+/// group, `virtualservices.networking.istio.io`, where a word alone means several.
 pub fn find_kind(word: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|kind| {
-        kind.kind.eq_ignore_ascii_case(word)
-            || kind.plural.eq_ignore_ascii_case(word)
-            || kind.short.iter().any(|short| short.eq_ignore_ascii_case(word))
+    let is_named = |kind: &Kind, name: &str| {
+        kind.kind.eq_ignore_ascii_case(name)
+            || kind.plural.eq_ignore_ascii_case(name)
+            || kind.short.iter().any(|short| short.eq_ignore_ascii_case(name))
+    };
+    KINDS.iter().find(|kind| is_named(kind, word)).or_else(|| {
+        let (name, group) = word.split_once('.')?;
+        KINDS.iter().find(|kind| is_named(kind, name) && kind.group.eq_ignore_ascii_case(group))
     })
+}
+
+/// The word that was probably meant: at most a third of its letters differ.
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    // A longer word is no misspelling of a field, and the distance is quadratic.
+    if word.len() > 64 {
+        return None;
+    }
+    let lower = word.to_ascii_lowercase();
+    known
+        .iter()
+        .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), *candidate))
+        .filter(|(distance, candidate)| *distance * 3 <= candidate.len().max(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance, in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -90,18 +186,20 @@ mod tests {
 
     #[test]
     fn kinds_are_found_by_each_of_their_names_in_any_case() {
-        for word in ["VirtualService", "virtualservice", "virtualservices", "vs"] {
+        for word in ["VirtualService", "virtualservice", "virtualservices", "vs", "vs.networking.istio.io"] {
             assert_eq!(find_kind(word).map(|kind| kind.kind), Some("VirtualService"), "{word}");
         }
-        assert_eq!(find_kind("gateway"), None);
+        assert!(find_kind("deployment").is_none());
     }
 
     #[test]
-    fn no_two_kinds_share_a_name() {
+    fn no_two_kinds_of_a_group_share_a_name() {
         let mut names: Vec<String> = kinds()
             .iter()
-            .flat_map(|kind| [kind.kind, kind.plural].into_iter().chain(kind.short.iter().copied()))
-            .map(str::to_ascii_lowercase)
+            .flat_map(|kind| {
+                let names = [kind.kind, kind.plural].into_iter().chain(kind.short.iter().copied());
+                names.map(|name| format!("{}.{}", name.to_ascii_lowercase(), kind.group))
+            })
             .collect();
         let count = names.len();
         names.sort();

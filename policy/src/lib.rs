@@ -3,11 +3,12 @@
 //!
 //! Pure: no I/O, no clock, no task. Time and randomness are arguments.
 //!
-//! * [`document`]: text to checked, typed documents; [`kinds`]: which kinds there are.
+//! * [`document`]: text to checked, typed documents; [`api`]: their types, a file for each kind; [`kinds`]: the list.
 //! * [`compile`]: documents and node records to a view.
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod balance;
 pub mod compile;
 pub mod document;

@@ -2,14 +2,14 @@
 
 use http::HeaderName;
 
-use crate::{pattern::Pattern, route::RequestHead};
+use crate::{api::values::StringMatch, route::RequestHead};
 
 /// One entry of `match`: all of its conditions must hold.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct RequestMatch {
     pub(crate) uri: Option<UriMatch>,
     pub(crate) method: Option<StringMatch>,
-    pub(crate) headers: Vec<(HeaderField, HeaderMatch)>,
+    pub(crate) headers: Vec<(HeaderField, StringMatch)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -19,14 +19,6 @@ pub(crate) struct UriMatch {
     pub(crate) ignore_case: bool,
 }
 
-#[derive(Debug, PartialEq)]
-pub(crate) enum StringMatch {
-    Exact(String),
-    Prefix(String),
-    /// Must match the whole.
-    Regex(Pattern),
-}
-
 /// What a header condition reads.
 #[derive(Debug, PartialEq)]
 pub(crate) enum HeaderField {
@@ -34,12 +26,6 @@ pub(crate) enum HeaderField {
     Authority,
     Scheme,
     Header(HeaderName),
-}
-
-#[derive(Debug, PartialEq)]
-pub(crate) enum HeaderMatch {
-    Present,
-    Value(StringMatch),
 }
 
 /// How many bytes of the path a rule's condition matched: what a `rewrite.uri` replaces.
@@ -77,47 +63,41 @@ impl UriMatch {
             same.then_some(MatchedPath(prefix.len()))
         };
         match &self.value {
+            StringMatch::Any => Some(MatchedPath::ANY),
             StringMatch::Exact(wanted) => starts_with(wanted).filter(|matched| matched.0 == bytes.len()),
             StringMatch::Prefix(wanted) => starts_with(wanted),
-            StringMatch::Regex(pattern) => pattern.is_whole(bytes).then_some(MatchedPath(bytes.len())),
+            StringMatch::Regex(pattern) => pattern.0.is_whole(bytes).then_some(MatchedPath(bytes.len())),
         }
     }
 }
 
 impl StringMatch {
-    fn matches(&self, value: &[u8]) -> bool {
+    /// Whether a value that is there matches.
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
         match self {
+            Self::Any => true,
             Self::Exact(wanted) => value == wanted.as_bytes(),
             Self::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
-            Self::Regex(pattern) => pattern.is_whole(value),
+            Self::Regex(pattern) => pattern.0.is_whole(value),
         }
     }
 }
 
 impl HeaderField {
-    fn matches(&self, head: &RequestHead<'_>, wanted: &HeaderMatch) -> bool {
-        let pseudo = |value: &str| match wanted {
-            HeaderMatch::Present => true,
-            HeaderMatch::Value(wanted) => wanted.matches(value.as_bytes()),
-        };
+    fn matches(&self, head: &RequestHead<'_>, wanted: &StringMatch) -> bool {
         match self {
-            Self::Method => pseudo(head.method.as_str()),
-            Self::Authority => pseudo(head.authority),
-            Self::Scheme => pseudo(head.scheme),
+            Self::Method => wanted.matches(head.method.as_str().as_bytes()),
+            Self::Authority => wanted.matches(head.authority.as_bytes()),
+            Self::Scheme => wanted.matches(head.scheme.as_bytes()),
             Self::Header(name) => {
                 let mut values = head.headers.get_all(name).iter();
-                match (values.next(), wanted) {
-                    (None, _) => false,
-                    (Some(_), HeaderMatch::Present) => true,
-                    (Some(first), HeaderMatch::Value(wanted)) => {
-                        if values.next().is_none() {
-                            return wanted.matches(first.as_bytes());
-                        }
-                        // As Envoy: several lines of one header are one value, joined by commas.
-                        let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
-                        wanted.matches(&all.join(&b","[..]))
-                    }
+                let Some(first) = values.next() else { return false };
+                if values.next().is_none() {
+                    return wanted.matches(first.as_bytes());
                 }
+                // As Envoy: several lines of one header are one value, joined by commas.
+                let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+                wanted.matches(&all.join(&b","[..]))
             }
         }
     }

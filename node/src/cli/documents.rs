@@ -32,9 +32,14 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     let (mut drafts, mut noticed) = (Vec::new(), Vec::new());
     for file in files(&args.files)? {
         let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-        let ParsedFile { documents, notices } = document::parse_yaml(&read(&file)?, &args.namespace)
+        let ParsedFile { documents, errors, notices } = document::parse_yaml(&read(&file)?, &args.namespace)
             .map_err(|error| anyhow::anyhow!("{}", error.in_file(&name)))?;
-        noticed.extend(notices.into_iter().map(|notice| format!("{name}:{}: {}", notice.line, notice.text)));
+        noticed.extend(notices.into_iter().map(|notice| format!("{name}:{}: {}", notice.at, notice.text)));
+        match errors.as_slice() {
+            [] => {}
+            [only] => bail!("{}", only.in_file(&name)),
+            [first, rest @ ..] => bail!("{} (and {} more)", first.in_file(&name), rest.len()),
+        }
         drafts.extend(documents.into_iter().map(|document| Draft { key: document.key, body: Some(document.json) }));
     }
     if drafts.is_empty() {

@@ -14,7 +14,7 @@ use weft_wire::{
 
 use super::{
     Inputs,
-    rules::Rules,
+    rules::{self, Rules},
     services::{Model, Row},
 };
 use crate::{
@@ -54,7 +54,7 @@ impl<'a> Clusters<'a> {
                 for subset in &policy.subsets {
                     let chosen = endpoints.iter().filter(|(_, row)| row.has_labels(&subset.labels));
                     let chosen = chosen.map(|(endpoint, _)| endpoint.clone()).collect();
-                    let balancer = subset.balancer.unwrap_or(policy.balancer);
+                    let balancer = rules::balancer(subset.traffic_policy.as_ref()).unwrap_or(policy.balancer);
                     of_port.insert(subset.name.as_str(), cluster(&subset.name, balancer, chosen));
                 }
                 clusters.entry(name).or_default().insert(port.port, of_port);

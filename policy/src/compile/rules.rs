@@ -8,10 +8,11 @@ use weft_wire::{
     id::ServiceName,
 };
 
-use super::{clusters::Clusters, services::Model};
+use super::{clusters::Clusters, lower, services::Model};
 use crate::{
+    api::networking::{self, DestinationRule, SimpleLb, Subset, TrafficPolicy, VirtualService},
     balance::{Balancer, Cluster},
-    document::{self, DestinationRule, Document, HttpRule, Spec, Subset, VirtualService},
+    document::{Document, Spec},
     hosts::{self, HostPattern},
     route::{Destinations, Rule},
 };
@@ -19,69 +20,89 @@ use crate::{
 /// Documents here hold for the whole mesh where no nearer one does.
 const ROOT_NAMESPACE: &str = "istio-system";
 
-/// The documents that steer traffic, oldest first.
+/// The documents that steer traffic, oldest first, with their hosts fully qualified.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
-    virtual_services: Vec<&'a VirtualService>,
-    destination_rules: Vec<(&'a DocumentKey, &'a DestinationRule)>,
+    virtual_services: Vec<(&'a Document, Vec<HostPattern>, &'a VirtualService)>,
+    destination_rules: Vec<(&'a DocumentKey, HostPattern, &'a DestinationRule)>,
 }
 
 /// What DestinationRules say of one service.
 #[derive(Debug, Default)]
-pub(super) struct TrafficPolicy<'a> {
+pub(super) struct Chosen<'a> {
     pub(super) balancer: Balancer,
     pub(super) subsets: Vec<&'a Subset>,
 }
 
+/// What a policy says of balancing; `None` leaves it to others, and to the default in the end.
+pub(super) fn balancer(policy: Option<&TrafficPolicy>) -> Option<Balancer> {
+    match policy?.load_balancer.as_ref()?.simple? {
+        SimpleLb::RoundRobin => Some(Balancer::RoundRobin),
+        SimpleLb::Random => Some(Balancer::Random),
+        SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough => {
+            Some(Balancer::LeastRequest)
+        }
+    }
+}
+
 impl<'a> Rules<'a> {
     pub(super) fn new(documents: &'a [Arc<Document>]) -> Self {
-        let mut sorted: Vec<(Stamp, &DocumentKey, &Spec)> =
-            documents.iter().map(|document| (document.created, &document.key, &document.spec)).collect();
+        let mut sorted: Vec<(Stamp, &Arc<Document>)> =
+            documents.iter().map(|document| (document.created, document)).collect();
         // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
-        sorted.sort_by_key(|(created, key, _)| (*created, *key));
+        sorted.sort_by_key(|(created, document)| (*created, &document.key));
         let (mut virtual_services, mut destination_rules) = (Vec::new(), Vec::new());
-        for (_, key, spec) in sorted {
-            match spec {
-                Spec::VirtualService(service) => virtual_services.push(service),
-                Spec::DestinationRule(rule) => destination_rules.push((key, rule)),
-                Spec::Namespace | Spec::ServiceAccount | Spec::Service(_) => {}
+        for (_, document) in sorted {
+            let namespace = document.namespace();
+            match &document.spec {
+                Spec::VirtualService(service) if service.is_for_mesh() => {
+                    let hosts = service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok());
+                    virtual_services.push((&**document, hosts.collect(), &**service));
+                }
+                Spec::DestinationRule(rule) => {
+                    if let Ok(host) = HostPattern::read(&rule.host, &namespace) {
+                        destination_rules.push((&document.key, host, &**rule));
+                    }
+                }
+                _ => {}
             }
         }
         Self { virtual_services, destination_rules }
     }
 
     /// The VirtualService that rules a host: the most specific one, of those the oldest.
-    fn virtual_service_for(&self, fqdn: &str) -> Option<&'a VirtualService> {
-        let mut best: Option<((bool, usize), &'a VirtualService)> = None;
-        for service in &self.virtual_services {
-            let matching = service.hosts.iter().filter(|host| host.matches(fqdn)).map(HostPattern::specificity).max();
-            if let Some(specificity) = matching
-                && best.is_none_or(|(known, _)| specificity > known)
-            {
-                best = Some((specificity, service));
-            }
-        }
-        best.map(|(_, service)| service)
+    fn virtual_service_for(&self, fqdn: &str) -> Option<(&'a Document, &'a VirtualService)> {
+        let specificity =
+            |hosts: &[HostPattern]| hosts.iter().filter(|host| host.matches(fqdn)).map(HostPattern::specificity).max();
+        let ruling = self
+            .virtual_services
+            .iter()
+            .filter_map(|(document, hosts, service)| Some((specificity(hosts)?, *document, *service)));
+        // Of equals the first: they are sorted by age.
+        let best = ruling.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        best.map(|(_, document, service)| (document, service))
     }
 
     /// Merges the DestinationRules for a service: those of its own namespace, else of the root namespace; of these
     /// the ones with the most specific host; of those the oldest top-level policy, and all subsets, the oldest of a
     /// name.
-    pub(super) fn policy_for(&self, service: &ServiceName, fqdn: &str) -> TrafficPolicy<'a> {
+    pub(super) fn policy_for(&self, service: &ServiceName, fqdn: &str) -> Chosen<'a> {
         let in_namespace = |wanted: &str| -> Vec<&'a DestinationRule> {
-            let matching = self.destination_rules.iter().filter(|(key, rule)| {
-                key.namespace.as_ref().is_some_and(|namespace| namespace.as_str() == wanted) && rule.host.matches(fqdn)
+            let matching = self.destination_rules.iter().filter(|(key, host, _)| {
+                key.namespace.as_ref().is_some_and(|namespace| namespace.as_str() == wanted) && host.matches(fqdn)
             });
-            let matching: Vec<&'a DestinationRule> = matching.map(|(_, rule)| *rule).collect();
-            let most_specific = matching.iter().map(|rule| rule.host.specificity()).max();
-            matching.into_iter().filter(|rule| Some(rule.host.specificity()) == most_specific).collect()
+            let most_specific = matching.clone().map(|(_, host, _)| host.specificity()).max();
+            matching
+                .filter(|(_, host, _)| Some(host.specificity()) == most_specific)
+                .map(|(_, _, rule)| *rule)
+                .collect()
         };
         let mut chosen = in_namespace(service.namespace.as_str());
         if chosen.is_empty() {
             chosen = in_namespace(ROOT_NAMESPACE);
         }
-        let mut policy = TrafficPolicy {
-            balancer: chosen.iter().find_map(|rule| rule.balancer).unwrap_or_default(),
+        let mut policy = Chosen {
+            balancer: chosen.iter().find_map(|rule| balancer(rule.traffic_policy.as_ref())).unwrap_or_default(),
             subsets: Vec::new(),
         };
         for subset in chosen.iter().flat_map(|rule| &rule.subsets) {
@@ -100,39 +121,42 @@ impl<'a> Rules<'a> {
         models: &BTreeMap<ServiceName, Model<'_>>,
         clusters: &Clusters<'_>,
     ) -> Option<Vec<Rule>> {
-        let find = |destination: &document::Destination| -> Option<Arc<Cluster>> {
-            let service = hosts::service_of(&destination.host)?;
+        let (document, service) = self.virtual_service_for(fqdn)?;
+        let namespace = document.namespace();
+        let find = |destination: &networking::Destination| -> Option<Arc<Cluster>> {
+            let service = hosts::service_of(&destination.fqdn(&namespace))?;
             let port = match (destination.port, models.get(&service)?.ports.as_slice()) {
-                (Some(port), _) => port,
+                (Some(port), _) => port.number.number(),
                 (None, [only]) => only.port,
                 (None, _) => dialled_port,
             };
             clusters.get(&service, port, &destination.subset).cloned()
         };
-        let rules = &self.virtual_service_for(fqdn)?.http;
-        Some(rules.iter().map(|rule| compile_rule(rule, find)).collect())
+        Some(service.http.iter().map(|rule| compile_rule(rule, find)).collect())
     }
 }
 
-fn compile_rule(rule: &HttpRule, find: impl Fn(&document::Destination) -> Option<Arc<Cluster>>) -> Rule {
+fn compile_rule(rule: &networking::HttpRoute, find: impl Fn(&networking::Destination) -> Option<Arc<Cluster>>) -> Rule {
     let destinations = match rule.route.as_slice() {
-        [only] => Destinations::One(find(only)),
+        [only] => Destinations::One(find(&only.destination)),
         several => {
             let mut sum = 0;
-            let weighted = several.iter().filter(|destination| destination.weight > 0);
-            let with_sums = weighted.map(|destination| {
-                sum += destination.weight;
-                (sum, find(destination))
+            let weighted = several.iter().filter_map(|share| {
+                // Never negative, by its type.
+                let weight = share.weight?.get().unsigned_abs();
+                sum += weight;
+                (weight > 0).then(|| (sum, find(&share.destination)))
             });
-            Destinations::Weighted(with_sums.collect())
+            Destinations::Weighted(weighted.collect())
         }
     };
+    let rewrite = rule.rewrite.as_ref();
     Rule {
-        name: rule.name.clone(),
-        matches: rule.matches.clone(),
+        name: rule.name.as_str().into(),
+        matches: rule.matches.iter().map(lower::request_match).collect(),
         destinations,
-        timeout: rule.timeout,
-        path_rewrite: rule.path_rewrite.clone(),
-        authority_rewrite: rule.authority_rewrite.clone(),
+        timeout: rule.timeout.map(|timeout| timeout.get()),
+        path_rewrite: rewrite.and_then(lower::path_rewrite).map(Arc::new),
+        authority_rewrite: rewrite.map(|rewrite| rewrite.authority.as_str()).filter(|a| !a.is_empty()).map(Into::into),
     }
 }

@@ -7,12 +7,13 @@ use std::{
 
 use weft_wire::{
     fact::{EndpointRow, Protocol},
-    id::{Namespace, ServiceName, SpiffeId},
+    id::{AccountName, Namespace, ServiceName, SpiffeId},
 };
 
 use super::{Inputs, NodeInput};
 use crate::{
-    document::{self, Document, Spec},
+    api::{core, values::Port},
+    document::{Document, Spec},
     endpoint::Workload,
     view::ServicePort,
 };
@@ -77,7 +78,8 @@ impl<'a> Row<'a> {
 /// A service before its endpoints are made.
 #[derive(Debug, Default)]
 pub(super) struct Model<'a> {
-    document: Option<&'a document::Service>,
+    /// The accounts that its document lets serve it; `None` is any.
+    accounts: Option<Vec<AccountName>>,
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row<'a>, Protocol)>>,
@@ -99,20 +101,27 @@ pub(super) fn merge<'a>(documents: &'a [Arc<Document>], rows: &'a [Row<'a>]) -> 
         .map(|name| {
             let own = announced.get(name).unwrap_or(&none);
             let near = by_namespace.get(&name.namespace).unwrap_or(&none);
-            (name.clone(), Model::new(declared.get(name).copied(), own, near))
+            (name.clone(), Model::new(declared.get(name), own, near))
         })
         .collect()
 }
 
+/// A Service document, and the accounts that it lets serve the service.
+type Declared<'a> = (&'a core::Service, Option<Vec<AccountName>>);
+
 /// Service documents by name. A store holds one document of a key.
-fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, &document::Service> {
+fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, Declared<'_>> {
     let service = |document: &'_ Arc<Document>| -> Option<ServiceName> {
         Some(ServiceName { namespace: document.key.namespace.clone()?, name: document.key.name.parse().ok()? })
     };
     documents
         .iter()
         .filter_map(|document| match &document.spec {
-            Spec::Service(spec) => Some((service(document)?, spec)),
+            // Checked when it was read, so an annotation that cannot be read lets nobody serve.
+            Spec::Service(spec) => {
+                let accounts = core::Service::accounts(&document.annotations).unwrap_or(Some(Vec::new()));
+                Some((service(document)?, (&**spec, accounts)))
+            }
             _ => None,
         })
         .collect()
@@ -120,8 +129,10 @@ fn service_documents(documents: &[Arc<Document>]) -> BTreeMap<ServiceName, &docu
 
 impl<'a> Model<'a> {
     /// `own` are the rows announced under the service's name, `near` all of its namespace.
-    fn new(document: Option<&'a document::Service>, own: &[&'a Row<'a>], near: &[&'a Row<'a>]) -> Self {
-        let mut model = Self { document, ..Self::default() };
+    fn new(declared: Option<&Declared<'a>>, own: &[&'a Row<'a>], near: &[&'a Row<'a>]) -> Self {
+        let document = declared.map(|(document, _)| *document);
+        let accounts = declared.and_then(|(_, accounts)| accounts.clone());
+        let mut model = Self { accounts, ..Self::default() };
         let mut served: BTreeSet<*const Row<'a>> = BTreeSet::new();
         let selected: Vec<&'a Row<'a>> = match document {
             Some(document) if !document.selector.is_empty() => {
@@ -132,8 +143,9 @@ impl<'a> Model<'a> {
         for port in document.map_or(&[][..], |document| &document.ports) {
             let members = model.members_of(port, own, &selected);
             served.extend(members.iter().map(|row| std::ptr::from_ref(*row)));
-            let protocol = port.protocol.or_else(|| members.first().map(|row| row.row.protocol));
-            model.add(port.port, &port.name, protocol.unwrap_or_default(), port.protocol, members);
+            let declared = port.spoken();
+            let protocol = declared.or_else(|| members.first().map(|row| row.row.protocol));
+            model.add(port.port.number(), &port.name, protocol.unwrap_or_default(), declared, members);
         }
         // Ports that only announcements know.
         let mut rest: BTreeMap<u16, Vec<&'a Row<'a>>> = BTreeMap::new();
@@ -166,23 +178,23 @@ impl<'a> Model<'a> {
 
     /// Whether the service's document lets this account serve it.
     fn admits(&self, row: &Row<'_>) -> bool {
-        let accounts = self.document.and_then(|document| document.accounts.as_ref());
-        accounts.is_none_or(|accounts| accounts.contains(&row.row.service_account))
+        self.accounts.as_ref().is_none_or(|accounts| accounts.contains(&row.row.service_account))
     }
 
     /// The rows that serve a declared port: for each workload the best of those announced under the service's name
     /// for this port, then those on the target port, then, where no target port is declared, those for this port.
     /// So a node's word on its own workload beats the document's general one, and no document opens a port that the
     /// hosting node did not announce.
-    fn members_of(&self, port: &document::Port, own: &[&'a Row<'a>], selected: &[&'a Row<'a>]) -> Vec<&'a Row<'a>> {
+    fn members_of(&self, port: &core::ServicePort, own: &[&'a Row<'a>], selected: &[&'a Row<'a>]) -> Vec<&'a Row<'a>> {
+        let (number, target_port) = (port.port.number(), port.target_port.map(Port::number));
         let mut best: BTreeMap<_, (u8, &'a Row<'a>)> = BTreeMap::new();
         let own = own.iter().map(|row| (*row, true));
         for (row, is_own) in own.chain(selected.iter().map(|row| (*row, false))) {
-            let rank = if is_own && row.row.port == port.port {
+            let rank = if is_own && row.row.port == number {
                 0
-            } else if row.row.target_port == port.target_port.unwrap_or(port.port) {
+            } else if row.row.target_port == target_port.unwrap_or(number) {
                 1
-            } else if port.target_port.is_none() && row.row.port == port.port {
+            } else if target_port.is_none() && row.row.port == number {
                 2
             } else {
                 continue;

@@ -2,42 +2,41 @@
 
 use std::fmt;
 
-use crate::kinds;
+use serde::de::{self, Expected, Unexpected};
 
-/// Why a document is refused, and where. Prints as `line 14: VirtualService reviews: spec.…`; see
+use super::tree::Position;
+use crate::kinds::nearest;
+
+/// Why a document is refused, and where. Prints as `14:9: VirtualService reviews: spec.…`; see
 /// [`DocumentError::in_file`] for the form with the file's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DocumentError {
-    /// Counted from 1; 0 where it is not known.
-    pub line: u64,
+    pub at: Position,
     /// Kind and name, such as `VirtualService reviews`, once they were read.
     pub document: Option<String>,
+    /// Of the field, such as `spec.http[0].timeout`; empty where it is about the whole document.
+    pub path: String,
     pub problem: Problem,
 }
 
-/// What is wrong. Paths are those of the fields, such as `spec.http[0].timeout`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Problem {
     #[error("{0}")]
     Syntax(String),
+    #[error("is not a field that weft knows here;{} it knows {}", did_you_mean(*nearest), list(known))]
+    UnknownField { nearest: Option<&'static str>, known: &'static [&'static str] },
     #[error(
-        "{path} is not supported by this version of weft;{} supported here: {}",
-        did_you_mean(*nearest),
-        list(supported)
+        "{type_name} is not a kind that weft knows;{} `weft schema` lists those",
+        did_you_mean(*nearest)
     )]
-    UnknownField { path: String, nearest: Option<&'static str>, supported: &'static [&'static str] },
-    #[error(
-        "{kind} ({api_version}) is not supported by this version of weft;{} supported here: {}",
-        did_you_mean(*nearest),
-        supported_kinds()
-    )]
-    UnknownKind { kind: String, api_version: String, nearest: Option<&'static str> },
-    #[error("{path} is missing")]
-    Missing { path: String },
-    #[error("{path} is {found}; it must be {wanted}")]
-    WrongType { path: String, found: &'static str, wanted: &'static str },
-    #[error("{}{what}", prefix(path))]
-    Invalid { path: String, what: String },
+    UnknownKind { type_name: String, nearest: Option<&'static str> },
+    #[error("{kind} is not supported: {instead}")]
+    UnsupportedKind { kind: String, instead: &'static str },
+    #[error("is missing")]
+    Missing,
+    #[error("{0}")]
+    Invalid(String),
     #[error("{what} is larger than the limit of {limit}")]
     TooLarge { what: &'static str, limit: String },
 }
@@ -47,21 +46,24 @@ fn did_you_mean(nearest: Option<&'static str>) -> String {
 }
 
 fn list(names: &[&str]) -> String {
-    if names.is_empty() { "nothing".into() } else { names.join(", ") }
-}
-
-fn supported_kinds() -> String {
-    let name = |kind: &kinds::Kind| format!("{} ({})", kind.kind, kind.api_versions().collect::<Vec<_>>().join(", "));
-    kinds::kinds().iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
-fn prefix(path: &str) -> String {
-    if path.is_empty() { String::new() } else { format!("{path}: ") }
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 impl DocumentError {
-    pub(crate) fn at(line: u64, problem: Problem) -> Self {
-        Self { line, document: None, problem }
+    pub(crate) fn new(problem: Problem) -> Self {
+        Self { at: Position::default(), document: None, path: String::new(), problem }
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::new(Problem::Invalid(what.into()))
+    }
+
+    /// Says where it stands, unless a closer place is known already.
+    pub(crate) fn located(mut self, at: Position) -> Self {
+        if self.at == Position::default() {
+            self.at = at;
+        }
+        self
     }
 
     /// Says which document it is about, unless that is known already.
@@ -70,7 +72,29 @@ impl DocumentError {
         self
     }
 
-    /// Prints as `bookinfo.yaml:14: VirtualService reviews: spec.…`.
+    /// Moves it down into a field: `path` becomes `key.path`.
+    pub(crate) fn inside_key(mut self, key: &str) -> Self {
+        let mut path = String::new();
+        push_key(&mut path, key);
+        self.prepend(path);
+        self
+    }
+
+    /// Moves it down into a list's item.
+    pub(crate) fn inside_item(mut self, index: usize) -> Self {
+        self.prepend(format!("[{index}]"));
+        self
+    }
+
+    fn prepend(&mut self, mut path: String) {
+        if !self.path.is_empty() && !self.path.starts_with('[') {
+            path.push('.');
+        }
+        path.push_str(&self.path);
+        self.path = path;
+    }
+
+    /// Prints as `bookinfo.yaml:14:9: VirtualService reviews: spec.…`.
     pub fn in_file<'a>(&'a self, file: &'a str) -> impl fmt::Display + 'a {
         InFile { error: self, file }
     }
@@ -79,14 +103,33 @@ impl DocumentError {
         if let Some(document) = &self.document {
             write!(f, "{document}: ")?;
         }
-        write!(f, "{}", self.problem)
+        match (&self.problem, self.path.is_empty()) {
+            (problem, true) => write!(f, "{problem}"),
+            (problem @ (Problem::UnknownField { .. } | Problem::Missing), false) => {
+                write!(f, "{} {problem}", self.path)
+            }
+            (problem, false) => write!(f, "{}: {problem}", self.path),
+        }
+    }
+}
+
+/// Appends a map's key to a path; keys that are no plain words are quoted, such as `labels["a.b/c"]`.
+pub(crate) fn push_key(path: &mut String, key: &str) {
+    let is_word = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if is_word {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+    } else {
+        path.push_str(&format!("[{key:?}]"));
     }
 }
 
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line > 0 {
-            write!(f, "line {}: ", self.line)?;
+        if self.at != Position::default() {
+            write!(f, "{}: ", self.at)?;
         }
         self.fmt_after_place(f)
     }
@@ -101,10 +144,50 @@ struct InFile<'a> {
 
 impl fmt::Display for InFile<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.error.line {
-            0 => write!(f, "{}: ", self.file)?,
-            line => write!(f, "{}:{line}: ", self.file)?,
+        match self.error.at == Position::default() {
+            true => write!(f, "{}: ", self.file)?,
+            false => write!(f, "{}:{}: ", self.file, self.error.at)?,
         }
         self.error.fmt_after_place(f)
+    }
+}
+
+/// What serde says of a value becomes what the user is told.
+impl de::Error for DocumentError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::invalid(message.to_string())
+    }
+    fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        Self::invalid(format!("is {}; it must be {wanted}", Found(found)))
+    }
+    fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
+        Self::invalid(format!("is {}; it must be {wanted}", Found(found)))
+    }
+    fn unknown_variant(found: &str, known: &'static [&'static str]) -> Self {
+        Self::invalid(format!("is {found:?};{} it must be one of {}", did_you_mean(nearest(found, known)), list(known)))
+    }
+    fn unknown_field(found: &str, known: &'static [&'static str]) -> Self {
+        Self::new(Problem::UnknownField { nearest: nearest(found, known), known })
+    }
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(Problem::Missing).inside_key(field)
+    }
+}
+
+/// A value that was found, in the words of those who write documents.
+struct Found<'a>(Unexpected<'a>);
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Unexpected::Unit => f.write_str("nothing"),
+            Unexpected::Bool(value) => write!(f, "the boolean {value}"),
+            Unexpected::Signed(value) => write!(f, "the number {value}"),
+            Unexpected::Float(value) => write!(f, "the number {value}"),
+            Unexpected::Str(text) => write!(f, "the text {text:?}"),
+            Unexpected::Seq => f.write_str("a list"),
+            Unexpected::Map => f.write_str("a map"),
+            other => write!(f, "{other}"),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::de::IgnoredAny;
 use weft_wire::{
     document::{DocumentKey, MAX_DOCUMENT_LEN},
     id::Namespace,
@@ -10,17 +11,20 @@ use weft_wire::{
 use super::{
     DocumentError, MAX_DOCUMENTS, MAX_FILE_LEN, Problem,
     header::{Header, TypeName, title_of},
-    read::Field,
+    read::read,
     read_spec,
-    tree::{Node, Value, read_yaml},
+    tree::{Node, Position, Value, read_yaml},
 };
 use crate::kinds;
 
 /// What a file holds.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct ParsedFile {
+    /// Those that are right.
     pub documents: Vec<ParsedDocument>,
-    /// What was accepted but has no effect, for the user to know.
+    /// What is wrong with the others, in the file's order.
+    pub errors: Vec<DocumentError>,
+    /// What was accepted and deserves a word: warnings, and what has no effect.
     pub notices: Vec<Notice>,
 }
 
@@ -32,49 +36,62 @@ pub struct ParsedDocument {
     pub json: String,
 }
 
-/// Something that was accepted but has no effect, such as a Deployment in a file of many kinds.
+/// Something that was accepted and that its author should know, such as a Deployment in a file of many kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Counted from 1; 0 where it is not known.
-    pub line: u64,
+    pub at: Position,
     pub text: String,
 }
 
-/// Reads a file: one or many documents, `kind: List`, empty documents. The file is right as a whole or refused.
+/// Reads a file: one or many documents, `kind: List`, empty documents.
 ///
 /// # Errors
-/// The first thing that is wrong, with its line.
+/// If the file as a whole cannot be read: it is no YAML, or too large.
 pub fn parse_yaml(text: &str, default_namespace: &Namespace) -> Result<ParsedFile, DocumentError> {
-    let too_large = |what, limit| Err(DocumentError::at(0, Problem::TooLarge { what, limit }));
+    let too_large = |what, limit| Err(DocumentError::new(Problem::TooLarge { what, limit }));
     if text.len() > MAX_FILE_LEN {
         return too_large("the file", format!("{MAX_FILE_LEN} bytes"));
     }
+    let mut file = ParsedFile::default();
     let mut nodes = Vec::new();
     for root in read_yaml(text)? {
-        flatten(root, &mut nodes)?;
+        if root.value == Value::Null {
+            continue;
+        }
+        if let Err(error) = flatten(root, &mut nodes) {
+            file.errors.push(error);
+        }
         if nodes.len() > MAX_DOCUMENTS {
             return too_large("the number of documents", format!("{MAX_DOCUMENTS} in one file"));
         }
     }
-
-    let mut file = ParsedFile::default();
     let mut keys = BTreeSet::new();
     for node in nodes {
-        if let Some(document) = read_document(node, default_namespace, &mut file.notices, &mut keys)? {
-            file.documents.push(document);
-        }
+        file.read(node, default_namespace, &mut keys);
     }
     Ok(file)
 }
 
 /// Takes a `List` apart.
 fn flatten(root: Node, nodes: &mut Vec<Node>) -> Result<(), DocumentError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct List {
+        #[serde(rename = "apiVersion")]
+        _api_version: IgnoredAny,
+        #[serde(rename = "kind")]
+        _kind: IgnoredAny,
+        #[serde(rename = "metadata")]
+        _metadata: Option<IgnoredAny>,
+        #[serde(rename = "items")]
+        _items: Vec<IgnoredAny>,
+    }
     let type_name = TypeName::read(&root)?;
     if type_name.api_version != "v1" || type_name.kind != "List" {
         nodes.push(root);
         return Ok(());
     }
-    Field::root(&root).map(&["apiVersion", "kind", "metadata", "items"])?.list("items")?;
+    read::<List>(&root)?;
     let Value::Map(entries) = root.value else { return Ok(()) };
     for entry in entries {
         if let (true, Value::List(items)) = (entry.key == "items", entry.node.value) {
@@ -84,29 +101,44 @@ fn flatten(root: Node, nodes: &mut Vec<Node>) -> Result<(), DocumentError> {
     Ok(())
 }
 
+impl ParsedFile {
+    /// Takes in one document.
+    fn read(&mut self, mut node: Node, default_namespace: &Namespace, keys: &mut BTreeSet<DocumentKey>) {
+        match read_document(&mut node, default_namespace, keys, &mut self.notices) {
+            Ok(Some(document)) => self.documents.push(document),
+            Ok(None) => {}
+            Err(errors) => self.errors.extend(errors),
+        }
+    }
+}
+
 /// Reads one document; `None` if it is skipped.
 fn read_document(
-    mut node: Node,
+    node: &mut Node,
     default_namespace: &Namespace,
-    notices: &mut Vec<Notice>,
     keys: &mut BTreeSet<DocumentKey>,
-) -> Result<Option<ParsedDocument>, DocumentError> {
-    let type_name = TypeName::read(&node)?;
+    notices: &mut Vec<Notice>,
+) -> Result<Option<ParsedDocument>, Vec<DocumentError>> {
+    let one = |error: DocumentError| vec![error];
+    let type_name = TypeName::read(node).map_err(one)?;
     if kinds::is_workload(type_name.group(), &type_name.kind) {
-        let title = title_of(&node).unwrap_or(type_name.kind);
+        let title = title_of(node).unwrap_or(type_name.kind);
         let text = format!("{title} skipped: workloads are declared in node.yaml or by weft run");
-        notices.push(Notice { line: node.line, text });
+        notices.push(Notice { at: node.at, text });
         return Ok(None);
     }
-    let header = Header::read(&node, Some(default_namespace))?;
-    let line = node.line;
-    let refuse = |problem| Err(DocumentError::at(line, problem).of_document(&header.title()));
+    let header = Header::read(node, Some(default_namespace)).map_err(one)?;
+    let at = node.at;
+    let refuse = |problem| Err(vec![DocumentError::new(problem).located(at).of_document(&header.title())]);
     if !keys.insert(header.key.clone()) {
-        return refuse(Problem::Invalid { path: String::new(), what: "stands twice in this file".into() });
+        return refuse(Problem::Invalid("stands twice in this file".into()));
     }
-    read_spec(&header, &node, notices)?;
-
-    header.canonicalise(&mut node);
+    let (_, findings) = read_spec(&header, node).map_err(one)?;
+    notices.extend(findings.notices);
+    if !findings.errors.is_empty() {
+        return Err(findings.errors);
+    }
+    header.canonicalise(node);
     let json = node.to_json().to_string();
     if json.len() > MAX_DOCUMENT_LEN {
         return refuse(Problem::TooLarge { what: "the document", limit: format!("{MAX_DOCUMENT_LEN} bytes of JSON") });

@@ -2,41 +2,38 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, de::IgnoredAny};
 use weft_wire::{
     document::DocumentKey,
-    id::{Namespace, ServiceLabel},
+    id::{Namespace, ServiceLabel, is_dns_name},
 };
 
 use super::{
-    DocumentError, Notice, Problem,
-    read::{Field, nearest},
-    tree::{Entry, Node, Value},
-    validate,
+    DocumentError, Problem,
+    read::read,
+    tree::{Entry, Node, Position, Value},
 };
 use crate::{
-    hosts::{self, HostPattern},
-    kinds::{self, Kind},
+    api::values::Labels,
+    kinds::{self, Kind, nearest},
 };
 
-/// Fields of a document whose kind has no `spec`.
-pub(super) const ROOT_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "status"];
-/// Fields of a document whose kind has one.
-pub(super) const ROOT_FIELDS_WITH_SPEC: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+/// The fields that this file reads, and `status`, which a Kubernetes server writes.
+pub(super) const HEADER_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 
-const METADATA_FIELDS: &[&str] = &[
-    "name",
-    "namespace",
-    "labels",
-    "annotations",
+/// Fields that a Kubernetes server sets, so that they stand in documents that were read back from one.
+const SERVER_SET: &[&str] = &[
     "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
     "generation",
     "managedFields",
+    "ownerReferences",
     "resourceVersion",
     "selfLink",
     "uid",
 ];
-/// Fields that a Kubernetes server sets, so that they stand in documents that were read back from one.
-const SERVER_SET: &[&str] = &["creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid"];
 
 /// What kind of document it is; read first, as all else depends on it.
 #[derive(Debug)]
@@ -47,10 +44,13 @@ pub(super) struct TypeName {
 
 impl TypeName {
     pub(super) fn read(node: &Node) -> Result<Self, DocumentError> {
-        let root = Field::root(node);
-        let text_of = |key: &'static str| match root.entries()?.iter().find(|entry| entry.key == key) {
-            Some(entry) => Ok(root.entry(entry).text()?.to_owned()),
-            None => Err(DocumentError::at(node.line, Problem::Missing { path: key.to_owned() })),
+        if !matches!(node.value, Value::Map(_)) {
+            return read::<BTreeMap<String, IgnoredAny>>(node)
+                .and(Err(DocumentError::invalid("a document is a map").located(node.at)));
+        }
+        let text_of = |key: &str| match node.get(key) {
+            Some(value) => read::<String>(value).map_err(|error| error.inside_key(key)),
+            None => Err(DocumentError::new(Problem::Missing).inside_key(key).located(node.at)),
         };
         Ok(Self { kind: text_of("kind")?, api_version: text_of("apiVersion")? })
     }
@@ -59,87 +59,119 @@ impl TypeName {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
-    fn known(&self) -> Option<&'static Kind> {
-        kinds::kinds()
+    fn known(&self) -> Result<&'static Kind, DocumentError> {
+        let known = kinds::kinds()
             .iter()
-            .find(|kind| kind.kind == self.kind && kind.api_versions().any(|version| version == self.api_version))
+            .find(|kind| kind.kind == self.kind && kind.api_versions().any(|version| version == self.api_version));
+        known.ok_or_else(|| {
+            let problem = match kinds::instead_of(self.group(), &self.kind) {
+                Some(instead) => Problem::UnsupportedKind { kind: self.kind.clone(), instead },
+                None => {
+                    let names: Vec<&str> = kinds::kinds().iter().map(|kind| kind.kind).collect();
+                    let nearest = nearest(&self.kind, &names).filter(|nearest| *nearest != self.kind);
+                    Problem::UnknownKind { type_name: format!("{} ({})", self.kind, self.api_version), nearest }
+                }
+            };
+            DocumentError::new(problem)
+        })
     }
+}
 
-    pub(super) fn unknown(&self, line: u64) -> DocumentError {
-        let names = kinds::kinds().iter().map(|kind| kind.kind);
-        let problem = Problem::UnknownKind {
-            kind: self.kind.clone(),
-            api_version: self.api_version.clone(),
-            nearest: nearest(&self.kind, names).filter(|nearest| *nearest != self.kind),
-        };
-        DocumentError::at(line, problem)
-    }
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    name: String,
+    namespace: Option<Namespace>,
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(rename = "creationTimestamp")]
+    _creation_timestamp: Option<IgnoredAny>,
+    #[serde(rename = "deletionGracePeriodSeconds")]
+    _deletion_grace_period_seconds: Option<IgnoredAny>,
+    #[serde(rename = "deletionTimestamp")]
+    _deletion_timestamp: Option<IgnoredAny>,
+    #[serde(rename = "finalizers")]
+    _finalizers: Option<IgnoredAny>,
+    #[serde(rename = "generation")]
+    _generation: Option<IgnoredAny>,
+    #[serde(rename = "managedFields")]
+    _managed_fields: Option<IgnoredAny>,
+    #[serde(rename = "ownerReferences")]
+    _owner_references: Option<IgnoredAny>,
+    #[serde(rename = "resourceVersion")]
+    _resource_version: Option<IgnoredAny>,
+    #[serde(rename = "selfLink")]
+    _self_link: Option<IgnoredAny>,
+    #[serde(rename = "uid")]
+    _uid: Option<IgnoredAny>,
 }
 
 /// A document's header, checked.
 #[derive(Debug)]
-pub(super) struct Header {
-    type_name: TypeName,
-    line: u64,
-    pub(super) key: DocumentKey,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) annotations: BTreeMap<String, String>,
+pub(crate) struct Header {
+    pub(crate) kind: &'static Kind,
+    pub(crate) key: DocumentKey,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Header {
     /// `default_namespace` is that of documents that name none; without one they are refused.
     pub(super) fn read(node: &Node, default_namespace: Option<&Namespace>) -> Result<Self, DocumentError> {
         let type_name = TypeName::read(node)?;
-        let title = title_of(node).unwrap_or_else(|| type_name.kind.clone());
-        Self::read_rest(type_name, node, default_namespace).map_err(|error| match error.problem {
-            Problem::UnknownKind { .. } => error,
-            _ => error.of_document(&title),
-        })
+        let kind = type_name.known().map_err(|error| error.located(node.at))?;
+        let title = title_of(node).unwrap_or(type_name.kind);
+        Self::read_metadata(kind, node, default_namespace).map_err(|error| error.located(node.at).of_document(&title))
     }
 
-    fn read_rest(
-        type_name: TypeName,
+    fn read_metadata(
+        kind: &'static Kind,
         node: &Node,
         default_namespace: Option<&Namespace>,
     ) -> Result<Self, DocumentError> {
-        let kind = type_name.known().ok_or_else(|| type_name.unknown(node.line))?;
-        let root = Field::root(node);
-        let metadata = root
-            .entries()?
-            .iter()
-            .find(|entry| entry.key == "metadata")
-            .map(|entry| root.entry(entry))
-            .ok_or_else(|| DocumentError::at(node.line, Problem::Missing { path: "metadata".into() }))?;
-        let fields = metadata.map(METADATA_FIELDS)?;
-
-        let name = fields.required("name")?;
+        let Some(field) = node.get("metadata") else {
+            return Err(DocumentError::new(Problem::Missing).inside_key("metadata"));
+        };
+        let in_metadata = |error: DocumentError| error.located(field.at).inside_key("metadata");
+        let metadata: Metadata = read(field).map_err(in_metadata)?;
+        let wrong = |key: &str, what: String| {
+            let at = field.get(key).map_or(field.at, |value| value.at);
+            in_metadata(DocumentError::invalid(what).located(at).inside_key(key))
+        };
+        let name = metadata.name;
         match kind.kind {
-            "Service" => drop(name.parse::<ServiceLabel>()?),
-            "Namespace" => drop(name.parse::<Namespace>()?),
-            _ => validate::dns_name(&name)?,
+            "Service" => drop(name.parse::<ServiceLabel>().map_err(|error| wrong("name", error.to_string()))?),
+            "Namespace" => drop(name.parse::<Namespace>().map_err(|error| wrong("name", error.to_string()))?),
+            _ if !is_dns_name(&name) => {
+                let what = "must be a DNS name: a-z, 0-9 and '-' in labels joined by dots, 253 characters at most";
+                return Err(wrong("name", what.into()));
+            }
+            _ => {}
         }
-        let namespace = match (fields.get("namespace"), kind.namespaced) {
-            (Some(field), true) => Some(field.parse()?),
-            (Some(field), false) => return Err(field.error(format!("a {} has no namespace: leave it out", kind.kind))),
-            (None, true) => Some(default_namespace.cloned().ok_or_else(|| fields.missing("namespace"))?),
+        let namespace = match (metadata.namespace, kind.namespaced) {
+            (Some(namespace), true) => Some(namespace),
+            (Some(_), false) => return Err(wrong("namespace", format!("a {} has none: leave it out", kind.kind))),
+            (None, true) => Some(
+                default_namespace
+                    .cloned()
+                    .ok_or_else(|| in_metadata(DocumentError::new(Problem::Missing).inside_key("namespace")))?,
+            ),
             (None, false) => None,
         };
-        let labels = fields.text_map("labels")?;
-        if let Some(field) = fields.get("labels") {
-            validate::labels(&field, &labels)?;
-        }
-        let key =
-            DocumentKey { group: kind.group.into(), kind: kind.kind.into(), namespace, name: name.text()?.to_owned() };
-        Ok(Self { type_name, line: node.line, key, labels, annotations: fields.text_map("annotations")? })
+        let key = DocumentKey { group: kind.group.into(), kind: kind.kind.into(), namespace, name };
+        Ok(Self { kind, key, labels: metadata.labels.0, annotations: metadata.annotations })
     }
 
     /// How errors and notices name the document.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("{} {}", self.key.kind, self.key.name)
     }
 
-    pub(super) fn unknown_kind(&self) -> DocumentError {
-        self.type_name.unknown(self.line)
+    /// The namespace that short names in the document mean.
+    pub(crate) fn namespace(&self) -> Namespace {
+        self.key.namespace.clone().unwrap_or_else(Namespace::default_namespace)
     }
 
     /// Makes the document what is stored: with its namespace, without what a server sets.
@@ -153,61 +185,15 @@ impl Header {
         };
         metadata.retain(|entry| !SERVER_SET.contains(&entry.key.as_str()) && entry.key != "namespace");
         if let Some(namespace) = &self.key.namespace {
-            let value = Value::Text(namespace.to_string());
-            metadata.push(Entry { key: "namespace".into(), line: 0, node: Node { line: 0, value } });
+            let (at, value) = (Position::default(), Value::Text(namespace.to_string()));
+            metadata.push(Entry { key: "namespace".into(), at, node: Node { at, value } });
         }
-    }
-}
-
-/// What the readers of each kind share: whose document it is, and what the user should hear.
-#[derive(Debug)]
-pub(super) struct Context<'a> {
-    pub(super) header: &'a Header,
-    /// Short names mean services of this namespace.
-    pub(super) namespace: Namespace,
-    pub(super) notices: &'a mut Vec<Notice>,
-}
-
-impl Context<'_> {
-    /// Tells the user something about a field that is not wrong.
-    pub(super) fn notice(&mut self, field: &Field<'_>, what: &str) {
-        let text = format!("{}: {} {what}", self.header.title(), field.path);
-        self.notices.push(Notice { line: field.line, text });
-    }
-
-    /// Reads a host, and says so where it is taken as it stands and cannot be a service: that is easily meant
-    /// otherwise.
-    pub(super) fn host(&mut self, field: &Field<'_>) -> Result<HostPattern, DocumentError> {
-        let host = HostPattern::read(field.text()?, &self.namespace).map_err(|what| field.error(what))?;
-        if let HostPattern::Exact(name) = &host
-            && hosts::service_of(name).is_none()
-        {
-            let advice = "a service of another namespace is written NAME.NAMESPACE.svc.cluster.local";
-            self.notice(field, &format!("{name} is taken as it stands and names no service; {advice}"));
-        }
-        Ok(host)
     }
 }
 
 /// Kind and name as far as they can be read, for errors and notices about documents that are not read further.
 pub(super) fn title_of(node: &Node) -> Option<String> {
-    let child = |node: &'_ Node, key: &str| match &node.value {
-        Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| entry.node.clone()),
-        _ => None,
-    };
-    let text = |node: Node| match node.value {
-        Value::Text(text) => Some(text),
-        _ => None,
-    };
-    let kind = child(node, "kind").and_then(text)?;
-    let name = child(node, "metadata").and_then(|metadata| child(&metadata, "name")).and_then(text);
-    Some(name.map_or(kind.clone(), |name| format!("{kind} {name}")))
-}
-
-/// A Namespace has nothing but its header; `finalizers` is what a Kubernetes server writes into each.
-pub(super) fn read_namespace(root: &Field<'_>) -> Result<(), DocumentError> {
-    if let Some(spec) = root.map(ROOT_FIELDS_WITH_SPEC)?.get("spec") {
-        spec.map(&["finalizers"])?;
-    }
-    Ok(())
+    let kind = node.get("kind")?.text()?;
+    let name = node.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::text);
+    Some(name.map_or(kind.to_owned(), |name| format!("{kind} {name}")))
 }

@@ -2,17 +2,15 @@
 //!
 //! [`parse_yaml`] reads what a user brings and makes the canonical JSON that is signed, stored and spread;
 //! [`parse_stored`] reads that JSON again on every node. Both read strictly: what this build does not know is refused
-//! by name, never ignored.
+//! by name, never ignored. The types are those of [`crate::api`].
 
-mod destination_rule;
+mod check;
 mod error;
 mod file;
 mod header;
-mod read;
-mod service;
-mod tree;
-mod validate;
-mod virtual_service;
+pub(crate) mod read;
+mod schema;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 
@@ -21,23 +19,22 @@ use weft_wire::{
     id::Namespace,
 };
 
+pub(crate) use self::check::Checker;
+use self::{
+    check::Findings,
+    header::{HEADER_FIELDS, Header},
+    read::{read, read_without},
+    tree::{Node, Value, read_json},
+};
 pub use self::{
-    destination_rule::DestinationRule,
+    check::Pending,
     error::{DocumentError, Problem},
     file::{Notice, ParsedDocument, ParsedFile, parse_yaml},
-    service::Service,
-    virtual_service::VirtualService,
+    schema::schema_of,
+    tree::Position,
 };
-pub(crate) use self::{
-    destination_rule::Subset,
-    service::Port,
-    virtual_service::{Destination, HttpRule},
-};
-use self::{
-    header::{Context, Header},
-    read::Field,
-    tree::{Node, read_json},
-};
+pub use crate::kinds::Spec;
+use crate::kinds::{Place, Resource};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_LEN: usize = 1024 * 1024;
@@ -53,16 +50,15 @@ pub struct Document {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub spec: Spec,
+    /// What it asks for that the data path does not do yet.
+    pub pending: Vec<Pending>,
 }
 
-/// What a document says, by kind.
-#[derive(Debug, PartialEq)]
-pub enum Spec {
-    Namespace,
-    ServiceAccount,
-    Service(Service),
-    VirtualService(VirtualService),
-    DestinationRule(DestinationRule),
+impl Document {
+    /// The namespace that short names in the document mean.
+    pub fn namespace(&self) -> Namespace {
+        self.key.namespace.clone().unwrap_or_else(Namespace::default_namespace)
+    }
 }
 
 /// Reads a stored document, as every node does with what it receives.
@@ -71,34 +67,50 @@ pub enum Spec {
 /// What [`parse_yaml`] could not have made, or of a kind or with a field that this build does not know: the author's
 /// build may be newer.
 pub fn parse_stored(key: &DocumentKey, json: &str, created: Stamp) -> Result<Document, DocumentError> {
-    let refuse = |problem| Err(DocumentError::at(0, problem).of_document(&format!("{} {}", key.kind, key.name)));
+    let refuse = |problem| Err(DocumentError::new(problem).of_document(&format!("{} {}", key.kind, key.name)));
     if json.len() > MAX_DOCUMENT_LEN {
         return refuse(Problem::TooLarge { what: "the document", limit: format!("{MAX_DOCUMENT_LEN} bytes of JSON") });
     }
     let node = read_json(json)?;
     let header = Header::read(&node, None)?;
     if header.key != *key {
-        let what = format!("its body says that it is {}", header.key);
-        return refuse(Problem::Invalid { path: String::new(), what });
+        return refuse(Problem::Invalid(format!("its body says that it is {}", header.key)));
     }
-    let spec = read_spec(&header, &node, &mut Vec::new())?;
-    Ok(Document { key: header.key, created, labels: header.labels, annotations: header.annotations, spec })
+    let (spec, Findings { mut errors, pending, .. }) = read_spec(&header, &node)?;
+    if !errors.is_empty() {
+        return Err(errors.swap_remove(0));
+    }
+    Ok(Document { key: header.key, created, labels: header.labels, annotations: header.annotations, spec, pending })
 }
 
-/// Reads what stands beside the header.
-fn read_spec(header: &Header, node: &Node, notices: &mut Vec<Notice>) -> Result<Spec, DocumentError> {
-    let root = Field::root(node);
-    let namespace = header.key.namespace.clone().unwrap_or_else(Namespace::default_namespace);
-    let context = &mut Context { header, namespace, notices };
-    let read = match header.key.kind.as_str() {
-        "Namespace" => header::read_namespace(&root).map(|()| Spec::Namespace),
-        "ServiceAccount" => root.map(header::ROOT_FIELDS).map(|_| Spec::ServiceAccount),
-        "Service" => Service::read(&root, context).map(Spec::Service),
-        "VirtualService" => VirtualService::read(&root, context).map(Spec::VirtualService),
-        "DestinationRule" => DestinationRule::read(&root, context).map(Spec::DestinationRule),
-        _ => Err(header.unknown_kind()),
-    };
-    read.map_err(|error| error.of_document(&header.title()))
+/// Reads what stands beside the header, and checks it.
+fn read_spec(header: &Header, node: &Node) -> Result<(Spec, Findings), DocumentError> {
+    let spec = (header.kind.read)(node).map_err(|error| error.located(node.at).of_document(&header.title()))?;
+    let mut checker = Checker::new(header, node);
+    match header.kind.place {
+        Place::Root => spec.check(&mut checker),
+        Place::Spec => checker.field("spec", |checker| spec.check(checker)),
+    }
+    Ok((spec, checker.findings()))
+}
+
+/// Reads a resource that stands beside the header.
+pub(crate) fn read_root<T: Resource>(node: &Node) -> Result<T, DocumentError> {
+    read_without(node, HEADER_FIELDS)
+}
+
+/// Reads a resource that is the document's `spec`; an absent one is empty.
+pub(crate) fn read_in_spec<T: Resource>(node: &Node) -> Result<T, DocumentError> {
+    let Value::Map(entries) = &node.value else { return read(node) };
+    let known = |key: &str| key == "spec" || HEADER_FIELDS.contains(&key);
+    if let Some(entry) = entries.iter().find(|entry| !known(&entry.key)) {
+        let nearest = crate::kinds::nearest(&entry.key, &["spec"]);
+        let problem = Problem::UnknownField { nearest, known: &["apiVersion", "kind", "metadata", "spec", "status"] };
+        return Err(DocumentError::new(problem).inside_key(&entry.key).located(entry.at));
+    }
+    let empty = Node { at: node.at, value: Value::Map(Vec::new()) };
+    let spec = node.get("spec").unwrap_or(&empty);
+    read(spec).map_err(|error| error.located(spec.at).inside_key("spec"))
 }
 
 #[cfg(test)]

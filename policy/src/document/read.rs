@@ -1,204 +1,193 @@
-//! Walks a tree strictly: whoever reads a map names all fields that it takes, and any other is refused by name.
+//! Reads typed values from a tree, by serde. Errors come with path and place.
 
-use std::collections::BTreeMap;
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor},
+    forward_to_deserialize_any,
+};
 
 use super::{
-    DocumentError, Problem,
+    DocumentError,
     tree::{Entry, Node, Value},
 };
 
-/// A value on its path from the document's root, such as `spec.http[0].timeout`.
-#[derive(Debug, Clone)]
-pub(crate) struct Field<'n> {
-    pub(crate) path: String,
-    pub(crate) line: u64,
-    value: &'n Value,
+/// Reads a value.
+pub(crate) fn read<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, DocumentError> {
+    T::deserialize(NodeReader(node))
 }
 
-/// A map whose keys were all found to be supported.
-#[derive(Debug)]
-pub(crate) struct Map<'n> {
-    path: String,
-    line: u64,
-    entries: &'n [Entry],
+/// Reads a map, leaving out some of its keys, which others read.
+pub(crate) fn read_without<'de, T: Deserialize<'de>>(
+    node: &'de Node,
+    left_out: &'de [&'de str],
+) -> Result<T, DocumentError> {
+    let Value::Map(entries) = &node.value else { return read(node) };
+    let entries = entries.iter().filter(|entry| !left_out.contains(&entry.key.as_str()));
+    T::deserialize(MapReader { at: node, entries, current: None })
 }
 
-impl<'n> Field<'n> {
-    pub(crate) fn root(node: &'n Node) -> Self {
-        Self { path: String::new(), line: node.line, value: &node.value }
-    }
+#[derive(Clone, Copy)]
+struct NodeReader<'de>(&'de Node);
 
-    /// An error at this field.
-    pub(crate) fn error(&self, what: impl Into<String>) -> DocumentError {
-        DocumentError::at(self.line, Problem::Invalid { path: self.path.clone(), what: what.into() })
+impl<'de> NodeReader<'de> {
+    /// Lists and maps may be null, which means empty, as in Kubernetes.
+    fn is_null(self) -> bool {
+        self.0.value == Value::Null
     }
+}
 
-    fn wrong_type(&self, wanted: &'static str) -> DocumentError {
-        let found = self.value.type_name();
-        DocumentError::at(self.line, Problem::WrongType { path: self.path.clone(), found, wanted })
-    }
+impl<'de> Deserializer<'de> for NodeReader<'de> {
+    type Error = DocumentError;
 
-    /// A map with no other keys than these.
-    pub(crate) fn map(&self, supported: &'static [&'static str]) -> Result<Map<'n>, DocumentError> {
-        let entries = self.entries()?;
-        for entry in entries {
-            if !supported.contains(&entry.key.as_str()) {
-                let problem = Problem::UnknownField {
-                    path: join(&self.path, &entry.key),
-                    nearest: nearest(&entry.key, supported.iter().copied()),
-                    supported,
-                };
-                return Err(DocumentError::at(entry.line, problem));
-            }
-        }
-        Ok(Map { path: self.path.clone(), line: self.line, entries })
-    }
-
-    /// A map with keys of the user's own.
-    pub(crate) fn entries(&self) -> Result<&'n [Entry], DocumentError> {
-        match self.value {
-            Value::Map(entries) => Ok(entries),
-            _ => Err(self.wrong_type("a map")),
-        }
-    }
-
-    /// The entry of this key, in a map with keys of the user's own.
-    pub(crate) fn entry(&self, entry: &'n Entry) -> Field<'n> {
-        Field { path: join(&self.path, &entry.key), line: entry.line, value: &entry.node.value }
-    }
-
-    pub(crate) fn list(&self) -> Result<Vec<Field<'n>>, DocumentError> {
-        let Value::List(items) = self.value else { return Err(self.wrong_type("a list")) };
-        let field = |(i, item): (usize, &'n Node)| Field {
-            path: format!("{}[{i}]", self.path),
-            line: item.line,
-            value: &item.value,
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocumentError> {
+        let read = match &self.0.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Integer(value) => visitor.visit_i64(*value),
+            Value::Float(value) => visitor.visit_f64(*value),
+            Value::Text(text) => visitor.visit_borrowed_str(text),
+            Value::List(items) => visitor.visit_seq(ListReader { items: items.iter(), index: 0 }),
+            Value::Map(entries) => visitor.visit_map(MapReader { at: self.0, entries: entries.iter(), current: None }),
         };
-        Ok(items.iter().enumerate().map(field).collect())
+        read.map_err(|error: DocumentError| error.located(self.0.at))
     }
 
-    pub(crate) fn text(&self) -> Result<&'n str, DocumentError> {
-        match self.value {
-            Value::Text(text) => Ok(text),
-            _ => Err(self.wrong_type("text (quote it)")),
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocumentError> {
+        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocumentError> {
+        if self.is_null() {
+            visitor.visit_seq(ListReader { items: [].iter(), index: 0 })
+        } else {
+            self.deserialize_any(visitor)
         }
     }
 
-    pub(crate) fn boolean(&self) -> Result<bool, DocumentError> {
-        match self.value {
-            Value::Bool(value) => Ok(*value),
-            _ => Err(self.wrong_type("true or false")),
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocumentError> {
+        if !self.is_null() {
+            return self.deserialize_any(visitor);
+        }
+        let nothing = MapReader { at: self.0, entries: [].iter(), current: None };
+        visitor.visit_map(nothing).map_err(|error: DocumentError| error.located(self.0.at))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DocumentError> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DocumentError> {
+        visitor.visit_newtype_struct(self).map_err(|error: DocumentError| error.located(self.0.at))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DocumentError> {
+        match &self.0.value {
+            Value::Text(_) => visitor.visit_enum(self).map_err(|error: DocumentError| error.located(self.0.at)),
+            _ => self.deserialize_str(visitor),
         }
     }
 
-    /// A whole number within `range`.
-    pub(crate) fn integer(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, DocumentError> {
-        match self.value {
-            Value::Integer(value) if range.contains(value) => Ok(*value),
-            Value::Integer(value) => {
-                Err(self.error(format!("{value} must be from {} to {}", range.start(), range.end())))
-            }
-            _ => Err(self.wrong_type("a whole number")),
-        }
-    }
-
-    /// A port number.
-    pub(crate) fn port(&self) -> Result<u16, DocumentError> {
-        // In range, so the cast keeps the value.
-        self.integer(1..=i64::from(u16::MAX)).map(|port| port as u16)
-    }
-
-    /// A value that its type can read, such as a name.
-    pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(&self) -> Result<T, DocumentError> {
-        self.text()?.parse().map_err(|error: T::Err| self.error(error.to_string()))
-    }
-
-    /// A map from text to text: labels, annotations, selectors.
-    pub(crate) fn text_map(&self) -> Result<BTreeMap<String, String>, DocumentError> {
-        self.entries()?.iter().map(|entry| Ok((entry.key.clone(), self.entry(entry).text()?.to_owned()))).collect()
-    }
-
-    pub(crate) fn is_integer(&self) -> bool {
-        matches!(self.value, Value::Integer(_))
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
+        tuple_struct identifier ignored_any
     }
 }
 
-impl<'n> Map<'n> {
-    /// The field of this name; `None` if it is absent or null.
-    pub(crate) fn get(&self, key: &str) -> Option<Field<'n>> {
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        let present = entry.node.value != Value::Null;
-        present.then(|| Field { path: join(&self.path, key), line: entry.line, value: &entry.node.value })
-    }
+/// Only enums of words: Istio's and Kubernetes' documents have no others.
+impl<'de> EnumAccess<'de> for NodeReader<'de> {
+    type Error = DocumentError;
+    type Variant = Self;
 
-    pub(crate) fn required(&self, key: &'static str) -> Result<Field<'n>, DocumentError> {
-        self.get(key).ok_or_else(|| self.missing(key))
-    }
-
-    pub(crate) fn missing(&self, key: &'static str) -> DocumentError {
-        DocumentError::at(self.line, Problem::Missing { path: join(&self.path, key) })
-    }
-
-    /// The items of a list; none if the field is absent.
-    pub(crate) fn list(&self, key: &str) -> Result<Vec<Field<'n>>, DocumentError> {
-        self.get(key).map_or(Ok(Vec::new()), |field| field.list())
-    }
-
-    /// A map from text to text; empty if the field is absent.
-    pub(crate) fn text_map(&self, key: &str) -> Result<BTreeMap<String, String>, DocumentError> {
-        self.get(key).map_or(Ok(BTreeMap::new()), |field| field.text_map())
-    }
-
-    /// The names of the fields that have a value.
-    pub(crate) fn present(&self) -> impl Iterator<Item = &'n str> {
-        self.entries.iter().filter(|entry| entry.node.value != Value::Null).map(|entry| entry.key.as_str())
-    }
-
-    /// The one field that is given, of a map of alternatives such as exact, prefix and regex.
-    pub(crate) fn only_one(&self) -> Result<Option<Field<'n>>, DocumentError> {
-        let given: Vec<&str> = self.present().collect();
-        match given.as_slice() {
-            [] => Ok(None),
-            [one] => Ok(self.get(one)),
-            several => Err(self.error(format!("only one of {} may be given", several.join(", ")))),
-        }
-    }
-
-    /// An error about the map as a whole.
-    pub(crate) fn error(&self, what: impl Into<String>) -> DocumentError {
-        DocumentError::at(self.line, Problem::Invalid { path: self.path.clone(), what: what.into() })
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), DocumentError> {
+        Ok((seed.deserialize(self)?, self))
     }
 }
 
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+impl<'de> VariantAccess<'de> for NodeReader<'de> {
+    type Error = DocumentError;
+
+    fn unit_variant(self) -> Result<(), DocumentError> {
+        Ok(())
+    }
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DocumentError> {
+        seed.deserialize(self)
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DocumentError> {
+        self.deserialize_any(visitor)
+    }
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DocumentError> {
+        self.deserialize_any(visitor)
+    }
 }
 
-/// The word that was probably meant: at most a third of its letters differ.
-pub(crate) fn nearest(word: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    // A longer word is no misspelling of a field, and the distance is quadratic.
-    if word.len() > 64 {
-        return None;
-    }
-    let lower = word.to_ascii_lowercase();
-    known
-        .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance * 3 <= candidate.len().max(3))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+struct ListReader<'de> {
+    items: std::slice::Iter<'de, Node>,
+    index: usize,
 }
 
-/// Levenshtein's distance, in bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
+impl<'de> SeqAccess<'de> for ListReader<'de> {
+    type Error = DocumentError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DocumentError> {
+        let Some(item) = self.items.next() else { return Ok(None) };
+        let index = self.index;
+        self.index += 1;
+        seed.deserialize(NodeReader(item)).map(Some).map_err(|error| error.located(item.at).inside_item(index))
     }
-    row[b.len()]
+}
+
+struct MapReader<'de, I> {
+    /// The map as a whole.
+    at: &'de Node,
+    entries: I,
+    current: Option<&'de Entry>,
+}
+
+impl<'de, I: Iterator<Item = &'de Entry>> MapAccess<'de> for MapReader<'de, I> {
+    type Error = DocumentError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DocumentError> {
+        self.current = self.entries.next();
+        let Some(entry) = self.current else { return Ok(None) };
+        let key = seed.deserialize(entry.key.as_str().into_deserializer());
+        key.map(Some).map_err(|error: DocumentError| error.located(entry.at).inside_key(&entry.key))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DocumentError> {
+        let Some(entry) = self.current else { return Err(DocumentError::invalid("a value without a key")) };
+        let value = seed.deserialize(NodeReader(&entry.node));
+        value.map_err(|error| error.located(entry.at).inside_key(&entry.key))
+    }
+}
+
+impl<'de, I: Iterator<Item = &'de Entry>> Deserializer<'de> for MapReader<'de, I> {
+    type Error = DocumentError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DocumentError> {
+        let at = self.at.at;
+        visitor.visit_map(self).map_err(|error: DocumentError| error.located(at))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
 }

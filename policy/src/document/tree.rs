@@ -14,11 +14,29 @@ const MAX_NODES: usize = 250_000;
 /// Most values that aliases may add: real files repeat a block some times, bombs multiply.
 const MAX_ALIAS_EVENTS: usize = 20_000;
 
+/// Where something stands in a file, both counted from 1; zeros where the text had no lines (stored JSON).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub line: u64,
+    pub column: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+impl From<serde_saphyr::Location> for Position {
+    fn from(location: serde_saphyr::Location) -> Self {
+        Self { line: location.line(), column: location.column() }
+    }
+}
+
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
-    /// Counted from 1; 0 where the text had no lines (stored JSON).
-    pub(crate) line: u64,
+    pub(crate) at: Position,
     pub(crate) value: Value,
 }
 
@@ -27,8 +45,8 @@ pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i64),
-    /// Not kept: no field takes one.
-    Fraction,
+    /// Also for whole numbers that are too large.
+    Float(f64),
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -37,23 +55,9 @@ pub(crate) enum Value {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
-    /// The line of the key: that of the value may be a later one.
-    pub(crate) line: u64,
+    /// Where the key stands: the value may stand in a later line.
+    pub(crate) at: Position,
     pub(crate) node: Node,
-}
-
-impl Value {
-    /// What an error calls it.
-    pub(crate) fn type_name(&self) -> &'static str {
-        match self {
-            Self::Null => "nothing",
-            Self::Bool(_) => "a boolean",
-            Self::Integer(_) | Self::Fraction => "a number",
-            Self::Text(_) => "text",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a map",
-        }
-    }
 }
 
 /// Reads a YAML file: its documents in order, empty ones left out.
@@ -74,25 +78,22 @@ pub(crate) fn read_yaml(text: &str) -> Result<Vec<Node>, DocumentError> {
         with_snippet: false,
     };
     let roots = serde_saphyr::from_multiple_with_options::<Spanned<Value>>(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        DocumentError { line, document: None, problem: Problem::Syntax(error.without_snippet().to_string()) }
+        let at = error.location().map(Position::from).unwrap_or_default();
+        DocumentError::new(Problem::Syntax(error.without_snippet().to_string())).located(at)
     })?;
     Ok(roots.into_iter().map(Node::from).collect())
 }
 
 /// Reads a stored document.
 pub(crate) fn read_json(text: &str) -> Result<Node, DocumentError> {
-    let value = serde_json::from_str::<serde_json::Value>(text).map_err(|error| DocumentError {
-        line: 0,
-        document: None,
-        problem: Problem::Syntax(error.to_string()),
-    })?;
+    let value = serde_json::from_str::<serde_json::Value>(text)
+        .map_err(|error| DocumentError::new(Problem::Syntax(error.to_string())))?;
     Ok(Node::from(value))
 }
 
 impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Self {
-        Self { line: spanned.referenced.line(), value: spanned.value }
+        Self { at: spanned.referenced.into(), value: spanned.value }
     }
 }
 
@@ -126,16 +127,16 @@ impl<'de> Visitor<'de> for ValueVisitor {
         Ok(Value::Integer(value))
     }
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Fraction, Value::Integer))
+        Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Integer))
     }
-    fn visit_i128<E>(self, _: i128) -> Result<Value, E> {
-        Ok(Value::Fraction)
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok(Value::Float(value as f64))
     }
-    fn visit_u128<E>(self, _: u128) -> Result<Value, E> {
-        Ok(Value::Fraction)
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        Ok(Value::Float(value as f64))
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Fraction)
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
     }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
         Ok(Value::Text(value.to_owned()))
@@ -154,7 +155,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let node = Node::from(map.next_value::<Spanned<Value>>()?);
-            entries.push(Entry { line: key.referenced.line(), key: key.value, node });
+            entries.push(Entry { at: key.referenced.into(), key: key.value, node });
         }
         Ok(Value::Map(entries))
     }
@@ -165,22 +166,42 @@ impl From<serde_json::Value> for Node {
         let value = match json {
             serde_json::Value::Null => Value::Null,
             serde_json::Value::Bool(value) => Value::Bool(value),
-            serde_json::Value::Number(number) => number.as_i64().map_or(Value::Fraction, Value::Integer),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map_or(Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Integer)
+            }
             serde_json::Value::String(text) => Value::Text(text),
             serde_json::Value::Array(items) => Value::List(items.into_iter().map(Node::from).collect()),
             serde_json::Value::Object(fields) => Value::Map(
-                fields.into_iter().map(|(key, value)| Entry { key, line: 0, node: Node::from(value) }).collect(),
+                fields
+                    .into_iter()
+                    .map(|(key, value)| Entry { key, at: Position::default(), node: Node::from(value) })
+                    .collect(),
             ),
         };
-        Self { line: 0, value }
+        Self { at: Position::default(), value }
     }
 }
 
 impl Node {
+    /// The value of a map's key; `None` if it is absent or null, or this is no map.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        let Value::Map(entries) = &self.value else { return None };
+        let entry = entries.iter().find(|entry| entry.key == key)?;
+        (entry.node.value != Value::Null).then_some(&entry.node)
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The value as JSON. Maps come out with sorted keys, and without the fields that have no value.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null | Value::Fraction => serde_json::Value::Null,
+            Value::Null => serde_json::Value::Null,
+            Value::Float(value) => (*value).into(),
             Value::Bool(value) => (*value).into(),
             Value::Integer(value) => (*value).into(),
             Value::Text(text) => text.as_str().into(),

@@ -1,0 +1,9 @@
+//! The types of the documents, field for field as their projects define them (Istio's `api` repository, the Gateway
+//! API, Kubernetes' core), each with the rules that its own project checks.
+//!
+//! A field's type says what a value may be, so that reading is checking; [`values`] has those that several kinds
+//! share. What goes beyond one field stands in `check`. Doc comments are the descriptions in `weft schema`.
+
+pub mod core;
+pub mod networking;
+pub mod values;
