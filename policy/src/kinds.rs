@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{core, networking},
+    api::{core, networking, security, telemetry},
     document::{Checker, DocumentError, read_in_spec, read_root, tree::Node},
 };
 
@@ -89,6 +89,10 @@ kinds! {
     ServiceAccount(core::ServiceAccount) "ServiceAccount" Namespaced Root "" &["v1"], "serviceaccounts" &["sa"];
     DestinationRule(networking::DestinationRule) "DestinationRule" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "destinationrules" &["dr"];
     VirtualService(networking::VirtualService) "VirtualService" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "virtualservices" &["vs"];
+    AuthorizationPolicy(security::AuthorizationPolicy) "AuthorizationPolicy" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "authorizationpolicies" &["ap"];
+    PeerAuthentication(security::PeerAuthentication) "PeerAuthentication" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "peerauthentications" &["pa"];
+    RequestAuthentication(security::RequestAuthentication) "RequestAuthentication" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "requestauthentications" &["ra"];
+    Telemetry(telemetry::Telemetry) "Telemetry" Namespaced Spec "telemetry.istio.io" &["v1", "v1alpha1"], "telemetries" &[];
 }
 
 /// All kinds.

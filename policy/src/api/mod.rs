@@ -6,4 +6,9 @@
 
 pub mod core;
 pub mod networking;
+pub mod security;
+pub mod target;
+pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod values;

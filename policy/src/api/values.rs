@@ -94,6 +94,52 @@ impl JsonSchema for Share {
     }
 }
 
+/// A list of `MIN` to `MAX` items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T, const MIN: usize, const MAX: usize>(Vec<T>);
+
+impl<T, const MIN: usize, const MAX: usize> Default for List<T, MIN, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const MIN: usize, const MAX: usize> Deref for List<T, MIN, MAX> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MIN: usize, const MAX: usize> Deserialize<'de> for List<T, MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let items = Vec::deserialize(deserializer)?;
+        match items.len() {
+            len if len < MIN => Err(de::Error::custom(format!("has {len} items; {MIN} are the least"))),
+            len if len > MAX => Err(de::Error::custom(format!("has {len} items; {MAX} are the most"))),
+            _ => Ok(Self(items)),
+        }
+    }
+}
+
+impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for List<T, MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        format!("List{MIN}To{MAX}Of{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Vec::<T>::json_schema(generator);
+        if MIN > 0 {
+            schema.insert("minItems".into(), MIN.into());
+        }
+        schema.insert("maxItems".into(), MAX.into());
+        schema
+    }
+}
+
 /// Istio's `Percent`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

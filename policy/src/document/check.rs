@@ -72,14 +72,17 @@ impl<'n> Checker<'n> {
     }
 
     /// Walks into each item of a list.
-    pub(crate) fn each<T>(&mut self, key: &str, items: &[T], mut inside: impl FnMut(&mut Self, &T)) {
-        self.field(key, |checker| {
-            for (index, item) in items.iter().enumerate() {
-                checker.path.push(Step::Item(index));
-                inside(checker, item);
-                checker.path.pop();
-            }
-        });
+    pub(crate) fn each<T>(&mut self, key: &str, items: &[T], inside: impl FnMut(&mut Self, &T)) {
+        self.field(key, |checker| checker.items(items, inside));
+    }
+
+    /// Walks into each item of the list that is here.
+    pub(crate) fn items<T>(&mut self, items: &[T], mut inside: impl FnMut(&mut Self, &T)) {
+        for (index, item) in items.iter().enumerate() {
+            self.path.push(Step::Item(index));
+            inside(self, item);
+            self.path.pop();
+        }
     }
 
     /// Something wrong here. It refuses the document.

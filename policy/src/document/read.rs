@@ -150,6 +150,11 @@ impl<'de> SeqAccess<'de> for ListReader<'de> {
         let Some(item) = self.items.next() else { return Ok(None) };
         let index = self.index;
         self.index += 1;
+        if item.value == Value::Null {
+            // Fields may be null for absent; items may not, as in Kubernetes: an empty rule matches everything.
+            let error = DocumentError::invalid("is nothing; an item of a list must be given");
+            return Err(error.located(item.at).inside_item(index));
+        }
         seed.deserialize(NodeReader(item)).map(Some).map_err(|error| error.located(item.at).inside_item(index))
     }
 }

@@ -1,0 +1,3 @@
+mod authorization_policy;
+mod peer_authentication;
+mod request_authentication;
