@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{core, networking, security, telemetry},
+    api::{core, gateway, networking, security, telemetry},
     document::{Checker, DocumentError, read_in_spec, read_root, tree::Node},
 };
 
@@ -93,6 +93,17 @@ kinds! {
     PeerAuthentication(security::PeerAuthentication) "PeerAuthentication" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "peerauthentications" &["pa"];
     RequestAuthentication(security::RequestAuthentication) "RequestAuthentication" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "requestauthentications" &["ra"];
     Telemetry(telemetry::Telemetry) "Telemetry" Namespaced Spec "telemetry.istio.io" &["v1", "v1alpha1"], "telemetries" &[];
+    GatewayClass(gateway::GatewayClass) "GatewayClass" Cluster Spec "gateway.networking.k8s.io" &["v1", "v1beta1", "v1alpha2"], "gatewayclasses" &["gc"];
+    K8sGateway(gateway::Gateway) "Gateway" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1beta1", "v1alpha2"], "gateways" &["gtw"];
+    ListenerSet(gateway::ListenerSet) "ListenerSet" Namespaced Spec "gateway.networking.k8s.io" &["v1"], "listenersets" &["lset"];
+    XListenerSet(gateway::ListenerSet) "XListenerSet" Namespaced Spec "gateway.networking.x-k8s.io" &["v1alpha1"], "xlistenersets" &[];
+    HttpRoute(gateway::HttpRoute) "HTTPRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1beta1", "v1alpha2"], "httproutes" &[];
+    GrpcRoute(gateway::GrpcRoute) "GRPCRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha2"], "grpcroutes" &[];
+    TcpRoute(gateway::TcpRoute) "TCPRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha2"], "tcproutes" &[];
+    TlsRoute(gateway::TlsRoute) "TLSRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha3", "v1alpha2"], "tlsroutes" &[];
+    UdpRoute(gateway::UdpRoute) "UDPRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha2"], "udproutes" &[];
+    ReferenceGrant(gateway::ReferenceGrant) "ReferenceGrant" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1beta1", "v1alpha2"], "referencegrants" &["refgrant"];
+    BackendTlsPolicy(gateway::BackendTlsPolicy) "BackendTLSPolicy" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha3"], "backendtlspolicies" &["btlspolicy"];
 }
 
 /// All kinds.

@@ -5,6 +5,7 @@
 //! share. What goes beyond one field stands in `check`. Doc comments are the descriptions in `weft schema`.
 
 pub mod core;
+pub mod gateway;
 pub mod networking;
 pub mod security;
 pub mod target;

@@ -19,6 +19,12 @@ pub struct Int<const MIN: i64, const MAX: i64>(i64);
 pub type Port = Int<1, 65535>;
 
 impl<const MIN: i64, const MAX: i64> Int<MIN, MAX> {
+    /// A number that the compiler sees to be in range.
+    pub const fn constant<const VALUE: i64>() -> Self {
+        const { assert!(MIN <= VALUE && VALUE <= MAX) };
+        Self(VALUE)
+    }
+
     pub fn get(self) -> i64 {
         self.0
     }
@@ -104,6 +110,13 @@ impl<T, const MIN: usize, const MAX: usize> Default for List<T, MIN, MAX> {
     }
 }
 
+impl<T, const MIN: usize, const MAX: usize> List<T, MIN, MAX> {
+    pub(crate) fn of_one(item: T) -> Self {
+        const { assert!(MIN <= 1 && MAX >= 1) };
+        Self(vec![item])
+    }
+}
+
 impl<T, const MIN: usize, const MAX: usize> Deref for List<T, MIN, MAX> {
     type Target = [T];
 
@@ -138,6 +151,79 @@ impl<T: JsonSchema, const MIN: usize, const MAX: usize> JsonSchema for List<T, M
         schema.insert("maxItems".into(), MAX.into());
         schema
     }
+}
+
+/// Makes a type of text that must match an expression, which also stands in the type's JSON Schema.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $lengths:expr, $pattern:expr, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                static PATTERN: std::sync::LazyLock<Option<regex::Regex>> =
+                    std::sync::LazyLock::new(|| regex::Regex::new($pattern).ok());
+                let lengths: std::ops::RangeInclusive<usize> = $lengths;
+                // Length first: a hostile text is not searched.
+                let is_right = text.len() <= 4 * lengths.end()
+                    && lengths.contains(&text.chars().count())
+                    && PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(&text));
+                match is_right {
+                    true => Ok(Self(text)),
+                    false => Err(format!(
+                        "{:?} is not {}, of {} to {} characters",
+                        $crate::api::values::shortened(&text),
+                        $what,
+                        lengths.start(),
+                        lengths.end()
+                    )),
+                }
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let lengths: std::ops::RangeInclusive<usize> = $lengths;
+                schemars::json_schema!({
+                    "type": "string",
+                    "pattern": $pattern,
+                    "minLength": lengths.start(),
+                    "maxLength": lengths.end()
+                })
+            }
+        }
+    };
+}
+pub(crate) use checked_text;
+
+/// The start of a text, for an error message.
+pub(crate) fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(80).map_or(text.len(), |(at, _)| at);
+    &text[..end]
 }
 
 /// Istio's `Percent`.

@@ -1,6 +1,8 @@
 //! Rules between fields, beyond the type of each: a [`Checker`] walks a typed document beside its tree, so that each
 //! error and warning names path and place.
 
+use std::collections::BTreeSet;
+
 use weft_wire::id::Namespace;
 
 use super::{
@@ -72,12 +74,12 @@ impl<'n> Checker<'n> {
     }
 
     /// Walks into each item of a list.
-    pub(crate) fn each<T>(&mut self, key: &str, items: &[T], inside: impl FnMut(&mut Self, &T)) {
+    pub(crate) fn each<'i, T>(&mut self, key: &str, items: &'i [T], inside: impl FnMut(&mut Self, &'i T)) {
         self.field(key, |checker| checker.items(items, inside));
     }
 
     /// Walks into each item of the list that is here.
-    pub(crate) fn items<T>(&mut self, items: &[T], mut inside: impl FnMut(&mut Self, &T)) {
+    pub(crate) fn items<'i, T>(&mut self, items: &'i [T], mut inside: impl FnMut(&mut Self, &'i T)) {
         for (index, item) in items.iter().enumerate() {
             self.path.push(Step::Item(index));
             inside(self, item);
@@ -121,6 +123,33 @@ impl<'n> Checker<'n> {
             let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
             self.error(format!("one of {} must be given", names.join(", ")));
         }
+    }
+
+    /// No two items of a list may have the same name; `None` is no name.
+    pub(crate) fn unique<'i, T, N: Ord + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        items: &'i [T],
+        name_of: impl Fn(&'i T) -> Option<N>,
+    ) {
+        let mut seen = BTreeSet::new();
+        self.field(key, |checker| {
+            for (index, item) in items.iter().enumerate() {
+                let Some(name) = name_of(item) else { continue };
+                let what = format!("{name} is given twice");
+                if !seen.insert(name) {
+                    checker.path.push(Step::Item(index));
+                    checker.error(what);
+                    checker.path.pop();
+                }
+            }
+        });
+    }
+
+    /// The document's `apiVersion` without its group, such as `v1`.
+    pub(crate) fn version(&self) -> &'n str {
+        let api_version = self.root.get("apiVersion").and_then(Node::text).unwrap_or_default();
+        api_version.rsplit('/').next().unwrap_or_default()
     }
 
     /// Something that is accepted, and that the author should know. It refuses nothing.
