@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{core, gateway, networking, security, telemetry},
+    api::{core, gateway, mesh, networking, security, telemetry},
     document::{Checker, DocumentError, read_in_spec, read_root, tree::Node},
 };
 
@@ -104,6 +104,10 @@ kinds! {
     UdpRoute(gateway::UdpRoute) "UDPRoute" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha2"], "udproutes" &[];
     ReferenceGrant(gateway::ReferenceGrant) "ReferenceGrant" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1beta1", "v1alpha2"], "referencegrants" &["refgrant"];
     BackendTlsPolicy(gateway::BackendTlsPolicy) "BackendTLSPolicy" Namespaced Spec "gateway.networking.k8s.io" &["v1", "v1alpha3"], "backendtlspolicies" &["btlspolicy"];
+    MeshConfig(mesh::MeshConfig) "MeshConfig" Namespaced Spec "weft.mesh" &["v1alpha1"], "meshconfigs" &[];
+    RateLimit(mesh::RateLimit) "RateLimit" Namespaced Spec "weft.mesh" &["v1alpha1"], "ratelimits" &[];
+    CircuitPolicy(mesh::CircuitPolicy) "CircuitPolicy" Namespaced Spec "weft.mesh" &["v1alpha1"], "circuitpolicies" &[];
+    FaultExperiment(mesh::FaultExperiment) "FaultExperiment" Namespaced Spec "weft.mesh" &["v1alpha1"], "faultexperiments" &[];
 }
 
 /// All kinds.

@@ -6,6 +6,7 @@
 
 pub mod core;
 pub mod gateway;
+pub mod mesh;
 pub mod networking;
 pub mod security;
 pub mod target;

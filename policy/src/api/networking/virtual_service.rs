@@ -712,7 +712,7 @@ const RETRY_ON: &[&str] = &[
 ];
 
 impl HttpRetry {
-    fn check(&self, checker: &mut Checker<'_>) {
+    pub(crate) fn check(&self, checker: &mut Checker<'_>) {
         for condition in self.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty()) {
             let is_code = condition.parse::<u16>().is_ok_and(|code| StatusCode::from_u16(code).is_ok());
             if !is_code && !RETRY_ON.contains(&condition) {

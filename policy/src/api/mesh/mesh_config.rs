@@ -1,0 +1,164 @@
+//! MeshConfig: what holds in the whole mesh.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    api::{
+        gateway::PreciseHostname,
+        networking::HttpRetry,
+        values::{List, Share},
+    },
+    document::Checker,
+    kinds::Resource,
+};
+
+/// The namespace whose documents hold for all namespaces.
+pub const ROOT_NAMESPACE: &str = "istio-system";
+/// The name of the only MeshConfig.
+pub const MESH_CONFIG_NAME: &str = "default";
+
+/// What holds in the whole mesh. There is one: `default` in the namespace `istio-system`. Where a field is absent, what
+/// Istio does without configuration holds.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MeshConfig {
+    /// Other trust domains that mean this mesh's: those that it had, or those of meshes that it joined with.
+    pub trust_domain_aliases: List<PreciseHostname, 0, 64>,
+    /// What becomes of requests for hosts that the mesh does not know.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// Retries of VirtualService rules that give none.
+    pub default_http_retry_policy: Option<HttpRetry>,
+    pub tracing: Tracing,
+    pub access_log: AccessLog,
+    pub path_normalization: PathNormalization,
+    /// Whether mirrored requests keep the host that they had; without it `-shadow` is appended. True if absent.
+    pub disable_shadow_host_suffix: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OutboundTrafficPolicy {
+    pub mode: OutboundTrafficMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundTrafficMode {
+    /// They pass.
+    #[default]
+    AllowAny,
+    /// They are refused: 502 for HTTP, a reset for TCP.
+    RegistryOnly,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Tracing {
+    /// Share of requests that start a trace, in percent, where no Telemetry says it; 1 if absent.
+    pub sampling: Option<Share>,
+}
+
+/// The log of requests, where no Telemetry says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AccessLog {
+    pub encoding: AccessLogEncoding,
+    /// A line with operators such as `%RESPONSE_CODE%`, as Envoy has them; Istio's default if absent. With the encoding
+    /// JSON, a JSON object of such texts.
+    #[schemars(length(max = 4096))]
+    pub format: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AccessLogEncoding {
+    /// No log.
+    #[default]
+    Off,
+    Text,
+    Json,
+}
+
+/// How paths are made comparable before anything reads them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PathNormalization {
+    pub normalization: PathNormalizationType,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PathNormalizationType {
+    /// `BASE`.
+    #[default]
+    Default,
+    None,
+    /// As RFC 3986 says: dot segments, `\` and needless escapes.
+    Base,
+    /// And `//` becomes `/`.
+    MergeSlashes,
+    /// And `%2F` and `%5C` are decoded first.
+    DecodeAndMergeSlashes,
+}
+
+impl MeshConfig {
+    /// Whether mirrored requests get `-shadow` after their host.
+    pub fn appends_shadow_suffix(&self) -> bool {
+        self.disable_shadow_host_suffix == Some(false)
+    }
+
+    /// Share of requests that start a trace.
+    pub fn sampling_percent(&self) -> f64 {
+        self.tracing.sampling.map_or(1.0, Share::percent)
+    }
+}
+
+impl Resource for MeshConfig {
+    fn check(&self, checker: &mut Checker<'_>) {
+        if checker.namespace().as_str() != ROOT_NAMESPACE || checker.header.key.name != MESH_CONFIG_NAME {
+            checker.error(format!(
+                "there is one MeshConfig: {MESH_CONFIG_NAME} in the namespace {ROOT_NAMESPACE}; this is {} in {}",
+                checker.header.key.name,
+                checker.namespace()
+            ));
+        }
+        checker.unique("trustDomainAliases", &self.trust_domain_aliases, Some);
+        checker.given("defaultHttpRetryPolicy", &self.default_http_retry_policy, |checker, retry| retry.check(checker));
+        checker.field("accessLog", |checker| self.access_log.check(checker));
+        for (key, given) in [
+            ("trustDomainAliases", !self.trust_domain_aliases.is_empty()),
+            ("outboundTrafficPolicy", self.outbound_traffic_policy != OutboundTrafficPolicy::default()),
+            ("defaultHttpRetryPolicy", self.default_http_retry_policy.is_some()),
+            ("tracing", self.tracing != Tracing::default()),
+            ("accessLog", self.access_log != AccessLog::default()),
+            ("pathNormalization", self.path_normalization != PathNormalization::default()),
+            ("disableShadowHostSuffix", self.disable_shadow_host_suffix.is_some()),
+        ] {
+            checker.pending(key, given);
+        }
+    }
+}
+
+/// Longest format of the log, in characters.
+const MAX_FORMAT: usize = 4096;
+
+impl AccessLog {
+    fn check(&self, checker: &mut Checker<'_>) {
+        let Some(format) = &self.format else { return };
+        let chars = format.chars().count();
+        if !(1..=MAX_FORMAT).contains(&chars) {
+            checker.error_in("format", format!("has {chars} characters; it must have 1 to {MAX_FORMAT}"));
+        }
+        match self.encoding {
+            AccessLogEncoding::Off => checker.error_in("format", "has no effect with the encoding OFF: leave it out"),
+            AccessLogEncoding::Text => {}
+            AccessLogEncoding::Json => {
+                let fields: Result<std::collections::BTreeMap<String, String>, _> = serde_json::from_str(format);
+                if fields.is_err() {
+                    checker.error_in("format", "must be a JSON object of texts with the encoding JSON");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! `weft.mesh/v1alpha1`: weft's own kinds, for what the documents of other projects do not say.
+
+mod circuit_policy;
+mod fault_experiment;
+mod mesh_config;
+mod rate_limit;
+mod request;
+mod targets;
+mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    circuit_policy::*, fault_experiment::*, mesh_config::*, rate_limit::*, request::*, targets::*, timestamp::*,
+};
