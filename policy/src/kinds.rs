@@ -4,12 +4,15 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{core, gateway, mesh, networking, security, telemetry},
+    api::{core, discovery, gateway, mesh, networking, security, telemetry},
     document::{Checker, DocumentError, read_in_spec, read_root, tree::Node},
 };
 
 /// What one kind of document says.
 pub(crate) trait Resource: DeserializeOwned + JsonSchema {
+    /// Whether it holds what must not be spread in the clear.
+    const CONFIDENTIAL: bool = false;
+
     /// Finds what is wrong beyond the type of each field, and what deserves a word.
     fn check(&self, checker: &mut Checker<'_>);
 }
@@ -37,6 +40,8 @@ pub struct Kind {
     pub namespaced: bool,
     /// The versions that are read, the preferred one first; they mean the same.
     pub versions: &'static [&'static str],
+    /// Whether it holds what must not be spread in the clear. Such documents are checked, and then refused.
+    pub confidential: bool,
     pub(crate) place: Place,
     pub(crate) read: fn(&Node) -> Result<Spec, DocumentError>,
     pub(crate) schema: fn() -> schemars::Schema,
@@ -75,6 +80,7 @@ macro_rules! kinds {
             short: $short,
             namespaced: kinds!(@namespaced $scope),
             versions: $versions,
+            confidential: <$type>::CONFIDENTIAL,
             place: Place::$place,
             read: |node| kinds!(@read $place)(node).map(|spec| Spec::$variant(Box::new(spec))),
             schema: || schemars::schema_for!($type),
@@ -84,10 +90,16 @@ macro_rules! kinds {
 
 // One line a kind: variant, type, name, scope, where its fields stand, API group, versions, and its names on the command line.
 kinds! {
+    ConfigMap(core::ConfigMap) "ConfigMap" Namespaced Root "" &["v1"], "configmaps" &["cm"];
     Namespace(core::Namespace) "Namespace" Cluster Root "" &["v1"], "namespaces" &["ns"];
+    Secret(core::Secret) "Secret" Namespaced Root "" &["v1"], "secrets" &[];
     Service(core::Service) "Service" Namespaced Spec "" &["v1"], "services" &["svc"];
     ServiceAccount(core::ServiceAccount) "ServiceAccount" Namespaced Root "" &["v1"], "serviceaccounts" &["sa"];
+    EndpointSlice(discovery::EndpointSlice) "EndpointSlice" Namespaced Root "discovery.k8s.io" &["v1"], "endpointslices" &[];
     DestinationRule(networking::DestinationRule) "DestinationRule" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "destinationrules" &["dr"];
+    IstioGateway(networking::Gateway) "Gateway" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "gateways" &["gw"];
+    ServiceEntry(networking::ServiceEntry) "ServiceEntry" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "serviceentries" &["se"];
+    Sidecar(networking::Sidecar) "Sidecar" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "sidecars" &[];
     VirtualService(networking::VirtualService) "VirtualService" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "virtualservices" &["vs"];
     AuthorizationPolicy(security::AuthorizationPolicy) "AuthorizationPolicy" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "authorizationpolicies" &["ap"];
     PeerAuthentication(security::PeerAuthentication) "PeerAuthentication" Namespaced Spec "security.istio.io" &["v1", "v1beta1"], "peerauthentications" &["pa"];
@@ -108,6 +120,8 @@ kinds! {
     RateLimit(mesh::RateLimit) "RateLimit" Namespaced Spec "weft.mesh" &["v1alpha1"], "ratelimits" &[];
     CircuitPolicy(mesh::CircuitPolicy) "CircuitPolicy" Namespaced Spec "weft.mesh" &["v1alpha1"], "circuitpolicies" &[];
     FaultExperiment(mesh::FaultExperiment) "FaultExperiment" Namespaced Spec "weft.mesh" &["v1alpha1"], "faultexperiments" &[];
+    WorkloadEntry(networking::WorkloadEntry) "WorkloadEntry" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "workloadentries" &["we"];
+    WorkloadGroup(networking::WorkloadGroup) "WorkloadGroup" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "workloadgroups" &["wg"];
 }
 
 /// All kinds.

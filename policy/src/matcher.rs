@@ -66,6 +66,7 @@ impl UriMatch {
             StringMatch::Any => Some(MatchedPath::ANY),
             StringMatch::Exact(wanted) => starts_with(wanted).filter(|matched| matched.0 == bytes.len()),
             StringMatch::Prefix(wanted) => starts_with(wanted),
+            StringMatch::Suffix(wanted) => path.ends_with(wanted.as_str()).then_some(MatchedPath(bytes.len())),
             StringMatch::Regex(pattern) => pattern.0.is_whole(bytes).then_some(MatchedPath(bytes.len())),
         }
     }
@@ -78,6 +79,7 @@ impl StringMatch {
             Self::Any => true,
             Self::Exact(wanted) => value == wanted.as_bytes(),
             Self::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
+            Self::Suffix(wanted) => value.ends_with(wanted.as_bytes()),
             Self::Regex(pattern) => pattern.0.is_whole(value),
         }
     }

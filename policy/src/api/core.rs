@@ -1,16 +1,26 @@
 //! Kubernetes' core group, `v1`: the parts that a mesh reads.
 
-use std::collections::BTreeSet;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use base64::Engine;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer, Visitor},
+};
 use weft_wire::{
     fact::Protocol,
-    id::{AccountName, is_dns_name},
+    id::{AccountName, is_dns_name, is_label},
 };
 
 use crate::{
-    api::values::{Labels, Port},
+    api::values::{Int, Labels, Port, PortOrZero, is_qualified_name},
     document::Checker,
     kinds::Resource,
 };
@@ -41,12 +51,40 @@ impl Resource for Namespace {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceAccount {
     automount_service_account_token: Option<bool>,
+    image_pull_secrets: Vec<LocalObjectReference>,
+    secrets: Vec<ObjectReference>,
+}
+
+/// Names an object of the document's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LocalObjectReference {
+    pub name: String,
+}
+
+/// Names an object of Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ObjectReference {
+    pub api_version: String,
+    pub field_path: String,
+    pub kind: String,
+    pub name: String,
+    pub namespace: String,
+    pub resource_version: String,
+    pub uid: String,
 }
 
 impl Resource for ServiceAccount {
     fn check(&self, checker: &mut Checker<'_>) {
-        if self.automount_service_account_token.is_some() {
-            checker.warn_in("automountServiceAccountToken", "has no effect: workloads have certificates, not tokens");
+        for (key, given) in [
+            ("automountServiceAccountToken", self.automount_service_account_token.is_some()),
+            ("imagePullSecrets", !self.image_pull_secrets.is_empty()),
+            ("secrets", !self.secrets.is_empty()),
+        ] {
+            if given {
+                checker.warn_in(key, "has no effect: workloads have certificates, not tokens or images");
+            }
         }
     }
 }
@@ -63,29 +101,88 @@ pub struct Service {
     #[serde(rename = "clusterIP")]
     pub cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
-    pub cluster_ips: Option<Vec<String>>,
+    pub cluster_ips: Vec<String>,
     pub internal_traffic_policy: Option<TrafficPolicy>,
-    pub ip_families: Option<Vec<String>>,
-    pub ip_family_policy: Option<String>,
+    pub ip_families: Vec<IpFamily>,
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+    /// `ClientIP`: one client's connections go to one workload.
     pub session_affinity: Option<SessionAffinity>,
+    pub session_affinity_config: Option<SessionAffinityConfig>,
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Vec<String>,
+    /// The host that an `ExternalName` stands for.
+    pub external_name: String,
+    pub external_traffic_policy: Option<TrafficPolicy>,
+    pub health_check_node_port: Option<PortOrZero>,
+    pub publish_not_ready_addresses: bool,
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    pub load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    pub load_balancer_ip: String,
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Which workloads are preferred.
+    pub traffic_distribution: Option<TrafficDistribution>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum ServiceType {
+    #[default]
     #[serde(rename = "ClusterIP")]
     ClusterIp,
     NodePort,
     LoadBalancer,
+    ExternalName,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum TrafficPolicy {
     Cluster,
+    /// Only to workloads of the client's own host.
+    Local,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+pub enum IpFamily {
+    #[serde(rename = "IPv4")]
+    V4,
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum IpFamilyPolicy {
+    SingleStack,
+    PreferDualStack,
+    RequireDualStack,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum SessionAffinity {
     None,
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClientIpConfig {
+    /// 10,800 if absent.
+    pub timeout_seconds: Option<Int<1, 86_400>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TrafficDistribution {
+    /// As `PreferSameZone`.
+    PreferClose,
+    PreferSameZone,
+    PreferSameNode,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -95,27 +192,96 @@ pub struct ServicePort {
     /// Needed where there are several. Its start names the protocol, such as `http-web`.
     #[serde(default)]
     pub name: String,
-    /// The workloads' own port.
+    /// The workloads' own port, or its name.
     #[serde(default)]
-    pub target_port: Option<Port>,
+    pub target_port: Option<TargetPort>,
     #[serde(default)]
     pub protocol: Option<TransportProtocol>,
     #[serde(default)]
     pub app_protocol: Option<String>,
     #[serde(default)]
-    pub node_port: Option<Port>,
+    pub node_port: Option<PortOrZero>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+/// A port of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    Number(Port),
+    Name(String),
+}
+
+impl<'de> Deserialize<'de> for TargetPort {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrName;
+        impl Visitor<'_> for NumberOrName {
+            type Value = TargetPort;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from 1 to 65535, or the name of a port: 1 to 15 of a-z, 0-9 and '-'")
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<TargetPort, E> {
+                let port = Port::deserialize(number.into_deserializer());
+                port.map(TargetPort::Number).map_err(|_: E| E::invalid_value(de::Unexpected::Signed(number), &self))
+            }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<TargetPort, E> {
+                if is_port_name(name) {
+                    Ok(TargetPort::Name(name.to_owned()))
+                } else {
+                    Err(E::invalid_value(de::Unexpected::Str(name), &self))
+                }
+            }
+        }
+        deserializer.deserialize_any(NumberOrName)
+    }
+}
+
+impl JsonSchema for TargetPort {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "TargetPort".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+            { "type": "string", "minLength": 1, "maxLength": 15 },
+        ] })
+    }
+}
+
+/// The name of a workload's port (RFC 6335): a letter at least, and no two hyphens in a row.
+fn is_port_name(name: &str) -> bool {
+    name.len() <= 15 && is_label(name) && !name.contains("--") && name.bytes().any(|b| b.is_ascii_lowercase())
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum TransportProtocol {
+    #[default]
     Tcp,
+    Udp,
+    Sctp,
 }
 
 impl ServicePort {
-    /// What is spoken there; `None` where neither name nor `appProtocol` says it: each workload's own word holds.
+    pub(crate) fn transport(&self) -> TransportProtocol {
+        self.protocol.unwrap_or_default()
+    }
+
+    /// What is spoken there; `None` where neither `appProtocol` nor the name says it: each workload's own word holds.
     pub(crate) fn spoken(&self) -> Option<Protocol> {
-        self.app_protocol.as_deref().and_then(protocol_named).or_else(|| protocol_of_port_name(&self.name))
+        match self.app_protocol.as_deref() {
+            Some(name) => protocol_named(name),
+            None => protocol_of_port_name(&self.name),
+        }
+    }
+
+    /// The workloads' own port, where it is given by number.
+    pub(crate) fn target_number(&self) -> Option<u16> {
+        match self.target_port {
+            Some(TargetPort::Number(port)) => Some(port.number()),
+            Some(TargetPort::Name(_)) | None => None,
+        }
     }
 }
 
@@ -139,14 +305,15 @@ pub(crate) fn protocol_named(name: &str) -> Option<Protocol> {
     }
 }
 
+/// The `clusterIP` of a service that clients reach workload by workload.
+const HEADLESS: &str = "None";
+
 const MESH_ONLY: &str = "has no effect: the service is reached within the mesh only";
 const NO_ADDRESS: &str = "has no effect: clients dial services by name, not by address";
 
 impl Service {
     /// The accounts that may serve it, from its annotation; `None` is any of its namespace.
-    pub(crate) fn accounts(
-        annotations: &std::collections::BTreeMap<String, String>,
-    ) -> Result<Option<Vec<AccountName>>, String> {
+    pub(crate) fn accounts(annotations: &BTreeMap<String, String>) -> Result<Option<Vec<AccountName>>, String> {
         let Some(text) = annotations.get(ACCOUNTS_ANNOTATION) else { return Ok(None) };
         let parse = |name: &str| {
             name.trim().parse::<AccountName>().map_err(|error| format!("annotation {ACCOUNTS_ANNOTATION}: {error}"))
@@ -157,26 +324,41 @@ impl Service {
 
 impl Resource for Service {
     fn check(&self, checker: &mut Checker<'_>) {
-        if matches!(self.kind, Some(ServiceType::NodePort | ServiceType::LoadBalancer)) {
-            checker.warn_in("type", MESH_ONLY);
+        self.check_ports(checker);
+        self.check_addresses(checker);
+        self.check_external(checker);
+        self.check_affinity(checker);
+        if let Err(what) = Self::accounts(&checker.header.annotations) {
+            checker.error(what);
         }
         for (key, given) in [
-            ("clusterIP", self.cluster_ip.is_some()),
-            ("clusterIPs", self.cluster_ips.is_some()),
-            ("ipFamilies", self.ip_families.is_some()),
-            ("ipFamilyPolicy", self.ip_family_policy.is_some()),
+            ("internalTrafficPolicy", self.internal_traffic_policy == Some(TrafficPolicy::Local)),
+            ("publishNotReadyAddresses", self.publish_not_ready_addresses),
+            ("trafficDistribution", self.traffic_distribution.is_some()),
         ] {
-            if given {
-                checker.warn_in(key, NO_ADDRESS);
-            }
+            checker.pending(key, given);
         }
-        if self.ports.is_empty() {
+    }
+}
+
+impl Service {
+    fn kind(&self) -> ServiceType {
+        self.kind.unwrap_or_default()
+    }
+
+    /// Whether clients are meant to dial the workloads themselves.
+    fn is_headless(&self) -> bool {
+        self.cluster_ip.as_deref() == Some(HEADLESS) || self.cluster_ips.iter().any(|ip| ip == HEADLESS)
+    }
+
+    fn check_ports(&self, checker: &mut Checker<'_>) {
+        if self.ports.is_empty() && !self.is_headless() && self.kind() != ServiceType::ExternalName {
             checker.error_in("ports", "needs at least one port");
         }
-        let (mut numbers, mut names) = (BTreeSet::new(), BTreeSet::new());
+        let (mut numbers, mut names, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let several = self.ports.len() > 1;
         checker.each("ports", &self.ports, |checker, port| {
-            if !numbers.insert(port.port) {
+            if !numbers.insert((port.port, port.transport())) {
                 checker.error(format!("port {} is given twice", port.port.get()));
             }
             if several && port.name.is_empty() {
@@ -185,21 +367,323 @@ impl Resource for Service {
             if !port.name.is_empty() && !names.insert(port.name.clone()) {
                 checker.error(format!("the name {} is given twice", port.name));
             }
-            if !port.name.is_empty() && !is_dns_name(&port.name) {
-                checker.error_in("name", "must be a DNS name: a-z, 0-9 and '-'");
+            if !port.name.is_empty() && !is_label(&port.name) {
+                checker.error_in("name", "must be a DNS label: a-z, 0-9 and '-'");
             }
-            if port.app_protocol.as_deref().is_some_and(|name| protocol_named(name).is_none()) {
-                checker.error_in(
-                    "appProtocol",
-                    "is not one of http, http2, kubernetes.io/h2c, kubernetes.io/ws, grpc, grpc-web, https, tls, tcp",
-                );
+            checker.given("appProtocol", &port.app_protocol, |checker, name| {
+                if !is_qualified_name(name) {
+                    checker.error(format!("{name:?} must be [DNS name/]letters, digits, '-', '_', '.'"));
+                } else if protocol_named(name).is_none() {
+                    checker.warn(&format!("{name} is not known: each workload says what it speaks"));
+                }
+            });
+            let node_port = port.node_port.map_or(0, PortOrZero::get);
+            if node_port != 0 {
+                match self.kind() {
+                    ServiceType::NodePort | ServiceType::LoadBalancer => checker.warn_in("nodePort", MESH_ONLY),
+                    _ => checker.error_in("nodePort", "is only for the types NodePort and LoadBalancer"),
+                }
+                if !node_ports.insert((node_port, port.transport())) {
+                    checker.error_in("nodePort", format!("{node_port} is given twice"));
+                }
             }
-            if port.node_port.is_some() {
-                checker.warn_in("nodePort", MESH_ONLY);
+            checker.pending("targetPort", matches!(port.target_port, Some(TargetPort::Name(_))));
+            checker.pending("protocol", port.transport() != TransportProtocol::Tcp);
+        });
+    }
+
+    fn check_addresses(&self, checker: &mut Checker<'_>) {
+        let (kind, cluster_ip) = (self.kind(), self.cluster_ip.as_deref().unwrap_or_default());
+        if kind == ServiceType::ExternalName && (!cluster_ip.is_empty() || !self.cluster_ips.is_empty()) {
+            checker.error_in("clusterIP", "must not be given with type ExternalName");
+        }
+        if self.is_headless() && matches!(kind, ServiceType::NodePort | ServiceType::LoadBalancer) {
+            checker.error_in("clusterIP", "must not be None with the types NodePort and LoadBalancer");
+        }
+        let is_cluster_ip = |ip: &str| ip == HEADLESS || ip.parse::<IpAddr>().is_ok();
+        if !cluster_ip.is_empty() && !is_cluster_ip(cluster_ip) {
+            checker.error_in("clusterIP", format!("{cluster_ip:?} must be an IP address, None or empty"));
+        }
+        checker.limit("clusterIPs", self.cluster_ips.len(), 2);
+        checker.each("clusterIPs", &self.cluster_ips, |checker, ip| {
+            if !is_cluster_ip(ip) {
+                checker.error(format!("{ip:?} must be an IP address or None"));
             }
         });
-        if let Err(what) = Self::accounts(&checker.header.annotations) {
-            checker.error(what);
+        if self.cluster_ips.len() > 1 && self.is_headless() {
+            checker.error_in("clusterIPs", "must have None alone");
+        }
+        if let (Some(ip), Some(first)) = (&self.cluster_ip, self.cluster_ips.first())
+            && ip != first
+        {
+            checker.error_in("clusterIPs", "must start with clusterIP");
+        }
+        checker.limit("ipFamilies", self.ip_families.len(), 2);
+        if self.ip_families.len() == 2 && self.ip_families[0] == self.ip_families[1] {
+            checker.error_in("ipFamilies", "has a family twice");
+        }
+        for (key, given) in [
+            ("clusterIP", !cluster_ip.is_empty()),
+            ("clusterIPs", !self.cluster_ips.is_empty()),
+            ("ipFamilies", !self.ip_families.is_empty()),
+            ("ipFamilyPolicy", self.ip_family_policy.is_some()),
+        ] {
+            if given {
+                checker.warn_in(key, NO_ADDRESS);
+            }
         }
     }
+
+    /// What lets clients in from outside.
+    fn check_external(&self, checker: &mut Checker<'_>) {
+        let kind = self.kind();
+        let balanced = kind == ServiceType::LoadBalancer;
+        if matches!(kind, ServiceType::NodePort | ServiceType::LoadBalancer) {
+            checker.warn_in("type", MESH_ONLY);
+        }
+        if kind == ServiceType::ExternalName {
+            let name = self.external_name.strip_suffix('.').unwrap_or(&self.external_name);
+            checker.require("externalName", !name.is_empty());
+            if !name.is_empty() && !is_dns_name(name) {
+                checker.error_in("externalName", format!("{name:?} is not a DNS name"));
+            }
+            checker.pending("externalName", true);
+        } else if !self.external_name.is_empty() {
+            checker.warn_in("externalName", "has no effect without type ExternalName");
+        }
+        checker.each("externalIPs", &self.external_ips, |checker, ip| {
+            let special = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+            if ip.parse::<IpAddr>().map_or(true, special) {
+                checker.error(format!("{ip:?} is not the IP address of a host"));
+            }
+        });
+        checker.each("loadBalancerSourceRanges", &self.load_balancer_source_ranges, |checker, range| {
+            if range.trim().parse::<IpNet>().is_err() {
+                checker.error(format!("{range:?} is not a CIDR range"));
+            }
+        });
+        let health_check_port = self.health_check_node_port.is_some_and(|port| port.get() != 0);
+        let is_local = self.external_traffic_policy == Some(TrafficPolicy::Local);
+        if health_check_port && !(balanced && is_local) {
+            let what = "is only for type LoadBalancer with externalTrafficPolicy: Local";
+            checker.error_in("healthCheckNodePort", what);
+        }
+        let is_external = balanced || kind == ServiceType::NodePort || !self.external_ips.is_empty();
+        if self.external_traffic_policy.is_some() && !is_external {
+            checker.error_in("externalTrafficPolicy", "is only for services that are reached from outside");
+        }
+        for (key, given) in [
+            ("loadBalancerClass", self.load_balancer_class.is_some()),
+            ("loadBalancerSourceRanges", !self.load_balancer_source_ranges.is_empty()),
+            ("allocateLoadBalancerNodePorts", self.allocate_load_balancer_node_ports.is_some()),
+        ] {
+            match (given, balanced) {
+                (true, true) => checker.warn_in(key, MESH_ONLY),
+                (true, false) => checker.error_in(key, "is only for type LoadBalancer"),
+                (false, _) => {}
+            }
+        }
+        if self.load_balancer_class.as_deref().is_some_and(|class| !is_qualified_name(class)) {
+            checker.error_in("loadBalancerClass", "must be [DNS name/]letters, digits, '-', '_', '.'");
+        }
+        for (key, given) in [
+            ("loadBalancerIP", !self.load_balancer_ip.is_empty()),
+            ("externalIPs", !self.external_ips.is_empty()),
+            ("externalTrafficPolicy", self.external_traffic_policy.is_some()),
+            ("healthCheckNodePort", health_check_port),
+        ] {
+            if given {
+                checker.warn_in(key, MESH_ONLY);
+            }
+        }
+    }
+
+    fn check_affinity(&self, checker: &mut Checker<'_>) {
+        let is_sticky = self.session_affinity == Some(SessionAffinity::ClientIp);
+        let config = self.session_affinity_config.and_then(|config| config.client_ip);
+        if config.is_some() && !is_sticky {
+            checker.error_in("sessionAffinityConfig", "is only for sessionAffinity: ClientIP");
+        }
+        checker.pending("sessionAffinity", is_sticky);
+    }
+}
+
+/// Bytes that must not be seen: they print as their number.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secret bytes", self.0.len())
+    }
+}
+
+/// Calls `read` with a text; whatever else is there is refused without being printed.
+struct Hidden<F>(F);
+
+impl<T, F: FnOnce(&str) -> Result<T, &'static str>> Visitor<'_> for Hidden<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text (quote it)")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<T, E> {
+        Err(E::custom("is a boolean; it must be text (quote it)"))
+    }
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<T, E> {
+        Err(E::custom("is a number; it must be text (quote it)"))
+    }
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<T, E> {
+        Err(E::custom("is a number; it must be text (quote it)"))
+    }
+}
+
+/// Reads base64, and prints it nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretBase64(pub SecretBytes);
+
+impl<'de> Deserialize<'de> for SecretBase64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = deserializer.deserialize_str(Hidden(decoded))?;
+        Ok(Self(SecretBytes(bytes)))
+    }
+}
+
+/// Reads plain text, and prints it nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretText(pub SecretBytes);
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = deserializer.deserialize_str(Hidden(|text: &str| Ok(text.as_bytes().to_vec())))?;
+        Ok(Self(SecretBytes(bytes)))
+    }
+}
+
+/// Line breaks may stand in it, as YAML's blocks have them.
+fn decoded(text: &str) -> Result<Vec<u8>, &'static str> {
+    let text: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+    base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| "is not base64")
+}
+
+macro_rules! text_schema {
+    ($($type:ty: $schema:tt)*) => { $(
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )* };
+}
+
+text_schema! {
+    SecretBase64: { "type": "string", "contentEncoding": "base64" }
+    SecretText: { "type": "string" }
+    Base64: { "type": "string", "contentEncoding": "base64" }
+}
+
+/// Keys, certificates and passwords.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Secret {
+    pub data: BTreeMap<String, SecretBase64>,
+    /// Overrides `data`.
+    pub string_data: BTreeMap<String, SecretText>,
+    /// `Opaque` if absent; `kubernetes.io/tls` has `tls.crt` and `tls.key`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub immutable: Option<bool>,
+}
+
+/// What a Secret of each type must have: one of each list.
+const SECRET_KEYS: [(&str, &[&[&str]]); 5] = [
+    ("kubernetes.io/tls", &[&["tls.crt"], &["tls.key"]]),
+    ("kubernetes.io/ssh-auth", &[&["ssh-privatekey"]]),
+    ("kubernetes.io/basic-auth", &[&["username", "password"]]),
+    ("kubernetes.io/dockercfg", &[&[".dockercfg"]]),
+    ("kubernetes.io/dockerconfigjson", &[&[".dockerconfigjson"]]),
+];
+
+impl Secret {
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        let text = self.string_data.get(key).map(|text| text.0.expose());
+        text.or_else(|| self.data.get(key).map(|bytes| bytes.0.expose()))
+    }
+}
+
+impl Resource for Secret {
+    const CONFIDENTIAL: bool = true;
+
+    fn check(&self, checker: &mut Checker<'_>) {
+        check_keys("data", self.data.keys(), checker);
+        check_keys("stringData", self.string_data.keys(), checker);
+        let wanted = SECRET_KEYS.iter().find(|(kind, _)| *kind == self.kind).map_or(&[][..], |(_, keys)| keys);
+        for keys in wanted {
+            if keys.iter().all(|key| self.get(key).is_none()) {
+                checker.error_in("data", format!("must have {} in a Secret of type {}", keys.join(" or "), self.kind));
+            }
+        }
+    }
+}
+
+/// Text and files that are no secret, such as the certificates of authorities.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConfigMap {
+    pub data: BTreeMap<String, String>,
+    pub binary_data: BTreeMap<String, Base64>,
+    pub immutable: Option<bool>,
+}
+
+/// Bytes, written in base64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base64(pub Vec<u8>);
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Hidden(decoded)).map(Self)
+    }
+}
+
+impl Resource for ConfigMap {
+    fn check(&self, checker: &mut Checker<'_>) {
+        check_keys("data", self.data.keys(), checker);
+        check_keys("binaryData", self.binary_data.keys(), checker);
+        checker.field("binaryData", |checker| {
+            for key in self.binary_data.keys().filter(|key| self.data.contains_key(*key)) {
+                checker.error_in(key, "stands in data too");
+            }
+        });
+        checker.pending("data", true);
+    }
+}
+
+fn check_keys<'k>(field: &str, keys: impl Iterator<Item = &'k String>, checker: &mut Checker<'_>) {
+    let is_key = |key: &str| {
+        (1..=253).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && key != "."
+            && !key.starts_with("..")
+    };
+    checker.field(field, |checker| {
+        for key in keys.filter(|key| !is_key(key)) {
+            checker.error_in(key, "must be 1 to 253 letters, digits, '-', '_' and '.', and not start with '..'");
+        }
+    });
 }

@@ -5,12 +5,16 @@
 //! share. What goes beyond one field stands in `check`. Doc comments are the descriptions in `weft schema`.
 
 pub mod core;
+pub mod discovery;
 pub mod gateway;
 pub mod mesh;
 pub mod networking;
 pub mod security;
 pub mod target;
 pub mod telemetry;
+pub mod values;
+
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod values;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -17,6 +17,12 @@ pub struct Int<const MIN: i64, const MAX: i64>(i64);
 
 /// A port number.
 pub type Port = Int<1, 65535>;
+/// A port number, or 0 where there is none.
+pub type PortOrZero = Int<0, 65535>;
+/// A number that protobuf has as `uint32`.
+pub type Count = Int<0, { u32::MAX as i64 }>;
+/// A number that protobuf has as `int32`, and that must not be negative.
+pub type Limit = Int<0, { i32::MAX as i64 }>;
 
 impl<const MIN: i64, const MAX: i64> Int<MIN, MAX> {
     /// A number that the compiler sees to be in range.
@@ -234,7 +240,7 @@ pub struct Percent {
     pub value: Share,
 }
 
-/// A duration as Go writes it, such as `1.5s`, `10ms` or `1h30m`: `MIN_MS` milliseconds or more.
+/// A duration as Go writes it, such as `1.5s`, `10ms` or `1h30m`: whole milliseconds, `MIN_MS` or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span<const MIN_MS: u64>(Duration);
 
@@ -256,6 +262,9 @@ impl<'de, const MIN_MS: u64> Deserialize<'de> for Span<MIN_MS> {
             return Err(de::Error::custom(format!(
                 "{text:?} is below {MIN_MS}ms, the least; leave the field out for none"
             )));
+        }
+        if duration.subsec_nanos() % 1_000_000 != 0 {
+            return Err(de::Error::custom(format!("{text:?} is not a whole number of milliseconds")));
         }
         Ok(Self(duration))
     }
@@ -349,13 +358,17 @@ fn is_label_part(s: &str) -> bool {
         && s.ends_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// `[DNS name/]name`, as Kubernetes calls labels and protocols.
+pub(crate) fn is_qualified_name(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(is_dns_name) && is_label_part(name)
+}
+
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let labels: BTreeMap<String, Text> = BTreeMap::deserialize(deserializer)?;
         for (key, Text(value)) in &labels {
-            let name = key.split_once('/').map_or(key.as_str(), |(_, name)| name);
-            let prefix_is_good = key.split_once('/').is_none_or(|(prefix, _)| is_dns_name(prefix));
-            if !prefix_is_good || !is_label_part(name) {
+            if !is_qualified_name(key) {
                 let what = format!("{key:?} is not a label's name: [DNS name/]letters, digits, '-', '_', '.'");
                 return Err(de::Error::custom(what));
             }
@@ -391,7 +404,7 @@ impl JsonSchema for Regex {
     }
 }
 
-/// Istio's `StringMatch`: one of exact, prefix and regex, or nothing, which asks only that there be a value.
+/// Istio's `StringMatch`: one of exact, prefix, suffix and regex, or nothing, which asks only that there be a value.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "StringMatchFields")]
 pub enum StringMatch {
@@ -399,6 +412,7 @@ pub enum StringMatch {
     Any,
     Exact(String),
     Prefix(String),
+    Suffix(String),
     Regex(Regex),
 }
 
@@ -409,6 +423,7 @@ pub enum StringMatch {
 struct StringMatchFields {
     exact: Option<String>,
     prefix: Option<NonEmpty>,
+    suffix: Option<NonEmpty>,
     regex: Option<AnyOrRegex>,
 }
 
@@ -475,12 +490,13 @@ impl TryFrom<StringMatchFields> for StringMatch {
     type Error = &'static str;
 
     fn try_from(fields: StringMatchFields) -> Result<Self, Self::Error> {
-        match (fields.exact, fields.prefix, fields.regex) {
-            (None, None, None) => Ok(Self::Any),
-            (Some(exact), None, None) => Ok(Self::Exact(exact)),
-            (None, Some(prefix), None) => Ok(Self::Prefix(prefix.0)),
-            (None, None, Some(AnyOrRegex(regex))) => Ok(regex.map_or(Self::Any, Self::Regex)),
-            _ => Err("only one of exact, prefix and regex may be given"),
+        match (fields.exact, fields.prefix, fields.suffix, fields.regex) {
+            (None, None, None, None) => Ok(Self::Any),
+            (Some(exact), None, None, None) => Ok(Self::Exact(exact)),
+            (None, Some(prefix), None, None) => Ok(Self::Prefix(prefix.0)),
+            (None, None, Some(suffix), None) => Ok(Self::Suffix(suffix.0)),
+            (None, None, None, Some(AnyOrRegex(regex))) => Ok(regex.map_or(Self::Any, Self::Regex)),
+            _ => Err("only one of exact, prefix, suffix and regex may be given"),
         }
     }
 }

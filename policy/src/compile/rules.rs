@@ -59,7 +59,8 @@ impl<'a> Rules<'a> {
                     let hosts = service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok());
                     virtual_services.push((&**document, hosts.collect(), &**service));
                 }
-                Spec::DestinationRule(rule) => {
+                // One with a selector is not for all clients.
+                Spec::DestinationRule(rule) if rule.workload_selector.is_none() => {
                     if let Ok(host) = HostPattern::read(&rule.host, &namespace) {
                         destination_rules.push((&document.key, host, &**rule));
                     }

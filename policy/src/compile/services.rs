@@ -12,7 +12,7 @@ use weft_wire::{
 
 use super::{Inputs, NodeInput};
 use crate::{
-    api::{core, values::Port},
+    api::core::{self, TransportProtocol},
     document::{Document, Spec},
     endpoint::Workload,
     view::ServicePort,
@@ -140,7 +140,8 @@ impl<'a> Model<'a> {
             }
             _ => Vec::new(),
         };
-        for port in document.map_or(&[][..], |document| &document.ports) {
+        let ports = document.map_or(&[][..], |document| &document.ports);
+        for port in ports.iter().filter(|port| port.transport() == TransportProtocol::Tcp) {
             let members = model.members_of(port, own, &selected);
             served.extend(members.iter().map(|row| std::ptr::from_ref(*row)));
             let declared = port.spoken();
@@ -186,7 +187,8 @@ impl<'a> Model<'a> {
     /// So a node's word on its own workload beats the document's general one, and no document opens a port that the
     /// hosting node did not announce.
     fn members_of(&self, port: &core::ServicePort, own: &[&'a Row<'a>], selected: &[&'a Row<'a>]) -> Vec<&'a Row<'a>> {
-        let (number, target_port) = (port.port.number(), port.target_port.map(Port::number));
+        // A named target port selects as none does: nodes announce no names of ports.
+        let (number, target_port) = (port.port.number(), port.target_number());
         let mut best: BTreeMap<_, (u8, &'a Row<'a>)> = BTreeMap::new();
         let own = own.iter().map(|row| (*row, true));
         for (row, is_own) in own.chain(selected.iter().map(|row| (*row, false))) {

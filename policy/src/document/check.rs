@@ -108,6 +108,13 @@ impl<'n> Checker<'n> {
         }
     }
 
+    /// A list or map that must not have more entries, or a text that must not have more characters.
+    pub(crate) fn limit(&mut self, key: &str, len: usize, max: usize) {
+        if len > max {
+            self.error_in(key, format!("has a length of {len}; {max} is the most"));
+        }
+    }
+
     /// Of some fields at most one may be given: each by name and whether it is.
     pub(crate) fn at_most_one(&mut self, fields: &[(&str, bool)]) {
         let given: Vec<&str> = fields.iter().filter(|(_, present)| *present).map(|(name, _)| *name).collect();

@@ -33,6 +33,8 @@ pub enum Problem {
     UnknownKind { type_name: String, nearest: Option<&'static str> },
     #[error("{kind} is not supported: {instead}")]
     UnsupportedKind { kind: String, instead: &'static str },
+    #[error("{kind}s are not stored yet: put key files on the gateway hosts")]
+    Confidential { kind: &'static str },
     #[error("is missing")]
     Missing,
     #[error("{0}")]

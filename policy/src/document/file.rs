@@ -134,6 +134,11 @@ fn read_document(
         return refuse(Problem::Invalid("stands twice in this file".into()));
     }
     let (_, findings) = read_spec(&header, node).map_err(one)?;
+    if header.kind.confidential {
+        let unstored = DocumentError::new(Problem::Confidential { kind: header.kind.kind });
+        let unstored = unstored.located(at).of_document(&header.title());
+        return Err(findings.errors.into_iter().chain([unstored]).collect());
+    }
     notices.extend(findings.notices);
     if !findings.errors.is_empty() {
         return Err(findings.errors);

@@ -73,6 +73,9 @@ pub fn parse_stored(key: &DocumentKey, json: &str, created: Stamp) -> Result<Doc
     }
     let node = read_json(json)?;
     let header = Header::read(&node, None)?;
+    if header.kind.confidential {
+        return refuse(Problem::Confidential { kind: header.kind.kind });
+    }
     if header.key != *key {
         return refuse(Problem::Invalid(format!("its body says that it is {}", header.key)));
     }

@@ -152,7 +152,7 @@ fn kinds_that_configure_envoy_are_refused_with_what_to_use_instead() {
 #[test]
 fn unknown_fields_are_refused_everywhere() {
     for (text, path) in [
-        (with_route("match:\n- uri: {suffix: /}\n"), "spec.http[0].match[0].uri.suffix"),
+        (with_route("match:\n- uri: {ends: /}\n"), "spec.http[0].match[0].uri.ends"),
         (virtual_service("route:\n- destination: {host: a}\n  header: {}\n"), "spec.http[0].route[0].header"),
         (spec_of("VirtualService", "{hosts: [a], udp: []}"), "spec.udp"),
         (spec_of("VirtualService", "{hosts: [a]}\nspecs: {}"), "specs"),
@@ -193,7 +193,7 @@ fn rules_of_a_virtual_service_are_checked() {
         (virtual_service("route: []\n"), "one of route, redirect"),
         (virtual_service("route:\n- weight: 1\n"), "destination is missing"),
         (virtual_service("route:\n- destination: {subset: v1}\n"), "host is missing"),
-        (virtual_service("route:\n- destination: {host: '*.a'}\n"), "must be one host"),
+        (virtual_service("route:\n- destination: {host: '*'}\n"), "must be a host, not *"),
         (
             virtual_service("route:\n- destination: {host: a, port: {number: 0}}\n"),
             "is the number 0; it must be a whole number from 1 to 65535",
@@ -210,7 +210,7 @@ fn rules_of_a_virtual_service_are_checked() {
         (with_route("match:\n- uri: {prefix: ''}\n"), "prefix: must not be empty"),
         (with_route("match:\n- uri: {regex: '('}\n"), "spec.http[0].match[0].uri.regex:"),
         (with_route("match:\n- uri: {regex: ''}\n"), "must not be empty"),
-        (with_route("match:\n- uri: {exact: /a, prefix: /b}\n"), "only one of exact, prefix"),
+        (with_route("match:\n- uri: {exact: /a, prefix: /b}\n"), "only one of exact, prefix, suffix"),
         (with_route("match:\n- uri: {exact: 1}\n"), "is the number 1; it must be a string"),
         (with_route("match:\n- headers: {':path': {exact: /}}\n"), "is not one of :method, :authority, :scheme"),
         (with_route("match:\n- headers: {'a b': {exact: x}}\n"), "is not a header's name"),
@@ -238,76 +238,6 @@ fn rules_of_a_virtual_service_are_checked() {
 fn weights_need_no_particular_sum_and_one_destination_needs_none() {
     document(&virtual_service("route:\n- destination: {host: a}\n  weight: 0\n"));
     document(&virtual_service("route:\n- destination: {host: a}\n  weight: 7\n- destination: {host: b}\n"));
-}
-
-#[test]
-fn rules_of_a_destination_rule_are_checked() {
-    for (spec, what) in [
-        ("{}", "spec.host is missing"),
-        ("{host: a, subsets: [{name: v1}, {name: v1}]}", "the name v1 is given twice"),
-        ("{host: a, subsets: [{labels: {}}]}", "name is missing"),
-        ("{host: a, subsets: [{name: 'a|b'}]}", "must be 1 to 63"),
-        ("{host: a, subsets: [{name: v1, labels: {version: 1}}]}", "is the number 1; it must be text"),
-        ("{host: a, subsets: [{name: v1, labels: {version: 'a b'}}]}", "not a label's value"),
-        ("{host: a, trafficPolicy: {loadBalancer: {simple: FASTEST}}}", "it must be one of"),
-    ] {
-        let refusal = refusal(&spec_of("DestinationRule", spec));
-        assert!(refusal.contains(what), "wanted {what:?}, got: {refusal}");
-    }
-}
-
-#[test]
-fn rules_of_a_service_are_checked() {
-    for (spec, what) in [
-        ("{}", "spec.ports: needs at least one port"),
-        ("{ports: []}", "needs at least one port"),
-        ("{ports: [{name: http}]}", "port is missing"),
-        ("{ports: [{port: 70000}]}", "is the number 70000; it must be a whole number from 1 to 65535"),
-        ("{ports: [{port: 1, name: a}, {port: 1, name: b}]}", "port 1 is given twice"),
-        ("{ports: [{port: 1, name: a}, {port: 2, name: a}]}", "the name a is given twice"),
-        ("{ports: [{port: 1, name: a}, {port: 2}]}", "needs a name"),
-        ("{ports: [{port: 1, protocol: UDP}]}", "is \"UDP\"; it must be one of TCP"),
-        ("{ports: [{port: 1, targetPort: http}]}", "is the text \"http\"; it must be a whole number"),
-        ("{ports: [{port: 1, appProtocol: smtp}]}", "is not one of http"),
-        ("{ports: [{port: 1}], type: ExternalName}", "is \"ExternalName\"; it must be one of ClusterIP"),
-        ("{ports: [{port: 1}], sessionAffinity: ClientIP}", "is \"ClientIP\"; it must be one of None"),
-    ] {
-        let refusal = refusal(&spec_of("Service", spec));
-        assert!(refusal.contains(what), "wanted {what:?}, got: {refusal}");
-    }
-    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a, annotations: {weft.mesh/service-accounts: 'a,B'}}\n\
-                spec: {ports: [{port: 1}]}\n";
-    assert!(refusal(text).contains("service-accounts"), "{}", refusal(text));
-}
-
-#[test]
-fn the_protocol_comes_from_the_ports_name_or_app_protocol() {
-    use weft_wire::fact::Protocol::{Grpc, Http, Http2, Tcp};
-    for (port, expected) in [
-        ("{port: 1, name: http}", Some(Http)),
-        ("{port: 1, name: http-web}", Some(Http)),
-        ("{port: 1, name: http2-x}", Some(Http2)),
-        ("{port: 1, name: grpc}", Some(Grpc)),
-        ("{port: 1, name: grpc-web}", Some(Http)),
-        ("{port: 1, name: tcp-db}", Some(Tcp)),
-        ("{port: 1, name: https}", Some(Tcp)),
-        ("{port: 1, name: httpx}", None),
-        ("{port: 1}", None),
-        ("{port: 1, name: tcp, appProtocol: kubernetes.io/h2c}", Some(Http2)),
-    ] {
-        let spec = format!("{{ports: [{port}]}}");
-        let Spec::Service(service) = document(&spec_of("Service", &spec)).spec else { panic!() };
-        assert_eq!(service.ports[0].spoken(), expected, "{port}");
-    }
-}
-
-#[test]
-fn everyday_fields_without_effect_are_accepted_with_a_notice() {
-    let spec = "{type: NodePort, clusterIP: None, sessionAffinity: None, ports: [{port: 1, nodePort: 30000}]}";
-    let file = parse(&spec_of("Service", spec)).unwrap();
-    let texts: Vec<&str> = file.notices.iter().map(|notice| notice.text.as_str()).collect();
-    assert_eq!(texts.len(), 3, "{texts:?}");
-    assert!(texts.iter().all(|text| text.starts_with("Service reviews: spec.") && text.contains("has no effect")));
 }
 
 #[test]

@@ -1,10 +1,27 @@
-//! DestinationRule: a service's subsets, and how its endpoints are treated.
+//! DestinationRule: a service's subsets, and how its endpoints are treated. Rules: Istio's
+//! `pkg/config/validation/validation.go`.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use weft_wire::id::is_label;
 
-use crate::{api::values::Labels, document::Checker, hosts::HostPattern, kinds::Resource};
+use super::{
+    PortSelector,
+    names::{Export, check_export_to, is_fqdn, is_ip, is_name, warn_of_no_service},
+};
+use crate::{
+    api::values::{Count, Int, Labels, Limit, Port, Share, Span, Timeout},
+    document::Checker,
+    hosts::HostPattern,
+    kinds::Resource,
+};
+
+/// Maglev's tables must be smaller, as in Envoy.
+const MAGLEV_TABLE_END: i64 = 5_000_011;
+
+/// Most localities of one list: each is compared with those before it.
+const MAX_LOCALITIES: usize = 256;
 
 /// How requests to a host are treated once it is known that they go there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -16,18 +33,62 @@ pub struct DestinationRule {
     pub traffic_policy: Option<TrafficPolicy>,
     #[serde(default)]
     pub subsets: Vec<Subset>,
+    /// The namespaces that see it: `.` for its own, `*` for all, which is the default.
+    #[serde(default)]
+    pub export_to: Vec<String>,
+    /// It holds only for clients of its namespace that have these labels.
+    #[serde(default)]
+    pub workload_selector: Option<MatchLabels>,
 }
 
+/// Selects the workloads that have all of the labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MatchLabels {
+    pub match_labels: Labels,
+}
+
+/// How connections and requests to endpoints are treated.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TrafficPolicy {
     pub load_balancer: Option<LoadBalancerSettings>,
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    pub outlier_detection: Option<OutlierDetection>,
+    pub tls: Option<ClientTlsSettings>,
+    /// Policies of single ports; each replaces this one whole.
+    pub port_level_settings: Vec<PortTrafficPolicy>,
+    pub tunnel: Option<TunnelSettings>,
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub retry_budget: Option<RetryBudget>,
+    pub compression: Option<ClientCompressionSettings>,
 }
 
+/// The policy of one port.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PortTrafficPolicy {
+    /// Needed.
+    pub port: Option<PortSelector>,
+    pub load_balancer: Option<LoadBalancerSettings>,
+    pub connection_pool: Option<ConnectionPoolSettings>,
+    pub outlier_detection: Option<OutlierDetection>,
+    pub tls: Option<ClientTlsSettings>,
+    pub compression: Option<ClientCompressionSettings>,
+}
+
+/// Which endpoint a request goes to.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LoadBalancerSettings {
     pub simple: Option<SimpleLb>,
+    pub consistent_hash: Option<ConsistentHashLb>,
+    pub backend_utilization: Option<BackendUtilizationLb>,
+    pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
+    pub zone_aware_lb_setting: Option<ZoneAwareLoadBalancerSetting>,
+    /// Old form of `warmup`.
+    pub warmup_duration_secs: Option<Timeout>,
+    pub warmup: Option<WarmupConfiguration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -44,6 +105,298 @@ pub enum SimpleLb {
     LeastRequest,
 }
 
+/// Requests with the same key go to the same endpoint as long as it is there.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConsistentHashLb {
+    pub http_header_name: Option<String>,
+    pub http_cookie: Option<HttpCookie>,
+    pub use_source_ip: Option<bool>,
+    pub http_query_parameter_name: Option<String>,
+    pub ring_hash: Option<RingHash>,
+    pub maglev: Option<MagLev>,
+    /// Old form of `ringHash.minimumRingSize`.
+    pub minimum_ring_size: Option<Int<0, { i64::MAX }>>,
+}
+
+/// A cookie that is the key. One that a client does not send is made if there is a `ttl`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpCookie {
+    pub name: String,
+    #[serde(default)]
+    pub path: String,
+    /// Zero makes a session cookie.
+    #[serde(default)]
+    pub ttl: Option<Span<0>>,
+    #[serde(default)]
+    pub attributes: Vec<CookieAttribute>,
+}
+
+/// An attribute of a cookie that is made, such as `SameSite`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CookieAttribute {
+    pub name: String,
+    #[serde(default)]
+    pub value: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RingHash {
+    /// 1,024 if absent.
+    pub minimum_ring_size: Option<Int<0, { i64::MAX }>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MagLev {
+    /// A prime below 5,000,011.
+    pub table_size: Option<Int<0, { i64::MAX }>>,
+}
+
+/// Weighs endpoints by the load that they report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BackendUtilizationLb {
+    pub weight_stabilization_period: Option<Span<0>>,
+    pub weight_expiration_period: Option<Span<0>>,
+    pub weight_update_period: Option<Span<0>>,
+    pub error_utilization_penalty_percent: Option<Count>,
+    pub metric_names_for_computing_utilization: Vec<String>,
+}
+
+/// Which localities requests go to: one of `distribute`, `failover` and `failoverPriority`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LocalityLoadBalancerSetting {
+    pub distribute: Vec<Distribute>,
+    pub failover: Vec<Failover>,
+    /// Labels, most important first: endpoints that have them as the client does, or with the given values, come first.
+    pub failover_priority: Vec<String>,
+    pub enabled: Option<bool>,
+}
+
+/// Where the requests of one locality go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Distribute {
+    /// `REGION/ZONE/SUBZONE`, or its start; `*` may end it.
+    pub from: String,
+    /// Shares in percent, by locality. They sum up to 100.
+    pub to: BTreeMap<String, Int<1, 100>>,
+}
+
+/// Which region takes over for another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Failover {
+    pub from: String,
+    pub to: String,
+}
+
+/// Prefers the client's zone as far as its endpoints suffice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ZoneAwareLoadBalancerSetting {
+    pub enabled: Option<bool>,
+    pub failover: Vec<Failover>,
+    pub failover_priority: Vec<String>,
+    /// Below this number of endpoints in the region zones are not looked at; 6 if absent.
+    pub min_cluster_size: Option<Int<1, { u32::MAX as i64 }>>,
+}
+
+/// New endpoints get their full share only after a while.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WarmupConfiguration {
+    pub duration: Timeout,
+    /// The share that a new endpoint starts with, in percent; 10 if absent.
+    #[serde(default)]
+    pub minimum_percent: Option<Share>,
+    /// 1, which is linear, or more.
+    #[serde(default)]
+    pub aggression: Option<f64>,
+}
+
+/// Limits on connections and requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ConnectionPoolSettings {
+    pub tcp: Option<TcpSettings>,
+    pub http: Option<HttpSettings>,
+}
+
+/// Limits on connections, whatever they carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TcpSettings {
+    pub max_connections: Option<Limit>,
+    /// 10 s if absent.
+    pub connect_timeout: Option<Timeout>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub max_connection_duration: Option<Timeout>,
+    /// 1 h if absent; zero is none.
+    pub idle_timeout: Option<Span<0>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TcpKeepalive {
+    pub probes: Option<Count>,
+    pub time: Option<Timeout>,
+    pub interval: Option<Timeout>,
+}
+
+/// Limits on HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Requests that wait for a connection.
+    pub http1_max_pending_requests: Option<Limit>,
+    /// Requests under way.
+    pub http2_max_requests: Option<Limit>,
+    pub max_requests_per_connection: Option<Limit>,
+    /// Retries under way.
+    pub max_retries: Option<Limit>,
+    pub idle_timeout: Option<Timeout>,
+    pub h2_upgrade_policy: Option<H2UpgradePolicy>,
+    pub use_client_protocol: bool,
+    pub max_concurrent_streams: Option<Limit>,
+    pub http2_keep_alive: Option<ConnectionKeepalive>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum H2UpgradePolicy {
+    Default,
+    DoNotUpgrade,
+    Upgrade,
+}
+
+/// HTTP/2's PING.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConnectionKeepalive {
+    pub interval: Timeout,
+    pub timeout: Timeout,
+}
+
+/// When an endpoint that fails is left out, and for how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OutlierDetection {
+    /// Old form of `consecutiveGatewayErrors`.
+    pub consecutive_errors: Option<Int<{ i32::MIN as i64 }, { i32::MAX as i64 }>>,
+    /// Failures to connect are counted for themselves.
+    pub split_external_local_origin_errors: bool,
+    /// 5 if absent.
+    pub consecutive_local_origin_failures: Option<Count>,
+    /// 502, 503 and 504 in a row; off if absent or 0.
+    pub consecutive_gateway_errors: Option<Count>,
+    /// 5 if absent; 0 is off.
+    #[serde(rename = "consecutive5xxErrors")]
+    pub consecutive_5xx_errors: Option<Count>,
+    /// Time between looks; 10 s if absent.
+    pub interval: Option<Timeout>,
+    /// Times the number of ejections; 30 s if absent.
+    pub base_ejection_time: Option<Timeout>,
+    /// 10 if absent.
+    pub max_ejection_percent: Option<Int<0, 100>>,
+    pub min_health_percent: Option<Int<0, 100>>,
+    pub outlier_detection_http_error_codes: Vec<Int<100, 599>>,
+    /// 85 if absent.
+    pub failure_percentage_threshold: Option<Int<0, 100>>,
+}
+
+/// TLS to the endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClientTlsSettings {
+    /// `DISABLE` if absent.
+    pub mode: Option<ClientTlsMode>,
+    /// Paths of files on the client's host.
+    pub client_certificate: String,
+    pub private_key: String,
+    pub ca_certificates: String,
+    /// A Secret that has key and certificates.
+    pub credential_name: String,
+    /// A Secret or ConfigMap that has the authorities.
+    pub ca_cert_credential_name: String,
+    /// What the server's certificate must name.
+    pub subject_alt_names: Vec<String>,
+    pub sni: String,
+    pub insecure_skip_verify: Option<bool>,
+    pub ca_crl: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClientTlsMode {
+    Disable,
+    Simple,
+    Mutual,
+    /// With the mesh's own certificates: what weft does unless told otherwise.
+    IstioMutual,
+}
+
+/// Carries TCP inside HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TunnelSettings {
+    /// `CONNECT`, which is the default, or `POST`.
+    #[serde(default)]
+    pub protocol: String,
+    /// A full host name, or an address.
+    pub target_host: String,
+    pub target_port: Port,
+}
+
+/// Tells the endpoint the client's address (<https://www.haproxy.org/download/2.1/doc/proxy-protocol.txt>).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    pub version: Option<ProxyProtocolVersion>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ProxyProtocolVersion {
+    V1,
+    V2,
+}
+
+/// How many retries may be under way, as a share of all requests that are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// 20 if absent.
+    pub percent: Option<Share>,
+    /// So many are allowed always; 3 if absent.
+    pub min_retry_concurrency: Option<Count>,
+    pub budget_interval: Option<Span<0>>,
+}
+
+/// Decompression of responses by the client's proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClientCompressionSettings {
+    pub response: Option<ResponseCompression>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ResponseCompression {
+    pub decompress: Option<Decompression>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Decompression {
+    pub enabled: Option<bool>,
+}
+
 /// The endpoints of a host that have certain labels.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -57,17 +410,367 @@ pub struct Subset {
 
 impl Resource for DestinationRule {
     fn check(&self, checker: &mut Checker<'_>) {
-        if let Err(what) = HostPattern::read(&self.host, &checker.namespace()) {
-            checker.error_in("host", what);
+        match HostPattern::read(&self.host, &checker.namespace()) {
+            Ok(host) => checker.field("host", |checker| warn_of_no_service(&host, checker)),
+            Err(what) => checker.error_in("host", what),
         }
-        let mut names = std::collections::BTreeSet::new();
+        checker.given("trafficPolicy", &self.traffic_policy, |checker, policy| policy.check(checker));
+        let mut names = BTreeSet::new();
         checker.each("subsets", &self.subsets, |checker, subset| {
-            if !is_label(&subset.name) {
-                checker.error_in("name", "must be 1 to 63 of a-z, 0-9 and '-', and neither start nor end with '-'");
+            if !is_name(&subset.name) {
+                checker.error_in("name", "must be 1 to 63 letters, digits and '-', and neither start nor end with '-'");
             }
             if !names.insert(subset.name.clone()) {
                 checker.error(format!("the name {} is given twice", subset.name));
             }
+            checker.given("trafficPolicy", &subset.traffic_policy, |checker, policy| policy.check(checker));
         });
+        check_export_to(&self.export_to, Export::Namespaces, checker);
+        checker.given("workloadSelector", &self.workload_selector, |checker, selector| {
+            if selector.match_labels.is_empty() {
+                checker.warn("has no labels: it selects all workloads of the namespace");
+            }
+        });
+        let own = checker.namespace();
+        let is_private = |namespace: &String| namespace == "." || namespace == own.as_str();
+        if self.workload_selector.is_some() && !self.export_to.iter().all(is_private) {
+            checker.error_in("exportTo", "may only be '.' beside workloadSelector, which selects in its own namespace");
+        }
+        checker.pending("workloadSelector", self.workload_selector.is_some());
+    }
+}
+
+impl TrafficPolicy {
+    fn check(&self, checker: &mut Checker<'_>) {
+        let block = Block {
+            load_balancer: &self.load_balancer,
+            connection_pool: &self.connection_pool,
+            outlier_detection: &self.outlier_detection,
+            tls: &self.tls,
+            compression: &self.compression,
+        };
+        let has_more = !self.port_level_settings.is_empty()
+            || self.tunnel.is_some()
+            || self.proxy_protocol.is_some()
+            || self.retry_budget.is_some();
+        if block.is_empty() && !has_more {
+            checker.error("must have at least one field");
+        }
+        block.check(checker);
+        checker.at_most_one(&[("tunnel", self.tunnel.is_some()), ("proxyProtocol", self.proxy_protocol.is_some())]);
+        checker.limit("portLevelSettings", self.port_level_settings.len(), 4096);
+        checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(checker));
+        checker.given("tunnel", &self.tunnel, |checker, tunnel| tunnel.check(checker));
+        for (key, given) in [
+            ("portLevelSettings", !self.port_level_settings.is_empty()),
+            ("tunnel", self.tunnel.is_some()),
+            ("proxyProtocol", self.proxy_protocol.is_some()),
+            ("retryBudget", self.retry_budget.is_some()),
+        ] {
+            checker.pending(key, given);
+        }
+    }
+}
+
+impl PortTrafficPolicy {
+    fn check(&self, checker: &mut Checker<'_>) {
+        checker.require("port", self.port.is_some());
+        let block = Block {
+            load_balancer: &self.load_balancer,
+            connection_pool: &self.connection_pool,
+            outlier_detection: &self.outlier_detection,
+            tls: &self.tls,
+            compression: &self.compression,
+        };
+        if block.is_empty() {
+            checker.error("must have at least one field beside port");
+        }
+        block.check(checker);
+    }
+}
+
+/// What the policies of all ports and of one have in common.
+struct Block<'p> {
+    load_balancer: &'p Option<LoadBalancerSettings>,
+    connection_pool: &'p Option<ConnectionPoolSettings>,
+    outlier_detection: &'p Option<OutlierDetection>,
+    tls: &'p Option<ClientTlsSettings>,
+    compression: &'p Option<ClientCompressionSettings>,
+}
+
+impl Block<'_> {
+    fn is_empty(&self) -> bool {
+        self.load_balancer.is_none()
+            && self.connection_pool.is_none()
+            && self.outlier_detection.is_none()
+            && self.tls.is_none()
+            && self.compression.is_none()
+    }
+
+    fn check(&self, checker: &mut Checker<'_>) {
+        let detects = self.outlier_detection.is_some();
+        checker.given("loadBalancer", self.load_balancer, |checker, balancer| balancer.check(detects, checker));
+        checker.given("connectionPool", self.connection_pool, |checker, pool| pool.check(checker));
+        checker.given("outlierDetection", self.outlier_detection, |checker, detection| detection.check(checker));
+        checker.given("tls", self.tls, |checker, tls| tls.check(checker));
+        for (key, given) in [
+            ("connectionPool", self.connection_pool.is_some()),
+            ("outlierDetection", detects),
+            ("tls", self.tls.as_ref().is_some_and(|tls| !tls.is_of_mesh())),
+            ("compression", self.compression.is_some_and(|compression| compression.decompresses())),
+        ] {
+            checker.pending(key, given);
+        }
+    }
+}
+
+impl ClientCompressionSettings {
+    fn decompresses(self) -> bool {
+        self.response.and_then(|response| response.decompress?.enabled).unwrap_or_default()
+    }
+}
+
+impl LoadBalancerSettings {
+    fn check(&self, detects_outliers: bool, checker: &mut Checker<'_>) {
+        checker.at_most_one(&[
+            ("simple", self.simple.is_some()),
+            ("consistentHash", self.consistent_hash.is_some()),
+            ("backendUtilization", self.backend_utilization.is_some()),
+        ]);
+        checker.at_most_one(&[
+            ("localityLbSetting", self.locality_lb_setting.is_some()),
+            ("zoneAwareLbSetting", self.zone_aware_lb_setting.is_some()),
+        ]);
+        checker.at_most_one(&[
+            ("warmupDurationSecs", self.warmup_duration_secs.is_some()),
+            ("warmup", self.warmup.is_some()),
+        ]);
+        checker.given("consistentHash", &self.consistent_hash, |checker, hash| hash.check(checker));
+        checker.given("localityLbSetting", &self.locality_lb_setting, |checker, setting| {
+            setting.check(detects_outliers, checker);
+        });
+        checker.given("zoneAwareLbSetting", &self.zone_aware_lb_setting, |checker, setting| {
+            check_failover(&setting.failover, checker);
+            checker.each("failoverPriority", &setting.failover_priority, |checker, label| {
+                if TOPOLOGY_LABELS.contains(&label.as_str()) {
+                    checker.error(format!("{label} is looked at by itself: leave it out"));
+                }
+            });
+        });
+        checker.given("warmup", &self.warmup, |checker, warmup| {
+            if warmup.aggression.is_some_and(|aggression| aggression.is_nan() || aggression < 1.0) {
+                checker.error_in("aggression", "must be 1 or more");
+            }
+        });
+        for (key, given) in [
+            ("simple", self.simple == Some(SimpleLb::Passthrough)),
+            ("consistentHash", self.consistent_hash.is_some()),
+            ("backendUtilization", self.backend_utilization.is_some()),
+            ("localityLbSetting", self.locality_lb_setting.is_some()),
+            ("zoneAwareLbSetting", self.zone_aware_lb_setting.is_some()),
+            ("warmupDurationSecs", self.warmup_duration_secs.is_some()),
+            ("warmup", self.warmup.is_some()),
+        ] {
+            checker.pending(key, given);
+        }
+    }
+}
+
+impl ConsistentHashLb {
+    fn check(&self, checker: &mut Checker<'_>) {
+        checker.at_most_one(&[
+            ("httpHeaderName", self.http_header_name.is_some()),
+            ("httpCookie", self.http_cookie.is_some()),
+            ("useSourceIp", self.use_source_ip.is_some()),
+            ("httpQueryParameterName", self.http_query_parameter_name.is_some()),
+        ]);
+        let old_size = self.minimum_ring_size.is_some_and(|size| size.get() != 0);
+        checker.at_most_one(&[
+            ("minimumRingSize", old_size),
+            ("ringHash", self.ring_hash.is_some()),
+            ("maglev", self.maglev.is_some()),
+        ]);
+        if old_size {
+            checker.warn_in("minimumRingSize", "is deprecated: use ringHash.minimumRingSize");
+        }
+        checker.given("httpCookie", &self.http_cookie, |checker, cookie| {
+            checker.require("name", !cookie.name.is_empty());
+            checker.each("attributes", &cookie.attributes, |checker, attribute| {
+                checker.require("name", !attribute.name.is_empty());
+            });
+        });
+        checker.given("maglev", &self.maglev, |checker, maglev| match maglev.table_size.map(Int::get) {
+            None | Some(0) => checker.require("tableSize", false),
+            Some(size) if size >= MAGLEV_TABLE_END || !is_prime(size) => {
+                checker.error_in("tableSize", format!("is {size}; it must be a prime below {MAGLEV_TABLE_END}"));
+            }
+            Some(_) => {}
+        });
+    }
+}
+
+/// For numbers below [`MAGLEV_TABLE_END`], so some thousand divisions at most.
+fn is_prime(number: i64) -> bool {
+    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+}
+
+/// Labels that are levels of a locality.
+const TOPOLOGY_LABELS: [&str; 3] =
+    ["topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone"];
+
+impl LocalityLoadBalancerSetting {
+    fn check(&self, detects_outliers: bool, checker: &mut Checker<'_>) {
+        checker.at_most_one(&[("distribute", !self.distribute.is_empty()), ("failover", !self.failover.is_empty())]);
+        if !self.failover.is_empty() {
+            checker.each("failoverPriority", &self.failover_priority, |checker, label| {
+                if TOPOLOGY_LABELS.contains(&label.as_str()) {
+                    checker.error(format!("{label} must not be given beside failover"));
+                }
+            });
+        }
+        checker.limit("distribute", self.distribute.len(), MAX_LOCALITIES);
+        let mut origins = Vec::new();
+        checker.each("distribute", &self.distribute, |checker, distribute| {
+            checker.field("from", |checker| check_locality(&distribute.from, &mut origins, checker));
+            checker.limit("to", distribute.to.len(), MAX_LOCALITIES);
+            let sum: i64 = distribute.to.values().map(|weight| weight.get()).sum();
+            if sum != 100 {
+                checker.error_in("to", format!("has weights that sum up to {sum}; they must sum up to 100"));
+            }
+            let mut targets = Vec::new();
+            checker.field("to", |checker| {
+                for locality in distribute.to.keys() {
+                    check_locality(locality, &mut targets, checker);
+                }
+            });
+        });
+        check_failover(&self.failover, checker);
+        if (!self.failover.is_empty() || !self.failover_priority.is_empty()) && !detects_outliers {
+            checker.warn("has no effect without outlierDetection, which tells when to fail over");
+        }
+    }
+}
+
+fn check_failover(failover: &[Failover], checker: &mut Checker<'_>) {
+    checker.each("failover", failover, |checker, failover| {
+        if failover.from == failover.to {
+            checker.error("from and to must be different regions");
+        }
+        for (key, region) in [("from", &failover.from), ("to", &failover.to)] {
+            if region.contains(['/', '*']) {
+                checker.error_in(key, format!("{region:?} must be a region alone, without zone or *"));
+            }
+        }
+    });
+}
+
+/// Checks a locality against those before it: each endpoint belongs to the first that covers it.
+fn check_locality(text: &str, before: &mut Vec<(Vec<String>, String)>, checker: &mut Checker<'_>) {
+    if before.len() >= MAX_LOCALITIES {
+        return;
+    }
+    let (name, is_open) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
+    let name = if is_open { name.strip_suffix('/').unwrap_or(name) } else { name };
+    let parts: Vec<String> = match name {
+        "" => Vec::new(),
+        name => name.splitn(3, '/').map(str::to_owned).collect(),
+    };
+    if name.contains('*') {
+        return checker.error(format!("{text:?} may have only one *, at its end"));
+    }
+    if parts.iter().any(String::is_empty) || (parts.is_empty() && !is_open) {
+        return checker.error(format!("{text:?} must be REGION/ZONE/SUBZONE, or its start, without empty parts"));
+    }
+    let overlapping =
+        before.iter().find(|(other, _)| parts.starts_with(other) || (!is_open && other.starts_with(&parts)));
+    if let Some((_, other)) = overlapping {
+        return checker.error(format!("{text} overlaps with {other}, which comes before it"));
+    }
+    before.push((parts, text.to_owned()));
+}
+
+impl ConnectionPoolSettings {
+    pub(crate) fn check(&self, checker: &mut Checker<'_>) {
+        if self.tcp.is_none() && self.http.is_none() {
+            checker.error("must have tcp or http");
+        }
+        checker.given("http", &self.http, |checker, http| {
+            if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) && http.use_client_protocol {
+                checker.error_in("useClientProtocol", "contradicts h2UpgradePolicy: UPGRADE");
+            }
+        });
+    }
+}
+
+impl OutlierDetection {
+    fn check(&self, checker: &mut Checker<'_>) {
+        if self.consecutive_errors.is_some_and(|errors| errors.get() != 0) {
+            checker.warn_in("consecutiveErrors", "is deprecated: use consecutiveGatewayErrors or consecutive5xxErrors");
+        }
+        let local = self.consecutive_local_origin_failures.is_some_and(|failures| failures.get() > 0);
+        if local && !self.split_external_local_origin_errors {
+            checker.error_in("consecutiveLocalOriginFailures", "needs splitExternalLocalOriginErrors: true");
+        }
+    }
+}
+
+impl ClientTlsSettings {
+    /// Whether it asks for what the mesh does anyway.
+    fn is_of_mesh(&self) -> bool {
+        self.mode == Some(ClientTlsMode::IstioMutual) && self.sni.is_empty() && self.subject_alt_names.is_empty()
+    }
+
+    fn check(&self, checker: &mut Checker<'_>) {
+        let mode = self.mode.unwrap_or(ClientTlsMode::Disable);
+        let refuse = |checker: &mut Checker<'_>, fields: &[(&str, bool)], why: &str| {
+            for (key, _) in fields.iter().filter(|(_, given)| *given) {
+                checker.error_in(key, why);
+            }
+        };
+        let client = [("clientCertificate", &self.client_certificate), ("privateKey", &self.private_key)];
+        let client = client.map(|(key, path)| (key, !path.is_empty()));
+        let authorities = ("caCertificates", !self.ca_certificates.is_empty());
+        let revoked = ("caCrl", !self.ca_crl.is_empty());
+        let credential = ("credentialName", !self.credential_name.is_empty());
+        let authorities_credential = ("caCertCredentialName", !self.ca_cert_credential_name.is_empty());
+        let names = ("subjectAltNames", !self.subject_alt_names.is_empty());
+        checker.at_most_one(&[authorities, authorities_credential]);
+        if self.insecure_skip_verify == Some(true) {
+            let why = "must not be given beside insecureSkipVerify: true, which verifies nothing";
+            match mode {
+                ClientTlsMode::Simple => refuse(checker, &[authorities, credential, names], why),
+                ClientTlsMode::Mutual => refuse(checker, &[authorities, names], why),
+                ClientTlsMode::Disable | ClientTlsMode::IstioMutual => {}
+            }
+        }
+        let [certificate, key] = client;
+        match mode {
+            ClientTlsMode::Simple | ClientTlsMode::Mutual if credential.1 => {
+                let why = "must not be given beside credentialName, which has it";
+                refuse(checker, &[certificate, key, authorities, revoked], why);
+            }
+            ClientTlsMode::Mutual => {
+                for (field, given) in client {
+                    checker.require(field, given);
+                }
+            }
+            ClientTlsMode::IstioMutual => {
+                let why = "must not be given with ISTIO_MUTUAL, which uses the mesh's own certificates";
+                let all = [certificate, key, authorities, revoked, credential, authorities_credential];
+                refuse(checker, &all, why);
+            }
+            ClientTlsMode::Simple | ClientTlsMode::Disable => {}
+        }
+    }
+}
+
+impl TunnelSettings {
+    fn check(&self, checker: &mut Checker<'_>) {
+        if !["", "CONNECT", "POST"].contains(&self.protocol.as_str()) {
+            checker.error_in("protocol", format!("is {:?}; it must be CONNECT or POST", self.protocol));
+        }
+        if !is_fqdn(&self.target_host) && !is_ip(&self.target_host) {
+            checker.error_in("targetHost", format!("{:?} is neither a host name nor an address", self.target_host));
+        }
     }
 }

@@ -1,17 +1,20 @@
 //! VirtualService: how requests to a host are routed. Rules: Istio's `pkg/config/validation/virtualservice.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use http::{HeaderName, StatusCode};
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use weft_wire::id::{Namespace, is_dns_name, is_label};
+use weft_wire::id::Namespace;
 
+use super::names::{Export, check_export_to, check_subnets, is_fqdn, is_ip, is_name, is_subnet, warn_of_no_service};
 use crate::{
-    api::values::{Int, Labels, Percent, Port, Span, StringMatch, Timeout},
+    api::{
+        core::Base64,
+        values::{Int, Labels, Percent, Port, Span, StringMatch, Timeout},
+    },
     document::Checker,
-    hosts::{self, HostPattern},
+    hosts::HostPattern,
     kinds::Resource,
     rewrite::RegexRewrite as CompiledRewrite,
 };
@@ -64,6 +67,7 @@ pub struct HttpRoute {
     pub mirror_percentage: Option<Percent>,
     pub cors_policy: Option<CorsPolicy>,
     pub headers: Option<Headers>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// What a request must be: all conditions hold together.
@@ -145,6 +149,8 @@ pub struct Delegate {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRedirect {
     pub uri: String,
+    /// Replaces the prefix that matched, and keeps the rest of the path.
+    pub prefix_rewrite: String,
     pub authority: String,
     pub port: Option<Port>,
     pub derive_port: Option<RedirectPortSelection>,
@@ -174,7 +180,7 @@ pub struct HttpDirectResponse {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpBody {
     pub string: Option<String>,
-    pub bytes: Option<String>,
+    pub bytes: Option<Base64>,
 }
 
 /// What goes upstream instead of what came.
@@ -196,10 +202,74 @@ pub struct RegexRewrite {
     pub rewrite: String,
 }
 
+/// A client's requests go to the endpoint that its first one went to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SessionPersistence {
+    /// `COOKIE` if absent.
+    #[serde(rename = "type")]
+    pub kind: Option<SessionPersistenceType>,
+    pub absolute_timeout: Option<Timeout>,
+    pub cookie: Option<SessionCookie>,
+    pub header: Option<SessionHeader>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SessionPersistenceType {
+    #[default]
+    Cookie,
+    Header,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SessionCookie {
+    pub name: String,
+    pub path: String,
+    /// `SESSION` if absent.
+    pub lifetime_type: Option<CookieLifetime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CookieLifetime {
+    Session,
+    /// Ends with `absoluteTimeout`.
+    Permanent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionHeader {
+    pub name: String,
+}
+
+impl SessionPersistence {
+    fn check(&self, checker: &mut Checker<'_>) {
+        let fits = match self.kind.unwrap_or_default() {
+            SessionPersistenceType::Cookie => self.header.is_none(),
+            SessionPersistenceType::Header => self.header.is_some() && self.cookie.is_none(),
+        };
+        if !fits {
+            checker.error("type must match what is given: cookie for COOKIE, header for HEADER");
+        }
+        let lifetime = self.cookie.as_ref().and_then(|cookie| cookie.lifetime_type);
+        if lifetime == Some(CookieLifetime::Permanent) && self.absolute_timeout.is_none() {
+            checker.error("a cookie with lifetimeType PERMANENT needs absoluteTimeout");
+        }
+        checker.given("header", &self.header, |checker, header| {
+            if !is_header_name(&header.name) {
+                checker.error_in("name", format!("{:?} is not a header's name", header.name));
+            }
+        });
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpRetry {
-    /// Tries after the first; 0 switches retries off.
+    /// Tries after the first; 0, or none given, switches retries off.
     pub attempts: Option<Int<0, { i32::MAX as i64 }>>,
     pub per_try_timeout: Option<Span<0>>,
     /// Conditions joined by commas, such as `5xx,reset`; a number is a status code.
@@ -379,10 +449,9 @@ impl Resource for VirtualService {
         checker.each("http", &self.http, |checker, rule| rule.check(self, checker));
         checker.each("tls", &self.tls, |checker, rule| rule.check(self, checker));
         checker.each("tcp", &self.tcp, |checker, rule| rule.check(checker));
-        check_export_to(&self.export_to, checker);
+        check_export_to(&self.export_to, Export::Namespaces, checker);
         let names = self.gateways.iter().any(|gateway| gateway != MESH_GATEWAY);
         checker.pending("gateways", names);
-        checker.pending("exportTo", self.export_to.iter().any(|namespace| namespace != "*"));
         checker.pending("tls", !self.tls.is_empty());
         checker.pending("tcp", !self.tcp.is_empty());
     }
@@ -432,59 +501,29 @@ impl VirtualService {
     }
 }
 
-/// `gateway`, `namespace/gateway` or `mesh`.
+/// `gateway`, `namespace/gateway` or `mesh`. Without a namespace it may also be an old full name.
 fn check_gateway_name(gateway: &str, checker: &mut Checker<'_>) {
-    let (namespace, name) =
-        gateway.split_once('/').map_or((None, gateway), |(namespace, name)| (Some(namespace), name));
-    let namespace_is_good =
-        namespace.is_none_or(|namespace| namespace == "." || namespace.parse::<Namespace>().is_ok());
-    if !namespace_is_good || !is_dns_name(name) {
+    let is_right = match gateway.split_once('/') {
+        Some((namespace, name)) => is_name(namespace) && is_name(name),
+        None => is_fqdn(gateway),
+    };
+    if !is_right {
         checker.error(format!("{gateway:?} is not NAME, NAMESPACE/NAME or mesh"));
-    }
-}
-
-/// `.`, `*`, or a namespace, each once; `*` and `.` alone.
-pub(crate) fn check_export_to(export_to: &[String], checker: &mut Checker<'_>) {
-    let mut seen = BTreeSet::new();
-    let alone = export_to.len() == 1;
-    checker.each("exportTo", export_to, |checker, text| {
-        match text.as_str() {
-            "*" | "~" if !alone => checker.error(format!("{text} must stand alone")),
-            "*" | "." | "~" => {}
-            name if name.parse::<Namespace>().is_err() => {
-                checker.error(format!("{name:?} must be a namespace, '.' for its own, or '*' for all"));
-            }
-            _ => {}
-        }
-        if !seen.insert(text.clone()) {
-            checker.error(format!("{text} is given twice"));
-        }
-    });
-}
-
-/// Says so where a host is taken as it stands and cannot be a service: that is easily meant otherwise.
-fn warn_of_no_service(host: &HostPattern, checker: &mut Checker<'_>) {
-    if let HostPattern::Exact(name) = host
-        && hosts::service_of(name).is_none()
-        && hosts::looks_like_service(name)
-    {
-        checker.warn(&format!(
-            "{name} is taken as it stands and names no service; a service of another namespace is written \
-             NAME.NAMESPACE.svc.cluster.local"
-        ));
+    } else if gateway.contains('.') {
+        checker.warn("is an old form: write NAMESPACE/NAME");
     }
 }
 
 impl Destination {
-    fn check(&self, checker: &mut Checker<'_>) {
+    pub(crate) fn check(&self, checker: &mut Checker<'_>) {
         let namespace = checker.namespace();
         match HostPattern::read(&self.host, &namespace) {
-            Ok(HostPattern::Wildcard(_)) => checker.error_in("host", "must be one host, without *"),
+            Ok(host) if host.is_everything() => checker.error_in("host", "must be a host, not *"),
             Ok(host) => checker.field("host", |checker| warn_of_no_service(&host, checker)),
             Err(what) => checker.error_in("host", what),
         }
-        if !self.subset.is_empty() && !is_label(&self.subset) {
-            checker.error_in("subset", "must be the name of a subset: a-z, 0-9 and '-'");
+        if !self.subset.is_empty() && !is_name(&self.subset) {
+            checker.error_in("subset", "must be the name of a subset: letters, digits and '-'");
         }
     }
 
@@ -504,7 +543,7 @@ fn check_weights<'a>(weights: impl ExactSizeIterator<Item = Option<i64>> + 'a, c
 impl HttpRoute {
     fn check(&self, service: &VirtualService, checker: &mut Checker<'_>) {
         self.check_actions(service.is_delegate(), checker);
-        checker.each("match", &self.matches, |checker, one| one.check(checker));
+        checker.each("match", &self.matches, |checker, one| one.check(service.is_for_mesh(), checker));
         checker.each("route", &self.route, |checker, share| {
             checker.field("destination", |checker| share.destination.check(checker));
             checker.given("headers", &share.headers, |checker, headers| headers.check(checker));
@@ -523,7 +562,9 @@ impl HttpRoute {
         checker.given("corsPolicy", &self.cors_policy, |checker, policy| policy.check(checker));
         checker.given("headers", &self.headers, |checker, headers| headers.check(checker));
         self.check_authority(checker);
+        checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
         for (key, given) in [
+            ("sessionPersistence", self.session_persistence.is_some()),
             ("redirect", self.redirect.is_some()),
             ("directResponse", self.direct_response.is_some()),
             ("delegate", self.delegate.is_some()),
@@ -564,17 +605,20 @@ impl HttpRoute {
         if self.mirror.is_none() && (self.mirror_percent.is_some() || self.mirror_percentage.is_some()) {
             checker.warn("has a share of mirrored requests, but no mirror");
         }
+        if self.mirror_percent.is_some() {
+            checker.warn_in("mirrorPercent", "is deprecated: use mirrorPercentage");
+        }
     }
 
-    /// Host can be set in two places, but not in both.
+    /// Host can be set in several places, but only in one at a time.
     fn check_authority(&self, checker: &mut Checker<'_>) {
-        let sets = |headers: &Option<Headers>| {
-            let request = headers.as_ref().and_then(|headers| headers.request.as_ref());
-            request.is_some_and(|request| request.set.keys().chain(request.add.keys()).any(|name| is_authority(name)))
-        };
         let rewritten = self.rewrite.as_ref().is_some_and(|rewrite| !rewrite.authority.is_empty());
-        if rewritten && (sets(&self.headers) || self.route.iter().any(|share| sets(&share.headers))) {
-            checker.error_in("rewrite", "authority is set by headers.request of this rule too: leave one out");
+        let request = self.headers.as_ref().and_then(|headers| headers.request.as_ref());
+        let set = request.map_or(0, |request| {
+            request.set.keys().chain(request.add.keys()).filter(|name| is_authority(name)).count()
+        });
+        if set + usize::from(rewritten) > 1 {
+            checker.error("sets the authority twice, in rewrite.authority or headers.request: leave one out");
         }
     }
 }
@@ -584,11 +628,11 @@ fn is_authority(name: &str) -> bool {
 }
 
 impl HttpMatchRequest {
-    fn check(&self, checker: &mut Checker<'_>) {
+    fn check(&self, for_mesh: bool, checker: &mut Checker<'_>) {
         for (key, conditions) in [("headers", &self.headers), ("withoutHeaders", &self.without_headers)] {
             checker.field(key, |checker| {
                 for name in conditions.keys() {
-                    check_matched_header(name, checker);
+                    check_matched_header(name, for_mesh, checker);
                 }
             });
         }
@@ -598,6 +642,9 @@ impl HttpMatchRequest {
             }
         });
         checker.each("gateways", &self.gateways, |checker, gateway| check_gateway_name(gateway, checker));
+        if !self.source_namespace.is_empty() && !is_name(&self.source_namespace) {
+            checker.error_in("sourceNamespace", "must be a namespace");
+        }
         for (key, given) in [
             ("scheme", self.scheme.is_some()),
             ("authority", self.authority.is_some()),
@@ -618,35 +665,46 @@ impl HttpMatchRequest {
     }
 }
 
-fn check_matched_header(name: &str, checker: &mut Checker<'_>) {
+fn check_matched_header(name: &str, for_mesh: bool, checker: &mut Checker<'_>) {
     if name.starts_with('@') {
         // `@request.auth.claims.NAME`: a claim of the caller's token.
         let claim = name.strip_prefix("@request.auth.claims.").or_else(|| name.strip_prefix("@request.auth.claims["));
         if claim.is_none_or(str::is_empty) {
             checker.error_in(name, "must be @request.auth.claims.NAME or @request.auth.claims[NAME]");
+        } else if for_mesh {
+            checker.error_in(name, "is a claim: it can be matched at gateways only, so gateways must name some");
         }
     } else if name.starts_with(':') {
         if ![":method", ":authority", ":scheme"].contains(&name) {
             checker.error_in(name, "is not one of :method, :authority, :scheme; match the path by uri");
         }
-    } else if HeaderName::from_bytes(name.as_bytes()).is_err() {
+    } else if !is_header_name(name) {
         checker.error_in(name, "is not a header's name");
     }
 }
 
+/// The names of headers that conditions may ask for: Istio lets them have letters, digits, `-` and `_`.
+pub(crate) fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
 impl HttpRedirect {
     fn check(&self, matches: &[HttpMatchRequest], checker: &mut Checker<'_>) {
-        if self.uri.is_empty() && self.authority.is_empty() && self.port.is_none() && self.scheme.is_empty() {
-            checker.error("must set uri, authority, port or scheme");
+        let (by_uri, by_prefix) = (!self.uri.is_empty(), !self.prefix_rewrite.is_empty());
+        let sets_port = self.port.is_some() || self.derive_port.is_some();
+        if !by_uri && !by_prefix && self.authority.is_empty() && !sets_port && self.scheme.is_empty() {
+            checker.error("must set uri, prefixRewrite, authority, port or scheme");
         }
+        checker.at_most_one(&[("uri", by_uri), ("prefixRewrite", by_prefix)]);
         checker.at_most_one(&[("port", self.port.is_some()), ("derivePort", self.derive_port.is_some())]);
         if !self.scheme.is_empty() && !["http", "https"].contains(&self.scheme.as_str()) {
             checker.error_in("scheme", "must be http or https");
         }
-        if self.uri.contains("%PREFIX()%")
-            && (matches.is_empty() || !matches.iter().all(HttpMatchRequest::is_by_prefix))
-        {
-            checker.error_in("uri", "%PREFIX()% needs every match to be by a prefix of uri");
+        let all_by_prefix = !matches.is_empty() && matches.iter().all(HttpMatchRequest::is_by_prefix);
+        for (key, given) in [("uri", self.uri.contains("%PREFIX()%")), ("prefixRewrite", by_prefix)] {
+            if given && !all_by_prefix {
+                checker.error_in(key, "replaces a prefix: every match must have a prefix of uri");
+            }
         }
     }
 }
@@ -655,7 +713,8 @@ impl HttpDirectResponse {
     fn check(&self, checker: &mut Checker<'_>) {
         checker.given("body", &self.body, |checker, body| {
             checker.exactly_one(&[("string", body.string.is_some()), ("bytes", body.bytes.is_some())]);
-            let len = body.string.as_ref().or(body.bytes.as_ref()).map_or(0, String::len);
+            let len =
+                body.string.as_ref().map_or(0, String::len) + body.bytes.as_ref().map_or(0, |bytes| bytes.0.len());
             if len > MAX_BODY_LEN {
                 checker.error(format!("has {len} bytes; {MAX_BODY_LEN} are the most"));
             } else if len > 100 * 1024 {
@@ -714,7 +773,8 @@ const RETRY_ON: &[&str] = &[
 impl HttpRetry {
     pub(crate) fn check(&self, checker: &mut Checker<'_>) {
         for condition in self.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty()) {
-            let is_code = condition.parse::<u16>().is_ok_and(|code| StatusCode::from_u16(code).is_ok());
+            let code = condition.parse::<u16>().ok().and_then(|code| StatusCode::from_u16(code).ok());
+            let is_code = code.is_some_and(|code| code.canonical_reason().is_some());
             if !is_code && !RETRY_ON.contains(&condition) {
                 checker.error_in(
                     "retryOn",
@@ -722,9 +782,11 @@ impl HttpRetry {
                 );
             }
         }
-        let detail = !self.retry_on.is_empty() || self.per_try_timeout.is_some() || self.backoff.is_some();
-        if self.attempts.is_some_and(|attempts| attempts.get() == 0) && detail {
-            checker.error("attempts is 0, which switches retries off: leave the other fields out");
+        let detail =
+            !self.retry_on.is_empty() || self.per_try_timeout.is_some() || self.retry_remote_localities.is_some();
+        if self.attempts.is_none_or(|attempts| attempts.get() == 0) && detail {
+            checker
+                .error("attempts is 0 or absent, which switches retries off: give it, or leave the other fields out");
         }
     }
 }
@@ -738,37 +800,49 @@ impl HttpFaultInjection {
             if delay.exponential_delay.is_some() {
                 checker.error_in("exponentialDelay", "is not implemented, here as in Istio: use fixedDelay");
             }
-            checker.require("fixedDelay", delay.fixed_delay.is_some() || delay.exponential_delay.is_some());
+            checker.at_most_one(&[
+                ("fixedDelay", delay.fixed_delay.is_some()),
+                ("exponentialDelay", delay.exponential_delay.is_some()),
+            ]);
+            if delay.fixed_delay.is_none() {
+                checker.warn("has no effect without fixedDelay");
+            }
         });
         checker.given("abort", &self.abort, |checker, abort| {
             if abort.http2_error.is_some() {
                 checker.error_in("http2Error", "is not supported, here as in Istio: use httpStatus or grpcStatus");
             }
-            checker.exactly_one(&[
+            checker.at_most_one(&[
                 ("httpStatus", abort.http_status.is_some()),
                 ("grpcStatus", abort.grpc_status.is_some()),
             ]);
+            if abort.http_status.is_none() && abort.grpc_status.is_none() {
+                checker.warn("has no effect without httpStatus or grpcStatus");
+            }
         });
     }
 }
 
+/// The methods that a CORS policy may name.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
+
 impl CorsPolicy {
     fn check(&self, checker: &mut Checker<'_>) {
         checker.each("allowMethods", &self.allow_methods, |checker, method| {
-            if method != "*" && method.parse::<http::Method>().is_err() {
-                checker.error(format!("{method:?} is not a method"));
+            if method != "*" && !METHODS.contains(&method.as_str()) {
+                checker.error(format!("{method:?} is not one of {}", METHODS.join(", ")));
             }
         });
         for (key, names) in [("allowHeaders", &self.allow_headers), ("exposeHeaders", &self.expose_headers)] {
             checker.each(key, names, |checker, name| {
-                if name != "*" && HeaderName::from_bytes(name.as_bytes()).is_err() {
+                if name != "*" && !is_header_name(name) {
                     checker.error(format!("{name:?} is not a header's name"));
                 }
             });
         }
         checker.each("allowOrigins", &self.allow_origins, |checker, origin| {
-            if *origin == StringMatch::Any {
-                checker.error("must give one of exact, prefix and regex");
+            if *origin == StringMatch::Any || *origin == StringMatch::Exact(String::new()) {
+                checker.error("must give one of exact, prefix, suffix and regex");
             }
         });
         checker.given("maxAge", &self.max_age, |checker, age| {
@@ -832,6 +906,7 @@ impl TlsRoute {
                 checker.error_in("sniHosts", "needs at least one name");
             }
             checker.each("sniHosts", &one.sni_hosts, |checker, name| match HostPattern::read(name, &namespace) {
+                _ if is_ip(name) => checker.warn("is an address: clients send none as a server name"),
                 Err(what) => checker.error(what),
                 Ok(name) if !hosts.iter().any(|host| host.covers(&name)) => {
                     checker.error(format!("{name} is not one of the document's hosts"));
@@ -866,16 +941,4 @@ fn check_connection_routes(routes: &[RouteDestination], checker: &mut Checker<'_
         checker.field("destination", |checker| share.destination.check(checker));
     });
     check_weights(routes.iter().map(|share| share.weight.map(Int::get)), checker);
-}
-
-pub(crate) fn check_subnets(key: &str, subnets: &[String], checker: &mut Checker<'_>) {
-    checker.each(key, subnets, |checker, subnet| {
-        if !is_subnet(subnet) {
-            checker.error(format!("{subnet:?} is not an address or a CIDR range"));
-        }
-    });
-}
-
-fn is_subnet(text: &str) -> bool {
-    text.parse::<IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok()
 }

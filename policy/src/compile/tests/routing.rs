@@ -269,3 +269,16 @@ fn a_subsets_balancer_overrides_the_services() {
     assert_eq!(forward(&view, &get("/1")).cluster.balancer, Balancer::Random);
     assert_eq!(forward(&view, &get("/2")).cluster.balancer, Balancer::RoundRobin);
 }
+
+#[test]
+fn a_destination_rule_for_some_clients_only_is_not_for_all() {
+    let balancer = |selector: &str| {
+        let rule = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r}}, spec: {{host: reviews, \
+             {selector}trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}}}"
+        );
+        service(&bookinfo().apply(&rule).view(), "reviews").cluster(9080).unwrap().balancer
+    };
+    assert_eq!(balancer(""), Balancer::Random);
+    assert_eq!(balancer("workloadSelector: {matchLabels: {app: x}}, "), Balancer::LeastRequest);
+}

@@ -241,3 +241,28 @@ fn a_workload_in_two_services_and_each_subset_has_one_load() {
     let again = service(&view, "again").cluster(9080).unwrap();
     assert!(Arc::ptr_eq(&subset.endpoints[0].load, &again.endpoints[0].load));
 }
+
+#[test]
+fn only_tcp_ports_of_a_service_are_served() {
+    let view = bookinfo()
+        .apply(
+            "{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {selector: {app: reviews}, ports: \
+             [{port: 53, name: udp, protocol: UDP}, {port: 9080, name: http}, {port: 9080, name: sctp, protocol: SCTP}]}}",
+        )
+        .view();
+    let ports: Vec<u16> = service(&view, "dns").ports.iter().map(|port| port.port).collect();
+    assert_eq!(ports, [9080]);
+    assert_eq!(workloads_of(&view, "dns", 9080).len(), 3);
+}
+
+#[test]
+fn a_named_target_port_selects_as_none_does() {
+    let view = Mesh::new()
+        .node("other", vec![on_ports(80, 8080, row("web", "web-1"))])
+        .apply(
+            "{apiVersion: v1, kind: Service, metadata: {name: named}, spec: {selector: {app: web}, ports: \
+             [{port: 80, targetPort: http}]}}",
+        )
+        .view();
+    assert_eq!(workloads_of(&view, "named", 80), ["web-1"]);
+}
