@@ -1,7 +1,7 @@
 use crate::{
     api::{
         core::{Secret, ServicePort},
-        testing::{assert_noticed, assert_refused, notices, parsed, pending, refusals, text},
+        tests::{assert_noticed, assert_refused, notices, parsed, pending, refusals, text},
     },
     document::{Spec, parse_stored},
 };
@@ -17,7 +17,7 @@ fn assert_services_refused(cases: &[(&str, &str)]) {
 }
 
 fn ports_of(spec: &str) -> Vec<ServicePort> {
-    let Spec::Service(service) = crate::api::testing::accepted(&service(spec)).spec else { panic!("a Service") };
+    let Spec::Service(service) = crate::api::tests::accepted(&service(spec)).spec else { panic!("a Service") };
     service.ports
 }
 

@@ -1,4 +1,4 @@
-use crate::api::testing::{assert_noticed, assert_refused, pending, text};
+use crate::api::tests::{assert_noticed, assert_refused, pending, text};
 
 const API: &str = "discovery.k8s.io/v1";
 

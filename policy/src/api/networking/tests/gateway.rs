@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::testing::refusals;
+use crate::api::tests::refusals;
 
 const KIND: &str = "Gateway";
 

@@ -14,21 +14,21 @@ const API: &str = "networking.istio.io/v1";
 fn assert_refused(kind: &str, cases: &[(&str, &str)]) {
     let cases: Vec<(String, &str)> = cases.iter().map(|(spec, wanted)| (format!("spec: {spec}"), *wanted)).collect();
     let cases: Vec<(&str, &str)> = cases.iter().map(|(body, wanted)| (body.as_str(), *wanted)).collect();
-    crate::api::testing::assert_refused(API, kind, &cases);
+    crate::api::tests::assert_refused(API, kind, &cases);
 }
 
 fn assert_noticed(kind: &str, cases: &[(&str, &str)]) {
     let cases: Vec<(String, &str)> = cases.iter().map(|(spec, wanted)| (format!("spec: {spec}"), *wanted)).collect();
     let cases: Vec<(&str, &str)> = cases.iter().map(|(body, wanted)| (body.as_str(), *wanted)).collect();
-    crate::api::testing::assert_noticed(API, kind, &cases);
+    crate::api::tests::assert_noticed(API, kind, &cases);
 }
 
 fn assert_accepted(kind: &str, specs: &[&str]) {
     for spec in specs {
-        crate::api::testing::accepted(&text(kind, spec));
+        crate::api::tests::accepted(&text(kind, spec));
     }
 }
 
 fn text(kind: &str, spec: &str) -> String {
-    crate::api::testing::text(API, kind, &format!("spec: {spec}"))
+    crate::api::tests::text(API, kind, &format!("spec: {spec}"))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::testing::pending;
+use crate::api::tests::pending;
 
 const KIND: &str = "Sidecar";
 

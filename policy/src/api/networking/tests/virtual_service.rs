@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::testing::pending;
+use crate::api::tests::pending;
 
 const KIND: &str = "VirtualService";
 
@@ -257,7 +257,7 @@ fn a_delegate_has_no_hosts_gateways_tls_tcp_nor_a_delegate() {
         ],
     );
     assert_accepted(KIND, &[&format!("{{http: [{{{route}}}]}}")]);
-    let further = crate::api::testing::refusals(&text(KIND, "{http: [{delegate: {name: a}}]}"));
+    let further = crate::api::tests::refusals(&text(KIND, "{http: [{delegate: {name: a}}]}"));
     assert!(further.iter().any(|error| error.contains("must not delegate further")), "{further:?}");
 }
 

@@ -4,7 +4,7 @@ use super::*;
 fn a_workload_entry_has_an_address_or_a_network() {
     let kind = "WorkloadEntry";
     assert_refused(kind, &[("{}", "spec.address is missing")]);
-    crate::api::testing::assert_refused(API, kind, &[("", "spec.address is missing")]);
+    crate::api::tests::assert_refused(API, kind, &[("", "spec.address is missing")]);
     assert_noticed(kind, &[("{network: net}", "has a network, but no address")]);
     assert_accepted(
         kind,
