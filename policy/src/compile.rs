@@ -4,6 +4,7 @@
 //! and `rules` chooses the documents that hold for each service.
 
 mod clusters;
+pub mod gateway_api;
 mod lower;
 mod rules;
 mod services;

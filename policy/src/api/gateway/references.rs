@@ -59,10 +59,6 @@ pub enum GatewayDefaultScope {
 }
 
 impl ParentReference {
-    pub(crate) fn is_service(&self) -> bool {
-        self.group.is_empty() && &*self.kind == "Service"
-    }
-
     fn is_same_parent(&self, other: &Self) -> bool {
         (&self.group, &self.kind, &self.namespace, &self.name)
             == (&other.group, &other.kind, &other.namespace, &other.name)
