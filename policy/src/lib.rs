@@ -5,8 +5,9 @@
 //!
 //! * [`document`]: text to checked, typed documents; [`api`]: their types, a file for each kind; [`kinds`]: the list.
 //! * [`compile`]: documents and node records to a view.
-//! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view.
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it.
+//! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
+//!   of policies.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -15,10 +16,13 @@ pub mod authorize;
 pub mod balance;
 mod cel;
 pub mod compile;
+pub mod condition;
 pub mod document;
 pub mod endpoint;
+pub mod fault;
 mod hosts;
 pub mod kinds;
+pub mod limit;
 mod matcher;
 pub mod mtls;
 pub mod normalise;

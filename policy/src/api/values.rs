@@ -55,6 +55,9 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Int<MIN, MAX> {
                 let wrong = || E::invalid_value(de::Unexpected::Signed(value), &self);
                 range.contains(&value).then_some(value).ok_or_else(wrong)
             }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
+                self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
+            }
         }
         deserializer.deserialize_i64(InRange::<MIN, MAX>).map(Self)
     }

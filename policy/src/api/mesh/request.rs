@@ -18,7 +18,8 @@ pub struct RequestCondition {
     pub path: Option<StringMatch>,
     pub method: Option<StringMatch>,
     pub headers: BTreeMap<String, StringMatch>,
-    /// Callers, as in AuthorizationPolicy: `cluster.local/ns/default/sa/web`, with a `*` at most at its start or end.
+    /// Callers, as in AuthorizationPolicy: `cluster.local/ns/default/sa/web`, with one `*` at most, at its start or
+    /// its end.
     pub principals: List<NonEmpty, 0, 64>,
 }
 
@@ -36,9 +37,9 @@ impl RequestCondition {
             if principal.starts_with("spiffe://") {
                 checker.error("must not start with spiffe://, as in AuthorizationPolicy");
             }
-            let inner = principal.strip_prefix('*').unwrap_or(principal);
-            if inner.strip_suffix('*').unwrap_or(inner).contains('*') {
-                checker.error(format!("{:?} has a * elsewhere than at its start or end", &**principal));
+            let inner = principal.strip_prefix('*').unwrap_or_else(|| principal.strip_suffix('*').unwrap_or(principal));
+            if inner.contains('*') {
+                checker.error(format!("{:?} has a * elsewhere than at its start or its end", &**principal));
             }
         });
     }
