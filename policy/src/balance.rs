@@ -197,6 +197,7 @@ mod tests {
             canonical_revision: String::new(),
             service,
             node: "a".parse().unwrap(),
+            labels: std::collections::BTreeMap::new(),
         });
         Arc::new(Endpoint {
             key: EndpointKey {

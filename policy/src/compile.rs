@@ -1,31 +1,42 @@
 //! Compiles documents and node records into a view.
 //!
-//! `services` merges Service documents with what nodes announce, `clusters` makes the places where requests can go,
-//! and `rules` chooses the documents that hold for each service.
+//! `nodes` reads what nodes announce, `policies` and `rules` the documents that steer traffic, each once: a view keeps
+//! these parts, and the next one takes over those whose inputs are the same. `services` puts a service together from
+//! them, and takes over the whole service if all of its parts are the same.
 
 mod clusters;
 pub mod gateway_api;
 mod lower;
+mod nodes;
+mod policies;
 mod rules;
 mod services;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
 
 use weft_wire::{
+    document::DocumentKey,
     fact::NodeRecord,
-    id::{Namespace, NodeName, ServiceAccount, TrustDomain, WorkloadName},
+    id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
 
-use self::{clusters::Clusters, rules::Rules, services::Row};
+use self::{
+    nodes::{NodeRows, Row},
+    policies::Policy,
+    services::Declared,
+};
 use crate::{
-    document::Document,
-    endpoint::{EndpointAddress, EndpointKey, EndpointLoad, LocalWorkload, Standing, Workload},
-    route::PortRoutes,
-    view::{MeshView, Service, sni},
+    document::{Document, Spec},
+    endpoint::{EndpointAddress, LocalWorkload, Standing, Workload},
+    hosts::{self, HostIndex, HostPattern},
+    namespaces::{PerNamespace, same},
+    retry::RetryPolicy,
+    route::RuleSet,
+    view::{Callers, HostEntry, MeshView, Service, VirtualHost, sni},
 };
 
 /// All that a view is made of. The result depends on what is in it, never on its order.
@@ -48,47 +59,269 @@ pub struct NodeInput {
     pub standing: Standing,
 }
 
+/// What a view was made of, in the form that the next one can use. All are told apart by their place in memory:
+/// whoever compiles passes the same `Arc` for what has not changed.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    nodes: BTreeMap<NodeName, Arc<NodeRows>>,
+    local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
+    /// By the address of the document, which the part keeps alive.
+    documents: HashMap<usize, DocumentPart>,
+}
+
+/// A document, read as far as it can be without the others.
+#[derive(Clone, Debug)]
+enum DocumentPart {
+    Service(Arc<Declared>),
+    Policy(Arc<Policy>),
+    /// With the documents that it delegates to, which it holds too.
+    Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+}
+
+/// What one service was made of.
+#[derive(Debug, Default)]
+pub(crate) struct Ingredients {
+    declared: Option<Arc<Declared>>,
+    /// Rows announced under the service's name, and those that its selector selects.
+    own: Vec<Arc<Row>>,
+    selected: Vec<Arc<Row>>,
+    /// Those whose host matches: the most specific first, of these the oldest.
+    policies: Vec<Arc<Policy>>,
+    rules: Vec<Arc<RuleSet>>,
+}
+
+impl Ingredients {
+    fn are_same(&self, other: &Self) -> bool {
+        self.declared.as_ref().map(Arc::as_ptr) == other.declared.as_ref().map(Arc::as_ptr)
+            && same(&self.own, &other.own)
+            && same(&self.selected, &other.selected)
+            && same(&self.policies, &other.policies)
+            && same(&self.rules, &other.rules)
+    }
+}
+
 /// Compiles a view; its epoch is the previous one's plus 1, and endpoints keep their live counters.
 pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
-    let rows = services::rows(inputs);
-    let rules = Rules::new(inputs.documents);
-    let models = services::merge(inputs.documents, &rows);
-    let no_loads = HashMap::new();
-    let clusters = Clusters::new(inputs, &models, &rules, previous.map_or(&no_loads, |previous| &previous.loads));
-
-    let services: Vec<Arc<Service>> = models
-        .iter()
-        .map(|(name, model)| {
-            let fqdn: Arc<str> = name.fqdn().into();
-            let routes = model
-                .ports
-                .iter()
-                .filter_map(|port| {
-                    let default = clusters.get(name, port.port, "")?.clone();
-                    Some(PortRoutes { default, rules: rules.compile_for(&fqdn, port.port, &models, &clusters) })
-                })
-                .collect();
-            Arc::new(Service { name: name.clone(), fqdn, ports: model.ports.clone(), routes })
-        })
-        .collect();
-
+    let same_mesh = previous.filter(|previous| previous.trust_domain == *inputs.trust_domain);
+    let no_parts = Parts::default();
+    let known = same_mesh.map_or(&no_parts, |previous| &previous.parts);
+    let parts = Parts {
+        nodes: nodes::read(inputs, known),
+        local: inputs.local.clone(),
+        documents: read_documents(inputs.documents, known),
+    };
+    let sources = Sources::new(inputs.documents, &parts);
+    let (services, ends_of_services) = sources.services(same_mesh.map_or(&[], |previous| &previous.services));
+    let (virtual_hosts, by_end) = sources.virtual_hosts(&services, &ends_of_services);
+    let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
+    let by_host = by_host.chain(virtual_hosts).collect();
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
-        by_host: services.iter().map(|service| (service.name.to_string().into(), service.clone())).collect(),
+        by_host,
+        by_end,
         local: local_workloads(inputs, &services),
-        callers: callers(&rows),
-        by_account: by_account(&rows),
-        loads: loads(&services),
+        callers: callers(&parts, same_mesh),
+        default_retry: RetryPolicy::default(),
         services,
+        parts,
     }
+}
+
+/// Reads each document on its own, those that are not known yet.
+fn read_documents(documents: &[Arc<Document>], known: &Parts) -> HashMap<usize, DocumentPart> {
+    let delegates: HashMap<&DocumentKey, &Arc<Document>> = documents
+        .iter()
+        .filter(|document| matches!(&document.spec, Spec::VirtualService(rules) if rules.is_delegate()))
+        .map(|document| (&document.key, document))
+        .collect();
+    let mut parts = HashMap::with_capacity(documents.len());
+    for document in documents {
+        let address = Arc::as_ptr(document) as usize;
+        let part = match (known.documents.get(&address), &document.spec) {
+            (_, Spec::VirtualService(service)) if service.is_for_mesh() && !service.is_delegate() => {
+                let wanted = rules::delegates_of(document, service, &delegates);
+                match known.documents.get(&address) {
+                    Some(part @ DocumentPart::Rules(_, held)) if are_same_documents(held, &wanted) => part.clone(),
+                    _ => DocumentPart::Rules(Arc::new(rules::compile(document, service, &wanted)), wanted),
+                }
+            }
+            (Some(part), _) => part.clone(),
+            (None, Spec::DestinationRule(_)) => match Policy::read(document) {
+                Some(policy) => DocumentPart::Policy(Arc::new(policy)),
+                None => continue,
+            },
+            (None, Spec::Service(_)) => match Declared::read(document) {
+                Some(declared) => DocumentPart::Service(Arc::new(declared)),
+                None => continue,
+            },
+            _ => continue,
+        };
+        parts.insert(address, part);
+    }
+    parts
+}
+
+fn are_same_documents(a: &[Option<Arc<Document>>], b: &[Option<Arc<Document>>]) -> bool {
+    let address = |document: &Option<Arc<Document>>| document.as_ref().map(Arc::as_ptr);
+    a.iter().map(address).eq(b.iter().map(address))
+}
+
+/// What services are put together from.
+struct Sources<'a> {
+    announced: BTreeMap<&'a ServiceName, Vec<Arc<Row>>>,
+    declared: BTreeMap<&'a ServiceName, &'a Arc<Declared>>,
+    /// Rows by their namespace and one label, for the labels that selectors begin with.
+    by_label: HashMap<(&'a Namespace, &'a str, &'a str), Vec<Arc<Row>>>,
+    policies: HostIndex<&'a Arc<Policy>>,
+    rules: HostIndex<&'a Arc<RuleSet>>,
+    /// The same by age.
+    rules_by_age: Vec<&'a Arc<RuleSet>>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(documents: &'a [Arc<Document>], parts: &'a Parts) -> Self {
+        let mut sorted: Vec<&Arc<Document>> = documents.iter().collect();
+        // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
+        sorted.sort_unstable_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
+        let mut sources = Self {
+            announced: BTreeMap::new(),
+            declared: BTreeMap::new(),
+            by_label: HashMap::new(),
+            policies: HostIndex::default(),
+            rules: HostIndex::default(),
+            rules_by_age: Vec::new(),
+        };
+        for document in sorted {
+            match parts.documents.get(&(Arc::as_ptr(document) as usize)) {
+                Some(DocumentPart::Service(declared)) => {
+                    sources.declared.insert(&declared.name, declared);
+                }
+                Some(DocumentPart::Policy(policy)) => sources.policies.insert(&policy.host, policy),
+                Some(DocumentPart::Rules(rules, _)) => {
+                    for host in &rules.hosts {
+                        sources.rules.insert(host, rules);
+                    }
+                    sources.rules_by_age.push(rules);
+                }
+                None => {}
+            }
+        }
+        let first_labels: HashSet<(&Namespace, &str)> = sources
+            .declared
+            .values()
+            .filter_map(|declared| Some((&declared.name.namespace, declared.first_label()?.0)))
+            .collect();
+        for row in parts.nodes.values().flat_map(|node| &node.rows) {
+            sources.announced.entry(&row.announced.service).or_default().push(row.clone());
+            let namespace = &row.announced.service.namespace;
+            for (name, value) in &row.workload.labels {
+                if first_labels.contains(&(namespace, name.as_str())) {
+                    sources.by_label.entry((namespace, name, value)).or_default().push(row.clone());
+                }
+            }
+        }
+        sources
+    }
+
+    /// All services, sorted; and the ends of wildcards that rule one of them.
+    fn services(&self, known: &[Arc<Service>]) -> (Vec<Arc<Service>>, HashSet<&'a str>) {
+        let names: BTreeSet<&ServiceName> = self.declared.keys().chain(self.announced.keys()).copied().collect();
+        let mut known = known.iter().peekable();
+        let mut ends = HashSet::new();
+        let services = names.into_iter().map(|name| {
+            while known.peek().is_some_and(|service| service.name < *name) {
+                known.next();
+            }
+            let known = known.peek().filter(|service| service.name == *name);
+            let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
+            let ingredients = self.ingredients(name, &fqdn);
+            for rules in &self.rules.matching(&fqdn).copied().collect::<Vec<_>>() {
+                ends.extend(rules.hosts.iter().filter_map(|host| match host {
+                    HostPattern::Wildcard(end) if host.matches(&fqdn) => Some(end.as_str()),
+                    _ => None,
+                }));
+            }
+            match known {
+                Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
+                _ => Arc::new(services::service(name, fqdn, ingredients)),
+            }
+        });
+        let services = services.collect();
+        (services, ends)
+    }
+
+    fn ingredients(&self, name: &ServiceName, fqdn: &str) -> Ingredients {
+        let declared = self.declared.get(name).copied().cloned();
+        let selected = declared.as_ref().and_then(|declared| {
+            let (label, value) = declared.first_label()?;
+            let rows = self.by_label.get(&(&name.namespace, label, value))?.iter();
+            Some(rows.filter(|row| row.workload.has_labels(declared.selector())).cloned().collect())
+        });
+        Ingredients {
+            declared,
+            own: self.announced.get(name).cloned().unwrap_or_default(),
+            selected: selected.unwrap_or_default(),
+            policies: self.policies.matching(fqdn).copied().cloned().collect(),
+            rules: self.rules.matching(fqdn).copied().cloned().collect(),
+        }
+    }
+
+    /// The hosts that VirtualServices name and that are no service: those that are named whole, by what requests look
+    /// them up by, and those that are named by their end. An end that rules a service is for services, as in Istio.
+    fn virtual_hosts(
+        &self,
+        services: &[Arc<Service>],
+        ends_of_services: &HashSet<&str>,
+    ) -> (Vec<(Box<str>, HostEntry)>, HostIndex<Arc<VirtualHost>>) {
+        let is_service = |name: &ServiceName| services.binary_search_by(|service| service.name.cmp(name)).is_ok();
+        let mut by_host: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
+        for rules in &self.rules_by_age {
+            for host in &rules.hosts {
+                let is_virtual = match host {
+                    HostPattern::Exact(host) => hosts::service_of(host).is_none_or(|name| !is_service(&name)),
+                    HostPattern::Wildcard(end) => !ends_of_services.contains(end.as_str()),
+                };
+                if is_virtual {
+                    by_host.entry(host).or_default().push(Arc::clone(rules));
+                }
+            }
+        }
+        let (mut exact, mut by_end) = (Vec::new(), HostIndex::default());
+        for (host, rules) in by_host {
+            let entry = Arc::new(VirtualHost { rules: visible_rules(&rules) });
+            match host {
+                HostPattern::Exact(name) => {
+                    // A service's own short name wins over a host that looks like it.
+                    let service = hosts::service_of(name);
+                    let key = service.map_or_else(|| name.clone(), |service| service.to_string());
+                    let taken = key.split_once('.').is_some_and(|(service, namespace)| {
+                        let names = service.parse().ok().zip(namespace.parse().ok());
+                        names.is_some_and(|(name, namespace)| is_service(&ServiceName { name, namespace }))
+                    });
+                    if !taken {
+                        exact.push((key.into(), HostEntry::Virtual(entry)));
+                    }
+                }
+                wildcard => by_end.insert(wildcard, entry),
+            }
+        }
+        (exact, by_end)
+    }
+}
+
+/// Of these VirtualServices the ones that a client sees, in the same order.
+fn visible_rules(rules: &[Arc<RuleSet>]) -> PerNamespace<Vec<Arc<RuleSet>>> {
+    PerNamespace::new(rules.iter().flat_map(|rules| rules.visible.names()), |namespace| {
+        rules.iter().filter(|rules| rules.visible.includes(namespace)).cloned().collect()
+    })
 }
 
 /// The workloads of this node, by server name.
 fn local_workloads(inputs: &Inputs<'_>, services: &[Arc<Service>]) -> HashMap<Box<str>, Arc<LocalWorkload>> {
     let mut local: HashMap<Box<str>, Arc<LocalWorkload>> = HashMap::new();
     for service in services {
-        for endpoint in service.routes.iter().flat_map(|routes| &routes.default.endpoints) {
+        for endpoint in service.clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints) {
             let EndpointAddress::Local(address) = endpoint.address else { continue };
             let workload = &endpoint.workload;
             let name = sni(&workload.name, &workload.namespace, endpoint.key.target_port, inputs.trust_domain);
@@ -108,22 +341,25 @@ fn local_workloads(inputs: &Inputs<'_>, services: &[Arc<Service>]) -> HashMap<Bo
     local
 }
 
-/// Workloads by what they may call themselves: one for each account.
-fn callers(rows: &[Row<'_>]) -> HashMap<Box<str>, Vec<Arc<Workload>>> {
-    let mut callers: HashMap<Box<str>, Vec<Arc<Workload>>> = HashMap::new();
-    for Row { workload, .. } in rows {
-        let known = callers.entry(format!("{}/{}", workload.namespace, workload.name).into()).or_default();
+/// The workloads, by what may be known of a caller; the previous ones if they are the same.
+fn callers(parts: &Parts, previous: Option<&MeshView>) -> Arc<Callers> {
+    let workloads = |parts: &'_ Parts| -> Vec<*const Workload> {
+        parts.nodes.values().flat_map(|node| &node.rows).map(|row| Arc::as_ptr(&row.workload)).collect()
+    };
+    if let Some(previous) = previous
+        && workloads(&previous.parts) == workloads(parts)
+    {
+        return previous.callers.clone();
+    }
+    let mut callers = Callers::default();
+    for Row { workload, .. } in parts.nodes.values().flat_map(|node| &node.rows).map(|row| &**row) {
+        let name = format!("{}/{}", workload.namespace, workload.name);
+        let known = callers.by_name.entry(name.into()).or_default();
         if !known.iter().any(|other| other.account == workload.account) {
             known.push(workload.clone());
         }
-    }
-    callers
-}
-
-fn by_account(rows: &[Row<'_>]) -> HashMap<ServiceAccount, Option<Arc<Workload>>> {
-    let mut by_account: HashMap<ServiceAccount, Option<Arc<Workload>>> = HashMap::new();
-    for Row { workload, .. } in rows {
-        by_account
+        callers
+            .by_account
             .entry(workload.account.clone())
             .and_modify(|known| {
                 if known.as_ref().is_some_and(|known| known.name != workload.name) {
@@ -132,12 +368,7 @@ fn by_account(rows: &[Row<'_>]) -> HashMap<ServiceAccount, Option<Arc<Workload>>
             })
             .or_insert_with(|| Some(workload.clone()));
     }
-    by_account
-}
-
-fn loads(services: &[Arc<Service>]) -> HashMap<EndpointKey, Arc<EndpointLoad>> {
-    let endpoints = services.iter().flat_map(|service| &service.routes).flat_map(|routes| &routes.default.endpoints);
-    endpoints.map(|endpoint| (endpoint.key.clone(), endpoint.load.clone())).collect()
+    Arc::new(callers)
 }
 
 #[cfg(test)]

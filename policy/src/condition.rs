@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use crate::{
     api::mesh::RequestCondition,
-    matcher::{HeaderField, RequestMatch, UriMatch},
+    matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch, Values},
     route::RequestHead,
 };
 
@@ -33,33 +33,45 @@ enum PrincipalPattern {
 
 /// Any must hold; without any, all requests are meant.
 #[derive(Debug, Default)]
-pub(crate) struct Conditions(Vec<Condition>);
+pub(crate) struct Conditions {
+    any_of: Vec<Condition>,
+    fields: Fields,
+}
 
 impl Conditions {
     pub(crate) fn new(conditions: &[RequestCondition]) -> Self {
-        Self(conditions.iter().map(Condition::new).collect())
+        let mut fields = Fields::default();
+        let any_of = conditions.iter().map(|condition| Condition::new(condition, &mut fields)).collect();
+        Self { any_of, fields }
     }
 
     pub(crate) fn hold(&self, request: &Request<'_>) -> bool {
-        self.0.is_empty() || self.0.iter().any(|condition| condition.holds(request))
+        let mut values = Values::new(request.head, &self.fields);
+        self.any_of.is_empty() || self.any_of.iter().any(|condition| condition.holds(request, &mut values))
     }
 }
 
 impl Condition {
-    fn new(condition: &RequestCondition) -> Self {
-        let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok().map(HeaderField::Header);
-        let headers = condition.headers.iter().filter_map(|(name, value)| Some((header(name)?, value.clone())));
+    fn new(condition: &RequestCondition, fields: &mut Fields) -> Self {
+        let header = |name: &String| HeaderName::from_bytes(name.as_bytes()).ok().map(Field::Header);
+        let headers = condition.headers.iter().filter_map(|(name, wanted)| Some((header(name)?, wanted.clone())));
+        let method = condition.method.iter().map(|wanted| (Field::Method, wanted.clone()));
+        let values = method.chain(headers).map(|(field, wanted)| ValueMatch {
+            field: fields.place_of(field),
+            wanted,
+            inverted: false,
+        });
         let uri = condition.path.clone().map(|value| UriMatch { value, ignore_case: false });
         Self {
-            head: RequestMatch { uri, method: condition.method.clone(), headers: headers.collect() },
+            head: RequestMatch { client: ClientMatch::default(), uri, values: values.collect() },
             principals: condition.principals.iter().map(|principal| PrincipalPattern::new(principal)).collect(),
         }
     }
 
-    fn holds(&self, request: &Request<'_>) -> bool {
+    fn holds(&self, request: &Request<'_>, values: &mut Values<'_>) -> bool {
         let is_principal = self.principals.is_empty()
             || request.principal.is_some_and(|caller| self.principals.iter().any(|pattern| pattern.matches(caller)));
-        is_principal && self.head.matches(request.head).is_some()
+        is_principal && self.head.matches(request.head.path(), values).is_some()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Endpoints, the workloads behind them, and the live counters that outlast a view.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -54,7 +55,7 @@ pub enum EndpointAddress {
 }
 
 /// One place where a request may go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
     pub key: EndpointKey,
     pub workload: Arc<Workload>,
@@ -65,6 +66,17 @@ pub struct Endpoint {
     pub health: EndpointHealth,
     pub standing: Standing,
     pub load: Arc<EndpointLoad>,
+}
+
+impl Endpoint {
+    /// Whether nothing has changed.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.key == other.key
+            && Arc::ptr_eq(&self.workload, &other.workload)
+            && self.address == other.address
+            && self.identities == other.identities
+            && (self.protocol, self.health, self.standing) == (other.protocol, other.health, other.standing)
+    }
 }
 
 /// Who a workload is, as metrics and logs name it.
@@ -84,6 +96,15 @@ pub struct Workload {
     pub canonical_revision: String,
     pub service: ServiceName,
     pub node: NodeName,
+    /// Those announced, and `app` and `version`.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Workload {
+    /// Whether it has all of these labels.
+    pub(crate) fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+    }
 }
 
 /// A workload that this node hosts, as a data connection's server name selects it.

@@ -1,6 +1,6 @@
 //! Host names: what a client or a document means by one.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use weft_wire::id::{Namespace, ServiceName, is_dns_name};
 
@@ -28,6 +28,19 @@ pub(crate) fn with_lookup_name<T>(
     lookup[name.len() + 1..].copy_from_slice(namespace.as_bytes());
     lookup.make_ascii_lowercase();
     std::str::from_utf8(lookup).ok().map(found)
+}
+
+/// Longest name of a host, in characters.
+const MAX_HOST_LEN: usize = 253;
+
+/// Calls `found` with the host in lower case and without a trailing dot, made on the stack. `None`: it is too long.
+pub(crate) fn with_lower_case<T>(host: &str, found: impl FnOnce(&str) -> T) -> Option<T> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let mut buffer = [0; MAX_HOST_LEN];
+    let lower = buffer.get_mut(..host.len())?;
+    lower.copy_from_slice(host.as_bytes());
+    lower.make_ascii_lowercase();
+    std::str::from_utf8(lower).ok().map(found)
 }
 
 /// Splits `name`, `name.ns`, `name.ns.svc` or `name.ns.svc.cluster.local` into name and namespace.
@@ -80,14 +93,6 @@ impl HostPattern {
         }
     }
 
-    /// How closely it says which host it means: an exact one most, then the longer wildcard.
-    pub(crate) fn specificity(&self) -> (bool, usize) {
-        match self {
-            Self::Exact(host) => (true, host.len()),
-            Self::Wildcard(end) => (false, end.len()),
-        }
-    }
-
     /// Whether every host that the other matches is matched by this one.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -105,6 +110,43 @@ impl HostPattern {
             (Self::Exact(host), wildcard) | (wildcard, Self::Exact(host)) => wildcard.matches(host),
             (Self::Wildcard(a), Self::Wildcard(b)) => a.ends_with(b.as_str()) || b.ends_with(a.as_str()),
         }
+    }
+}
+
+/// Things by host, found in a time that does not depend on how many there are.
+#[derive(Debug)]
+pub(crate) struct HostIndex<T> {
+    exact: HashMap<String, Vec<T>>,
+    wildcard: HashMap<String, Vec<T>>,
+    /// Of the wildcards' ends, the longest first, each once.
+    end_lengths: Vec<usize>,
+}
+
+impl<T> Default for HostIndex<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcard: HashMap::new(), end_lengths: Vec::new() }
+    }
+}
+
+impl<T> HostIndex<T> {
+    pub(crate) fn insert(&mut self, host: &HostPattern, value: T) {
+        match host {
+            HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default().push(value),
+            HostPattern::Wildcard(end) => {
+                self.wildcard.entry(end.clone()).or_default().push(value);
+                if let Err(place) = self.end_lengths.binary_search_by(|length| end.len().cmp(length)) {
+                    self.end_lengths.insert(place, end.len());
+                }
+            }
+        }
+    }
+
+    /// What was inserted for hosts that match this one: the most specific host first, for each in the order of
+    /// insertion.
+    pub(crate) fn matching(&self, host: &str) -> impl Iterator<Item = &T> {
+        let ends = self.end_lengths.iter().filter(|length| **length < host.len());
+        let by_end = ends.filter_map(|length| self.wildcard.get(host.get(host.len() - length..)?));
+        self.exact.get(host).into_iter().chain(by_end).flatten()
     }
 }
 
@@ -176,6 +218,21 @@ mod tests {
             assert_eq!(host(a).overlaps(&host(b)), expected, "{a} and {b}");
             assert_eq!(host(b).overlaps(&host(a)), expected, "{b} and {a}");
         }
+    }
+
+    #[test]
+    fn an_index_finds_the_most_specific_host_first() {
+        let mut index = HostIndex::default();
+        for text in ["*", "*.com", "a.example.com", "*.example.com", "*-a.example.com", "*.org"] {
+            index.insert(&host(text), text);
+        }
+        index.insert(&host("*.com"), "*.com again");
+        let found = |host: &str| index.matching(host).copied().collect::<Vec<_>>();
+        assert_eq!(found("a.example.com"), ["a.example.com", "*.example.com", "*.com", "*.com again", "*"]);
+        assert_eq!(found("b-a.example.com"), ["*-a.example.com", "*.example.com", "*.com", "*.com again", "*"]);
+        assert_eq!(found(".com"), ["*"]);
+        assert_eq!(found("é.com"), ["*.com", "*.com again", "*"]);
+        assert!(found("").is_empty());
     }
 
     #[test]

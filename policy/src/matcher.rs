@@ -1,15 +1,31 @@
-//! What a VirtualService's `match` asks of a request. Rules of section "D-ROUTE" of Istio's routing.
+//! What a rule's `match` asks of a request and of who sends it. Section "D-ROUTE" of Istio's rules.
+
+use std::borrow::Cow;
 
 use http::HeaderName;
+use weft_wire::id::Namespace;
 
-use crate::{api::values::StringMatch, route::RequestHead};
+use crate::{
+    api::values::StringMatch,
+    route::{Client, RequestHead},
+};
 
 /// One entry of `match`: all of its conditions must hold.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct RequestMatch {
+    pub(crate) client: ClientMatch,
     pub(crate) uri: Option<UriMatch>,
-    pub(crate) method: Option<StringMatch>,
-    pub(crate) headers: Vec<(HeaderField, StringMatch)>,
+    /// Conditions on the values of the rules' [`Fields`].
+    pub(crate) values: Vec<ValueMatch>,
+}
+
+/// What is asked of the client before its request is looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ClientMatch {
+    /// The port that it dialled.
+    pub(crate) port: Option<u16>,
+    pub(crate) namespace: Option<Namespace>,
+    pub(crate) labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -19,13 +35,40 @@ pub(crate) struct UriMatch {
     pub(crate) ignore_case: bool,
 }
 
-/// What a header condition reads.
 #[derive(Debug, PartialEq)]
-pub(crate) enum HeaderField {
+pub(crate) struct ValueMatch {
+    /// Which of the [`Fields`].
+    pub(crate) field: usize,
+    pub(crate) wanted: StringMatch,
+    /// The condition must not hold (`withoutHeaders`).
+    pub(crate) inverted: bool,
+}
+
+/// What a condition may read of a request.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Field {
     Method,
     Authority,
     Scheme,
     Header(HeaderName),
+    /// A parameter of the query, as it is written there.
+    Query(String),
+    /// A claim of the caller's token. No token is verified yet, so no request has any.
+    Claim(String),
+}
+
+/// The fields that some rules read, each once.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Fields(Vec<Field>);
+
+impl Fields {
+    /// The field's place, for [`ValueMatch::field`].
+    pub(crate) fn place_of(&mut self, field: Field) -> usize {
+        self.0.iter().position(|known| *known == field).unwrap_or_else(|| {
+            self.0.push(field);
+            self.0.len() - 1
+        })
+    }
 }
 
 /// How many bytes of the path a rule's condition matched: what a `rewrite.uri` replaces.
@@ -37,16 +80,88 @@ impl MatchedPath {
     pub(crate) const ANY: Self = Self(1);
 }
 
+/// Values that are looked up once for all rules of a host.
+const KEPT: usize = 16;
+
+/// The values of one request, each found when it is first asked for: rules often ask for the same few, and finding
+/// one costs more than comparing it.
+pub(crate) struct Values<'r> {
+    head: &'r RequestHead<'r>,
+    fields: &'r Fields,
+    kept: [Option<Option<Cow<'r, [u8]>>>; KEPT],
+}
+
+impl<'r> Values<'r> {
+    pub(crate) fn new(head: &'r RequestHead<'r>, fields: &'r Fields) -> Self {
+        Self { head, fields, kept: [const { None }; KEPT] }
+    }
+
+    fn matches(&mut self, condition: &ValueMatch) -> bool {
+        let Some(field) = self.fields.0.get(condition.field) else { return false };
+        match self.kept.get_mut(condition.field) {
+            Some(kept) => {
+                let head = self.head;
+                condition.matches(kept.get_or_insert_with(|| field.value(head)).as_deref())
+            }
+            None => condition.matches(field.value(self.head).as_deref()),
+        }
+    }
+}
+
+impl Field {
+    fn value<'r>(&self, head: &RequestHead<'r>) -> Option<Cow<'r, [u8]>> {
+        match self {
+            Self::Method => Some(Cow::Borrowed(head.method.as_str().as_bytes())),
+            Self::Authority => Some(Cow::Borrowed(head.authority.as_bytes())),
+            Self::Scheme => Some(Cow::Borrowed(head.scheme.as_bytes())),
+            Self::Header(name) => {
+                let mut values = head.headers.get_all(name).iter();
+                let first = values.next()?;
+                if values.next().is_none() {
+                    return Some(Cow::Borrowed(first.as_bytes()));
+                }
+                // As Envoy: several lines of one header are one value, joined by commas.
+                let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+                Some(Cow::Owned(all.join(&b","[..])))
+            }
+            Self::Query(name) => head.query()?.split('&').find_map(|pair| {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (key == name).then_some(Cow::Borrowed(value.as_bytes()))
+            }),
+            Self::Claim(_) => None,
+        }
+    }
+}
+
+impl ValueMatch {
+    /// A missing value never matches. Inverted, it counts as empty, except where only its presence is asked for.
+    fn matches(&self, value: Option<&[u8]>) -> bool {
+        if !self.inverted {
+            return value.is_some_and(|value| self.wanted.matches(value));
+        }
+        match &self.wanted {
+            StringMatch::Any => value.is_none(),
+            wanted => !wanted.matches(value.unwrap_or_default()),
+        }
+    }
+}
+
+impl ClientMatch {
+    pub(crate) fn matches(&self, client: &Client<'_>, port: u16) -> bool {
+        self.port.is_none_or(|wanted| wanted == port)
+            && self.namespace.as_ref().is_none_or(|wanted| wanted == client.namespace)
+            && self.labels.iter().all(|(name, value)| client.label(name) == Some(value))
+    }
+}
+
 impl RequestMatch {
-    /// How much of the path matched, if all conditions hold.
-    pub(crate) fn matches(&self, head: &RequestHead<'_>) -> Option<MatchedPath> {
+    /// How much of the path matched, if all conditions on the request hold.
+    pub(crate) fn matches(&self, path: &str, values: &mut Values<'_>) -> Option<MatchedPath> {
         let matched = match &self.uri {
-            Some(uri) => uri.matches(head.path())?,
+            Some(uri) => uri.matches(path)?,
             None => MatchedPath::ANY,
         };
-        let rest = self.method.as_ref().is_none_or(|method| method.matches(head.method.as_str().as_bytes()))
-            && self.headers.iter().all(|(field, wanted)| field.matches(head, wanted));
-        rest.then_some(matched)
+        self.values.iter().all(|condition| values.matches(condition)).then_some(matched)
     }
 }
 
@@ -81,26 +196,6 @@ impl StringMatch {
             Self::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
             Self::Suffix(wanted) => value.ends_with(wanted.as_bytes()),
             Self::Regex(pattern) => pattern.0.is_whole(value),
-        }
-    }
-}
-
-impl HeaderField {
-    fn matches(&self, head: &RequestHead<'_>, wanted: &StringMatch) -> bool {
-        match self {
-            Self::Method => wanted.matches(head.method.as_str().as_bytes()),
-            Self::Authority => wanted.matches(head.authority.as_bytes()),
-            Self::Scheme => wanted.matches(head.scheme.as_bytes()),
-            Self::Header(name) => {
-                let mut values = head.headers.get_all(name).iter();
-                let Some(first) = values.next() else { return false };
-                if values.next().is_none() {
-                    return wanted.matches(first.as_bytes());
-                }
-                // As Envoy: several lines of one header are one value, joined by commas.
-                let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-                wanted.matches(&all.join(&b","[..]))
-            }
         }
     }
 }

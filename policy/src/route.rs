@@ -1,13 +1,29 @@
-//! Routing: from a request's head to the cluster that serves it.
+//! Routing: from a request's head, and from who sends it, to the cluster that serves it or to an answer.
+//!
+//! A VirtualService is compiled once into a [`RuleSet`], which names services; a request looks those up in its view.
+//! So neither knows of the other's changes.
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use weft_wire::id::Namespace;
 
 use crate::{
+    api::values::Share,
     balance::Cluster,
-    matcher::{MatchedPath, RequestMatch},
+    cors::Cors,
+    document::Document,
+    endpoint::Workload,
+    headers::HeaderRules,
+    hosts::HostPattern,
+    inject::Fault,
+    matcher::{ClientMatch, Fields, MatchedPath, RequestMatch, Values},
+    namespaces::Visibility,
+    redirect::Redirect,
+    retry::RetryPolicy,
     rewrite::PathRewrite,
+    view::{MeshView, Service},
 };
 
 /// What routing reads of a request.
@@ -29,29 +45,71 @@ impl<'a> RequestHead<'a> {
 
     /// The query without `?` and fragment.
     pub(crate) fn query(&self) -> Option<&'a str> {
-        let (_, query) = self.path_and_query.split_once('?')?;
-        Some(query.split_once('#').map_or(query, |(query, _)| query))
+        let without_fragment = self.path_and_query.split('#').next()?;
+        without_fragment.split_once('?').map(|(_, query)| query)
     }
 }
 
-/// Where a request goes.
+/// Who sends a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    pub namespace: &'a Namespace,
+    /// `None` for one that is not known more closely: it has no labels.
+    pub workload: Option<&'a Workload>,
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn label(&self, name: &str) -> Option<&'a String> {
+        self.workload?.labels.get(name)
+    }
+}
+
+/// The rule that holds for a request.
 #[derive(Debug)]
-pub enum Routing<'v> {
+pub struct Matched<'v> {
+    /// `NAME` or `NAME.NAME OF THE MATCH`; may be empty; `default` where no VirtualService rules the host.
+    pub route_name: &'v str,
+    /// Which rule it is.
+    pub origin: Option<Origin<'v>>,
+    pub cors: Option<&'v Cors>,
+    pub fault: Option<&'v Fault>,
+    /// To be applied in this order.
+    pub headers: [Option<&'v HeaderRules>; 2],
+    pub action: Action<'v>,
+}
+
+/// The place of a rule in a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'v> {
+    pub document: &'v Arc<Document>,
+    /// The rule's place in `http`.
+    pub rule: usize,
+    /// The place in its `match`; `None` for a rule without.
+    pub condition: Option<usize>,
+}
+
+#[derive(Debug)]
+pub enum Action<'v> {
     Forward(Forward<'v>),
-    /// A VirtualService rules this host and none of its rules matches: 404. Also: the service has no such port.
-    NoRoute,
+    Redirect {
+        status: StatusCode,
+        location: String,
+    },
+    Respond(&'v DirectResponse),
     /// The rule names a service, port or subset that does not exist: 503, flag NC.
     UnknownCluster,
 }
 
 #[derive(Debug)]
 pub struct Forward<'v> {
+    pub service: &'v Arc<Service>,
     pub cluster: &'v Arc<Cluster>,
-    /// The rule's name; `default` where no VirtualService rules the host; may be empty.
-    pub route_name: &'v str,
     /// Bounds the whole exchange; `None` is no limit.
     pub timeout: Option<Duration>,
+    pub retry: &'v RetryPolicy,
     pub rewrite: Option<Rewrite<'v>>,
+    /// Copies of the request; see [`MeshView::mirrored`].
+    pub mirrors: &'v [Mirror],
 }
 
 /// What to send upstream instead of what came.
@@ -62,88 +120,270 @@ pub struct Rewrite<'v> {
     pub authority: Option<&'v str>,
 }
 
+/// An answer that a document gives.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DirectResponse {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+/// Where a connection goes that is not read as HTTP.
+#[derive(Debug)]
+pub enum TcpRouting<'v> {
+    Forward(&'v Arc<Service>, &'v Arc<Cluster>),
+    /// The rule names a service, port or subset that does not exist. Also: the service has no such port.
+    UnknownCluster,
+}
+
 /// Route name of a service that no VirtualService rules, as in Istio.
 const DEFAULT_ROUTE_NAME: &str = "default";
 
-/// How requests to one port of a service are routed.
+/// One VirtualService, as clients inside the mesh are ruled by it.
 #[derive(Debug)]
-pub(crate) struct PortRoutes {
-    /// The service's own endpoints: TCP, and HTTP that no VirtualService rules.
-    pub(crate) default: Arc<Cluster>,
-    /// The rules of the VirtualService that rules this host, in written order.
-    pub(crate) rules: Option<Vec<Rule>>,
+pub(crate) struct RuleSet {
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) visible: Visibility,
+    pub(crate) http: Vec<HttpRule>,
+    pub(crate) fields: Fields,
+    pub(crate) tcp: Vec<TcpRule>,
 }
 
-/// One `http` entry of a VirtualService, with its destinations looked up.
+/// One `http` entry, with what it delegates to.
 #[derive(Debug)]
-pub(crate) struct Rule {
-    pub(crate) name: Arc<str>,
-    /// Any of these; none at all matches everything.
-    pub(crate) matches: Arc<[RequestMatch]>,
-    pub(crate) destinations: Destinations,
+pub(crate) struct HttpRule {
+    pub(crate) document: Arc<Document>,
+    /// Its place in the document's `http`.
+    pub(crate) place: usize,
+    /// Any of these; a rule without conditions has one that always holds.
+    pub(crate) matches: Vec<NamedMatch>,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) headers: Option<HeaderRules>,
+    pub(crate) action: RuleAction,
+}
+
+#[derive(Debug)]
+pub(crate) struct NamedMatch {
+    pub(crate) route_name: String,
+    pub(crate) condition: Option<usize>,
+    pub(crate) request: RequestMatch,
+}
+
+#[derive(Debug)]
+pub(crate) enum RuleAction {
+    Forward(Box<ForwardRule>),
+    Redirect(Redirect),
+    Respond(DirectResponse),
+}
+
+#[derive(Debug)]
+pub(crate) struct ForwardRule {
+    pub(crate) destinations: Weighted<HttpDestination>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) path_rewrite: Option<Arc<PathRewrite>>,
-    pub(crate) authority_rewrite: Option<Arc<str>>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) path_rewrite: Option<PathRewrite>,
+    pub(crate) authority: Option<String>,
+    pub(crate) mirrors: Vec<Mirror>,
 }
 
-/// Where a rule sends its requests. `None` instead of a cluster: it names something that does not exist.
 #[derive(Debug)]
-pub(crate) enum Destinations {
-    One(Option<Arc<Cluster>>),
-    /// Each with the sum of the weights up to and with its own; zero weights are left out.
-    Weighted(Vec<(u64, Option<Arc<Cluster>>)>),
+pub(crate) struct HttpDestination {
+    pub(crate) target: Target,
+    pub(crate) headers: Option<HeaderRules>,
+    pub(crate) authority: Option<String>,
 }
 
-impl Destinations {
-    fn choose(&self, random: u64) -> Option<&Arc<Cluster>> {
-        match self {
-            Self::One(cluster) => cluster.as_ref(),
-            Self::Weighted(entries) => {
-                let total = entries.last().map_or(0, |(sum, _)| *sum);
-                let point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-                let chosen = entries.partition_point(|(sum, _)| *sum <= point);
-                entries.get(chosen).and_then(|(_, cluster)| cluster.as_ref())
+/// One `tcp` entry.
+#[derive(Debug)]
+pub(crate) struct TcpRule {
+    /// Any of these; none at all matches everything.
+    pub(crate) matches: Vec<ClientMatch>,
+    pub(crate) destinations: Weighted<Target>,
+}
+
+/// A copy of a share of the requests.
+#[derive(Debug)]
+pub struct Mirror {
+    pub(crate) target: Target,
+    pub(crate) share: Share,
+}
+
+/// A service, or a part of it, as a document names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// As [`MeshView`] finds it; `None` for a host that cannot be a service.
+    pub(crate) service: Option<String>,
+    /// `None` is the service's only port, else the one that the client dialled.
+    pub(crate) port: Option<u16>,
+    pub(crate) subset: String,
+}
+
+/// Choices, each with the sum of the weights up to and with its own. Those without weight are left out.
+#[derive(Debug)]
+pub(crate) struct Weighted<T>(Vec<(u64, T)>);
+
+impl<T> Weighted<T> {
+    /// Of choices with their weights. The weight of an only one is not looked at.
+    pub(crate) fn new(choices: impl ExactSizeIterator<Item = (u64, T)>) -> Self {
+        let is_only = choices.len() == 1;
+        let mut sum = 0;
+        let weighted = choices.filter_map(|(weight, choice)| {
+            let weight = if is_only { 1 } else { weight };
+            sum += weight;
+            (weight > 0).then_some((sum, choice))
+        });
+        Self(weighted.collect())
+    }
+
+    /// `random` is a fresh, uniform number.
+    fn choose(&self, random: u64) -> Option<&T> {
+        let total = self.0.last().map_or(0, |(sum, _)| *sum);
+        let point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+        let chosen = self.0.partition_point(|(sum, _)| *sum <= point);
+        self.0.get(chosen).map(|(_, choice)| choice)
+    }
+
+    pub(crate) fn is_weighted(&self) -> bool {
+        self.0.len() > 1
+    }
+}
+
+/// What one request asks of one view.
+#[derive(Clone, Copy)]
+pub(crate) struct Query<'v, 'r> {
+    pub(crate) view: &'v MeshView,
+    /// The port that the client dialled.
+    pub(crate) port: u16,
+    pub(crate) client: Client<'r>,
+    pub(crate) random: u64,
+}
+
+/// What VirtualServices say of a request.
+pub(crate) enum Ruling<'v> {
+    Matched(Matched<'v>),
+    /// There are rules for such a client, and none matches.
+    NoMatch,
+    /// There are no rules for such a client.
+    None,
+}
+
+impl<'v> Query<'v, '_> {
+    fn target(&self, target: &Target) -> Option<(&'v Arc<Service>, &'v Arc<Cluster>)> {
+        let service = self.view.service_named(target.service.as_deref()?)?;
+        let port = match (target.port, service.ports.as_slice()) {
+            (Some(port), _) => port,
+            (None, [only]) => only.port,
+            (None, _) => self.port,
+        };
+        Some((service, service.cluster_of(self.client.namespace, port, &target.subset)?))
+    }
+
+    /// By the first of the VirtualServices that has a rule for such a client.
+    pub(crate) fn by_rules(&self, rule_sets: &'v [Arc<RuleSet>], head: &RequestHead<'_>) -> Ruling<'v> {
+        for rules in rule_sets {
+            match self.by_rule_set(rules, head) {
+                Ruling::None => {}
+                ruling => return ruling,
             }
         }
+        Ruling::None
     }
-}
 
-impl PortRoutes {
-    pub(crate) fn route<'v>(&'v self, head: &RequestHead<'_>, random: u64) -> Routing<'v> {
-        let Some(rules) = &self.rules else {
-            return Routing::Forward(Forward {
-                cluster: &self.default,
-                route_name: DEFAULT_ROUTE_NAME,
-                timeout: None,
-                rewrite: None,
-            });
-        };
-        for rule in rules {
-            if let Some(matched) = rule.matched_by(head) {
-                return rule.apply(head, matched, random);
+    fn by_rule_set(&self, rules: &'v RuleSet, head: &RequestHead<'_>) -> Ruling<'v> {
+        let path = head.path();
+        let mut values = Values::new(head, &rules.fields);
+        let mut is_ruled = false;
+        for rule in &rules.http {
+            for one in &rule.matches {
+                if !one.request.client.matches(&self.client, self.port) {
+                    continue;
+                }
+                is_ruled = true;
+                if let Some(matched) = one.request.matches(path, &mut values) {
+                    return Ruling::Matched(self.matched(rule, one, head, matched));
+                }
             }
         }
-        Routing::NoRoute
-    }
-}
-
-impl Rule {
-    /// How the request matches, if it does.
-    fn matched_by(&self, head: &RequestHead<'_>) -> Option<MatchedPath> {
-        if self.matches.is_empty() {
-            return Some(MatchedPath::ANY);
-        }
-        self.matches.iter().find_map(|one| one.matches(head))
+        if is_ruled { Ruling::NoMatch } else { Ruling::None }
     }
 
-    fn apply<'v>(&'v self, head: &RequestHead<'_>, matched: MatchedPath, random: u64) -> Routing<'v> {
-        let Some(cluster) = self.destinations.choose(random) else {
-            return Routing::UnknownCluster;
+    fn matched(
+        &self,
+        rule: &'v HttpRule,
+        one: &'v NamedMatch,
+        head: &RequestHead<'_>,
+        path: MatchedPath,
+    ) -> Matched<'v> {
+        let mut headers = [None, rule.headers.as_ref()];
+        let action = match &rule.action {
+            RuleAction::Respond(response) => Action::Respond(response),
+            RuleAction::Redirect(redirect) => {
+                Action::Redirect { status: redirect.status, location: redirect.location(head, path, self.port) }
+            }
+            RuleAction::Forward(forward) => {
+                let chosen = forward.destinations.choose(self.random);
+                // Envoy goes from the closest outwards, but Istio adds an only destination's to the rule's.
+                headers[0] = chosen.and_then(|destination| destination.headers.as_ref());
+                if !forward.destinations.is_weighted() {
+                    headers.reverse();
+                }
+                self.forward(forward, chosen, head, path)
+            }
         };
-        let path_and_query = self.path_rewrite.as_ref().map(|rewrite| rewrite.apply(head, matched));
-        let authority = self.authority_rewrite.as_deref();
+        Matched {
+            route_name: &one.route_name,
+            origin: Some(Origin { document: &rule.document, rule: rule.place, condition: one.condition }),
+            cors: rule.cors.as_ref(),
+            fault: rule.fault.as_ref(),
+            headers,
+            action,
+        }
+    }
+
+    fn forward(
+        &self,
+        rule: &'v ForwardRule,
+        chosen: Option<&'v HttpDestination>,
+        head: &RequestHead<'_>,
+        path: MatchedPath,
+    ) -> Action<'v> {
+        let found = chosen.and_then(|destination| Some((destination, self.target(&destination.target)?)));
+        let Some((destination, (service, cluster))) = found else { return Action::UnknownCluster };
+        let path_and_query = rule.path_rewrite.as_ref().map(|rewrite| rewrite.apply(head, path));
+        let authority = rule.authority.as_deref().or(destination.authority.as_deref());
         let rewrite =
             (path_and_query.is_some() || authority.is_some()).then_some(Rewrite { path_and_query, authority });
-        Routing::Forward(Forward { cluster, route_name: &self.name, timeout: self.timeout, rewrite })
+        let (retry, mirrors) = (&rule.retry, rule.mirrors.as_slice());
+        Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors })
+    }
+
+    /// To the service itself, where no VirtualService says otherwise.
+    pub(crate) fn by_default(&self, service: &'v Arc<Service>) -> Option<Matched<'v>> {
+        let cluster = service.cluster_of(self.client.namespace, self.port, "")?;
+        let retry = &self.view.default_retry;
+        Some(Matched {
+            route_name: DEFAULT_ROUTE_NAME,
+            origin: None,
+            cors: None,
+            fault: None,
+            headers: [None; 2],
+            action: Action::Forward(Forward { service, cluster, timeout: None, retry, rewrite: None, mirrors: &[] }),
+        })
+    }
+
+    pub(crate) fn tcp(&self, rule_sets: &'v [Arc<RuleSet>], service: &'v Arc<Service>) -> TcpRouting<'v> {
+        let holds = |rule: &&TcpRule| {
+            rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
+        };
+        let found = match rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds) {
+            Some(rule) => rule.destinations.choose(self.random).and_then(|target| self.target(target)),
+            None => service.cluster_of(self.client.namespace, self.port, "").map(|cluster| (service, cluster)),
+        };
+        found.map_or(TcpRouting::UnknownCluster, |(service, cluster)| TcpRouting::Forward(service, cluster))
+    }
+
+    /// Where a copy of this request goes, if this one is of the mirrored share.
+    pub(crate) fn mirrored(&self, mirror: &Mirror) -> Option<&'v Arc<Cluster>> {
+        mirror.share.includes(self.random).then(|| self.target(&mirror.target))?.map(|(_, cluster)| cluster)
     }
 }

@@ -9,9 +9,12 @@ use weft_wire::{
 
 use crate::{
     balance::Cluster,
-    endpoint::{EndpointKey, EndpointLoad, LocalWorkload, Workload},
-    hosts,
-    route::{PortRoutes, RequestHead, Routing},
+    compile::{Ingredients, Parts},
+    endpoint::{LocalWorkload, Workload},
+    hosts::{self, HostIndex},
+    namespaces::PerNamespace,
+    retry::RetryPolicy,
+    route::{Client, Matched, Mirror, Query, RequestHead, RuleSet, Ruling, TcpRouting},
 };
 
 /// All that one node's requests need to know of the mesh.
@@ -22,15 +25,45 @@ pub struct MeshView {
     pub trust_domain: TrustDomain,
     /// Sorted by namespace, then name.
     pub(crate) services: Vec<Arc<Service>>,
-    /// By `name.namespace`.
-    pub(crate) by_host: HashMap<Box<str>, Arc<Service>>,
+    /// Services and hosts that only VirtualServices know, by `name.namespace`; other hosts by themselves.
+    pub(crate) by_host: HashMap<Box<str>, HostEntry>,
+    /// Hosts that VirtualServices name by their end alone, and that are no service.
+    pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) default_retry: RetryPolicy,
+    /// What the next view is made of where nothing has changed.
+    pub(crate) parts: Parts,
+}
+
+#[derive(Debug)]
+pub(crate) enum HostEntry {
+    Service(Arc<Service>),
+    Virtual(Arc<VirtualHost>),
+}
+
+/// What a client means by a host.
+#[derive(Clone, Copy, Debug)]
+pub enum Host<'v> {
+    Service(&'v Arc<Service>),
+    /// A host that is no service; a VirtualService says where its requests go.
+    Virtual(&'v Arc<VirtualHost>),
+}
+
+/// A host that only VirtualServices know.
+#[derive(Debug)]
+pub struct VirtualHost {
+    pub(crate) rules: PerNamespace<Vec<Arc<RuleSet>>>,
+}
+
+/// The workloads that call, by what is known of them.
+#[derive(Debug, Default)]
+pub(crate) struct Callers {
     /// By `namespace/workload`: each account that announces a workload of this name.
-    pub(crate) callers: HashMap<Box<str>, Vec<Arc<Workload>>>,
+    pub(crate) by_name: HashMap<Box<str>, Vec<Arc<Workload>>>,
     /// `None` for an account that several workloads share.
     pub(crate) by_account: HashMap<ServiceAccount, Option<Arc<Workload>>>,
-    pub(crate) loads: HashMap<EndpointKey, Arc<EndpointLoad>>,
 }
 
 impl MeshView {
@@ -41,18 +74,77 @@ impl MeshView {
             trust_domain,
             services: Vec::new(),
             by_host: HashMap::new(),
+            by_end: HostIndex::default(),
             local: HashMap::new(),
-            callers: HashMap::new(),
-            by_account: HashMap::new(),
-            loads: HashMap::new(),
+            callers: Arc::default(),
+            default_retry: RetryPolicy::default(),
+            parts: Parts::default(),
         }
     }
 
-    /// The service that a client in `client_namespace` means by `host` (without a port): `reviews`, `reviews.ns`,
-    /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`, in any case, with one trailing dot allowed. Allocates
-    /// nothing.
+    /// What a client in `client_namespace` means by `host` (without a port): a service (`reviews`, `reviews.ns`,
+    /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`), or another host that a VirtualService names; in any case,
+    /// with one trailing dot allowed. Allocates nothing.
+    pub fn host(&self, host: &str, client_namespace: &Namespace) -> Option<Host<'_>> {
+        let is_seen = |found: &&Arc<VirtualHost>| !found.rules.of(client_namespace).is_empty();
+        let by_name = |name: &str| match self.by_host.get(name) {
+            Some(HostEntry::Service(service)) => Some(Host::Service(service)),
+            Some(HostEntry::Virtual(host)) => Some(host).filter(is_seen).map(Host::Virtual),
+            None => None,
+        };
+        hosts::with_lookup_name(host, client_namespace, by_name).flatten().or_else(|| {
+            let by_itself =
+                |host: &str| by_name(host).or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual));
+            hosts::with_lower_case(host, by_itself).flatten()
+        })
+    }
+
+    /// The service that a client in `client_namespace` means by `host`; see [`Self::host`].
     pub fn service(&self, host: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
-        hosts::with_lookup_name(host, client_namespace, |name| self.by_host.get(name)).flatten()
+        hosts::with_lookup_name(host, client_namespace, |name| self.service_named(name)).flatten()
+    }
+
+    /// A service by its `name.namespace`.
+    pub(crate) fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
+        match self.by_host.get(name)? {
+            HostEntry::Service(service) => Some(service),
+            HostEntry::Virtual(_) => None,
+        }
+    }
+
+    /// What becomes of a request for a host that was found in this view, at the port that the client dialled; `None`
+    /// where no rule of those that hold matches: 404. `random` is a fresh, uniform number that chooses among weights.
+    pub fn route<'v>(
+        &'v self,
+        host: Host<'v>,
+        port: u16,
+        head: &RequestHead<'_>,
+        client: Client<'_>,
+        random: u64,
+    ) -> Option<Matched<'v>> {
+        let query = Query { view: self, port, client, random };
+        match (query.by_rules(host.rules(client.namespace), head), host) {
+            (Ruling::Matched(matched), _) => Some(matched),
+            (Ruling::None, Host::Service(service)) => query.by_default(service),
+            (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
+        }
+    }
+
+    /// Where a connection to a service goes that is not read as HTTP. `random` is a fresh, uniform number.
+    pub fn route_tcp<'v>(
+        &'v self,
+        service: &'v Arc<Service>,
+        port: u16,
+        client: Client<'_>,
+        random: u64,
+    ) -> TcpRouting<'v> {
+        Query { view: self, port, client, random }.tcp(service.rules.of(client.namespace), service)
+    }
+
+    /// Where a copy of a request goes, if this one is of the share that is mirrored. `port` is the one that the client
+    /// dialled, `random` a fresh, uniform number.
+    pub fn mirrored(&self, mirror: &Mirror, port: u16, client: Client<'_>, random: u64) -> Option<&Arc<Cluster>> {
+        Query { view: self, port, client, random }.mirrored(mirror)
     }
 
     /// All services, sorted by namespace, then name.
@@ -68,12 +160,21 @@ impl MeshView {
     /// The workload that a caller with a proven `account` says it is (`namespace/workload`), if some node announces
     /// that workload under that account. So a caller cannot invent names, and metrics' labels stay bounded.
     pub fn caller(&self, claimed: &str, account: &ServiceAccount) -> Option<&Arc<Workload>> {
-        self.callers.get(claimed)?.iter().find(|workload| workload.account == *account)
+        self.callers.by_name.get(claimed)?.iter().find(|workload| workload.account == *account)
     }
 
     /// The workload that runs as `account`, if only one name is known for it. For callers that say nothing: raw TCP.
     pub fn only_workload_of(&self, account: &ServiceAccount) -> Option<&Arc<Workload>> {
-        self.by_account.get(account)?.as_ref()
+        self.callers.by_account.get(account)?.as_ref()
+    }
+}
+
+impl<'v> Host<'v> {
+    fn rules(self, client_namespace: &Namespace) -> &'v [Arc<RuleSet>] {
+        match self {
+            Self::Service(service) => service.rules.of(client_namespace),
+            Self::Virtual(host) => host.rules.of(client_namespace),
+        }
     }
 }
 
@@ -91,8 +192,12 @@ pub struct Service {
     /// Such as `reviews.default.svc.cluster.local`.
     pub fqdn: Arc<str>,
     pub ports: Vec<ServicePort>,
-    /// One for each of `ports`, in that order.
-    pub(crate) routes: Vec<PortRoutes>,
+    /// Its endpoints, as the DestinationRules divide them that hold for a client.
+    pub(crate) clusters: PerNamespace<Arc<Clusters>>,
+    /// The VirtualServices that rule it, as a client sees them; the first that has a rule for the client holds.
+    pub(crate) rules: PerNamespace<Vec<Arc<RuleSet>>>,
+    /// What it was made of.
+    pub(crate) ingredients: Ingredients,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +205,19 @@ pub struct ServicePort {
     pub port: u16,
     pub name: String,
     pub protocol: Protocol,
+}
+
+/// The endpoints of one service.
+#[derive(Debug)]
+pub(crate) struct Clusters {
+    /// One for each of the service's ports, in that order.
+    pub(crate) ports: Vec<PortClusters>,
+}
+
+#[derive(Debug)]
+pub(crate) struct PortClusters {
+    pub(crate) all: Arc<Cluster>,
+    pub(crate) subsets: Vec<Arc<Cluster>>,
 }
 
 impl Service {
@@ -112,18 +230,21 @@ impl Service {
         }
     }
 
-    /// Where one request goes. `random` is a fresh, uniform number that chooses among weights.
-    pub fn route(&self, port: u16, head: &RequestHead<'_>, random: u64) -> Routing<'_> {
-        self.routes_of(port).map_or(Routing::NoRoute, |routes| routes.route(head, random))
-    }
-
-    /// The endpoints of one port, all subsets together: where TCP goes.
+    /// The endpoints of one port, all subsets together, as clients in most namespaces see them.
     pub fn cluster(&self, port: u16) -> Option<&Arc<Cluster>> {
-        self.routes_of(port).map(|routes| &routes.default)
+        self.clusters.elsewhere().ports.get(self.place_of(port)?).map(|clusters| &clusters.all)
     }
 
-    fn routes_of(&self, port: u16) -> Option<&PortRoutes> {
-        let at = self.ports.iter().position(|known| known.port == port)?;
-        self.routes.get(at)
+    /// The endpoints of one port and subset, as clients in a namespace see them. No subset is all.
+    pub(crate) fn cluster_of(&self, client_namespace: &Namespace, port: u16, subset: &str) -> Option<&Arc<Cluster>> {
+        let clusters = self.clusters.of(client_namespace).ports.get(self.place_of(port)?)?;
+        match subset {
+            "" => Some(&clusters.all),
+            subset => clusters.subsets.iter().find(|cluster| cluster.subset == subset),
+        }
+    }
+
+    fn place_of(&self, port: u16) -> Option<usize> {
+        self.ports.iter().position(|known| known.port == port)
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies that are passed on frame by frame, counted, and never collected.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future as _,
     pin::Pin,
     rc::Rc,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -20,25 +21,35 @@ use crate::{metrics::Flag, pool::Lease, record::ExchangeRecord};
 pub(crate) enum RequestBody {
     Empty,
     Stream { from: Incoming, bytes: Rc<Cell<u64>> },
+    Replay(Replay),
+}
+
+/// Why a request's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestBodyError {
+    #[error(transparent)]
+    Caller(#[from] hyper::Error),
+    #[error("the request is sent anew")]
+    Superseded,
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = RequestBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Stream { from, bytes } = self.get_mut() else { return Poll::Ready(None) };
-        let polled = Pin::new(from).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            bytes.set(bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream { from, bytes } => poll_counted(from, bytes, cx),
+            Self::Replay(replay) => replay.poll_frame(cx),
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Stream { from, .. } => from.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
         }
     }
 
@@ -46,6 +57,125 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { from, .. } => from.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
+        }
+    }
+}
+
+fn poll_counted(
+    from: &mut Incoming,
+    bytes: &Cell<u64>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    let polled = Pin::new(from).poll_frame(cx);
+    if let Poll::Ready(Some(Ok(frame))) = &polled {
+        bytes.set(bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+    }
+    polled.map_err(RequestBodyError::from)
+}
+
+/// Most of a request's body that is kept for sending it again, in bytes. A longer one is sent once.
+const MAX_KEPT: usize = 64 * 1024;
+
+/// A caller's body that is kept as it goes, so that it can be sent again.
+pub(crate) struct Kept(Rc<RefCell<Source>>);
+
+struct Source {
+    from: Incoming,
+    bytes: Rc<Cell<u64>>,
+    kept: Vec<KeptFrame>,
+    kept_len: usize,
+    /// More came than is kept.
+    overflowed: bool,
+    /// Which [`Replay`] reads on; older ones end with an error, so that their connections do.
+    turn: u32,
+}
+
+enum KeptFrame {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Kept {
+    pub(crate) fn new(from: Incoming, bytes: Rc<Cell<u64>>) -> Self {
+        let source = Source { from, bytes, kept: Vec::new(), kept_len: 0, overflowed: false, turn: 0 };
+        Self(Rc::new(RefCell::new(source)))
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.0.borrow().overflowed
+    }
+
+    /// The body from its start.
+    pub(crate) fn replay(&self) -> RequestBody {
+        let turn = {
+            let mut source = self.0.borrow_mut();
+            source.turn += 1;
+            source.turn
+        };
+        RequestBody::Replay(Replay { source: self.0.clone(), turn, next: 0, kept_bytes_sent: 0 })
+    }
+}
+
+/// One reading of a [`Kept`] body.
+pub(crate) struct Replay {
+    source: Rc<RefCell<Source>>,
+    turn: u32,
+    next: usize,
+    kept_bytes_sent: usize,
+}
+
+impl Replay {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let source = &mut *self.source.borrow_mut();
+        if self.turn != source.turn {
+            return Poll::Ready(Some(Err(RequestBodyError::Superseded)));
+        }
+        if let Some(frame) = source.kept.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Some(Ok(match frame {
+                KeptFrame::Data(data) => {
+                    self.kept_bytes_sent += data.len();
+                    Frame::data(data.clone())
+                }
+                KeptFrame::Trailers(trailers) => Frame::trailers(trailers.clone()),
+            })));
+        }
+        let polled = poll_counted(&mut source.from, &source.bytes, cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            source.keep(frame);
+            self.next = source.kept.len();
+            self.kept_bytes_sent = source.kept_len;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let source = self.source.borrow();
+        self.turn == source.turn && self.next >= source.kept.len() && source.from.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let source = self.source.borrow();
+        let waiting = (source.kept_len - self.kept_bytes_sent) as u64;
+        match source.from.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(waiting + rest),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Source {
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        if self.overflowed || self.kept_len + len > MAX_KEPT {
+            self.overflowed = true;
+            (self.kept, self.kept_len) = (Vec::new(), 0);
+        } else if let Some(data) = frame.data_ref() {
+            self.kept.push(KeptFrame::Data(data.clone()));
+            self.kept_len += len;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.kept.push(KeptFrame::Trailers(trailers.clone()));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
+use weft_policy::inject::Abort;
 use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 
 /// An exchange that the proxy itself must answer.
@@ -17,9 +18,11 @@ pub(crate) enum ProxyError {
     #[error("port {port} of service {service} is {protocol}, not HTTP: use CONNECT or a tcp listener")]
     NotHttp { service: ServiceName, port: u16, protocol: &'static str },
     #[error("no rule of the VirtualService for {0} matches this request")]
-    NoRoute(ServiceName),
+    NoRoute(String),
     #[error("the VirtualService for {0} names a destination or subset that does not exist")]
-    UnknownCluster(ServiceName),
+    UnknownCluster(String),
+    #[error("fault filter abort")]
+    Aborted(Abort),
     #[error("no healthy upstream: {0} has no endpoint that may be called")]
     NoEndpoint(String),
     #[error("{0} is not hosted on this node")]

@@ -3,6 +3,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
     uri::{Authority, PathAndQuery, Scheme},
@@ -11,10 +12,10 @@ use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use weft_policy::endpoint::ActiveRequest;
+use weft_policy::{endpoint::ActiveRequest, retry::Failure};
 
 use crate::{
-    body::{RequestBody, ResponseBody},
+    body::{Kept, RequestBody, ResponseBody},
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
@@ -35,13 +36,13 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Whom a request names: `:authority`, an absolute form's authority, or the Host header (RFC 9112 section 3.3).
-pub(crate) fn authority(head: &request::Parts) -> Result<Authority, ProxyError> {
-    let mut hosts = head.headers.get_all(header::HOST).iter();
+pub(crate) fn authority(headers: &HeaderMap, uri: &Uri) -> Result<Authority, ProxyError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(ProxyError::BadRequest("more than one Host header"));
     }
-    let authority = match (head.uri.authority(), host) {
+    let authority = match (uri.authority(), host) {
         (Some(authority), _) => authority.clone(),
         (None, Some(host)) => {
             Authority::try_from(host.as_bytes()).map_err(|_| ProxyError::BadRequest("malformed Host header"))?
@@ -112,6 +113,14 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("hex digits and dashes are visible ASCII")
 }
 
+/// What of a request's body can be sent.
+enum OutgoingBody {
+    Empty,
+    /// As it comes, once: `None` when it is gone.
+    Stream(Option<RequestBody>),
+    Kept(Kept),
+}
+
 /// A request on its way, apart from its connection, so that it can be sent again.
 pub(crate) struct Outgoing {
     pub(crate) method: Method,
@@ -120,8 +129,7 @@ pub(crate) struct Outgoing {
     pub(crate) headers: HeaderMap,
     /// The Host header for HTTP/1.1.
     host: HeaderValue,
-    /// `None` while it is being sent.
-    body: Option<RequestBody>,
+    body: OutgoingBody,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
 }
 
@@ -147,8 +155,10 @@ impl Outgoing {
             _ => host_of(&authority)?,
         };
         let body = match body.is_end_stream() {
-            true => RequestBody::Empty,
-            false => RequestBody::Stream { from: body, bytes: record.count_request_bytes() },
+            true => OutgoingBody::Empty,
+            false => {
+                OutgoingBody::Stream(Some(RequestBody::Stream { from: body, bytes: record.count_request_bytes() }))
+            }
         };
         Ok(Self {
             method: head.method,
@@ -156,9 +166,27 @@ impl Outgoing {
             path_and_query: head.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/")),
             headers,
             host,
-            body: Some(body),
+            body,
             upgrade,
         })
+    }
+
+    /// From here on the body is kept while it is sent, as far as that is short, so that it can be sent again.
+    pub(crate) fn keep_body(&mut self) {
+        if let OutgoingBody::Stream(stream) = &mut self.body
+            && let Some(RequestBody::Stream { from, bytes }) = stream.take()
+        {
+            self.body = OutgoingBody::Kept(Kept::new(from, bytes));
+        }
+    }
+
+    /// Whether it can be sent, as if for the first time.
+    pub(crate) fn is_whole(&self) -> bool {
+        match &self.body {
+            OutgoingBody::Empty => true,
+            OutgoingBody::Stream(body) => body.is_some(),
+            OutgoingBody::Kept(kept) => kept.is_whole(),
+        }
     }
 
     pub(crate) fn need(&self) -> Need {
@@ -183,9 +211,8 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Sends the request; on success the rest is the response's. On failure it is whole again if it may be resent.
+    /// Sends the request; on success the rest is the response's.
     pub(crate) async fn send(&mut self, lease: &mut Lease) -> Result<Response<Incoming>, SendError> {
-        let is_empty = matches!(self.body, Some(RequestBody::Empty));
         let request = self.request(lease.is_http2())?;
         let mut error = match lease.send(request).await {
             Ok(response) => return Ok(response),
@@ -194,27 +221,30 @@ impl Outgoing {
         // hyper gives back what it has not begun to send.
         let unsent = error.take_message();
         let error = error.into_error();
-        let resend = unsent.is_some()
-            || (is_empty && (was_refused(&error) || (lease.may_be_stale() && self.is_lost_to_idle_close(&error))));
-        match unsent {
-            Some(unsent) => {
-                let (head, body) = unsent.into_parts();
-                (self.headers, self.body) = (head.headers, Some(body));
-                for name in [header::HOST, header::CONNECTION, header::UPGRADE] {
-                    self.headers.remove(name); // the next hop may be of another version
-                }
+        let was_refused = unsent.is_some() || was_refused(&error);
+        if let Some(unsent) = unsent
+            && let OutgoingBody::Stream(body) = &mut self.body
+        {
+            let (head, stream) = unsent.into_parts();
+            (self.headers, *body) = (head.headers, Some(stream));
+            for name in [header::HOST, header::CONNECTION, header::UPGRADE] {
+                self.headers.remove(name); // the next hop may be of another version
             }
-            None if is_empty => self.body = Some(RequestBody::Empty),
-            None => {}
         }
-        Err(SendError { error: ProxyError::Reset(error.into()), resend })
+        let stale = lease.may_be_stale() && (was_refused || self.is_lost_to_idle_close(&error)) && self.is_whole();
+        let failure = if was_refused { Failure::Refused } else { Failure::Reset };
+        Err(SendError { error: ProxyError::Reset(error.into()), failure: Some(failure), stale })
     }
 
     /// The request for the next hop. The head is copied only if the body allows for a second try.
     fn request(&mut self, http2: bool) -> Result<Request<RequestBody>, ProxyError> {
-        let body = self.body.take().unwrap_or(RequestBody::Empty);
-        let headers =
-            if matches!(body, RequestBody::Empty) { self.headers.clone() } else { std::mem::take(&mut self.headers) };
+        let (headers, body) = match &mut self.body {
+            OutgoingBody::Empty => (self.headers.clone(), RequestBody::Empty),
+            OutgoingBody::Stream(body) => {
+                (std::mem::take(&mut self.headers), body.take().unwrap_or(RequestBody::Empty))
+            }
+            OutgoingBody::Kept(kept) => (self.headers.clone(), kept.replay()),
+        };
         let mut request = Request::new(body);
         *request.headers_mut() = headers;
         *request.method_mut() = self.method.clone();
@@ -290,13 +320,15 @@ fn was_refused(error: &hyper::Error) -> bool {
 /// A try that brought no response.
 pub(crate) struct SendError {
     pub(crate) error: ProxyError,
-    /// The upstream has not seen the request, or may see it twice.
-    pub(crate) resend: bool,
+    /// How it failed on its way; `None` if it cannot be sent at all.
+    pub(crate) failure: Option<Failure>,
+    /// A kept-alive connection that its peer had just closed: the request is whole, and wants another connection.
+    pub(crate) stale: bool,
 }
 
 impl From<ProxyError> for SendError {
     fn from(error: ProxyError) -> Self {
-        Self { error, resend: false }
+        Self { error, failure: None, stale: false }
     }
 }
 
@@ -347,14 +379,22 @@ impl Answer {
     }
 }
 
+/// What the caller is answered.
+pub(crate) enum Reply {
+    Upstream(Answer),
+    /// A document's own answer.
+    Own(Response<Bytes>),
+}
+
 /// The response to a request, from the upstream or of our own making.
 pub(crate) fn finish(
     worker: &Rc<Worker>,
-    answer: Result<Answer, ProxyError>,
+    reply: Result<Reply, ProxyError>,
     record: ExchangeRecord,
 ) -> Response<ResponseBody> {
-    match answer {
-        Ok(answer) => answer.into_response(worker, record),
+    match reply {
+        Ok(Reply::Upstream(answer)) => answer.into_response(worker, record),
+        Ok(Reply::Own(response)) => respond::answer(response, record),
         Err(error) => respond::refuse(&error, record),
     }
 }

@@ -16,7 +16,7 @@ use weft_wire::id::SpiffeId;
 use crate::{
     body::ResponseBody,
     error::ProxyError,
-    exchange::{self, Answer, Outgoing, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
+    exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
     listener::{serve_http1, serve_http2},
     metrics::{Parties, Reporter},
     pool::{Need, connect_app},
@@ -84,7 +84,7 @@ impl Connection {
         let mut record = ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
         let answer = self.forward(request, claim.as_ref(), &mut record).await;
-        exchange::finish(&self.worker, answer, record)
+        exchange::finish(&self.worker, answer.map(Reply::Upstream), record)
     }
 
     async fn forward(
@@ -104,9 +104,8 @@ impl Connection {
             line.upstream(workload.address);
         }
 
-        let (head, body) = request.into_parts();
-        let authority = exchange::authority(&head)?;
-        let mut outgoing = Outgoing::new(Request::from_parts(head, body), authority, record)?;
+        let authority = exchange::authority(request.headers(), request.uri())?;
+        let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         let http2 = workload.protocol.is_http2();
         let mut need = outgoing.need();
@@ -119,7 +118,7 @@ impl Connection {
                     return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade });
                 }
                 // Kept alive for too long: once more, on a new connection.
-                Err(SendError { resend: true, .. }) if lease.may_be_stale() && need == Need::Any => need = Need::Fresh,
+                Err(SendError { stale: true, .. }) if need == Need::Any => need = Need::Fresh,
                 Err(SendError { error, .. }) => return Err(error),
             }
         }

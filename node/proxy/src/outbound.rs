@@ -1,28 +1,40 @@
 //! From an application of this node to the service that it names.
 
-use std::{convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, LazyLock},
+};
 
-use http::{Method, Request, Response, request};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use weft_policy::{
     balance::Cluster,
+    cors::CorsOutcome,
     endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
-    route::{Forward, RequestHead, Routing},
-    view::{MeshView, Service, ServicePort},
+    headers::{HeaderContext, HeaderOperations, HeaderRules},
+    inject::Fault,
+    retry::{Failure, RetryPolicy},
+    route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},
+    view::{Host, MeshView, Service, ServicePort},
 };
 use weft_wire::id::Namespace;
 
 use crate::{
     body::ResponseBody,
     error::{ConnectError, ProxyError},
-    exchange::{self, Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
     listener::{LOCAL_HEAD_TIMEOUT, serve_http1, serve_http2, speaks_http2},
-    metrics::{Parties, Reporter},
+    metrics::{Flag, Parties, Reporter},
     pool::{Need, Stream},
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
@@ -31,10 +43,8 @@ use crate::{
     worker::Worker,
 };
 
-/// Tries after the first. Istio's default; only for what no upstream has seen.
-const MAX_RETRIES: u32 = 2;
-/// Upper bound of the random pause before the first retry; doubled for the next. Envoy's default.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// The port that a client means who names a host that is no service, and no port.
+const HTTP_PORT: u16 = 80;
 
 /// One listening address for local applications.
 pub(crate) struct Outbound {
@@ -83,35 +93,27 @@ impl Outbound {
         self.source.clone().or_else(|| self.worker.identities.default_caller())
     }
 
-    /// The service and port that `host` and `port` mean, or that this listener always means.
-    fn service<'v>(
+    /// What `host` and `port` mean, or what this listener always means, and the port that the caller dialled.
+    fn host<'v>(
         &self,
         view: &'v MeshView,
-        caller: Option<&Caller>,
+        client: Client<'_>,
         host: &str,
         port: Option<u16>,
-    ) -> Result<(&'v Arc<Service>, &'v ServicePort), ProxyError> {
+    ) -> Result<(Host<'v>, u16), ProxyError> {
         let (host, port) = match &self.target {
             Target::Named => (host, port),
             Target::Fixed { host, port } => (&**host, *port),
         };
-        let default_namespace;
-        let namespace = match caller {
-            Some(caller) => &caller.account().namespace,
-            None => {
-                default_namespace = Namespace::default_namespace();
-                &default_namespace
-            }
-        };
-        let service = view
-            .service(host, namespace)
-            .ok_or_else(|| ProxyError::UnknownHost { host: host.to_owned(), namespace: namespace.to_string() })?;
-        let found = service.port(port).ok_or_else(|| ProxyError::UnknownPort {
-            service: service.name.clone(),
-            port: port.map_or_else(|| "by default".to_owned(), |port| port.to_string()),
-            known: service.ports.iter().map(|known| known.port.to_string()).collect::<Vec<_>>().join(", "),
+        let found = view.host(host, client.namespace).ok_or_else(|| ProxyError::UnknownHost {
+            host: host.to_owned(),
+            namespace: client.namespace.to_string(),
         })?;
-        Ok((service, found))
+        let port = match found {
+            Host::Service(service) => service_port(service, port)?.port,
+            Host::Virtual(_) => port.unwrap_or(HTTP_PORT),
+        };
+        Ok((found, port))
     }
 
     /// Connects to the service as a stream of bytes.
@@ -124,14 +126,24 @@ impl Outbound {
         mut line: Option<&mut Line>,
     ) -> Result<(Stream, ActiveRequest), ProxyError> {
         let caller = self.caller();
-        parties.source = caller.as_deref().and_then(|caller| workload_of(view, caller)).cloned();
-        let (service, port) = self.service(view, caller.as_deref(), host, port)?;
+        let caller = caller.as_deref();
+        parties.source = caller.and_then(|caller| workload_of(view, caller)).cloned();
+        let namespace = namespace_of(caller);
+        let client = Client { namespace, workload: parties.source.as_deref() };
+        let (service, port) = match self.host(view, client, host, port)? {
+            (Host::Service(service), port) => (service, port),
+            (Host::Virtual(_), _) => {
+                return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace: namespace.to_string() });
+            }
+        };
+        let TcpRouting::Forward(service, cluster) = view.route_tcp(service, port, client, rand::random()) else {
+            return Err(ProxyError::UnknownCluster(service.fqdn.to_string()));
+        };
         parties.service = Some(service.clone());
-        let cluster = service.cluster(port.port).ok_or_else(|| ProxyError::NoEndpoint(service.fqdn.to_string()))?;
         if let Some(line) = &mut line {
-            line.route(cluster, "");
+            line.cluster(cluster);
         }
-        tcp::dial(&self.worker, cluster, caller.as_deref(), |endpoint| {
+        tcp::dial(&self.worker, cluster, caller, |endpoint| {
             parties.destination = Some(endpoint.workload.clone());
             if let Some(line) = &mut line {
                 line.endpoint(endpoint);
@@ -145,8 +157,12 @@ impl Outbound {
         if request.method() == Method::CONNECT {
             return self.connect(request, record).await;
         }
-        let answer = self.forward(request, &mut record).await;
-        exchange::finish(&self.worker, answer, record)
+        // What a response to a cross-origin caller needs, whoever makes it.
+        let mut allowed = HeaderMap::new();
+        let reply = self.reply(request, downstream, &mut record, &mut allowed).await;
+        let mut response = exchange::finish(&self.worker, reply, record);
+        response.headers_mut().extend(allowed);
+        response
     }
 
     /// CONNECT: a tunnel to a service of the mesh, as an HTTP proxy gives it.
@@ -175,30 +191,100 @@ impl Outbound {
         }
     }
 
-    /// Routes a request, and sends it to an endpoint until one answers.
-    async fn forward(&self, request: Request<Incoming>, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
+    /// Routes a request, and answers it or forwards it.
+    async fn reply(
+        &self,
+        request: Request<Incoming>,
+        downstream: Downstream,
+        record: &mut ExchangeRecord,
+        allowed: &mut HeaderMap,
+    ) -> Result<Reply, ProxyError> {
         let view = self.worker.views.load();
         let caller = self.caller();
-        record.parties().source = caller.as_deref().and_then(|caller| workload_of(&view, caller)).cloned();
+        let caller = caller.as_deref();
+        let source = caller.and_then(|caller| workload_of(&view, caller));
+        record.parties().source = source.cloned();
+        let namespace = namespace_of(caller);
+        let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
-        let (head, body) = request.into_parts();
-        let authority = exchange::authority(&head)?;
-        let (service, port) = self.service(&view, caller.as_deref(), authority.host(), authority.port_u16())?;
-        record.parties().service = Some(service.clone());
-        if !port.protocol.is_http() {
-            return Err(ProxyError::NotHttp {
-                service: service.name.clone(),
-                port: port.port,
-                protocol: port.protocol.as_str(),
-            });
+        let authority = exchange::authority(request.headers(), request.uri())?;
+        let (host, port) = self.host(&view, client, authority.host(), authority.port_u16())?;
+        if let Host::Service(service) = host {
+            record.parties().service = Some(service.clone());
+            refuse_what_is_not_http(service, port)?;
         }
-        let route = route(service, port, &head, authority.as_str())?;
+        let head = RequestHead {
+            method: request.method(),
+            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+            authority: authority.as_str(),
+            scheme: "http",
+            headers: request.headers(),
+        };
+        let matched = view.route(host, port, &head, client, rand::random());
+        let Some(Matched { route_name, cors, fault, headers, action, .. }) = matched else {
+            return Err(ProxyError::NoRoute(authority.host().to_owned()));
+        };
         if let Some(line) = record.line() {
-            line.route(route.cluster, route.route_name);
+            line.route(route_name);
         }
+        match cors.map(|cors| cors.decide(request.method(), request.headers())) {
+            None | Some(CorsOutcome::Forward) => {}
+            Some(CorsOutcome::Allow(headers)) => *allowed = headers,
+            Some(CorsOutcome::Answer(headers)) => return Ok(own(StatusCode::OK, headers, Bytes::new())),
+        }
+        if let Some(fault) = fault {
+            inject(fault, record).await?;
+        }
+        let operations = Operations {
+            rules: headers,
+            protocol: request.version(),
+            remote: downstream.remote,
+            local: downstream.local,
+        };
+        match action {
+            Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
+            Action::Redirect { status, location } => {
+                let location = HeaderValue::try_from(location)
+                    .map_err(|_| ProxyError::BadRequest("the route's redirect gives no valid location"))?;
+                let mut headers = HeaderMap::from_iter([(header::LOCATION, location)]);
+                operations.of_response(&mut headers);
+                Ok(own(status, headers, Bytes::new()))
+            }
+            Action::Respond(response) => {
+                let text = HeaderValue::from_static("text/plain");
+                let body = response.body.clone();
+                let mut headers = HeaderMap::new();
+                if !body.is_empty() {
+                    headers.insert(header::CONTENT_TYPE, text);
+                }
+                operations.of_response(&mut headers);
+                Ok(own(response.status, headers, body))
+            }
+            Action::Forward(forward) => {
+                let answer = self.forward(forward, &operations, request, authority, caller, record).await?;
+                Ok(Reply::Upstream(answer))
+            }
+        }
+    }
 
-        let mut outgoing = Outgoing::new(Request::from_parts(head, body), authority, record)?;
-        if let Some(rewrite) = route.rewrite {
+    /// Sends a request to endpoints until one answers.
+    async fn forward(
+        &self,
+        forward: Forward<'_>,
+        operations: &Operations<'_>,
+        request: Request<Incoming>,
+        authority: Authority,
+        caller: Option<&Caller>,
+        record: &mut ExchangeRecord,
+    ) -> Result<Answer, ProxyError> {
+        let Forward { service, cluster, timeout, retry, rewrite, .. } = forward;
+        record.parties().service = Some(service.clone());
+        if let Some(line) = record.line() {
+            line.cluster(cluster);
+        }
+        let mut outgoing = Outgoing::new(request, authority, record)?;
+        operations.of_request(&mut outgoing.headers);
+        if let Some(rewrite) = rewrite {
             if let Some(authority) = rewrite.authority {
                 outgoing.rewrite_authority(authority)?;
             }
@@ -206,9 +292,12 @@ impl Outbound {
                 outgoing.rewrite_path(path_and_query)?;
             }
         }
+        if retry.may_repeat(record.is_grpc()) {
+            outgoing.keep_body();
+        }
         // A timeout beyond what the clock can count is none.
-        let deadline = route.timeout.and_then(|timeout| record.started().checked_add(timeout));
-        let tries = Tries { worker: &self.worker, cluster: route.cluster, caller: caller.as_deref() };
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let tries = Tries { worker: &self.worker, cluster, caller, policy: retry };
         let mut answer = match deadline {
             None => tries.run(outgoing, record).await,
             Some(deadline) => {
@@ -216,27 +305,75 @@ impl Outbound {
             }
         }?;
         answer.deadline = deadline;
+        operations.of_response(answer.response.headers_mut());
         Ok(answer)
     }
 }
 
-fn route<'v>(
-    service: &'v Service,
-    port: &ServicePort,
-    head: &request::Parts,
-    authority: &str,
-) -> Result<Forward<'v>, ProxyError> {
-    let head = RequestHead {
-        method: &head.method,
-        path_and_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
-        authority,
-        scheme: "http",
-        headers: &head.headers,
-    };
-    match service.route(port.port, &head, rand::random()) {
-        Routing::Forward(forward) => Ok(forward),
-        Routing::NoRoute => Err(ProxyError::NoRoute(service.name.clone())),
-        Routing::UnknownCluster => Err(ProxyError::UnknownCluster(service.name.clone())),
+/// The port of the service that a caller means; none is the only one.
+fn service_port(service: &Service, port: Option<u16>) -> Result<&ServicePort, ProxyError> {
+    service.port(port).ok_or_else(|| ProxyError::UnknownPort {
+        service: service.name.clone(),
+        port: port.map_or_else(|| "by default".to_owned(), |port| port.to_string()),
+        known: service.ports.iter().map(|known| known.port.to_string()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn refuse_what_is_not_http(service: &Service, port: u16) -> Result<(), ProxyError> {
+    let protocol = service_port(service, Some(port))?.protocol;
+    if protocol.is_http() {
+        return Ok(());
+    }
+    Err(ProxyError::NotHttp { service: service.name.clone(), port, protocol: protocol.as_str() })
+}
+
+/// Where the names are at home that a caller leaves short.
+fn namespace_of(caller: Option<&Caller>) -> &Namespace {
+    static DEFAULT: LazyLock<Namespace> = LazyLock::new(Namespace::default_namespace);
+    caller.map_or(&DEFAULT, |caller| &caller.account().namespace)
+}
+
+fn own(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Reply::Own(response)
+}
+
+/// Does to a request what its rule's fault says: the delay first, then the abort.
+async fn inject(fault: &Fault, record: &mut ExchangeRecord) -> Result<(), ProxyError> {
+    if let Some(delay) = fault.delay(rand::random()) {
+        record.flag(Flag::DelayInjected);
+        sleep(delay).await;
+    }
+    fault.abort(rand::random()).map_or(Ok(()), |abort| Err(ProxyError::Aborted(abort)))
+}
+
+/// The header operations of the rule that a request has matched.
+struct Operations<'a> {
+    rules: [Option<&'a HeaderRules>; 2],
+    protocol: Version,
+    remote: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Operations<'_> {
+    fn of_request(&self, headers: &mut HeaderMap) {
+        self.apply(headers, |rules| &rules.request);
+    }
+
+    fn of_response(&self, headers: &mut HeaderMap) {
+        self.apply(headers, |rules| &rules.response);
+    }
+
+    fn apply(&self, headers: &mut HeaderMap, operations: impl Fn(&HeaderRules) -> &HeaderOperations) {
+        for operations in self.rules.into_iter().flatten().map(operations) {
+            // Only values that are worked out need the headers as they were.
+            let before = if operations.is_fixed() { HeaderMap::new() } else { headers.clone() };
+            let context =
+                HeaderContext { request: &before, protocol: self.protocol, remote: self.remote, local: self.local };
+            operations.apply(headers, &context);
+        }
     }
 }
 
@@ -253,6 +390,7 @@ struct Tries<'a> {
     worker: &'a Rc<Worker>,
     cluster: &'a Cluster,
     caller: Option<&'a Caller>,
+    policy: &'a RetryPolicy,
 }
 
 impl Tries<'_> {
@@ -266,22 +404,41 @@ impl Tries<'_> {
                 .pick(&tried, rand::random(), self.worker.now_ms())
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
-            let failed = match self.once(endpoint, need, retries, &mut outgoing).await {
-                Ok(answer) => return Ok(Answer { client_upgrade: outgoing.into_client_upgrade(), ..answer }),
-                Err(failed) => failed,
-            };
-            if retries == MAX_RETRIES || !failed.resend {
-                return Err(failed.error);
+            match self.within_limit(self.once(endpoint, need, retries, &mut outgoing)).await {
+                Ok(answer) => {
+                    let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
+                    if is_worth && retries == self.policy.attempts && retries > 0 {
+                        record.flag(Flag::RetriesExhausted);
+                    }
+                    if !is_worth || retries == self.policy.attempts || !outgoing.is_whole() {
+                        return Ok(Answer { client_upgrade: outgoing.into_client_upgrade(), ..answer });
+                    }
+                }
+                // The connection was to blame, not the endpoint: at once, on a new one.
+                Err(Failed { stale: true, .. }) if need == Need::Any => {
+                    need = Need::Fresh;
+                    continue;
+                }
+                Err(Failed { error, failure, .. }) => {
+                    let is_worth = failure.is_some_and(|failure| self.policy.is_on_failure(failure));
+                    if !is_worth || retries == self.policy.attempts || !outgoing.is_whole() {
+                        return Err(error);
+                    }
+                }
             }
             retries += 1;
-            if failed.stale {
-                // The connection was to blame, not the endpoint: at once, on a new one.
-                need = if need == Need::Any { Need::Fresh } else { need };
-            } else {
+            if self.policy.avoid_tried && !tried.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
                 tried.push(endpoint.clone());
-                let longest = RETRY_PAUSE * (1 << (retries - 1));
-                sleep(longest.mul_f64(rand::random::<f64>())).await;
             }
+            sleep(self.policy.pause(retries, rand::random())).await;
+        }
+    }
+
+    async fn within_limit(&self, once: impl Future<Output = Result<Answer, Failed>>) -> Result<Answer, Failed> {
+        let timed_out = || Failed { error: ProxyError::Timeout, failure: Some(Failure::TryTimeout), stale: false };
+        match self.policy.per_try_timeout {
+            Some(limit) => timeout(limit, once).await.unwrap_or_else(|_| Err(timed_out())),
+            None => once.await,
         }
     }
 
@@ -306,16 +463,16 @@ impl Tries<'_> {
                 }
                 Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None })
             }
-            Err(SendError { error, resend }) => Err(Failed { error, resend, stale: lease.may_be_stale() }),
+            Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
         }
     }
 
     fn not_connected(&self, endpoint: &Endpoint, error: ConnectError) -> Failed {
-        let resend = error.blames_endpoint();
-        if resend {
+        let failure = error.blames_endpoint().then_some(Failure::Connect);
+        if failure.is_some() {
             endpoint.load.connect_failed(self.worker.now_ms());
         }
-        Failed { error: error.into(), resend, stale: false }
+        Failed { error: error.into(), failure, stale: false }
     }
 
     /// What only the next proxy gets to see, and what only a workload behind one does.
@@ -334,8 +491,9 @@ impl Tries<'_> {
 
 struct Failed {
     error: ProxyError,
-    resend: bool,
-    /// On a kept-alive connection, which its peer may just have closed.
+    /// `None` where this node is to blame.
+    failure: Option<Failure>,
+    /// See [`SendError::stale`].
     stale: bool,
 }
 

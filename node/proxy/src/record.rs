@@ -75,9 +75,12 @@ impl Line {
         self.requested_server_name = Some(sni.to_owned());
     }
 
-    pub(crate) fn route(&mut self, cluster: &Cluster, name: &str) {
-        self.upstream_cluster = Some(cluster.name.clone());
+    pub(crate) fn route(&mut self, name: &str) {
         self.route_name = Some(name.to_owned());
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: &Cluster) {
+        self.upstream_cluster = Some(cluster.name.clone());
     }
 
     pub(crate) fn upstream(&mut self, address: SocketAddr) {
@@ -220,6 +223,11 @@ impl ExchangeRecord {
     /// The response is complete, as far as the caller's side can tell.
     pub(crate) fn complete(&mut self) {
         self.0.settled = true;
+    }
+
+    /// Something happened to an exchange that goes on.
+    pub(crate) fn flag(&mut self, flag: Flag) {
+        self.0.outcome.flag = flag;
     }
 
     /// The exchange failed: in the head, or after it.

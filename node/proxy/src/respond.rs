@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
+use weft_policy::inject::Abort;
+
 use crate::{
     body::ResponseBody,
     error::{ConnectError, ProxyError},
@@ -24,6 +26,8 @@ impl ProxyError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Aborted(Abort::Http(status)) => *status,
+            Self::Aborted(Abort::Grpc(_)) => StatusCode::OK,
         }
     }
 
@@ -38,6 +42,7 @@ impl ProxyError {
             Self::Connect(_) => Flag::ConnectFailure,
             Self::Reset(_) => Flag::UpstreamReset,
             Self::Timeout => Flag::Timeout,
+            Self::Aborted(_) => Flag::FaultInjected,
         }
     }
 
@@ -58,6 +63,7 @@ impl ProxyError {
             Self::Connect(_) => "connect_failure",
             Self::Reset(_) => "upstream_reset",
             Self::Timeout => "timeout",
+            Self::Aborted(_) => "fault_abort",
         }
     }
 }
@@ -67,23 +73,40 @@ pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response
     let text = with_sources(error);
     let mut headers = HeaderMap::new();
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
-    let (status, body) = if record.is_grpc() {
+    let grpc_status = match error {
+        ProxyError::Aborted(Abort::Grpc(code)) => Some(*code),
+        error => record.is_grpc().then(|| grpc_code(error.status())),
+    };
+    let (status, body) = if let Some(code) = grpc_status {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(grpc_code(error.status())));
+        headers.insert("grpc-status", HeaderValue::from(code));
         if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
             headers.insert("grpc-message", message);
         }
         (StatusCode::OK, Bytes::new())
     } else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        (error.status(), Bytes::from(text + "\n"))
+        // A fault looks as Envoy's does, to the byte: it stands in for what a service would say.
+        let end = if matches!(error, ProxyError::Aborted(_)) { "" } else { "\n" };
+        (error.status(), Bytes::from(text + end))
     };
     record.fail(error.flag(), error);
-    record.answered(status.as_u16(), &headers);
-    let mut response = Response::new(ResponseBody::own(body, record));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    response
+    send(response, record)
+}
+
+/// Answers with what a document says.
+pub(crate) fn answer(response: Response<Bytes>, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    record.complete();
+    send(response, record)
+}
+
+fn send(response: Response<Bytes>, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    record.answered(response.status().as_u16(), response.headers());
+    let (head, body) = response.into_parts();
+    Response::from_parts(head, ResponseBody::own(body, record))
 }
 
 /// gRPC's code for an HTTP status that gRPC did not make.

@@ -81,8 +81,20 @@ impl<const MIN: i64, const MAX: i64> JsonSchema for Int<MIN, MAX> {
 pub struct Share(f64);
 
 impl Share {
+    pub const ALL: Self = Self(100.0);
+
+    pub fn of_percent(percent: Int<0, 100>) -> Self {
+        Self(percent.get() as f64)
+    }
+
     pub fn percent(self) -> f64 {
         self.0
+    }
+
+    /// Whether one thing is of the share. `random` is a fresh, uniform number.
+    pub fn includes(self, random: u64) -> bool {
+        // Whole numbers up to 100 are exact, so 0 includes nothing and 100 everything.
+        (random as f64) < self.0 / 100.0 * 2f64.powi(64) || self.0 >= 100.0
     }
 }
 
@@ -516,6 +528,14 @@ impl JsonSchema for StringMatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_nothing_includes_nothing_and_of_all_everything() {
+        for random in [0, 1, u64::MAX / 2, u64::MAX] {
+            assert!(!Share(0.0).includes(random) && Share::ALL.includes(random));
+        }
+        assert!(Share(50.0).includes(u64::MAX / 4) && !Share(50.0).includes(u64::MAX / 4 * 3));
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

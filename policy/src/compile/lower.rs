@@ -1,31 +1,263 @@
-//! From what a document says to what a request is matched against.
+//! From what a document says to what requests are matched against and done with.
 
-use http::HeaderName;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use weft_wire::id::Namespace;
+
+use super::rules;
 use crate::{
-    api::networking::{HttpMatchRequest, HttpRewrite},
-    matcher::{HeaderField, RequestMatch, UriMatch},
+    api::{
+        networking::{
+            self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpFaultInjection,
+            HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute,
+            UnmatchedPreflights,
+        },
+        values::{Int, Port, Share, StringMatch},
+    },
+    cors::Cors,
+    headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
+    hosts,
+    inject::{Abort, Fault},
+    matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch},
+    redirect::{Redirect, RedirectPath, RedirectPort},
+    retry::RetryPolicy,
     rewrite::{PathRewrite, RegexRewrite},
+    route::{DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, Weighted},
 };
 
-pub(super) fn request_match(one: &HttpMatchRequest) -> RequestMatch {
-    let uri = one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case });
-    let header = |name: &str| match name {
-        ":method" => Some(HeaderField::Method),
-        ":scheme" => Some(HeaderField::Scheme),
-        ":authority" => Some(HeaderField::Authority),
-        name if name.eq_ignore_ascii_case("host") => Some(HeaderField::Authority),
-        name => HeaderName::from_bytes(name.as_bytes()).ok().map(HeaderField::Header),
+pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> RequestMatch {
+    let mut values = Vec::new();
+    let mut ask = |field: Field, wanted: &StringMatch, inverted: bool| {
+        values.push(ValueMatch { field: fields.place_of(field), wanted: wanted.clone(), inverted });
     };
-    let headers = one.headers.iter().filter_map(|(name, wanted)| Some((header(name)?, wanted.clone()))).collect();
-    RequestMatch { uri, method: one.method.clone(), headers }
+    for (field, wanted) in
+        [(Field::Method, &one.method), (Field::Authority, &one.authority), (Field::Scheme, &one.scheme)]
+    {
+        if let Some(wanted) = wanted {
+            ask(field, wanted, false);
+        }
+    }
+    for (conditions, inverted) in [(&one.headers, false), (&one.without_headers, true)] {
+        for (name, wanted) in conditions {
+            ask(header_field(name), wanted, inverted);
+        }
+    }
+    for (name, wanted) in &one.query_params {
+        ask(Field::Query(name.clone()), wanted, false);
+    }
+    RequestMatch {
+        // Where gateways are named, Istio does not look at the client.
+        client: match one.gateways.is_empty() {
+            true => client_match(one.port, &one.source_namespace, &one.source_labels),
+            false => client_match(one.port, "", &Default::default()),
+        },
+        uri: one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case }),
+        values,
+    }
 }
 
-/// `None` leaves the path as it is.
-pub(super) fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
+fn client_match(
+    port: Option<Port>,
+    namespace: &str,
+    labels: &std::collections::BTreeMap<String, String>,
+) -> ClientMatch {
+    ClientMatch {
+        port: port.map(Port::number),
+        namespace: namespace.parse().ok(),
+        labels: labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}
+
+/// What a header condition reads.
+fn header_field(name: &str) -> Field {
+    match name {
+        ":method" => Field::Method,
+        ":scheme" => Field::Scheme,
+        ":authority" => Field::Authority,
+        name if name.eq_ignore_ascii_case("host") => Field::Authority,
+        name => match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => Field::Header(name),
+            // Checked when the document was read: what is no header's name is a claim's.
+            Err(_) => Field::Claim(name.to_owned()),
+        },
+    }
+}
+
+/// What a rule does; `None` if it says nothing, which its document's check has refused.
+pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleAction> {
+    if let Some(to) = &rule.redirect {
+        return Some(RuleAction::Redirect(redirect(to)?));
+    }
+    if let Some(response) = &rule.direct_response {
+        let status = StatusCode::from_u16(u16::try_from(response.status.get()).ok()?).ok()?;
+        let body = response.body.as_ref().and_then(HttpBody::content).unwrap_or_default();
+        return Some(RuleAction::Respond(DirectResponse { status, body: Bytes::from(body) }));
+    }
+    let destinations = rule.route.iter().map(|share| {
+        let destination = HttpDestination {
+            target: target(&share.destination, namespace),
+            headers: share.headers.as_ref().map(headers),
+            authority: share.headers.as_ref().and_then(authority),
+        };
+        (weight(share.weight), destination)
+    });
+    let rewrite = rule.rewrite.as_ref();
+    let rewritten = rewrite.map(|rewrite| rewrite.authority.clone()).filter(|authority| !authority.is_empty());
+    Some(RuleAction::Forward(Box::new(ForwardRule {
+        destinations: Weighted::new(destinations),
+        timeout: rule.timeout.map(|timeout| timeout.get()),
+        retry: rule.retries.as_ref().map_or_else(RetryPolicy::default, retry),
+        path_rewrite: rewrite.and_then(path_rewrite),
+        authority: rewritten.or_else(|| rule.headers.as_ref().and_then(authority)),
+        mirrors: mirrors(rule, namespace),
+    })))
+}
+
+fn weight(weight: Option<Int<0, { i32::MAX as i64 }>>) -> u64 {
+    // Never negative, by its type.
+    weight.map_or(0, |weight| weight.get().unsigned_abs())
+}
+
+fn target(destination: &Destination, namespace: &Namespace) -> Target {
+    Target {
+        service: hosts::service_of(&destination.fqdn(namespace)).map(|service| service.to_string()),
+        port: destination.port.map(|port| port.number.number()),
+        subset: destination.subset.clone(),
+    }
+}
+
+fn redirect(redirect: &HttpRedirect) -> Option<Redirect> {
+    let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let code = redirect.redirect_code.map_or(301, |code| code.get());
+    Some(Redirect {
+        status: StatusCode::from_u16(u16::try_from(code).ok()?).ok()?,
+        scheme: given(&redirect.scheme),
+        authority: given(&redirect.authority),
+        port: match (redirect.port, redirect.derive_port) {
+            (Some(port), _) => RedirectPort::Fixed(port.number()),
+            (None, Some(RedirectPortSelection::FromRequestPort)) => RedirectPort::Dialled,
+            (None, Some(RedirectPortSelection::FromProtocolDefault) | None) => RedirectPort::Default,
+        },
+        path: match (redirect.uri.strip_prefix("%PREFIX()%"), redirect.uri.as_str()) {
+            (Some(prefix), _) => RedirectPath::Prefix(prefix.to_owned()),
+            (None, "") => RedirectPath::Keep,
+            (None, path) => RedirectPath::Whole(path.to_owned()),
+        },
+    })
+}
+
+/// `None` leaves it as it is.
+fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
     match &rewrite.uri_regex_rewrite {
         // Compiled once when it was checked, so it compiles.
         Some(regex) => RegexRewrite::new(&regex.pattern, &regex.rewrite).ok().map(PathRewrite::Regex),
         None => (!rewrite.uri.is_empty()).then(|| PathRewrite::Matched(rewrite.uri.clone())),
     }
+}
+
+/// What a document does not say of retries is as in the default.
+fn retry(retries: &HttpRetry) -> RetryPolicy {
+    let mut policy = RetryPolicy::default();
+    policy.attempts = retries.attempts.map_or(0, |attempts| u32::try_from(attempts.get()).unwrap_or(u32::MAX));
+    if !retries.retry_on.is_empty() {
+        // Checked when the document was read.
+        let _ = policy.retry_on(&retries.retry_on);
+    }
+    policy.per_try_timeout =
+        retries.per_try_timeout.map(|timeout| timeout.get()).filter(|limit| *limit > Duration::ZERO);
+    policy.avoid_tried = retries.retry_ignore_previous_hosts.unwrap_or(true);
+    match retries.backoff {
+        Some(pause) => policy.with_base_pause(pause.get()),
+        None => policy,
+    }
+}
+
+fn mirrors(rule: &HttpRoute, namespace: &Namespace) -> Vec<Mirror> {
+    let mirror = |destination: &Destination, share: Share| Mirror { target: target(destination, namespace), share };
+    let old_share = match (rule.mirror_percentage, rule.mirror_percent) {
+        (Some(percentage), _) => percentage.value,
+        (None, Some(percent)) => Share::of_percent(percent),
+        (None, None) => Share::ALL,
+    };
+    let one = rule.mirror.iter().map(|destination| mirror(destination, old_share));
+    let several = rule.mirrors.iter();
+    let several = several.map(|policy| mirror(&policy.destination, policy.percentage.map_or(Share::ALL, |p| p.value)));
+    one.chain(several).filter(|mirror| mirror.share != Share::default()).collect()
+}
+
+pub(super) fn cors(policy: &CorsPolicy) -> Cors {
+    let joined = |names: &[String]| HeaderValue::from_str(&names.join(",")).ok().filter(|value| !value.is_empty());
+    let exact = policy.allow_origin.iter().cloned().map(StringMatch::Exact);
+    Cors {
+        origins: match policy.allow_origins.as_slice() {
+            [] => exact.collect(),
+            origins => origins.to_vec(),
+        },
+        methods: joined(&policy.allow_methods),
+        headers: joined(&policy.allow_headers),
+        exposed: joined(&policy.expose_headers),
+        max_age: policy.max_age.map(|age| age.get().as_secs().into()),
+        credentials: policy.allow_credentials.unwrap_or(false),
+        answers_unmatched: policy.unmatched_preflights == Some(UnmatchedPreflights::Ignore),
+    }
+}
+
+/// Without a share nothing happens; only a delay's has an old form.
+pub(super) fn fault(fault: &HttpFaultInjection) -> Fault {
+    let delay = fault.delay.as_ref().and_then(|delay| {
+        let old = delay.percent.map(Share::of_percent);
+        Some((delay.percentage.map(|share| share.value).or(old)?, delay.fixed_delay?.get()))
+    });
+    let abort = fault.abort.as_ref().and_then(|abort| {
+        let how = match (abort.http_status, abort.grpc_status) {
+            (Some(status), _) => Abort::Http(StatusCode::from_u16(u16::try_from(status.get()).ok()?).ok()?),
+            (None, status) => Abort::Grpc(status? as u16),
+        };
+        Some((abort.percentage?.value, how))
+    });
+    Fault { delay, abort }
+}
+
+pub(super) fn headers(headers: &Headers) -> HeaderRules {
+    let operations = |operations: &Option<Operations>| operations.as_ref().map(header_operations).unwrap_or_default();
+    HeaderRules { request: operations(&headers.request), response: operations(&headers.response) }
+}
+
+fn header_operations(operations: &Operations) -> HeaderOperations {
+    // The host is not among the headers: see `authority`.
+    let read = |name: &str| -> Option<HeaderName> {
+        name.parse().ok().filter(|name| *name != http::header::HOST && !is_of_connection(name))
+    };
+    let put = |values: &std::collections::BTreeMap<String, String>, put: Put| -> Vec<(HeaderName, Template, Put)> {
+        let values = values.iter();
+        values.filter_map(|(name, value)| Some((read(name)?, Template::read(value).ok()?, put))).collect()
+    };
+    let mut all = put(&operations.set, Put::Set);
+    all.extend(put(&operations.add, Put::Add));
+    HeaderOperations { remove: operations.remove.iter().filter_map(|name| read(name)).collect(), put: all }
+}
+
+/// The host that `headers.request` sets; `set` wins over `add`.
+fn authority(headers: &Headers) -> Option<String> {
+    let request = headers.request.as_ref()?;
+    let mut values = request.set.iter().chain(&request.add);
+    values.find(|(name, _)| networking::is_authority(name)).map(|(_, value)| value.clone())
+}
+
+/// `None` for a rule that no client inside the mesh could match.
+pub(super) fn tcp_rule(rule: &TcpRoute, namespace: &Namespace) -> Option<TcpRule> {
+    // Clients dial services by name, so no connection is to a subnet.
+    let holds =
+        |one: &&networking::L4MatchAttributes| rules::is_for_mesh(&one.gateways) && one.destination_subnets.is_empty();
+    let matches: Vec<ClientMatch> = rule
+        .matches
+        .iter()
+        .filter(holds)
+        .map(|one| client_match(one.port, &one.source_namespace, &one.source_labels))
+        .collect();
+    let destinations = rule.route.iter().map(|share| (weight(share.weight), target(&share.destination, namespace)));
+    let never = matches.is_empty() && !rule.matches.is_empty();
+    (!never).then(|| TcpRule { matches, destinations: Weighted::new(destinations) })
 }

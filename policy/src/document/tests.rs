@@ -170,9 +170,11 @@ fn unknown_fields_are_refused_everywhere() {
 
 #[test]
 fn what_is_accepted_and_not_done_yet_is_listed() {
-    let text = with_route("fault: {abort: {httpStatus: 500, percentage: {value: 10}}}\nretries: {attempts: 1}\n");
+    let text = with_route("match:\n- headers: {'@request.auth.claims.a': {exact: b}}\n  gateways: [mesh, g]\n");
     let paths: Vec<String> = document(&text).pending.into_iter().map(|pending| pending.path).collect();
-    assert_eq!(paths, ["spec.http[0].retries", "spec.http[0].fault"]);
+    assert_eq!(paths, [r#"spec.http[0].match[0].headers["@request.auth.claims.a"]"#, "spec.http[0].match[0].gateways"]);
+    let text = with_route("fault: {abort: {httpStatus: 500, percentage: {value: 10}}}\nretries: {attempts: 1}\n");
+    assert!(document(&text).pending.is_empty());
 }
 
 #[test]

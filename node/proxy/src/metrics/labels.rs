@@ -28,6 +28,9 @@ pub(crate) enum Flag {
     NoCluster,
     DownstreamGone,
     DownstreamProtocol,
+    FaultInjected,
+    DelayInjected,
+    RetriesExhausted,
 }
 
 impl Flag {
@@ -42,6 +45,9 @@ impl Flag {
             Self::NoCluster => "NC",
             Self::DownstreamGone => "DC",
             Self::DownstreamProtocol => "DPE",
+            Self::FaultInjected => "FI",
+            Self::DelayInjected => "DI",
+            Self::RetriesExhausted => "URX",
         }
     }
 }

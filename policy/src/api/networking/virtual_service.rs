@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, StatusCode};
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use weft_wire::id::Namespace;
@@ -14,8 +14,10 @@ use crate::{
         values::{Int, Labels, Percent, Port, Span, StringMatch, Timeout},
     },
     document::Checker,
+    headers::{Template, TemplateError, is_of_connection},
     hosts::HostPattern,
     kinds::Resource,
+    retry::RetryPolicy,
     rewrite::RegexRewrite as CompiledRewrite,
 };
 
@@ -453,7 +455,6 @@ impl Resource for VirtualService {
         let names = self.gateways.iter().any(|gateway| gateway != MESH_GATEWAY);
         checker.pending("gateways", names);
         checker.pending("tls", !self.tls.is_empty());
-        checker.pending("tcp", !self.tcp.is_empty());
     }
 }
 
@@ -547,7 +548,6 @@ impl HttpRoute {
         checker.each("route", &self.route, |checker, share| {
             checker.field("destination", |checker| share.destination.check(checker));
             checker.given("headers", &share.headers, |checker, headers| headers.check(checker));
-            checker.pending("headers", share.headers.is_some());
         });
         check_weights(self.route.iter().map(|share| share.weight.map(Int::get)), checker);
         checker.given("redirect", &self.redirect, |checker, redirect| redirect.check(&self.matches, checker));
@@ -565,15 +565,8 @@ impl HttpRoute {
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
         for (key, given) in [
             ("sessionPersistence", self.session_persistence.is_some()),
-            ("redirect", self.redirect.is_some()),
-            ("directResponse", self.direct_response.is_some()),
-            ("delegate", self.delegate.is_some()),
-            ("retries", self.retries.is_some()),
-            ("fault", self.fault.is_some()),
             ("mirror", self.mirror.is_some()),
             ("mirrors", !self.mirrors.is_empty()),
-            ("corsPolicy", self.cors_policy.is_some()),
-            ("headers", self.headers.is_some()),
         ] {
             checker.pending(key, given);
         }
@@ -623,7 +616,8 @@ impl HttpRoute {
     }
 }
 
-fn is_authority(name: &str) -> bool {
+/// Whether a header operation means the request's host.
+pub(crate) fn is_authority(name: &str) -> bool {
     name == ":authority" || name.eq_ignore_ascii_case("host")
 }
 
@@ -633,6 +627,7 @@ impl HttpMatchRequest {
             checker.field(key, |checker| {
                 for name in conditions.keys() {
                     check_matched_header(name, for_mesh, checker);
+                    checker.pending(name, name.starts_with('@'));
                 }
             });
         }
@@ -645,18 +640,8 @@ impl HttpMatchRequest {
         if !self.source_namespace.is_empty() && !is_name(&self.source_namespace) {
             checker.error_in("sourceNamespace", "must be a namespace");
         }
-        for (key, given) in [
-            ("scheme", self.scheme.is_some()),
-            ("authority", self.authority.is_some()),
-            ("port", self.port.is_some()),
-            ("sourceLabels", !self.source_labels.is_empty()),
-            ("gateways", !self.gateways.is_empty()),
-            ("queryParams", !self.query_params.is_empty()),
-            ("withoutHeaders", !self.without_headers.is_empty()),
-            ("sourceNamespace", !self.source_namespace.is_empty()),
-        ] {
-            checker.pending(key, given);
-        }
+        let of_gateway = |gateway: &String| gateway != MESH_GATEWAY;
+        checker.pending("gateways", self.gateways.iter().any(of_gateway));
     }
 
     /// Whether it asks for the path alone, by a prefix.
@@ -700,6 +685,8 @@ impl HttpRedirect {
         if !self.scheme.is_empty() && !["http", "https"].contains(&self.scheme.as_str()) {
             checker.error_in("scheme", "must be http or https");
         }
+        let code = self.redirect_code.map_or(301, Int::get);
+        checker.pending("redirectCode", ![301, 302, 303, 307, 308].contains(&code));
         let all_by_prefix = !matches.is_empty() && matches.iter().all(HttpMatchRequest::is_by_prefix);
         for (key, given) in [("uri", self.uri.contains("%PREFIX()%")), ("prefixRewrite", by_prefix)] {
             if given && !all_by_prefix {
@@ -721,6 +708,16 @@ impl HttpDirectResponse {
                 checker.warn("is large: every node keeps it in memory");
             }
         });
+    }
+}
+
+impl HttpBody {
+    /// What is sent; `None` for neither.
+    pub(crate) fn content(&self) -> Option<Vec<u8>> {
+        match (&self.string, &self.bytes) {
+            (Some(text), _) => Some(text.clone().into_bytes()),
+            (None, bytes) => bytes.as_ref().map(|bytes| bytes.0.clone()),
+        }
     }
 }
 
@@ -750,38 +747,12 @@ fn is_authority_value(text: &str) -> bool {
     text.parse::<http::uri::Authority>().is_ok() && !text.contains('@')
 }
 
-/// Envoy's conditions for HTTP and gRPC.
-const RETRY_ON: &[&str] = &[
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "envoy-ratelimited",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
 impl HttpRetry {
     pub(crate) fn check(&self, checker: &mut Checker<'_>) {
-        for condition in self.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty()) {
-            let code = condition.parse::<u16>().ok().and_then(|code| StatusCode::from_u16(code).ok());
-            let is_code = code.is_some_and(|code| code.canonical_reason().is_some());
-            if !is_code && !RETRY_ON.contains(&condition) {
-                checker.error_in(
-                    "retryOn",
-                    format!("{condition:?} is neither a status code nor one of {}", RETRY_ON.join(", ")),
-                );
-            }
+        if let Err(what) = RetryPolicy::default().retry_on(&self.retry_on) {
+            checker.error_in("retryOn", what);
         }
+        checker.pending("retryRemoteLocalities", self.retry_remote_localities == Some(true));
         let detail =
             !self.retry_on.is_empty() || self.per_try_timeout.is_some() || self.retry_remote_localities.is_some();
         if self.attempts.is_none_or(|attempts| attempts.get() == 0) && detail {
@@ -866,8 +837,10 @@ impl HeaderOperations {
             checker.field(key, |checker| {
                 for (name, value) in values {
                     check_operated_header(name, of_request, checker);
-                    if http::HeaderValue::from_str(value).is_err() {
-                        checker.error_in(name, format!("{value:?} is not a header's value"));
+                    match Template::read(value) {
+                        Ok(template) => checker.pending(name, template.reads_request() && !of_request),
+                        Err(TemplateError::NotYet) => checker.pending(name, true),
+                        Err(TemplateError::Malformed(what)) => checker.error_in(name, what),
                     }
                 }
             });
@@ -889,8 +862,14 @@ fn check_operated_header(name: &str, authority: bool, checker: &mut Checker<'_>)
         }
     } else if name.starts_with(':') {
         checker.error_in(name, "is a pseudo-header: only :authority may be set");
-    } else if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        checker.error_in(name, "is not a header's name");
+    } else {
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Err(_) => checker.error_in(name, "is not a header's name"),
+            Ok(known) if is_of_connection(&known) => {
+                checker.warn_in(name, "has no effect: the header belongs to one connection, not to the request");
+            }
+            Ok(_) => {}
+        }
     }
 }
 
@@ -924,6 +903,8 @@ impl TcpRoute {
     fn check(&self, checker: &mut Checker<'_>) {
         checker.each("match", &self.matches, |checker, one| {
             check_subnets("destinationSubnets", &one.destination_subnets, checker);
+            checker.pending("destinationSubnets", !one.destination_subnets.is_empty());
+            checker.pending("sourceSubnet", !one.source_subnet.is_empty());
             if !one.source_subnet.is_empty() && !is_subnet(&one.source_subnet) {
                 checker.error_in("sourceSubnet", "is not an address or a CIDR range");
             }

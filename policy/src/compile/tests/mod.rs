@@ -6,14 +6,15 @@ use http::{HeaderMap, Method};
 use weft_wire::{
     document::Stamp,
     fact::{EndpointHealth, EndpointRow, NodeState, Protocol},
-    id::{Locality, ServiceName, SpiffeId},
+    id::{Locality, ServiceAccount, ServiceName, SpiffeId},
 };
 
 use super::*;
 use crate::{
     balance::{Balancer, Cluster},
     document::{parse_stored, parse_yaml},
-    route::{Forward, RequestHead, Routing},
+    route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},
+    view::Host,
 };
 
 /// What a test's mesh is made of. This node is `here`; hosted workloads listen on 127.0.0.9.
@@ -155,23 +156,31 @@ impl Request {
     }
 }
 
-fn service<'v>(view: &'v MeshView, host: &str) -> &'v Service {
+fn service<'v>(view: &'v MeshView, host: &str) -> &'v Arc<Service> {
     view.service(host, &Namespace::default_namespace()).unwrap_or_else(|| panic!("no service {host}"))
 }
 
+/// How a client in the default namespace is routed that calls reviews:9080.
+fn route<'v>(view: &'v MeshView, request: &Request) -> Option<Matched<'v>> {
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    view.route(Host::Service(service(view, "reviews")), 9080, &request.head(), client, 0)
+}
+
 fn forward<'v>(view: &'v MeshView, request: &Request) -> Forward<'v> {
-    match service(view, "reviews").route(9080, &request.head(), 0) {
-        Routing::Forward(forward) => forward,
+    match route(view, request).map(|matched| matched.action) {
+        Some(Action::Forward(forward)) => forward,
         other => panic!("{other:?}"),
     }
 }
 
 /// The subset that a request goes to, or why it goes nowhere.
 fn outcome(view: &MeshView, request: &Request) -> String {
-    match service(view, "reviews").route(9080, &request.head(), 0) {
-        Routing::Forward(forward) => forward.cluster.subset.clone(),
-        Routing::NoRoute => "404".into(),
-        Routing::UnknownCluster => "NC".into(),
+    match route(view, request).map(|matched| matched.action) {
+        Some(Action::Forward(forward)) => forward.cluster.subset.clone(),
+        Some(Action::Redirect { location, .. }) => location,
+        Some(Action::Respond(response)) => String::from_utf8(response.body.to_vec()).unwrap(),
+        Some(Action::UnknownCluster) => "NC".into(),
+        None => "404".into(),
     }
 }
 

@@ -9,19 +9,28 @@ fn picture(view: &MeshView) -> String {
     let mut picture = String::new();
     for service in view.services() {
         picture.push_str(&format!("{} {:?}\n", service.name, service.ports));
-        for routes in &service.routes {
-            let endpoints: Vec<_> = routes.default.endpoints.iter().map(|e| (&e.key, &e.address)).collect();
-            picture.push_str(&format!("  {:?} {endpoints:?}\n", routes.default.balancer));
-            for rule in routes.rules.iter().flatten() {
-                picture.push_str(&format!("  {} {:?} {:?}\n", rule.name, rule.timeout, rule.destinations));
+        for port in &service.clusters.elsewhere().ports {
+            for cluster in std::iter::once(&port.all).chain(&port.subsets) {
+                let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (&e.key, &e.address, e.health)).collect();
+                picture.push_str(&format!("  {} {:?} {endpoints:?}\n", cluster.name, cluster.balancer));
             }
         }
+        for rule in service.rules.elsewhere().iter().flat_map(|rules| &rules.http) {
+            picture.push_str(&format!("  {:?} {:?}\n", rule.matches, rule.action));
+        }
     }
+    let mut virtual_hosts: Vec<&str> = view
+        .by_host
+        .iter()
+        .filter(|(_, host)| matches!(host, HostEntry::Virtual(_)))
+        .map(|(name, _)| &**name)
+        .collect();
+    virtual_hosts.sort_unstable();
     let mut local: Vec<_> = view.local.iter().collect();
     local.sort_by_key(|(name, _)| *name);
-    let mut callers: Vec<_> = view.callers.iter().collect();
+    let mut callers: Vec<_> = view.callers.by_name.iter().collect();
     callers.sort_by_key(|(name, _)| *name);
-    format!("{picture}{local:?}\n{callers:?}")
+    format!("{picture}{virtual_hosts:?}\n{local:?}\n{callers:?}")
 }
 
 fn rich_mesh() -> Mesh {
@@ -78,12 +87,14 @@ proptest! {
             .apply(&rule("r", "[reviews]", &format!("[{{route: [{route}]}}]")))
             .view();
         let request = get("/");
+        let client = Client { namespace: &Namespace::default_namespace(), workload: None };
         let (reviews, mut random) = (service(&view, "reviews"), seed);
         let mut counts = vec![0_u64; weights.len()];
         const REQUESTS: u64 = 4_000;
         for _ in 0..REQUESTS {
             random = next(random);
-            let Routing::Forward(forward) = reviews.route(9080, &request.head(), random) else { panic!() };
+            let matched = view.route(Host::Service(reviews), 9080, &request.head(), client, random).unwrap();
+            let Action::Forward(forward) = matched.action else { panic!() };
             counts[forward.cluster.subset[1..].parse::<usize>().unwrap()] += 1;
         }
         for (count, weight) in counts.iter().zip(&weights) {
