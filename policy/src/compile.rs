@@ -112,9 +112,9 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     };
     let sources = Sources::new(inputs.documents, &parts);
     let (services, ends_of_services) = sources.services(same_mesh.map_or(&[], |previous| &previous.services));
-    let (virtual_hosts, by_end) = sources.virtual_hosts(&services, &ends_of_services);
     let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
-    let by_host = by_host.chain(virtual_hosts).collect();
+    let mut by_host = by_host.collect();
+    let by_end = sources.virtual_hosts(&ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
@@ -267,46 +267,32 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The hosts that VirtualServices name and that are no service: those that are named whole, by what requests look
-    /// them up by, and those that are named by their end. An end that rules a service is for services, as in Istio.
+    /// The hosts that VirtualServices name and that are no service: adds those that are named whole to `by_host`, and
+    /// returns those that are named by their end. An end that rules a service is for services, as in Istio.
     fn virtual_hosts(
         &self,
-        services: &[Arc<Service>],
         ends_of_services: &HashSet<&str>,
-    ) -> (Vec<(Box<str>, HostEntry)>, HostIndex<Arc<VirtualHost>>) {
-        let is_service = |name: &ServiceName| services.binary_search_by(|service| service.name.cmp(name)).is_ok();
-        let mut by_host: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
+        by_host: &mut HashMap<Box<str>, HostEntry>,
+    ) -> HostIndex<Arc<VirtualHost>> {
+        let mut rules_of: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
         for rules in &self.rules_by_age {
             for host in &rules.hosts {
-                let is_virtual = match host {
-                    HostPattern::Exact(host) => hosts::service_of(host).is_none_or(|name| !is_service(&name)),
-                    HostPattern::Wildcard(end) => !ends_of_services.contains(end.as_str()),
-                };
-                if is_virtual {
-                    by_host.entry(host).or_default().push(Arc::clone(rules));
-                }
+                rules_of.entry(host).or_default().push(Arc::clone(rules));
             }
         }
-        let (mut exact, mut by_end) = (Vec::new(), HostIndex::default());
-        for (host, rules) in by_host {
-            let entry = Arc::new(VirtualHost { rules: visible_rules(&rules) });
+        let mut by_end = HostIndex::default();
+        for (host, rules) in rules_of {
+            let entry = || Arc::new(VirtualHost { rules: visible_rules(&rules) });
             match host {
                 HostPattern::Exact(name) => {
-                    // A service's own short name wins over a host that looks like it.
-                    let service = hosts::service_of(name);
-                    let key = service.map_or_else(|| name.clone(), |service| service.to_string());
-                    let taken = key.split_once('.').is_some_and(|(service, namespace)| {
-                        let names = service.parse().ok().zip(namespace.parse().ok());
-                        names.is_some_and(|(name, namespace)| is_service(&ServiceName { name, namespace }))
-                    });
-                    if !taken {
-                        exact.push((key.into(), HostEntry::Virtual(entry)));
-                    }
+                    let looked_up = hosts::service_of(name).map_or_else(|| name.clone(), |service| service.to_string());
+                    by_host.entry(looked_up.into()).or_insert_with(|| HostEntry::Virtual(entry()));
                 }
-                wildcard => by_end.insert(wildcard, entry),
+                HostPattern::Wildcard(end) if ends_of_services.contains(end.as_str()) => {}
+                wildcard => by_end.insert(wildcard, entry()),
             }
         }
-        (exact, by_end)
+        by_end
     }
 }
 

@@ -5,14 +5,17 @@ use std::{
     future::Future as _,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, Sleep, sleep_until},
+};
 use weft_policy::endpoint::ActiveRequest;
 
 use crate::{metrics::Flag, pool::Lease, record::ExchangeRecord};
@@ -20,8 +23,9 @@ use crate::{metrics::Flag, pool::Lease, record::ExchangeRecord};
 /// What goes to the upstream.
 pub(crate) enum RequestBody {
     Empty,
-    Stream { from: Incoming, bytes: Rc<Cell<u64>> },
+    Stream(CallerBody),
     Replay(Replay),
+    Copy(BodyCopy),
 }
 
 /// Why a request's body broke off.
@@ -31,6 +35,8 @@ pub(crate) enum RequestBodyError {
     Caller(#[from] hyper::Error),
     #[error("the request is sent anew")]
     Superseded,
+    #[error("the copy could not keep up with the request, or the request broke off")]
+    CopyBrokeOff,
 }
 
 impl Body for RequestBody {
@@ -40,38 +46,106 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream { from, bytes } => poll_counted(from, bytes, cx),
+            Self::Stream(body) => body.poll_frame(cx),
             Self::Replay(replay) => replay.poll_frame(cx),
+            Self::Copy(copy) => copy.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { from, .. } => from.is_end_stream(),
+            Self::Stream(body) => body.from.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
+            Self::Copy(copy) => copy.is_ended,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { from, .. } => from.size_hint(),
+            Self::Stream(body) => body.from.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
+            Self::Copy(copy) => copy.rest.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
 
-fn poll_counted(
-    from: &mut Incoming,
-    bytes: &Cell<u64>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-    let polled = Pin::new(from).poll_frame(cx);
-    if let Poll::Ready(Some(Ok(frame))) = &polled {
-        bytes.set(bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+/// What a caller sends, counted, and copied for mirrors.
+pub(crate) struct CallerBody {
+    from: Incoming,
+    bytes: Rc<Cell<u64>>,
+    copies: Vec<mpsc::Sender<CopiedFrame>>,
+}
+
+impl CallerBody {
+    pub(crate) fn new(from: Incoming, bytes: Rc<Cell<u64>>) -> Self {
+        Self { from, bytes, copies: Vec::new() }
     }
-    polled.map_err(RequestBodyError::from)
+
+    /// A body that gets the same frames as this one from here on.
+    pub(crate) fn copy(&mut self) -> RequestBody {
+        let (sender, frames) = mpsc::channel(COPY_FRAMES);
+        self.copies.push(sender);
+        RequestBody::Copy(BodyCopy { frames, rest: self.from.size_hint().exact(), is_ended: false })
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let polled = Pin::new(&mut self.from).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.bytes.set(self.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+            // A copy that lags behind is given up: the request waits for none.
+            self.copies.retain(|copy| KeptFrame::of(frame).is_none_or(|frame| copy.try_send(frame.into()).is_ok()));
+        }
+        if matches!(polled, Poll::Ready(None)) || self.from.is_end_stream() {
+            for copy in self.copies.drain(..) {
+                let _ = copy.try_send(CopiedFrame::End);
+            }
+        }
+        polled.map_err(RequestBodyError::from)
+    }
+}
+
+/// Frames that a copy of a body may lag behind.
+const COPY_FRAMES: usize = 64;
+
+enum CopiedFrame {
+    Frame(KeptFrame),
+    End,
+}
+
+impl From<KeptFrame> for CopiedFrame {
+    fn from(frame: KeptFrame) -> Self {
+        Self::Frame(frame)
+    }
+}
+
+/// The body of a mirrored request.
+pub(crate) struct BodyCopy {
+    frames: mpsc::Receiver<CopiedFrame>,
+    /// Bytes that are still to come, if that is known.
+    rest: Option<u64>,
+    is_ended: bool,
+}
+
+impl BodyCopy {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        match ready!(self.frames.poll_recv(cx)) {
+            Some(CopiedFrame::Frame(KeptFrame::Data(data))) => {
+                self.rest = self.rest.map(|rest| rest.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(CopiedFrame::Frame(KeptFrame::Trailers(trailers))) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Some(CopiedFrame::End) => {
+                self.is_ended = true;
+                Poll::Ready(None)
+            }
+            None => Poll::Ready(Some(Err(RequestBodyError::CopyBrokeOff))),
+        }
+    }
 }
 
 /// Most of a request's body that is kept for sending it again, in bytes. A longer one is sent once.
@@ -81,8 +155,7 @@ const MAX_KEPT: usize = 64 * 1024;
 pub(crate) struct Kept(Rc<RefCell<Source>>);
 
 struct Source {
-    from: Incoming,
-    bytes: Rc<Cell<u64>>,
+    body: CallerBody,
     kept: Vec<KeptFrame>,
     kept_len: usize,
     /// More came than is kept.
@@ -96,9 +169,16 @@ enum KeptFrame {
     Trailers(HeaderMap),
 }
 
+impl KeptFrame {
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        let data = frame.data_ref().cloned().map(Self::Data);
+        data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
+    }
+}
+
 impl Kept {
-    pub(crate) fn new(from: Incoming, bytes: Rc<Cell<u64>>) -> Self {
-        let source = Source { from, bytes, kept: Vec::new(), kept_len: 0, overflowed: false, turn: 0 };
+    pub(crate) fn new(body: CallerBody) -> Self {
+        let source = Source { body, kept: Vec::new(), kept_len: 0, overflowed: false, turn: 0 };
         Self(Rc::new(RefCell::new(source)))
     }
 
@@ -141,7 +221,7 @@ impl Replay {
                 KeptFrame::Trailers(trailers) => Frame::trailers(trailers.clone()),
             })));
         }
-        let polled = poll_counted(&mut source.from, &source.bytes, cx);
+        let polled = source.body.poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             source.keep(frame);
             self.next = source.kept.len();
@@ -152,13 +232,13 @@ impl Replay {
 
     fn is_end_stream(&self) -> bool {
         let source = self.source.borrow();
-        self.turn == source.turn && self.next >= source.kept.len() && source.from.is_end_stream()
+        self.turn == source.turn && self.next >= source.kept.len() && source.body.from.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
         let waiting = (source.kept_len - self.kept_bytes_sent) as u64;
-        match source.from.size_hint().exact() {
+        match source.body.from.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(waiting + rest),
             None => SizeHint::default(),
         }
@@ -171,11 +251,9 @@ impl Source {
         if self.overflowed || self.kept_len + len > MAX_KEPT {
             self.overflowed = true;
             (self.kept, self.kept_len) = (Vec::new(), 0);
-        } else if let Some(data) = frame.data_ref() {
-            self.kept.push(KeptFrame::Data(data.clone()));
+        } else {
+            self.kept.extend(KeptFrame::of(frame));
             self.kept_len += len;
-        } else if let Some(trailers) = frame.trailers_ref() {
-            self.kept.push(KeptFrame::Trailers(trailers.clone()));
         }
     }
 }

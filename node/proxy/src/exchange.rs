@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use weft_policy::{endpoint::ActiveRequest, retry::Failure};
 
 use crate::{
-    body::{Kept, RequestBody, ResponseBody},
+    body::{CallerBody, Kept, RequestBody, ResponseBody},
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
@@ -117,7 +117,7 @@ fn new_request_id() -> HeaderValue {
 enum OutgoingBody {
     Empty,
     /// As it comes, once: `None` when it is gone.
-    Stream(Option<RequestBody>),
+    Once(Option<RequestBody>),
     Kept(Kept),
 }
 
@@ -156,9 +156,7 @@ impl Outgoing {
         };
         let body = match body.is_end_stream() {
             true => OutgoingBody::Empty,
-            false => {
-                OutgoingBody::Stream(Some(RequestBody::Stream { from: body, bytes: record.count_request_bytes() }))
-            }
+            false => OutgoingBody::Once(Some(RequestBody::Stream(CallerBody::new(body, record.count_request_bytes())))),
         };
         Ok(Self {
             method: head.method,
@@ -173,18 +171,37 @@ impl Outgoing {
 
     /// From here on the body is kept while it is sent, as far as that is short, so that it can be sent again.
     pub(crate) fn keep_body(&mut self) {
-        if let OutgoingBody::Stream(stream) = &mut self.body
-            && let Some(RequestBody::Stream { from, bytes }) = stream.take()
+        if let OutgoingBody::Once(body) = &mut self.body
+            && let Some(RequestBody::Stream(body)) = body.take()
         {
-            self.body = OutgoingBody::Kept(Kept::new(from, bytes));
+            self.body = OutgoingBody::Kept(Kept::new(body));
         }
+    }
+
+    /// A second request like this one, whose body follows this one's. Only before this one is sent; an upgrade is not
+    /// copied.
+    pub(crate) fn copy(&mut self) -> Option<Self> {
+        let body = match &mut self.body {
+            OutgoingBody::Empty => OutgoingBody::Empty,
+            OutgoingBody::Once(Some(RequestBody::Stream(body))) => OutgoingBody::Once(Some(body.copy())),
+            OutgoingBody::Once(_) | OutgoingBody::Kept(_) => return None,
+        };
+        self.upgrade.is_none().then(|| Self {
+            method: self.method.clone(),
+            authority: self.authority.clone(),
+            path_and_query: self.path_and_query.clone(),
+            headers: self.headers.clone(),
+            host: self.host.clone(),
+            body,
+            upgrade: None,
+        })
     }
 
     /// Whether it can be sent, as if for the first time.
     pub(crate) fn is_whole(&self) -> bool {
         match &self.body {
             OutgoingBody::Empty => true,
-            OutgoingBody::Stream(body) => body.is_some(),
+            OutgoingBody::Once(body) => body.is_some(),
             OutgoingBody::Kept(kept) => kept.is_whole(),
         }
     }
@@ -223,7 +240,7 @@ impl Outgoing {
         let error = error.into_error();
         let was_refused = unsent.is_some() || was_refused(&error);
         if let Some(unsent) = unsent
-            && let OutgoingBody::Stream(body) = &mut self.body
+            && let OutgoingBody::Once(body) = &mut self.body
         {
             let (head, stream) = unsent.into_parts();
             (self.headers, *body) = (head.headers, Some(stream));
@@ -240,9 +257,7 @@ impl Outgoing {
     fn request(&mut self, http2: bool) -> Result<Request<RequestBody>, ProxyError> {
         let (headers, body) = match &mut self.body {
             OutgoingBody::Empty => (self.headers.clone(), RequestBody::Empty),
-            OutgoingBody::Stream(body) => {
-                (std::mem::take(&mut self.headers), body.take().unwrap_or(RequestBody::Empty))
-            }
+            OutgoingBody::Once(body) => (std::mem::take(&mut self.headers), body.take().unwrap_or(RequestBody::Empty)),
             OutgoingBody::Kept(kept) => (self.headers.clone(), kept.replay()),
         };
         let mut request = Request::new(body);

@@ -2,15 +2,17 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
+use http_body::Body as _;
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -45,6 +47,8 @@ use crate::{
 
 /// The port that a client means who names a host that is no service, and no port.
 const HTTP_PORT: u16 = 80;
+/// The longest that a mirrored request may take whose rule has no timeout.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One listening address for local applications.
 pub(crate) struct Outbound {
@@ -201,10 +205,9 @@ impl Outbound {
     ) -> Result<Reply, ProxyError> {
         let view = self.worker.views.load();
         let caller = self.caller();
-        let caller = caller.as_deref();
-        let source = caller.and_then(|caller| workload_of(&view, caller));
+        let source = caller.as_deref().and_then(|caller| workload_of(&view, caller));
         record.parties().source = source.cloned();
-        let namespace = namespace_of(caller);
+        let namespace = namespace_of(caller.as_deref());
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
         let authority = exchange::authority(request.headers(), request.uri())?;
@@ -261,7 +264,11 @@ impl Outbound {
                 Ok(own(response.status, headers, body))
             }
             Action::Forward(forward) => {
-                let answer = self.forward(forward, &operations, request, authority, caller, record).await?;
+                // Each is a draw of its own.
+                let mirrors =
+                    forward.mirrors.iter().filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
+                let mirrors: Vec<Arc<Cluster>> = mirrors.cloned().collect();
+                let answer = self.forward(forward, mirrors, &operations, request, authority, caller, record).await?;
                 Ok(Reply::Upstream(answer))
             }
         }
@@ -271,10 +278,11 @@ impl Outbound {
     async fn forward(
         &self,
         forward: Forward<'_>,
+        mirrors: Vec<Arc<Cluster>>,
         operations: &Operations<'_>,
         request: Request<Incoming>,
         authority: Authority,
-        caller: Option<&Caller>,
+        caller: Option<Arc<Caller>>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
         let Forward { service, cluster, timeout, retry, rewrite, .. } = forward;
@@ -292,12 +300,17 @@ impl Outbound {
                 outgoing.rewrite_path(path_and_query)?;
             }
         }
+        for cluster in mirrors {
+            if let Some(copy) = outgoing.copy() {
+                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, caller.clone(), copy, timeout));
+            }
+        }
         if retry.may_repeat(record.is_grpc()) {
             outgoing.keep_body();
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let tries = Tries { worker: &self.worker, cluster, caller, policy: retry };
+        let tries = Tries { worker: &self.worker, cluster, caller: caller.as_deref(), policy: retry };
         let mut answer = match deadline {
             None => tries.run(outgoing, record).await,
             Some(deadline) => {
@@ -347,6 +360,29 @@ async fn inject(fault: &Fault, record: &mut ExchangeRecord) -> Result<(), ProxyE
         sleep(delay).await;
     }
     fault.abort(rand::random()).map_or(Ok(()), |abort| Err(ProxyError::Aborted(abort)))
+}
+
+/// Sends a copy of a request, and reads its answer for nobody.
+async fn mirror(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    caller: Option<Arc<Caller>>,
+    mut copy: Outgoing,
+    limit: Option<Duration>,
+) {
+    let Some(endpoint) = cluster.pick(&[], rand::random(), worker.now_ms()) else { return };
+    let tries =
+        Tries { worker: &worker, cluster: &cluster, caller: caller.as_deref(), policy: &RetryPolicy::default() };
+    let sent = async {
+        let Ok(Answer { response, mut lease, active, .. }) = tries.once(endpoint, Need::Any, 0, &mut copy).await else {
+            return;
+        };
+        let _active = active;
+        let mut body = response.into_body();
+        while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+        lease.finished();
+    };
+    let _ = timeout(limit.unwrap_or(MIRROR_TIMEOUT), sent).await;
 }
 
 /// The header operations of the rule that a request has matched.
