@@ -2,6 +2,7 @@
 
 mod destination_rule;
 mod gateway;
+mod load_balancer;
 pub(crate) mod names;
 mod service_entry;
 mod sidecar;
@@ -14,6 +15,7 @@ mod workload_group;
 pub use self::{
     destination_rule::*,
     gateway::*,
+    load_balancer::*,
     names::{PortProtocol, WorkloadSelector},
     service_entry::*,
     sidecar::*,

@@ -129,7 +129,6 @@ pub(crate) fn check_export_to(export_to: &[String], export: Export, checker: &mu
             checker.error(format!("{namespace} is given twice"));
         }
     });
-    checker.pending("exportTo", export_to.iter().any(|namespace| namespace != "*"));
 }
 
 /// Selects the workloads of a namespace that have all of the labels.
