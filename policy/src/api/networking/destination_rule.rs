@@ -8,12 +8,11 @@ use serde::Deserialize;
 
 use super::{
     LoadBalancerSettings, PortSelector,
-    names::{Export, check_export_to, is_fqdn, is_ip, is_name, warn_of_no_service},
+    names::{Export, check_export_to, is_fqdn, is_ip, is_name, read_name, warn_of_no_service},
 };
 use crate::{
     api::values::{Count, Int, Labels, Limit, Port, Share, Span, Timeout},
     document::Checker,
-    hosts::HostPattern,
     kinds::Resource,
 };
 
@@ -261,7 +260,7 @@ pub struct Subset {
 
 impl Resource for DestinationRule {
     fn check(&self, checker: &mut Checker<'_>) {
-        match HostPattern::read(&self.host, &checker.namespace()) {
+        match read_name(&self.host, &checker.namespace()) {
             Ok(host) => checker.field("host", |checker| warn_of_no_service(&host, checker)),
             Err(what) => checker.error_in("host", what),
         }

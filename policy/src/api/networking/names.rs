@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use weft_wire::id::{is_dns_name, is_label};
+use weft_wire::id::{Namespace, is_dns_name, is_label};
 
 use crate::{
     api::values::{Labels, Text},
@@ -27,6 +27,17 @@ pub(crate) fn is_fqdn(text: &str) -> bool {
 
 pub(crate) fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
+}
+
+/// A host that documents speak of by name: [`HostPattern::read`] takes addresses too.
+pub(crate) fn read_name(text: &str, namespace: &Namespace) -> Result<HostPattern, String> {
+    let is_number = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit());
+    match text.rsplit_once('.') {
+        Some((_, last)) if is_number(last) => {
+            Err(format!("{text:?} ends with a number: it must be a host name, no address"))
+        }
+        _ => HostPattern::read(text, namespace),
+    }
 }
 
 /// An address or a CIDR range.

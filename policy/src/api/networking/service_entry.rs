@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::{
     WorkloadEntry,
     names::{
-        Export, PortProtocol, WorkloadSelector, check_export_to, check_subnets, is_fqdn, is_ip, is_name, unix_path,
+        Export, PortProtocol, WorkloadSelector, check_export_to, check_subnets, is_fqdn, is_ip, is_name, read_name,
+        unix_path,
     },
 };
 use crate::{api::values::Port, document::Checker, hosts::HostPattern, kinds::Resource};
@@ -121,7 +122,7 @@ impl ServiceEntry {
         checker.limit("hosts", self.hosts.len(), 256);
         let (namespace, resolution) = (checker.namespace(), self.resolution());
         let needs_names = resolution.is_dns() && self.endpoints().is_empty();
-        checker.each("hosts", &self.hosts, |checker, text| match HostPattern::read(text, &namespace) {
+        checker.each("hosts", &self.hosts, |checker, text| match read_name(text, &namespace) {
             Err(what) => checker.error(what),
             Ok(host) if host.is_everything() && resolution != Resolution::DynamicDns => {
                 checker.error("* must not be a host of a ServiceEntry");

@@ -7,11 +7,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use weft_wire::id::Namespace;
 
-use super::names::{Export, check_export_to, check_subnets, is_fqdn, is_ip, is_name, is_subnet, warn_of_no_service};
+use super::names::{
+    Export, check_export_to, check_subnets, is_fqdn, is_ip, is_name, is_subnet, read_name, warn_of_no_service,
+};
 use crate::{
     api::{
         core::Base64,
-        values::{Int, Labels, Percent, Port, Span, StringMatch, Timeout},
+        values::{Int, Labels, NonEmpty, Percent, Port, Span, StringMatch, Timeout},
     },
     document::Checker,
     headers::{Template, TemplateError, is_of_connection},
@@ -201,7 +203,7 @@ pub struct RegexRewrite {
     #[serde(rename = "match")]
     pub pattern: String,
     /// May name groups as `\1`.
-    pub rewrite: String,
+    pub rewrite: NonEmpty,
 }
 
 /// A client's requests go to the endpoint that its first one went to.
@@ -481,8 +483,10 @@ impl VirtualService {
         let mut seen: Vec<HostPattern> = Vec::new();
         let (namespace, for_mesh) = (checker.namespace(), self.is_for_mesh());
         checker.each("hosts", &self.hosts, |checker, text| {
-            let host = match HostPattern::read(text, &namespace) {
+            let host = match read_name(text, &namespace) {
                 Ok(host) => host,
+                // At a gateway clients may ask for an address.
+                Err(_) if is_ip(text) => return,
                 Err(what) => return checker.error(what),
             };
             if host.is_everything() && for_mesh {
@@ -519,7 +523,7 @@ fn check_gateway_name(gateway: &str, checker: &mut Checker<'_>) {
 impl Destination {
     pub(crate) fn check(&self, checker: &mut Checker<'_>) {
         let namespace = checker.namespace();
-        match HostPattern::read(&self.host, &namespace) {
+        match read_name(&self.host, &namespace) {
             Ok(host) if host.is_everything() => checker.error_in("host", "must be a host, not *"),
             Ok(host) => checker.field("host", |checker| warn_of_no_service(&host, checker)),
             Err(what) => checker.error_in("host", what),

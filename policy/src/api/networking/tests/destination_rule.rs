@@ -47,6 +47,19 @@ fn subset_names_are_given_once() {
 }
 
 #[test]
+fn a_host_is_a_name() {
+    assert_refused(
+        KIND,
+        &[
+            ("{}", "spec.host is missing"),
+            ("{host: 1.2.3.4}", "must be a host name"),
+            ("{host: 'a*'}", "is not a host"),
+        ],
+    );
+    assert_noticed(KIND, &[("{host: reviews.prod}", "host reviews.prod is taken as it stands and names no service")]);
+}
+
+#[test]
 fn a_traffic_policy_has_at_least_one_field() {
     for spec in with_policy("{}") {
         assert_refused(KIND, &[(&spec, "must have at least one field")]);

@@ -11,6 +11,7 @@ fn a_service_entry_has_hosts_of_which_none_is_everything() {
             ("{hosts: []}", "needs at least one host"),
             ("{hosts: ['*']}", "* must not be a host"),
             ("{hosts: ['foo*']}", "is not a host"),
+            ("{hosts: [1.2.3.4]}", "must be a host name, no address"),
         ],
     );
     assert_accepted(KIND, &["{hosts: [example.com]}", "{hosts: ['*.example.com']}"]);

@@ -269,6 +269,17 @@ fn everything_is_a_host_at_gateways_only() {
 }
 
 #[test]
+fn hosts_are_names_or_addresses() {
+    let of = |host: &str| format!("{{hosts: [{host}], gateways: [gw], http: [{{redirect: {{uri: /}}}}]}}");
+    assert_refused(KIND, &[(&of("a.123"), "ends with a number"), (&of("'a:b'"), "is not a host")]);
+    assert_accepted(KIND, &[&of("1.2.3.4"), &of("'2001:db8::1'"), &of("a.com."), &of("'123'")]);
+    assert_rules_refused(&[
+        ("mirror: {host: 1.2.3.4}", "must be a host name, no address"),
+        ("rewrite: {uriRegexRewrite: {match: a, rewrite: ''}}", "must not be empty"),
+    ]);
+}
+
+#[test]
 fn cors_policies_name_methods_headers_and_origins() {
     assert_rules_refused(&[
         ("corsPolicy: {allowMethods: [FETCH]}", "is not one of GET"),
