@@ -264,6 +264,19 @@ pub enum TransportProtocol {
     Tcp,
     Udp,
     Sctp,
+    /// Refused. It is often an application's protocol, whose place is `appProtocol`, and the rest can be analysed.
+    #[serde(other)]
+    #[schemars(skip)]
+    Other,
+}
+
+impl TransportProtocol {
+    /// Checks the field `protocol`.
+    pub(crate) fn check(self, checker: &mut Checker<'_>) {
+        if self == Self::Other {
+            checker.error_in("protocol", "must be TCP, UDP or SCTP; an application's protocol goes into appProtocol");
+        }
+    }
 }
 
 impl ServicePort {
@@ -390,6 +403,7 @@ impl Service {
                     checker.error_in("nodePort", format!("{node_port} is given twice"));
                 }
             }
+            port.transport().check(checker);
             checker.pending("targetPort", matches!(port.target_port, Some(TargetPort::Name(_))));
             checker.pending("protocol", port.transport() != TransportProtocol::Tcp);
         });

@@ -105,6 +105,7 @@ impl Resource for EndpointSlice {
             if !names.insert(name) {
                 checker.error_in("name", format!("the name {name:?} is given twice"));
             }
+            port.protocol.unwrap_or_default().check(checker);
             if port.port.is_some_and(|port| port.get() == 0) {
                 checker.error_in("port", "is the number 0; it must be a whole number from 1 to 65535");
             }

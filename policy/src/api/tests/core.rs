@@ -41,7 +41,7 @@ fn ports_are_unique_by_number_with_transport_and_by_name() {
         ("{ports: [{port: 1, name: a}, {port: 2}]}", "needs a name"),
         ("{ports: [{port: 1, name: a.b}]}", "must be a DNS label"),
         ("{ports: [{port: 1, name: A}]}", "must be a DNS label"),
-        ("{ports: [{port: 1, protocol: tcp}]}", "is \"tcp\"; did you mean TCP? it must be one of TCP, UDP, SCTP"),
+        ("{ports: [{port: 1, protocol: tcp}]}", "protocol: must be TCP, UDP or SCTP"),
         ("{ports: [{port: 1, appProtocol: 'a b'}]}", "must be [DNS name/]letters"),
     ]);
     assert_eq!(ports_of("{ports: [{port: 53, name: dns, protocol: UDP}, {port: 53, name: dns-tcp}]}").len(), 2);

@@ -52,6 +52,7 @@ fn endpoints_and_ports_are_checked() {
             ("addressType: IPv4\nports: [{port: 1}, {port: 2}]", "the name \"\" is given twice"),
             ("addressType: IPv4\nports: [{name: A, port: 1}]", "must be a DNS label"),
             ("addressType: IPv4\nports: [{port: 0}]", "is the number 0"),
+            ("addressType: IPv4\nports: [{port: 1, protocol: HTTP}]", "must be TCP, UDP or SCTP"),
         ],
     );
     let old = endpoint("FQDN", "{addresses: [a.b], deprecatedTopology: {kubernetes.io/hostname: n}}");
