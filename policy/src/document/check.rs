@@ -12,6 +12,9 @@ use super::{
     tree::{Node, Position, Value},
 };
 
+/// Most errors, and most warnings, of one document: finding the place of each takes time.
+const MAX_FINDINGS: usize = 100;
+
 /// Collects what is wrong with one document, and what its author should hear.
 #[derive(Debug)]
 pub(crate) struct Checker<'n> {
@@ -89,8 +92,14 @@ impl<'n> Checker<'n> {
 
     /// Something wrong here. It refuses the document.
     pub(crate) fn error(&mut self, what: impl Into<String>) {
-        let error = DocumentError { path: self.path(), ..DocumentError::invalid(what) };
-        self.errors.push(error.located(self.position()).of_document(&self.header.title()));
+        self.refuse(DocumentError::invalid(what));
+    }
+
+    fn refuse(&mut self, error: DocumentError) {
+        if self.errors.len() < MAX_FINDINGS {
+            let error = DocumentError { path: self.path(), ..error };
+            self.errors.push(error.located(self.position()).of_document(&self.header.title()));
+        }
     }
 
     /// Something wrong in a field.
@@ -101,10 +110,7 @@ impl<'n> Checker<'n> {
     /// A field that must be there.
     pub(crate) fn require(&mut self, key: &str, present: bool) {
         if !present {
-            self.field(key, |checker| {
-                let error = DocumentError { path: checker.path(), ..DocumentError::new(Problem::Missing) };
-                checker.errors.push(error.located(checker.position()).of_document(&checker.header.title()));
-            });
+            self.field(key, |checker| checker.refuse(DocumentError::new(Problem::Missing)));
         }
     }
 
@@ -161,6 +167,9 @@ impl<'n> Checker<'n> {
 
     /// Something that is accepted, and that the author should know. It refuses nothing.
     pub(crate) fn warn(&mut self, what: &str) {
+        if self.notices.len() >= MAX_FINDINGS {
+            return;
+        }
         let text = format!("{}: {} {what}", self.header.title(), self.path());
         self.notices.push(Notice { at: self.position(), text });
     }

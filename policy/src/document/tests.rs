@@ -128,6 +128,15 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn only_so_many_errors_and_warnings_of_one_document_are_told() {
+    let rules = |rule: &str| format!("{{hosts: [a], http: [{}]}}", vec![rule; 200].join(", "));
+    let file = parse_yaml(&spec_of("VirtualService", &rules("{rewrite: {}}")), &namespace("default")).unwrap();
+    assert_eq!(file.errors.len(), 100);
+    let rule = "{route: [{destination: {host: a}}], mirror: {host: a}, mirrorPercent: 1}";
+    assert_eq!(parse(&spec_of("VirtualService", &rules(rule))).unwrap().notices.len(), 100);
+}
+
+#[test]
 fn a_misspelt_field_or_kind_is_told_the_nearest() {
     assert!(refusal(&with_route("timeuot: 1s\n")).contains("spec.http[0].timeuot"));
     assert!(refusal(&with_route("timeuot: 1s\n")).contains("did you mean timeout?"));
