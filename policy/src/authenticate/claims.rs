@@ -42,21 +42,21 @@ impl Claims {
     pub fn principal(&self) -> Option<String> {
         Some(format!("{}/{}", self.text("iss")?, self.text("sub")?))
     }
+}
 
-    /// A claim as a header's value, `a.b` being one inside of another; `None` for what is not text, whole number or
-    /// boolean.
-    pub(crate) fn to_header(&self, name: &str) -> Option<String> {
-        let nested = || {
-            let (first, rest) = name.split_once('.')?;
-            let rest: Vec<String> = rest.split('.').map(str::to_owned).collect();
-            inside(self.0.get(first)?, &rest)
-        };
-        match self.0.get(name).or_else(nested)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Bool(value) => Some(value.to_string()),
-            Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
-            _ => None,
-        }
+/// A claim as a header's value, `a.b` being one inside of another; `None` for what is not text, whole number or
+/// boolean.
+pub(super) fn header_value(claims: &Map<String, Value>, name: &str) -> Option<String> {
+    let nested = || {
+        let (first, rest) = name.split_once('.')?;
+        let rest: Vec<String> = rest.split('.').map(str::to_owned).collect();
+        inside(claims.get(first)?, &rest)
+    };
+    match claims.get(name).or_else(nested)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -103,10 +103,10 @@ mod tests {
     fn d_jwt_claims_become_headers_if_they_are_text_number_or_boolean() {
         let claims = claims(r#"{"s": "x", "n": 7, "b": true, "o": {"i": {"k": "y"}}, "l": ["z"], "f": 1.5}"#);
         for (name, value) in [("s", Some("x")), ("n", Some("7")), ("b", Some("true")), ("o.i.k", Some("y"))] {
-            assert_eq!(claims.to_header(name).as_deref(), value, "{name}");
+            assert_eq!(header_value(&claims.0, name).as_deref(), value, "{name}");
         }
         for name in ["o", "l", "f", "o.x", "none"] {
-            assert_eq!(claims.to_header(name), None, "{name}");
+            assert_eq!(header_value(&claims.0, name), None, "{name}");
         }
     }
 }

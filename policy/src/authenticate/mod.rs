@@ -313,8 +313,6 @@ impl TokenRule {
 
     fn authenticated(&self, token: &Token<'_>) -> Authenticated<'_> {
         let claims = Claims::new(token.claims.clone(), self.word_lists.iter().map(String::as_str));
-        // Claims that are lists of words go to headers as they came.
-        let as_sent = Claims::new(token.claims.clone(), std::iter::empty());
         let mut set = Vec::new();
         let mut give = |name: &HeaderName, value: Option<String>| {
             // A value that no header can have, such as one with a line break, is left out.
@@ -325,7 +323,7 @@ impl TokenRule {
             give(name, Some(token.payload.to_owned()));
         }
         for (name, claim) in &self.claim_headers {
-            give(name, as_sent.to_header(claim));
+            give(name, claims::header_value(&token.claims, claim));
         }
         Authenticated { claims, policy: &self.policy, rule: self.index, remove: Vec::new(), set, path: None }
     }

@@ -18,7 +18,7 @@ pub(super) fn decide(documents: &[Document], trust: &[TrustDomain], request: &Ac
     let policies = || {
         documents.iter().filter_map(|document| match &document.spec {
             Spec::AuthorizationPolicy(policy) if !document.annotations.contains_key("istio.io/dry-run") => {
-                Some((document.namespace(), policy))
+                Some((document.namespace(), &**policy))
             }
             _ => None,
         })
@@ -32,7 +32,7 @@ pub(super) fn decide(documents: &[Document], trust: &[TrustDomain], request: &Ac
     if let Some((_, policy)) = matches(Action::Custom) {
         return format!("ask {}", policy.provider.as_ref().unwrap().name);
     }
-    let has_allow = policies().any(|(_, policy): (_, &Box<AuthorizationPolicy>)| policy.action == Action::Allow);
+    let has_allow = policies().any(|(_, policy): (_, &AuthorizationPolicy)| policy.action == Action::Allow);
     let allowed = matches(Action::Deny).is_none() && (!has_allow || matches(Action::Allow).is_some());
     if allowed { "allow".into() } else { "deny".into() }
 }

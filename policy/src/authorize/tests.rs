@@ -303,7 +303,7 @@ fn d_authz_a_policy_may_be_attached_to_what_the_workload_serves() {
         (to("Gateway", "httpbin", "foo"), "allow"),
         (to("Service", "httpbin", "istio-system"), "allow"),
     ] {
-        assert_eq!(outcome(&compile(&[policy.clone()]), &sent()), expected, "{policy}");
+        assert_eq!(outcome(&compile(std::slice::from_ref(&policy)), &sent()), expected, "{policy}");
     }
 }
 
@@ -788,6 +788,10 @@ mod properties {
                 Ok(())
             })?;
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]
         fn no_value_makes_compiling_or_deciding_panic(
