@@ -29,6 +29,8 @@ pub(crate) enum Attribute {
     Method,
     Path,
     Header(HeaderField),
+    /// One of a header's values, which have commas between them.
+    HeaderItem(HeaderField),
     /// A claim of the token, by the names that lead to it.
     Claim(Arc<[String]>),
     /// What one of Envoy's filters found; weft has none of them, so that it has no value.
@@ -70,6 +72,9 @@ impl Attribute {
         if let Some(name) = in_brackets(key, "request.headers") {
             return HeaderField::read(name).map(Self::Header);
         }
+        if let Some(name) = in_brackets(key, "request.experimental.inline.headers") {
+            return HeaderField::read(name).map(Self::HeaderItem);
+        }
         if let Some(names) = in_brackets(key, "request.auth.claims") {
             let names: Vec<String> = names.split("][").map(str::to_owned).collect();
             let is_good = names.iter().all(|name| !name.is_empty() && !name.contains(['[', ']']));
@@ -91,7 +96,7 @@ impl Attribute {
     /// Whether only HTTP requests have it.
     pub(crate) fn is_http_only(&self) -> bool {
         use Attribute::*;
-        matches!(self, RequestPrincipal | Host | Method | Path | Header(_) | Claim(_))
+        matches!(self, RequestPrincipal | Host | Method | Path | Header(_) | HeaderItem(_) | Claim(_))
     }
 
     /// Whether it is found out after external authorizers were asked.
@@ -130,6 +135,7 @@ impl Attribute {
             Self::Path if PathTemplate::is_template(value) => Test::PathTemplate(PathTemplate::read(value)?),
             Self::Path => Test::Path(TextMatch::read(value)),
             Self::Header(field) => Test::Header(field.clone(), TextMatch::read(value)),
+            Self::HeaderItem(field) => Test::HeaderItem(field.clone(), TextMatch::read(value)),
             Self::Claim(names) => Test::Claim(names.clone(), TextMatch::read(value)),
             Self::EnvoyMetadata => Test::Never,
         })
@@ -151,22 +157,21 @@ impl HeaderField {
         }
     }
 
-    fn matches(&self, wanted: &TextMatch, http: &HttpAccess<'_>) -> bool {
-        // A header that is there has a value, even an empty one.
-        let present = |value: &[u8]| *wanted == TextMatch::Any || wanted.matches(value);
+    /// Whether the request has it, with a value that does.
+    fn does(&self, http: &HttpAccess<'_>, test: impl Fn(&[u8]) -> bool) -> bool {
         match self {
-            Self::Method => present(http.method.as_bytes()),
-            Self::Authority => !http.host.is_empty() && present(http.host.as_bytes()),
-            Self::Path => present(http.path.as_bytes()),
+            Self::Method => test(http.method.as_bytes()),
+            Self::Authority => !http.host.is_empty() && test(http.host.as_bytes()),
+            Self::Path => test(http.path.as_bytes()),
             Self::Named(name) => {
                 let mut values = http.headers.get_all(name).iter();
                 let Some(first) = values.next() else { return false };
                 if values.next().is_none() {
-                    return present(first.as_bytes());
+                    return test(first.as_bytes());
                 }
                 // As Envoy: several lines of one header are one value, joined by commas.
                 let all: Vec<&[u8]> = http.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-                present(&all.join(&b","[..]))
+                test(&all.join(&b","[..]))
             }
         }
     }
@@ -216,6 +221,7 @@ pub(crate) enum Test {
     Path(TextMatch),
     PathTemplate(PathTemplate),
     Header(HeaderField, TextMatch),
+    HeaderItem(HeaderField, TextMatch),
     Claim(Arc<[String]>, TextMatch),
     Never,
 }
@@ -263,7 +269,14 @@ impl Test {
             Self::Method(wanted) => http(&|http| wanted.matches(http.method.as_bytes())),
             Self::Path(wanted) => http(&|http| wanted.matches(http.path_alone().as_bytes())),
             Self::PathTemplate(template) => http(&|http| template.matches(http.path_alone())),
-            Self::Header(field, wanted) => http(&|http| field.matches(wanted, http)),
+            // A header that is there has a value, even an empty one.
+            Self::Header(field, wanted) => {
+                http(&|http| field.does(http, |value| *wanted == TextMatch::Any || wanted.matches(value)))
+            }
+            Self::HeaderItem(field, wanted) => http(&|http| {
+                let one = |item: &[u8]| *wanted == TextMatch::Any || wanted.matches(item);
+                field.does(http, |value| value.split(|b| *b == b',').any(one))
+            }),
             Self::RequestPrincipal(issuer, subject) => claims(&|claims| {
                 let holds =
                     |name, wanted: &TextMatch| claims.text(name).is_some_and(|it| wanted.matches(it.as_bytes()));

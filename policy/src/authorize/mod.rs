@@ -222,6 +222,16 @@ pub enum Denied<'a> {
     ByDefault,
 }
 
+/// What one policy says of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step<'a> {
+    pub policy: &'a DocumentKey,
+    pub action: Action,
+    pub is_dry_run: bool,
+    /// The first rule that matches, by its place in `spec.rules`.
+    pub rule: Option<usize>,
+}
+
 impl Verdict<'_> {
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow(_))
@@ -262,6 +272,22 @@ impl Authorizer {
     pub fn decide_after_provider<'a>(&'a self, request: &AccessRequest<'_>) -> Decision<'a> {
         let policies = self.policies(request);
         policies.decision(policies.enforced.decide(request), request)
+    }
+
+    /// Each policy that is for the workload, in the order in which they are asked, and whether it matches.
+    pub fn explain<'a>(&'a self, request: &AccessRequest<'_>) -> Vec<Step<'a>> {
+        let policies = self.policies(request);
+        let step = |action, is_dry_run, policy: &'a Policy| {
+            let rule = policy.matching(request).map(|rule| rule.rule);
+            Step { policy: &policy.key, action, is_dry_run, rule }
+        };
+        let custom = policies.custom.iter().map(|custom| step(Action::Custom, false, &custom.policy));
+        let enforced =
+            [(&policies.enforced, false), (&policies.dry_run, true)].into_iter().flat_map(|(of, is_dry_run)| {
+                let deny = of.deny.iter().map(move |policy| step(Action::Deny, is_dry_run, policy));
+                deny.chain(of.allow.iter().map(move |policy| step(Action::Allow, is_dry_run, policy)))
+            });
+        custom.chain(enforced).chain(policies.audit.iter().map(|policy| step(Action::Audit, false, policy))).collect()
     }
 
     fn policies(&self, request: &AccessRequest<'_>) -> &Policies {

@@ -154,6 +154,13 @@ impl Reader<'_> {
             Attribute::Header(HeaderField::Method) => is_whole(&of_ends(value), http()?.method),
             Attribute::Header(HeaderField::Authority) => is_whole(&of_ends(value), http()?.host),
             Attribute::Header(HeaderField::Path) => is_whole(&of_ends(value), http()?.path),
+            Attribute::HeaderItem(HeaderField::Named(name)) => {
+                let lines: Vec<&str> =
+                    http()?.headers.get_all(name).iter().map(|line| line.to_str().unwrap()).collect();
+                let item = if value == "*" { ".*".into() } else { of_ends(value).replace(".*", "[^,]*") };
+                !lines.is_empty() && is_whole(&format!("{item}|{item},.*|.*,{item},.*|.*,{item}"), &lines.join(","))
+            }
+            Attribute::HeaderItem(_) => unreachable!("not generated"),
             Attribute::Claim(names) => {
                 let claims = http()?.claims;
                 claims.is_some_and(|claims| claims.texts(names).any(|text| is_whole(&of_ends(value), text)))

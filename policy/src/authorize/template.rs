@@ -24,8 +24,9 @@ fn is_segment_byte(b: u8) -> bool {
 }
 
 impl PathTemplate {
+    /// Whether a path is a template, or was meant to be one.
     pub(crate) fn is_template(path: &str) -> bool {
-        path.contains(ONE) || path.contains(REST)
+        path.contains(['{', '}'])
     }
 
     pub(crate) fn read(path: &str) -> Result<Self, String> {
@@ -102,6 +103,8 @@ mod tests {
             ("/a/{*}", "/a/b%20c", true),
             ("/a/{*}", "/a/*", false),
             ("/a/{*}", "/a/b\"", false),
+            ("/{*}/a/", "/x/a/", true),
+            ("/{*}/a/", "/x/a", false),
         ] {
             assert_eq!(PathTemplate::read(template).unwrap().matches(path), expected, "{template} on {path}");
         }
@@ -122,6 +125,14 @@ mod tests {
             "{*}",
             "/a//{*}",
             "/a b/{*}",
+            "/{name}",
+            "/a/{name}/b",
+            "/{*}/a/{name",
+            "/{*}/a}/b",
+            "/{*}/a/{*}.txt",
+            "/a/{**}b/c",
+            "/{*}/a/?b",
+            "/{*}/a/*",
         ] {
             assert!(PathTemplate::read(template).is_err(), "{template}");
         }

@@ -501,7 +501,8 @@ fn d_authz_conditions_read_each_attribute() {
     check(condition("request.headers[X-A]", "b*"), &[header("bc")], &[header("cb"), sent()]);
     check(condition("request.headers[x-a]", "*"), &[header("b"), header("")], &[sent()]);
     let twice = Sent { headers: vec![("x-a", "b".into()), ("x-a", "c".into())], ..sent() };
-    check(condition("request.headers[x-a]", "b,c"), &[twice], &[header("b")]);
+    check(condition("request.headers[x-a]", "b,c"), std::slice::from_ref(&twice), &[header("b")]);
+    check(condition("request.experimental.inline.headers[x-a]", "b"), &[twice.clone(), header("a,b")], &[header("bb")]);
     check(condition("request.headers[:method]", "GET"), &[sent()], &[Sent { method: "PUT".into(), ..sent() }]);
     check(condition("request.headers[host]", "a.com"), &[sent()], &[Sent { host: "b".into(), ..sent() }]);
     check(condition("destination.ip", "10.0.0.2/31"), &[sent()], &[Sent { destination_ip: None, ..sent() }]);
@@ -608,6 +609,41 @@ fn a_decision_names_the_rule() {
     });
 }
 
+#[test]
+fn an_explanation_has_every_policy_in_the_order_in_which_they_are_asked() {
+    let named = |name: &str, mut policy: Value| {
+        policy["metadata"]["name"] = json!(name);
+        policy
+    };
+    let dry = |mut policy: Value| {
+        policy["metadata"]["annotations"] = json!({ "istio.io/dry-run": "true" });
+        policy
+    };
+    let put = operation(json!({ "methods": ["PUT"] }));
+    let authorizer = compile(&[
+        named("audit", json!({ "spec": { "action": "AUDIT", "rules": [{}] } })),
+        named("allow", json!({ "spec": { "rules": [put.clone(), {}] } })),
+        named("deny", deny(put)),
+        named("tried", dry(deny(json!({})))),
+        named("ask", custom("http")),
+    ]);
+    sent().ask(|request| {
+        let steps: Vec<(&str, Action, bool, Option<usize>)> = authorizer
+            .explain(request)
+            .into_iter()
+            .map(|step| (step.policy.name.as_str(), step.action, step.is_dry_run, step.rule))
+            .collect();
+        let expected = [
+            ("ask", Action::Custom, false, Some(0)),
+            ("deny", Action::Deny, false, None),
+            ("allow", Action::Allow, false, Some(1)),
+            ("tried", Action::Deny, true, Some(0)),
+            ("audit", Action::Audit, false, Some(0)),
+        ];
+        assert_eq!(steps, expected);
+    });
+}
+
 mod properties {
     use super::*;
 
@@ -684,6 +720,7 @@ mod properties {
             of("destination.port", PORTS),
             of("connection.sni", HOSTS),
             of("request.headers[x-a]", TEXTS),
+            of("request.experimental.inline.headers[x-a]", &["x", "x*", "*y", "*"]),
             of("request.headers[:method]", METHODS),
             of("request.auth.principal", REQUEST_PRINCIPALS),
             of("request.auth.claims[l]", TEXTS),

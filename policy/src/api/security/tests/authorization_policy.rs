@@ -182,6 +182,7 @@ fn d_valid_values_of_operations() {
             ("{notHosts: ['']}", "must not be empty"),
             ("{paths: ['']}", "must not be empty"),
             ("{paths: ['/{**}/a/{*}']}", "has a placeholder after {**}"),
+            ("{paths: ['/{name}']}", "is neither {*}, {**} nor plain text"),
             ("{paths: ['/a{*}']}", "is neither {*}, {**} nor plain text"),
             ("{paths: ['/{name}/{*}']}", "is neither {*}, {**} nor plain text"),
             ("{notPaths: ['/*/{*}']}", "is neither {*}, {**} nor plain text"),
@@ -207,6 +208,8 @@ fn d_valid_conditions_have_a_known_key_and_a_value() {
         one("destination.port", "80"),
         one("connection.sni", "*.a.com"),
         one("experimental.envoy.filters.a.b[c]", "a"),
+        one("request.headers[:authority]", "a"),
+        one("request.experimental.inline.headers[:authority]", "a"),
         "{key: source.ip, notValues: [1.1.1.1]}".to_owned(),
     ];
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -224,6 +227,7 @@ fn d_valid_conditions_have_a_known_key_and_a_value() {
             ("{key: destination.user, values: [a]}", "is not an attribute"),
             ("{key: request.headers, values: [a]}", "is not an attribute"),
             ("{key: 'request.headers[]', values: [a]}", "is not an attribute"),
+            ("{key: 'request.experimental.inline.headers[]', values: [a]}", "is not an attribute"),
             ("{key: 'request.headers[a', values: [a]}", "is not an attribute"),
             ("{key: 'request.headers[a b]', values: [a]}", "is not a header's name"),
             ("{key: 'request.auth.claims', values: [a]}", "is not an attribute"),
