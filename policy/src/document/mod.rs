@@ -20,6 +20,8 @@ use weft_wire::{
 };
 
 pub(crate) use self::check::Checker;
+#[cfg(test)]
+pub(crate) use self::schema::tests::assert_fits_its_schema;
 use self::{
     check::Findings,
     header::{HEADER_FIELDS, Header},

@@ -1,4 +1,4 @@
-use crate::document::{ParsedFile, Spec, parse_stored, parse_yaml};
+use crate::document::{ParsedFile, Spec, assert_fits_its_schema, parse_stored, parse_yaml};
 
 /// Reads one document of the group, whose `spec` is YAML in flow or block style.
 fn read(kind: &str, version: &str, spec: &str) -> ParsedFile {
@@ -17,6 +17,7 @@ fn accepted(kind: &str, version: &str, spec: &str) -> Spec {
     let file = read(kind, version, spec);
     assert!(file.errors.is_empty(), "{kind} {version} {spec}\n{:?}", file.errors);
     let document = &file.documents[0];
+    assert_fits_its_schema(document);
     parse_stored(&document.key, &document.json, Default::default()).unwrap().spec
 }
 

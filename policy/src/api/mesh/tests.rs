@@ -1,5 +1,5 @@
 use super::*;
-use crate::document::{ParsedFile, Spec, parse_stored, parse_yaml};
+use crate::document::{ParsedFile, Spec, assert_fits_its_schema, parse_stored, parse_yaml};
 
 fn read_named(kind: &str, namespace: &str, name: &str, spec: &str) -> ParsedFile {
     let text = format!(
@@ -17,6 +17,7 @@ fn accepted(kind: &str, spec: &str) -> Spec {
     let file = read(kind, spec);
     assert!(file.errors.is_empty(), "{kind} {spec}\n{:?}", file.errors);
     let document = &file.documents[0];
+    assert_fits_its_schema(document);
     parse_stored(&document.key, &document.json, Default::default()).unwrap().spec
 }
 
