@@ -6,6 +6,7 @@ mod documents;
 mod join;
 mod output;
 mod run;
+mod schema;
 mod show;
 mod token;
 mod up;
@@ -99,6 +100,12 @@ enum Command {
     /// Delete a document.
     #[command(after_help = "Examples:\n  weft delete virtualservice reviews\n  weft delete dr reviews -n prod")]
     Delete(DeleteArgs),
+    /// Print the JSON Schema of a kind of document, for editors; without KIND, list the kinds.
+    #[command(after_help = "Examples:
+  weft schema
+  weft schema virtualservice > virtualservice.json
+  weft schema gateways.gateway.networking.k8s.io    where several groups have the kind")]
+    Schema(SchemaArgs),
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
     #[command(
@@ -241,6 +248,12 @@ struct GetArgs {
 }
 
 #[derive(Args)]
+struct SchemaArgs {
+    /// Such as virtualservice, vs, httproute.
+    kind: Option<String>,
+}
+
+#[derive(Args)]
 struct DeleteArgs {
     /// Such as virtualservice, vs, dr, service.
     kind: String,
@@ -287,6 +300,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => documents::apply(&common, args).await?,
         Command::Get(args) => documents::get(&common, args).await?,
         Command::Delete(args) => documents::delete(&common, args).await?,
+        Command::Schema(args) => schema::schema(common.output, &args)?,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,

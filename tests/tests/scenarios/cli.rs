@@ -23,6 +23,7 @@ fn usage_errors_exit_with_two_and_help_with_zero() {
         "apply",
         "get",
         "delete",
+        "schema",
         "run",
         "demo",
     ] {
@@ -44,6 +45,24 @@ fn without_a_node_commands_fail_with_one_line_that_says_what_to_do() {
     host.weft(&["up"]).refused(&["weft init", "weft join"]);
     host.init().ok();
     host.weft(&["leave"]).refused(&["no node is running", "weft up", "remove"]);
+}
+
+#[test]
+fn kinds_and_their_schemas_are_printed_without_a_node() {
+    let lab = Lab::new(1);
+    let host = lab.host(0);
+    let kinds = host.json(&["schema"]);
+    let kinds = kinds.as_array().unwrap();
+    assert!(kinds.iter().any(|kind| kind["kind"] == "VirtualService" && kind["shortNames"][0] == "vs"));
+    for kind in kinds {
+        let word = match kind["group"].as_str().unwrap() {
+            "" => kind["plural"].as_str().unwrap().to_owned(),
+            group => format!("{}.{group}", kind["plural"].as_str().unwrap()),
+        };
+        let schema: serde_json::Value = serde_json::from_str(&host.weft(&["schema", &word]).ok()).unwrap();
+        assert_eq!(schema["title"], kind["kind"]);
+    }
+    host.weft(&["schema", "deployment"]).refused(&["\"deployment\"", "weft schema"]);
 }
 
 #[test]
