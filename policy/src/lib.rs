@@ -8,6 +8,7 @@
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it.
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
 //!   of policies.
+//! * [`references`]: what a document names that the mesh does not have.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -32,6 +33,7 @@ mod namespaces;
 pub mod normalise;
 mod pattern;
 mod redirect;
+pub mod references;
 pub mod retry;
 mod rewrite;
 pub mod route;

@@ -33,6 +33,22 @@ pub struct Pending {
     pub path: String,
 }
 
+/// Fields that are listed in [`not_enforced`]; of more it says how many.
+const LISTED: usize = 8;
+
+/// What is not done yet, in words, such as `not enforced yet: spec.http[0].fault`; `None` if all is done.
+pub fn not_enforced(pending: &[Pending]) -> Option<String> {
+    if pending.is_empty() {
+        return None;
+    }
+    let listed: Vec<&str> = pending.iter().take(LISTED).map(|pending| pending.path.as_str()).collect();
+    let more = match pending.len() - listed.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("not enforced yet: {}{more}", listed.join(", ")))
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Key(String),

@@ -9,7 +9,7 @@ use weft_wire::{
 };
 
 use super::{
-    DocumentError, MAX_DOCUMENTS, MAX_FILE_LEN, Problem,
+    DocumentError, MAX_DOCUMENTS, MAX_FILE_LEN, Pending, Problem,
     header::{Header, TypeName, title_of},
     read::read,
     read_spec,
@@ -34,6 +34,8 @@ pub struct ParsedDocument {
     pub key: DocumentKey,
     /// Canonical JSON: sorted keys, with its namespace, without what a Kubernetes server sets.
     pub json: String,
+    /// What it asks for that the data path does not do yet.
+    pub pending: Vec<Pending>,
 }
 
 /// Something that was accepted and that its author should know, such as a Deployment in a file of many kinds.
@@ -148,5 +150,5 @@ fn read_document(
     if json.len() > MAX_DOCUMENT_LEN {
         return refuse(Problem::TooLarge { what: "the document", limit: format!("{MAX_DOCUMENT_LEN} bytes of JSON") });
     }
-    Ok(Some(ParsedDocument { key: header.key, json }))
+    Ok(Some(ParsedDocument { key: header.key, json, pending: findings.pending }))
 }

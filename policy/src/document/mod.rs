@@ -29,7 +29,7 @@ use self::{
     tree::{Node, Value, read_json},
 };
 pub use self::{
-    check::Pending,
+    check::{Pending, not_enforced},
     error::{DocumentError, Problem},
     file::{Notice, ParsedDocument, ParsedFile, parse_yaml},
     schema::schema_of,

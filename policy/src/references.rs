@@ -1,0 +1,82 @@
+//! What documents name that others must have.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    api::networking::{Destination, VirtualService},
+    document::{Document, Spec},
+    hosts,
+    view::MeshView,
+};
+
+/// The hosts to which a document sends requests and that no service of the view has, fully qualified and sorted;
+/// `None` for documents that send nothing anywhere.
+pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet<String>> {
+    let Spec::VirtualService(service) = &document.spec else { return None };
+    let namespace = document.namespace();
+    let hosts = destinations(service).map(|destination| destination.fqdn(&namespace));
+    let is_known = |host: &str| {
+        hosts::service_of(host).is_some_and(|service| view.by_host.contains_key(service.to_string().as_str()))
+    };
+    Some(hosts.filter(|host| !is_known(host)).collect())
+}
+
+fn destinations(service: &VirtualService) -> impl Iterator<Item = &Destination> {
+    let http = service.http.iter().flat_map(|rule| {
+        let mirrors = rule.mirrors.iter().map(|mirror| &mirror.destination);
+        rule.route.iter().map(|share| &share.destination).chain(&rule.mirror).chain(mirrors)
+    });
+    let tls = service.tls.iter().flat_map(|rule| &rule.route);
+    let tcp = service.tcp.iter().flat_map(|rule| &rule.route);
+    http.chain(tls.chain(tcp).map(|share| &share.destination))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use weft_wire::{document::Stamp, id::Namespace};
+
+    use super::*;
+    use crate::{
+        compile::{Inputs, compile},
+        document::{parse_stored, parse_yaml},
+    };
+
+    fn documents(yaml: &str) -> Vec<Arc<Document>> {
+        let parsed = parse_yaml(yaml, &Namespace::default_namespace()).unwrap().documents;
+        let read = |one: &crate::document::ParsedDocument| parse_stored(&one.key, &one.json, Stamp::default()).unwrap();
+        parsed.iter().map(|one| Arc::new(read(one))).collect()
+    }
+
+    #[test]
+    fn a_backend_is_missing_until_a_service_has_its_name() {
+        let services = documents(
+            "{apiVersion: v1, kind: Service, metadata: {name: reviews}, spec: {ports: [{port: 80}]}}\n---\n\
+             {apiVersion: v1, kind: Service, metadata: {name: ratings, namespace: prod}, spec: {ports: [{port: 80}]}}",
+        );
+        let view = compile(
+            &Inputs {
+                trust_domain: &"cluster.local".parse().unwrap(),
+                this_node: &"here".parse().unwrap(),
+                nodes: &[],
+                documents: &services,
+                local: &BTreeMap::new(),
+            },
+            None,
+        );
+        let rules = documents(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  \
+             hosts: [reviews]\n  http:\n  - mirror: {host: gone}\n    route:\n    \
+             - {destination: {host: reviews}, weight: 1}\n    \
+             - {destination: {host: ratings.prod.svc.cluster.local}, weight: 1}\n    \
+             - {destination: {host: ratings}, weight: 1}\n",
+        );
+        let missing = missing_backends(&rules[0], &view).unwrap();
+        assert_eq!(
+            missing.iter().collect::<Vec<_>>(),
+            ["gone.default.svc.cluster.local", "ratings.default.svc.cluster.local"]
+        );
+        assert_eq!(missing_backends(&services[0], &view), None);
+    }
+}
