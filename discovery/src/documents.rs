@@ -53,7 +53,7 @@ impl Checked {
 /// Why a document cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
-    #[error("{0} does not exist: `weft get all` lists what there is")]
+    #[error("{0} does not exist: `weft get all -A` lists what there is")]
     NotFound(DocumentKey),
     #[error(transparent)]
     Clock(#[from] TooFarAhead),

@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use weft_discovery::membership::Stats;
+use weft_discovery::membership::{MemberSet, Stats};
 use weft_policy::view::MeshView;
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
@@ -76,6 +76,7 @@ struct Published {
     documents: documents::Published,
     hosted: Arc<watch::Sender<health::HostedSet>>,
     standings: Arc<watch::Sender<membership::Standings>>,
+    rumours: Arc<watch::Sender<Arc<MemberSet>>>,
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
     renewed: Arc<watch::Sender<u64>>,
     issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
@@ -164,6 +165,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         documents: documents::Published::default(),
         hosted: sender(hosted),
         standings: sender(membership::Standings::default()),
+        rumours: sender(Arc::default()),
         certified: sender(BTreeSet::new()),
         renewed: sender(0),
         issuer_end: sender(None),
@@ -180,7 +182,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         links::Handle::new(links_box.clone(), quic.clone(), table.clone(), published.held.clone(), telemetry.clone());
     let facts = facts::Handle::new(facts_box.clone(), published.facts.subscribe());
     let documents = documents::Handle::new(documents_box.clone(), &published.documents);
-    let membership = membership::Handle::new(membership_box, published.standings.subscribe());
+    let membership =
+        membership::Handle::new(membership_box, published.standings.subscribe(), published.rumours.subscribe());
     let issuer = issuer::Handle::new(
         issuer_box.clone(),
         identity.clone(),
@@ -266,6 +269,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         seeds: Seeds::follow(&config.seeds),
         remembered: published.remembered.clone(),
         standings: published.standings.clone(),
+        rumours: published.rumours.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
     };

@@ -21,7 +21,7 @@ use weft_wire::{
     id::{Locality, NodeName, ServiceAccount, ServiceName, is_dns_name},
 };
 
-pub use check::{FieldError, duration};
+pub use check::{FieldError, duration, label_key, label_value};
 pub use service::{HealthCheckSpec, HttpProbeSpec, ServiceConfig, ServiceSpec, TcpProbeSpec};
 
 use check::Checker;

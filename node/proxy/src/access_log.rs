@@ -195,7 +195,7 @@ impl Entry {
 }
 
 /// RFC 3339 in UTC with milliseconds, such as `2026-11-24T04:12:16.123Z`.
-fn timestamp(time: SystemTime) -> String {
+pub fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Days to a civil date, in eras of 400 years that begin on 1 March.

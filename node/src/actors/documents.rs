@@ -15,7 +15,7 @@ use tokio::{
 };
 use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP};
-use weft_policy::document::{Document, parse_stored};
+use weft_policy::document::{Document, DocumentError, parse_stored};
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, SignedDocument, Stamp},
     frame::{MAX_FRAME_LEN, Push, Request, Response},
@@ -24,8 +24,8 @@ use weft_wire::{
 
 use crate::{
     actors::links,
-    admin::api::{self, Draft, Outcome, Prepare, Prepared, Write, Written},
-    identity::{IdentityReader, MeshAuthority, der_chain, wall_ms},
+    admin::api::{Draft, Outcome, Prepare, Prepared, Write, Written},
+    identity::{IdentityReader, MeshAuthority, NodeIdentity, der_chain, wall_ms},
     store::{DiskReport, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{LogLimit, Reason, Telemetry},
@@ -96,9 +96,31 @@ pub struct Published {
 pub struct Held {
     /// Deletions among them.
     documents: Vec<Arc<SignedDocument>>,
+    /// How the policy documents among them were read, with the stamp of the version that was.
+    readings: BTreeMap<DocumentKey, (Stamp, Reading)>,
     high_water: Stamp,
     /// The digest of all, equal on nodes that hold the same.
     root: [u8; 16],
+}
+
+/// How this build reads a policy document.
+#[derive(Clone, Default)]
+pub struct Reading {
+    /// What is in force; of a version that cannot be read the last good one, if there was one.
+    pub in_force: Option<Arc<Document>>,
+    /// Why the newest version cannot be read.
+    pub error: Option<Arc<DocumentError>>,
+}
+
+impl Reading {
+    pub fn of(document: Arc<Document>) -> Self {
+        Self { in_force: Some(document), error: None }
+    }
+
+    /// After a newer version that cannot be read.
+    pub fn unreadable(self, error: DocumentError) -> Self {
+        Self { error: Some(Arc::new(error)), ..self }
+    }
 }
 
 #[derive(Clone)]
@@ -160,31 +182,21 @@ impl Handle {
         }
     }
 
-    /// All documents but weft's own records, by key.
-    pub fn list(&self) -> Vec<api::Document> {
-        let held = self.held.borrow().clone();
-        let listed = held.listed().filter_map(|(document, body)| {
-            Some(api::Document {
-                key: document.key.clone(),
-                author: document.author.to_string(),
-                created_millis: document.created.millis,
-                updated_millis: document.stamp.millis,
-                body: serde_json::from_str(body).ok()?,
-            })
-        });
-        listed.collect()
+    /// All that is held; see [`Held::policy`].
+    pub fn held(&self) -> Arc<Held> {
+        self.held.borrow().clone()
     }
 
-    /// How many [`Handle::list`] has.
+    /// How many policy documents there are.
     pub fn count(&self) -> usize {
-        self.held.borrow().listed().count()
+        self.held.borrow().readings.len()
     }
 }
 
 impl Held {
-    fn listed(&self) -> impl Iterator<Item = (&SignedDocument, &str)> {
-        let documents = self.documents.iter().filter(|document| !is_token(&document.key));
-        documents.filter_map(|document| Some((&**document, document.body.as_deref()?)))
+    /// The policy documents, by key: all but deleted ones and weft's own records.
+    pub fn policy(&self) -> impl Iterator<Item = (&SignedDocument, &Reading)> {
+        self.documents.iter().filter_map(|document| Some((&**document, &self.readings.get(&document.key)?.1)))
     }
 }
 
@@ -203,9 +215,8 @@ pub struct DocumentsActor {
     setup: Setup,
     authority: MeshAuthority,
     table: DocumentTable,
-    /// The policy documents as they were read, with the stamp of the newest; one that cannot be read keeps its last
-    /// good version, if there was one.
-    policy: BTreeMap<DocumentKey, (Stamp, Option<Arc<Document>>)>,
+    /// How the policy documents were read, with the stamp of the version that was.
+    readings: BTreeMap<DocumentKey, (Stamp, Reading)>,
     /// What peers sent and the disk has not taken yet.
     to_save: BTreeMap<DocumentKey, Arc<SignedDocument>>,
     disk: DiskReport,
@@ -226,10 +237,11 @@ impl DocumentsActor {
         let to_save = by_key(table.missing_for(&on_disk, usize::MAX)).collect();
         // Read anew, for their stamps are not known; those that cannot be read now are still the last good ones.
         let last_good = setup.published.policy.borrow().clone();
-        let policy = last_good.iter().map(|read| (read.key.clone(), (Stamp::default(), Some(read.clone())))).collect();
+        let readings =
+            last_good.iter().map(|last| (last.key.clone(), (Stamp::default(), Reading::of(last.clone())))).collect();
         let authority = MeshAuthority(setup.identity.clone());
         let (disk, refusals) = (DiskReport::new("documents"), LogLimit::default());
-        Self { setup, authority, table, policy, to_save, disk, refusals }
+        Self { setup, authority, table, readings, to_save, disk, refusals }
     }
 
     /// Takes in documents from a peer, stores the new ones and passes them on.
@@ -302,11 +314,12 @@ impl DocumentsActor {
         });
     }
 
-    /// Stamps drafts for an author, all or none.
-    fn prepare(&mut self, author: &SpiffeId, drafts: &[Draft]) -> anyhow::Result<Vec<Prepared>> {
+    /// Stamps drafts for an author, or else this node, all or none.
+    fn prepare(&mut self, author: Option<SpiffeId>, drafts: &[Draft]) -> anyhow::Result<Vec<Prepared>> {
+        let author = author.map_or_else(|| this_author(&self.setup.identity.load()), Ok)?;
         check_distinct(drafts.iter().map(|draft| &draft.key))?;
         drafts.iter().try_for_each(|Draft { key, body }| check(key, body.as_deref()))?;
-        drafts.iter().map(|draft| self.prepare_one(author, draft)).collect()
+        drafts.iter().map(|draft| self.prepare_one(&author, draft)).collect()
     }
 
     fn prepare_one(&mut self, author: &SpiffeId, Draft { key, body }: &Draft) -> anyhow::Result<Prepared> {
@@ -365,15 +378,7 @@ impl DocumentsActor {
 
     fn sign(&mut self, drafts: Vec<Draft>) -> anyhow::Result<(Vec<Written>, Vec<SignedDocument>)> {
         let identity = self.setup.identity.load_full();
-        if identity.grant.role < Role::Admin {
-            bail!(
-                "this node may not write documents (its role is {}): name an operator's credential with --credential, \
-                 or use a node of role admin or ca",
-                identity.grant.role
-            );
-        }
-        let author = SpiffeId::node(identity.trust_domain().clone(), identity.name.clone());
-        let prepared = self.prepare(&author, &drafts)?;
+        let prepared = self.prepare(Some(this_author(&identity)?), &drafts)?;
         let written =
             drafts.into_iter().zip(&prepared).map(|(draft, p)| Written { key: draft.key, outcome: p.outcome });
         let written = written.collect();
@@ -387,7 +392,7 @@ impl DocumentsActor {
 
     fn publish(&mut self) {
         let mut tokens = BTreeMap::new();
-        let mut policy = BTreeMap::new();
+        let mut readings = BTreeMap::new();
         for document in self.table.iter() {
             let Some(body) = &document.body else { continue };
             if is_token(&document.key) {
@@ -396,21 +401,21 @@ impl DocumentsActor {
                 }
                 continue;
             }
-            let read = match self.policy.remove(&document.key) {
+            let reading = match self.readings.remove(&document.key) {
                 Some((stamp, known)) if stamp == document.stamp => known,
                 before => match parse_stored(&document.key, body, document.created) {
-                    Ok(read) => Some(Arc::new(read)),
+                    Ok(read) => Reading::of(Arc::new(read)),
                     Err(error) => {
                         // Kept and passed on all the same: a newer version of weft may understand it.
                         tracing::warn!(key = %document.key, %error, "document not understood; its last good version holds");
-                        before.and_then(|(_, last_good)| last_good)
+                        before.map(|(_, reading)| reading).unwrap_or_default().unreadable(error)
                     }
                 },
             };
-            policy.insert(document.key.clone(), (document.stamp, read));
+            readings.insert(document.key.clone(), (document.stamp, reading));
         }
-        self.policy = policy;
-        let read: Vec<_> = self.policy.values().filter_map(|(_, document)| document.clone()).collect();
+        self.readings = readings;
+        let read: Vec<_> = self.readings.values().filter_map(|(_, reading)| reading.in_force.clone()).collect();
         let Published { policy, tokens: known_tokens, held } = &self.setup.published;
         // A new view costs every reader something, so not for a token.
         policy.send_if_modified(|known| {
@@ -429,10 +434,23 @@ impl DocumentsActor {
         });
         held.send_replace(Arc::new(Held {
             documents: self.table.snapshot(),
+            readings: self.readings.clone(),
             high_water: self.table.high_water(),
             root: self.table.root(),
         }));
     }
+}
+
+/// This node as an author.
+fn this_author(identity: &NodeIdentity) -> anyhow::Result<SpiffeId> {
+    if identity.grant.role < Role::Admin {
+        bail!(
+            "this node may not write documents (its role is {}): name an operator's credential with --credential, or \
+             use a node of role admin or ca",
+            identity.grant.role
+        );
+    }
+    Ok(SpiffeId::node(identity.trust_domain().clone(), identity.name.clone()))
 }
 
 /// Refuses what no node would understand.
@@ -488,7 +506,7 @@ impl Actor for DocumentsActor {
                         let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());
                     }
                     Some(Msg::Prepare(Prepare { author, drafts }, reply)) => {
-                        let _ = reply.send(self.prepare(&author, &drafts));
+                        let _ = reply.send(self.prepare(author, &drafts));
                     }
                     Some(Msg::Write(write, reply)) => {
                         let written = self.write(write).await;

@@ -17,6 +17,7 @@ use tokio::{
 use weft_discovery::{
     change::{Change, What},
     liveness::Status,
+    membership::MemberSet,
     peers::{Peers, Said},
     repair::{Held, Repair},
 };
@@ -54,14 +55,23 @@ pub enum Msg {
 pub struct Handle {
     mailbox: Mailbox<Msg>,
     standings: watch::Receiver<Standings>,
+    rumours: watch::Receiver<Arc<MemberSet>>,
 }
 
 impl Handle {
-    pub fn new(mailbox: Mailbox<Msg>, standings: watch::Receiver<Standings>) -> Self {
-        Self { mailbox, standings }
+    pub fn new(
+        mailbox: Mailbox<Msg>,
+        standings: watch::Receiver<Standings>,
+        rumours: watch::Receiver<Arc<MemberSet>>,
+    ) -> Self {
+        Self { mailbox, standings, rumours }
     }
     pub fn standings(&self) -> &watch::Receiver<Standings> {
         &self.standings
+    }
+    /// What gossip said last.
+    pub fn rumours(&self) -> Arc<MemberSet> {
+        self.rumours.borrow().clone()
     }
     pub fn link_up(&self, node: NodeId, name: NodeName, address: SocketAddr) {
         self.tell(Msg::LinkUp(node, name, address));
@@ -91,6 +101,7 @@ pub struct Setup {
     /// Where members were, in this run and earlier ones; dialled until they leave the mesh by their own word.
     pub remembered: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     pub standings: Arc<watch::Sender<Standings>>,
+    pub rumours: Arc<watch::Sender<Arc<MemberSet>>>,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
 }
@@ -223,6 +234,7 @@ impl Actor for MembershipActor {
                 changed = rumours.changed() => {
                     changed?;
                     let set = rumours.borrow_and_update().clone();
+                    self.setup.rumours.send_replace(set.clone());
                     self.peers.on_rumours(set, Instant::now().into_std())
                 }
                 changed = nodes.changed() => {

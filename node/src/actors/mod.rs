@@ -10,7 +10,7 @@ pub mod membership;
 pub mod view;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -35,7 +35,13 @@ use weft_wire::{
     id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
 };
 
-use crate::{admin::api, dir::Dir, identity::IdentityReader, supervisor::Supervisor, telemetry::Telemetry};
+use crate::{
+    admin::{api, status::status_of},
+    dir::Dir,
+    identity::IdentityReader,
+    supervisor::Supervisor,
+    telemetry::Telemetry,
+};
 
 /// After a workload or node has said that it drains, callers have this long to hear it before it goes.
 pub const DRAIN_NOTICE: Duration = Duration::from_millis(500);
@@ -209,6 +215,39 @@ impl Handles {
             }
         });
         Ok(endpoints.collect())
+    }
+
+    /// All policy documents, by key.
+    pub fn documents(&self) -> Vec<api::Document> {
+        let (view, nodes) = (self.views.load(), self.nodes_with_all_documents());
+        let held = self.documents.held();
+        let documents = held.policy().filter_map(|(document, reading)| {
+            Some(api::Document {
+                key: document.key.clone(),
+                author: document.author.to_string(),
+                created_millis: document.created.millis,
+                updated_millis: document.stamp.millis,
+                body: serde_json::from_str(document.body.as_deref()?).ok()?,
+                status: status_of(reading, &view, nodes.clone(), document.stamp.millis),
+            })
+        });
+        documents.collect()
+    }
+
+    fn nodes_with_all_documents(&self) -> api::Nodes {
+        let (digest, rumours) = (self.documents.root(), self.membership.rumours());
+        let digests: BTreeMap<String, [u8; 16]> =
+            rumours.members.iter().filter_map(|(id, member)| Some((id.to_string(), member.documents?))).collect();
+        let (current, lagging): (Vec<_>, Vec<_>) = self
+            .members()
+            .into_iter()
+            .filter(|member| member.state != Status::Left.as_str())
+            .partition(|member| member.this_node || digests.get(&member.id) == Some(&digest));
+        api::Nodes {
+            current: current.len(),
+            total: current.len() + lagging.len(),
+            lagging: lagging.into_iter().map(|member| member.name).collect(),
+        }
     }
 
     /// The join tokens that have not run out, with their uses at all CA nodes.

@@ -1,6 +1,9 @@
 //! What the admin API says: the types of its JSON, shared by the server and the command line.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
+use weft_proxy::access_log;
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
     id::{AccountPattern, Role, SpiffeId},
@@ -10,6 +13,11 @@ use crate::supervisor::ActorStatus;
 
 /// Largest request body, in bytes: files of documents, a little larger as JSON.
 pub const MAX_REQUEST_LEN: usize = 8 * 1024 * 1024;
+
+/// A time in milliseconds since 1970, such as `2026-11-24T04:12:16.123Z`.
+pub fn rfc3339(millis: u64) -> String {
+    access_log::timestamp(UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH))
+}
 
 /// Why something was not done: what, why, what to do, in one line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,7 +139,8 @@ pub struct Token {
 /// Body of `POST /api/v1/documents/prepare`: what an author is about to sign.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Prepare {
-    pub author: SpiffeId,
+    /// The node itself if absent.
+    pub author: Option<SpiffeId>,
     pub drafts: Vec<Draft>,
 }
 
@@ -188,12 +197,60 @@ pub struct Prepared {
 }
 
 /// An element of `GET /api/v1/documents`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Document {
     pub key: DocumentKey,
     pub author: String,
     /// Milliseconds since 1970.
     pub created_millis: u64,
     pub updated_millis: u64,
+    /// As it is stored.
     pub body: serde_json::Value,
+    pub status: DocumentStatus,
+}
+
+/// What became of a document, as seen from the node that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentStatus {
+    /// The `metadata.generation` that was judged.
+    pub observed_generation: u64,
+    pub conditions: Vec<Condition>,
+    pub nodes: Nodes,
+}
+
+impl DocumentStatus {
+    /// Whether a condition is said not to hold.
+    pub fn lacks(&self, condition: &str) -> bool {
+        self.conditions.iter().any(|known| known.kind == condition && known.status == "False")
+    }
+}
+
+/// Kubernetes' `metav1.Condition`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs` or `Programmed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True` or `False`.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    pub observed_generation: u64,
+    /// RFC 3339. Absent where it depends on more than the document, so that nobody noted the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<String>,
+}
+
+/// Which nodes of the mesh have all documents that the asked node has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nodes {
+    /// How many have.
+    pub current: usize,
+    /// How many there are.
+    pub total: usize,
+    /// The names of those that have not, by what they said last.
+    pub lagging: Vec<String>,
 }

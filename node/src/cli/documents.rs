@@ -1,139 +1,210 @@
-//! `weft apply`, `get`, `delete`.
+//! `weft apply`, `diff`, `delete`.
 
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustls::pki_types::UnixTime;
+use serde_json::Value;
+use similar::TextDiff;
 use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
-use weft_policy::{
-    document::{self, MAX_FILE_LEN, ParsedFile},
-    kinds::{find_kind, kinds},
-};
+use weft_policy::document::{self, MAX_FILE_LEN, ParsedDocument, ParsedFile, not_enforced};
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
     id::{Namespace, SpiffeId},
 };
 
 use super::{
-    ApplyArgs, Author, Common, DeleteArgs, GetArgs,
-    client::Client,
-    output::{self, age, data, line},
+    ApplyArgs, Common, DeleteArgs, DiffArgs, DryRun, Writing,
+    client::{Client, Refused},
+    get::reference,
+    output::{self, line},
+    select::Selection,
 };
 use crate::{
     admin::api::{Document, Draft, Prepare, Prepared, Write, Written},
     dir::{Credential, Dir},
-    identity::{der_chain, wall_ms},
+    identity::der_chain,
 };
 
 pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()> {
-    let (mut drafts, mut noticed) = (Vec::new(), Vec::new());
-    for file in files(&args.files)? {
-        let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-        let ParsedFile { documents, errors, notices } = document::parse_yaml(&read(&file)?, &args.namespace)
-            .map_err(|error| anyhow::anyhow!("{}", error.in_file(&name)))?;
-        noticed.extend(notices.into_iter().map(|notice| format!("{name}:{}: {}", notice.at, notice.text)));
-        match errors.as_slice() {
-            [] => {}
-            [only] => bail!("{}", only.in_file(&name)),
-            [first, rest @ ..] => bail!("{} (and {} more)", first.in_file(&name), rest.len()),
+    let Sources { documents, notices, mut mistakes } = read_all(&args.files, &args.namespace)?;
+    if !args.partial {
+        refuse(&mistakes)?;
+    }
+    let batches: Vec<&[ParsedDocument]> = match args.partial {
+        true => documents.chunks(1).collect(),
+        false => vec![&documents],
+    };
+    let mut writer = Writer::new(common, &args.writing).await?;
+    for batch in batches {
+        let drafts = batch.iter().map(|one| Draft { key: one.key.clone(), body: Some(one.json.clone()) });
+        match writer.write(drafts.collect()).await {
+            Ok(()) => batch.iter().filter_map(unenforced).for_each(|text| eprintln!("weft: {text}")),
+            // A refusal is about this document; what else goes wrong would with the next one too.
+            Err(error) if args.partial && error.is::<Refused>() => mistakes.push(format!("{error:#}")),
+            Err(error) => return Err(error),
         }
-        drafts.extend(documents.into_iter().map(|document| Draft { key: document.key, body: Some(document.json) }));
     }
-    if drafts.is_empty() {
-        bail!("no documents in {}", args.files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "));
-    }
-    write(common, &args.author, drafts).await?;
     // Of what was refused there is nothing to note.
-    noticed.iter().for_each(|notice| eprintln!("weft: {notice}"));
+    notices.iter().for_each(|notice| eprintln!("weft: {notice}"));
+    if !mistakes.is_empty() {
+        mistakes.iter().for_each(|mistake| eprintln!("weft: {mistake}"));
+        bail!("{} refused, the rest was applied: correct it and apply it again", counted(mistakes.len(), "mistake"));
+    }
     Ok(())
+}
+
+/// What the author of a document should hear of it, if not all of it is done.
+fn unenforced(document: &ParsedDocument) -> Option<String> {
+    Some(format!("{} {}: {}", document.key.kind, document.key.name, not_enforced(&document.pending)?))
+}
+
+/// Prints what `apply` would change. As with kubectl and diff, the code is 0 without differences and 1 with some.
+pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<ExitCode> {
+    let Sources { documents, mistakes, .. } = read_all(&args.files, &args.namespace)?;
+    refuse(&mistakes)?;
+    let live: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
+    let mut code = ExitCode::SUCCESS;
+    for document in documents {
+        let before = live.iter().find(|live| live.key == document.key).map(|live| &live.body);
+        let changes = changes(&document.key, before, &serde_json::from_str(&document.json)?)?;
+        if !changes.is_empty() {
+            output::print(&changes)?;
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}
+
+/// A unified diff of two versions of a document; empty if they are the same.
+fn changes(key: &DocumentKey, before: Option<&Value>, after: &Value) -> anyhow::Result<String> {
+    let before = before.map(output::yaml).transpose()?.unwrap_or_default();
+    let after = output::yaml(after)?;
+    let place = key.namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"));
+    let name = format!("{place}{}", reference(key));
+    let diff = TextDiff::from_lines(&before, &after);
+    Ok(diff.unified_diff().header(&format!("live/{name}"), &format!("new/{name}")).to_string())
 }
 
 pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<()> {
-    let kind = find_kind(&args.kind).with_context(|| unknown_kind(&args.kind))?;
-    let key = DocumentKey {
-        group: kind.group.into(),
-        kind: kind.kind.into(),
-        namespace: kind.namespaced.then_some(args.namespace),
-        name: args.name,
-    };
-    write(common, &args.author, vec![Draft { key, body: None }]).await
-}
-
-pub(super) async fn get(common: &Common, args: GetArgs) -> anyhow::Result<()> {
-    let kind = match args.kind.as_str() {
-        "all" => None,
-        name => Some(find_kind(name).with_context(|| unknown_kind(name))?),
-    };
-    let namespace = match (&args.namespace, &args.name) {
-        (None, Some(_)) => Some(Namespace::default_namespace()),
-        (namespace, _) => namespace.clone(),
-    };
-    let mut documents: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
-    documents.retain(|document| {
-        let key = &document.key;
-        kind.is_none_or(|kind| key.group == kind.group && key.kind == kind.kind)
-            && args.name.as_ref().is_none_or(|name| key.name == *name)
-            && (key.namespace.is_none() || namespace.is_none() || key.namespace == namespace)
-    });
-    if let (Some(name), true) = (&args.name, documents.is_empty()) {
-        let place = namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
-        bail!("{} {name:?} not found{place}: `weft get {}` lists what there is", args.kind, args.kind);
-    }
-    if common.output != output::Format::Table {
-        // As kubectl: the documents themselves, one alone or several as a List, ready to be applied again.
-        let mut bodies: Vec<_> = documents.into_iter().map(|document| document.body).collect();
-        let value = match (bodies.len(), &args.name) {
-            (1, Some(_)) => bodies.remove(0),
-            _ => serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": bodies }),
-        };
-        return data(common.output, &value, &[], |_| vec![]);
-    }
-    let now = wall_ms();
-    data(common.output, &documents, &["KIND", "NAMESPACE", "NAME", "AUTHOR", "UPDATED", "AGE"], |documents| {
-        let cells = |document: &Document| {
-            vec![
-                document.key.kind.clone(),
-                document.key.namespace.as_ref().map(ToString::to_string).unwrap_or_default(),
-                document.key.name.clone(),
-                document.author.clone(),
-                age(now.saturating_sub(document.updated_millis) / 1_000),
-                age(now.saturating_sub(document.created_millis) / 1_000),
-            ]
-        };
-        documents.iter().map(cells).collect()
-    })
-}
-
-fn unknown_kind(name: &str) -> String {
-    let known: Vec<_> = kinds().iter().map(|kind| kind.plural).collect();
-    format!("{name:?} is not a kind of document that this version knows; it knows {}", known.join(", "))
-}
-
-/// Has the drafts signed, by the operator's key where there is one and else by the node, and hands them to the mesh.
-async fn write(common: &Common, author: &Author, drafts: Vec<Draft>) -> anyhow::Result<()> {
-    let mut client = Client::connect(&common.dir).await?;
-    let written: Vec<Written> = match operator(common, author)? {
-        None => client.post("/api/v1/documents", &Write::Drafts(drafts)).await?,
-        Some(operator) => {
-            let prepare = Prepare { author: operator.id.clone(), drafts };
-            let prepared: Vec<Prepared> = client.post("/api/v1/documents/prepare", &prepare).await?;
-            let signed = prepared.iter().filter_map(|p| p.document.clone()).map(|d| operator.sign(d)).collect();
-            let _: Vec<Written> = client.post("/api/v1/documents", &Write::Signed(signed)).await?;
-            let done = prepare.drafts.into_iter().zip(prepared);
-            done.map(|(draft, prepared)| Written { key: draft.key, outcome: prepared.outcome }).collect()
+    let held: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
+    let (keys, missing): (Vec<DocumentKey>, Vec<String>) = match args.files.is_empty() {
+        false => {
+            let namespace = args.scope.namespace().context("-f names each document: give -n, not -A")?;
+            let Sources { documents, mistakes, .. } = read_all(&args.files, namespace)?;
+            refuse(&mistakes)?;
+            let keys = documents.into_iter().map(|document| document.key);
+            let (keys, missing): (Vec<_>, Vec<_>) = keys.partition(|key| held.iter().any(|held| held.key == *key));
+            (keys, missing.iter().map(ToString::to_string).collect())
+        }
+        true => {
+            let is_narrow = args.all || args.selector.is_some();
+            let selection = Selection::new(&args.what, args.scope.namespace(), args.selector)?;
+            ensure!(selection.is_by_name() || is_narrow, "name what to delete, select it with -l, or say --all");
+            let (found, missing) = selection.find(&held);
+            if found.is_empty() && missing.is_empty() {
+                eprintln!("weft: no documents found{}", selection.place());
+            }
+            (found.into_iter().map(|document| document.key).collect(), missing)
         }
     };
-    for Written { key, outcome } in &written {
-        let name = match &key.namespace {
-            Some(namespace) if *namespace != Namespace::default_namespace() => format!("{} -n {namespace}", key.name),
-            _ => key.name.clone(),
-        };
-        line(format_args!("{}/{name} {}", key.kind.to_lowercase(), outcome.as_str()))?;
+    if !keys.is_empty() {
+        let drafts = keys.into_iter().map(|key| Draft { key, body: None });
+        Writer::new(common, &args.writing).await?.write(drafts.collect()).await?;
+    }
+    if !missing.is_empty() && !args.ignore_not_found {
+        let verb = if missing.len() == 1 { "does" } else { "do" };
+        bail!("{} {verb} not exist: `weft get all -A` lists what there is", missing.join(", "));
     }
     Ok(())
+}
+
+/// What files hold.
+#[derive(Default)]
+struct Sources {
+    documents: Vec<ParsedDocument>,
+    notices: Vec<String>,
+    /// Why the other documents are refused.
+    mistakes: Vec<String>,
+}
+
+fn read_all(arguments: &[PathBuf], namespace: &Namespace) -> anyhow::Result<Sources> {
+    let mut sources = Sources::default();
+    for file in files(arguments)? {
+        let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+        match document::parse_yaml(&read(&file)?, namespace) {
+            Ok(ParsedFile { documents, errors, notices }) => {
+                sources.documents.extend(documents);
+                sources.notices.extend(notices.iter().map(|notice| format!("{name}:{}: {}", notice.at, notice.text)));
+                sources.mistakes.extend(errors.iter().map(|error| error.in_file(&name).to_string()));
+            }
+            Err(error) => sources.mistakes.push(error.in_file(&name).to_string()),
+        }
+    }
+    if sources.documents.is_empty() && sources.mistakes.is_empty() {
+        let names: Vec<String> = arguments.iter().map(|file| file.display().to_string()).collect();
+        bail!("no documents in {}", names.join(", "));
+    }
+    Ok(sources)
+}
+
+/// One line for all mistakes, if there are any.
+fn refuse(mistakes: &[String]) -> anyhow::Result<()> {
+    match mistakes {
+        [] => Ok(()),
+        [only] => bail!("{only}"),
+        [first, rest @ ..] => bail!("{first} (and {} more)", rest.len()),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Gives documents to the mesh, signed by the operator's key where there is one and else by the node; or only says
+/// what that would do.
+struct Writer {
+    client: Client,
+    operator: Option<Operator>,
+    is_dry: bool,
+}
+
+impl Writer {
+    async fn new(common: &Common, writing: &Writing) -> anyhow::Result<Self> {
+        let client = Client::connect(&common.dir).await?;
+        Ok(Self { client, operator: operator(common, writing)?, is_dry: writing.dry_run != DryRun::None })
+    }
+
+    /// Writes all drafts or none, and prints what became of each.
+    async fn write(&mut self, drafts: Vec<Draft>) -> anyhow::Result<()> {
+        let keys: Vec<DocumentKey> = drafts.iter().map(|draft| draft.key.clone()).collect();
+        let written: Vec<Written> = if self.operator.is_none() && !self.is_dry {
+            self.client.post("/api/v1/documents", &Write::Drafts(drafts)).await?
+        } else {
+            let author = self.operator.as_ref().map(|operator| operator.id.clone());
+            let prepare = Prepare { author, drafts };
+            let prepared: Vec<Prepared> = self.client.post("/api/v1/documents/prepare", &prepare).await?;
+            if let (Some(operator), false) = (&self.operator, self.is_dry) {
+                let signed = prepared.iter().filter_map(|p| p.document.clone()).map(|d| operator.sign(d)).collect();
+                let _: Vec<Written> = self.client.post("/api/v1/documents", &Write::Signed(signed)).await?;
+            }
+            keys.into_iter().zip(prepared).map(|(key, prepared)| Written { key, outcome: prepared.outcome }).collect()
+        };
+        for Written { key, outcome } in &written {
+            let place = match &key.namespace {
+                Some(namespace) if *namespace != Namespace::default_namespace() => format!(" -n {namespace}"),
+                _ => String::new(),
+            };
+            let note = if self.is_dry { " (dry run)" } else { "" };
+            let (kind, name) = (key.kind.to_lowercase(), &key.name);
+            line(format_args!("{kind}/{name}{place} {}{note}", outcome.as_str()))?;
+        }
+        Ok(())
+    }
 }
 
 /// An operator's certificate and key.
@@ -152,8 +223,8 @@ impl Operator {
     }
 }
 
-fn operator(common: &Common, author: &Author) -> anyhow::Result<Option<Operator>> {
-    let credential = match &author.credential {
+fn operator(common: &Common, writing: &Writing) -> anyhow::Result<Option<Operator>> {
+    let credential = match &writing.credential {
         Some(dir) => Credential::in_dir(dir),
         None => match Dir::new(&common.dir).operator() {
             credential if credential.exists() => credential,
@@ -205,4 +276,40 @@ fn read(file: &Path) -> anyhow::Result<String> {
         bail!("{} is larger than {} MiB: split it", file.display(), MAX_FILE_LEN >> 20);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_diff_shows_what_changes_and_nothing_where_nothing_does() {
+        let key = DocumentKey {
+            group: "networking.istio.io".into(),
+            kind: "VirtualService".into(),
+            namespace: Some("prod".parse().unwrap()),
+            name: "a".into(),
+        };
+        let before = json!({ "kind": "VirtualService", "spec": { "hosts": ["a"] } });
+        let after = json!({ "kind": "VirtualService", "spec": { "hosts": ["b"] } });
+        assert_eq!(changes(&key, Some(&before), &before).unwrap(), "");
+        let head =
+            "--- live/prod/virtualservice.networking.istio.io/a\n+++ new/prod/virtualservice.networking.istio.io/a\n";
+        assert_eq!(
+            changes(&key, Some(&before), &after).unwrap(),
+            format!("{head}@@ -1,4 +1,4 @@\n kind: VirtualService\n spec:\n   hosts:\n-  - a\n+  - b\n")
+        );
+        let created = changes(&key, None, &after).unwrap();
+        assert_eq!(created, format!("{head}@@ -0,0 +1,4 @@\n+kind: VirtualService\n+spec:\n+  hosts:\n+  - b\n"));
+    }
+
+    #[test]
+    fn mistakes_are_one_line() {
+        let mistakes = |count: usize| -> Vec<String> { (0..count).map(|i| format!("mistake {i}")).collect() };
+        assert!(refuse(&mistakes(0)).is_ok());
+        assert_eq!(refuse(&mistakes(1)).unwrap_err().to_string(), "mistake 0");
+        assert_eq!(refuse(&mistakes(3)).unwrap_err().to_string(), "mistake 0 (and 2 more)");
+    }
 }

@@ -3,19 +3,22 @@
 
 mod client;
 mod documents;
+mod get;
 mod join;
 mod output;
 mod run;
 mod schema;
+mod select;
 mod show;
 mod token;
 mod up;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use weft_wire::id::{AccountPattern, Namespace, NodeName, Role, ServiceName, TrustDomain};
 
+use self::select::Selector;
 use crate::{
     config::{self, Seed},
     demo,
@@ -89,16 +92,27 @@ enum Command {
     #[command(after_help = "Examples:
   weft apply -f routes.yaml
   weft apply -f deploy/            every .yaml, .yml and .json file in a directory
+  weft apply -f deploy/ --dry-run  say what would change, and change nothing
+  weft apply -f deploy/ --partial  also if some documents are refused
   cat routes.yaml | weft apply -f -")]
     Apply(ApplyArgs),
-    /// Show documents.
+    /// Show what `apply` would change, as a diff. Exit code 0: nothing; 1: something; 2: failed.
+    #[command(after_help = "Examples:\n  weft diff -f routes.yaml\n  weft diff -f deploy/ -n prod")]
+    Diff(DiffArgs),
+    /// Show documents and their status.
     #[command(after_help = "Examples:
-  weft get virtualservices
-  weft get vs reviews -o yaml
-  weft get dr -n prod -o json")]
+  weft get virtualservices               of namespace default
+  weft get all -A                        of all namespaces
+  weft get vs reviews ratings -o wide    which nodes have them, and what is not enforced
+  weft get vs/reviews dr/reviews -o yaml
+  weft get vs,dr -n prod -l 'app in (reviews, ratings),!canary' -o name")]
     Get(GetArgs),
-    /// Delete a document.
-    #[command(after_help = "Examples:\n  weft delete virtualservice reviews\n  weft delete dr reviews -n prod")]
+    /// Delete documents.
+    #[command(after_help = "Examples:
+  weft delete virtualservice reviews
+  weft delete dr/reviews vs/reviews -n prod
+  weft delete -f routes.yaml --ignore-not-found
+  weft delete vs -l app=reviews --dry-run")]
     Delete(DeleteArgs),
     /// Print the JSON Schema of a kind of document, for editors; without KIND, list the kinds.
     #[command(after_help = "Examples:
@@ -123,6 +137,15 @@ enum Command {
     /// Run one of the demo's services.
     #[command(hide = true)]
     Bookinfo(demo::bookinfo::BookinfoArgs),
+    /// Print a script that lets a shell complete weft's commands and options.
+    #[command(after_help = "Examples:
+  source <(weft completions bash)
+  weft completions zsh > ~/.zfunc/_weft
+  weft completions fish > ~/.config/fish/completions/weft.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Print the version.
     Version,
 }
@@ -215,13 +238,51 @@ struct TokenCreateArgs {
     allow: Vec<AccountPattern>,
 }
 
-/// Who signs what this command writes.
+/// How documents are written.
 #[derive(Args)]
-struct Author {
+struct Writing {
     /// Directory of the operator credential (cert.pem, key.pem) [default: DIR/operator where it exists, else the
     /// node signs with its own key, if its role lets it].
     #[arg(long, env = "WEFT_CREDENTIAL", value_name = "DIR")]
     credential: Option<PathBuf>,
+    /// Say what would be done, and do nothing. The node is asked in any case, so `client` and `server` are the same.
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = DryRun::None,
+        default_missing_value = "client",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "none|client|server"
+    )]
+    dry_run: DryRun,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+/// Where to look for documents.
+#[derive(Args)]
+struct Scope {
+    /// The namespace to look in.
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: Namespace,
+    /// Look in all namespaces.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+}
+
+impl Scope {
+    /// `None`: all.
+    fn namespace(&self) -> Option<&Namespace> {
+        (!self.all_namespaces).then_some(&self.namespace)
+    }
 }
 
 #[derive(Args)]
@@ -232,19 +293,34 @@ struct ApplyArgs {
     /// The namespace of documents that name none.
     #[arg(short = 'n', long, default_value = "default")]
     namespace: Namespace,
+    /// Apply what is right even if something else is refused; the exit code is 1 then all the same.
+    #[arg(long)]
+    partial: bool,
     #[command(flatten)]
-    author: Author,
+    writing: Writing,
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    /// A file, a directory, or - for standard input. Repeatable.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// The namespace of documents that name none.
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: Namespace,
 }
 
 #[derive(Args)]
 struct GetArgs {
-    /// Such as virtualservices, vs, destinationrule, services, or all.
-    kind: String,
-    /// Only the document of this name.
-    name: Option<String>,
-    /// Only documents of this namespace [default: all, or `default` when a name is given].
-    #[arg(short = 'n', long)]
-    namespace: Option<Namespace>,
+    /// A kind, several joined by commas, or all; then names, if only these are wanted. Or KIND/NAME, repeatedly.
+    #[arg(required = true, value_name = "KIND [NAME]|KIND/NAME")]
+    what: Vec<String>,
+    /// Only documents with these labels: key=value, key!=value, key in (a,b), key notin (a,b), key, !key; joined by
+    /// commas.
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<Selector>,
+    #[command(flatten)]
+    scope: Scope,
 }
 
 #[derive(Args)]
@@ -255,15 +331,25 @@ struct SchemaArgs {
 
 #[derive(Args)]
 struct DeleteArgs {
-    /// Such as virtualservice, vs, dr, service.
-    kind: String,
-    /// The document's name.
-    name: String,
-    /// The document's namespace.
-    #[arg(short = 'n', long, default_value = "default")]
-    namespace: Namespace,
+    /// A kind and names, or KIND/NAME, repeatedly; with -l or --all a kind alone.
+    #[arg(required_unless_present = "files", conflicts_with = "files", value_name = "KIND NAME|KIND/NAME")]
+    what: Vec<String>,
+    /// The documents of a file, a directory, or of standard input (-). Repeatable.
+    #[arg(short = 'f', long = "filename", conflicts_with_all = ["selector", "all"], value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// Those with these labels; see `weft get`.
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<Selector>,
+    /// All of the kind.
+    #[arg(long)]
+    all: bool,
+    /// What does not exist is no error.
+    #[arg(long)]
+    ignore_not_found: bool,
     #[command(flatten)]
-    author: Author,
+    scope: Scope,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
@@ -298,12 +384,18 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
-        Command::Get(args) => documents::get(&common, args).await?,
+        Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),
+        Command::Get(args) => get::get(&common, args).await?,
         Command::Delete(args) => documents::delete(&common, args).await?,
         Command::Schema(args) => schema::schema(common.output, &args)?,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
+            output::print(&String::from_utf8(script)?)?;
+        }
         Command::Version => output::line(format_args!("weft {}", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -318,14 +410,20 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// As [`fail`], where 1 already means something else.
+fn trouble(error: &anyhow::Error) -> ExitCode {
+    match fail(error) {
+        ExitCode::FAILURE => ExitCode::from(2),
+        code => code,
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

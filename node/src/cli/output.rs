@@ -10,8 +10,18 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     Table,
+    /// The table with more columns.
+    Wide,
     Json,
     Yaml,
+    /// KIND/NAME of each document.
+    Name,
+}
+
+impl Format {
+    pub(super) fn is_for_people(self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
+    }
 }
 
 /// What was to be printed could not be.
@@ -39,11 +49,21 @@ pub(super) fn data<T: Serialize>(
 ) -> anyhow::Result<()> {
     let text = match format {
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
-        Format::Yaml => serde_saphyr::to_string(value)?,
-        Format::Table => table(header, &rows(value)),
+        Format::Yaml => yaml(value)?,
+        Format::Table | Format::Wide => table(header, &rows(value)),
+        Format::Name => anyhow::bail!("-o name prints names of documents: it is for `weft get`"),
     };
-    io::stdout().write_all(text.as_bytes()).map_err(StdoutError)?;
-    Ok(())
+    Ok(print(&text)?)
+}
+
+/// A value as YAML, with a newline at its end.
+pub(super) fn yaml(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(value)?)
+}
+
+/// Writes text to stdout as it is.
+pub(super) fn print(text: &str) -> Result<(), StdoutError> {
+    io::stdout().write_all(text.as_bytes()).map_err(StdoutError)
 }
 
 /// Columns padded to their widest cell, two spaces apart, as `kubectl get` prints.

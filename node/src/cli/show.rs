@@ -5,13 +5,13 @@ use weft_wire::id::ServiceName;
 use super::{
     Common,
     client::Client,
-    output::{self, age, data, line},
+    output::{age, data, line},
 };
 use crate::admin::api::{Endpoint, Member, Service, Status};
 
 pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
     let status: Status = Client::connect(&common.dir).await?.get("/api/v1/status").await?;
-    if common.output != output::Format::Table {
+    if !common.output.is_for_people() {
         return data(common.output, &status, &[], |_| vec![]);
     }
     let ready = if status.ready { "ready".to_owned() } else { format!("not ready: {}", status.not_ready.join("; ")) };

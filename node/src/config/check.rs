@@ -161,7 +161,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Kubernetes' rule for a label's value: empty, or 63 characters of which the outer ones are letters or digits.
-pub(super) fn label_value(value: &str) -> Result<(), String> {
+pub fn label_value(value: &str) -> Result<(), String> {
     if value.is_empty() || is_label_name(value) {
         return Ok(());
     }
@@ -171,7 +171,7 @@ pub(super) fn label_value(value: &str) -> Result<(), String> {
 }
 
 /// Kubernetes' rule for a label's key: a name, or a DNS name, `/` and a name.
-fn label_key(key: &str) -> Result<(), String> {
+pub fn label_key(key: &str) -> Result<(), String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     if prefix.is_none_or(is_dns_name) && is_label_name(name) {
         return Ok(());

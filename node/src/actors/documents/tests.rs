@@ -13,7 +13,6 @@ use weft_ca::{
 
 use super::*;
 use crate::{
-    identity::NodeIdentity,
     peer::quic::Quic,
     store::tests::on_disk_that_fills,
     supervisor::{Limits, Supervisor},
@@ -65,7 +64,7 @@ impl Bench {
     }
 
     fn listed(&self) -> Vec<String> {
-        self.handle().list().into_iter().map(|document| document.key.name).collect()
+        self.handle().held().policy().map(|(document, _)| document.key.name.clone()).collect()
     }
 
     fn on_disk(&self) -> Vec<String> {
