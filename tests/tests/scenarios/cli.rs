@@ -21,16 +21,21 @@ fn usage_errors_exit_with_two_and_help_with_zero() {
         "endpoints",
         "join",
         "apply",
+        "diff",
         "get",
         "delete",
         "schema",
         "run",
         "demo",
+        "completions",
     ] {
         let help = host.weft(&[command, "--help"]).ok();
         assert!(help.contains("Examples:"), "weft {command} --help shows no example");
     }
     assert!(host.weft(&["version"]).ok().starts_with("weft "));
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        assert!(host.weft(&["completions", shell]).ok().contains("endpoints"), "{shell}");
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn what_weft_does_not_know_is_refused_by_name() {
     refused(
         "field.yaml",
         &timeout("a", 1).replace("timeout:", "timeuot:"),
-        &["7: VirtualService a: spec.http[0].timeuot"],
+        &["7:12: VirtualService a: spec.http[0].timeuot"],
     );
     // Good documents in the same file are not applied either.
     refused(
@@ -127,11 +127,105 @@ fn what_weft_does_not_know_is_refused_by_name() {
     lab.host(0).weft(&["delete", "virtualservice", "good"]).refused(&["good does not exist", "weft get"]);
 }
 
+/// Asks for what the data path does not do.
+const FAULTY: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: faulty, labels: { app: echo } }
+spec:
+  hosts: [echo]
+  http:
+  - fault: { abort: { percentage: { value: 1 }, httpStatus: 500 } }
+    route: [{ destination: { host: echo } }]
+";
+
+#[test]
+fn changes_can_be_looked_at_before_and_taken_back_by_file() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let host = lab.host(0);
+    let one = lab.file("one.yaml", &timeout("one", 1)).to_string_lossy().into_owned();
+    let changed = lab.file("changed.yaml", &timeout("one", 2)).to_string_lossy().into_owned();
+
+    assert_eq!(host.weft(&["apply", "-f", &one, "--dry-run"]).ok(), "virtualservice/one created (dry run)\n");
+    host.weft(&["get", "vs", "one"]).refused(&["not found"]);
+    let diff = host.weft(&["diff", "-f", &one]);
+    assert_eq!(diff.code, Some(1), "{diff:?}");
+    assert!(diff.stdout.contains("+kind: VirtualService\n"), "{diff:?}");
+    host.weft(&["apply", "-f", &one]).ok();
+    assert_eq!(host.weft(&["diff", "-f", &one]).ok(), "");
+    let diff = host.weft(&["diff", "-f", &changed]);
+    assert!(diff.stdout.contains("\n-    timeout: 1s\n+    timeout: 2s\n"), "{diff:?}");
+    assert_eq!(host.weft(&["diff", "-f", "/nowhere"]).code, Some(2));
+    let outcome = host.weft(&["apply", "-f", &changed, "--dry-run=server"]).ok();
+    assert_eq!(outcome, "virtualservice/one configured (dry run)\n");
+    assert_eq!(timeout_seen(&lab, 0, "one").as_deref(), Some("1s"));
+
+    // Half of the file is applied only on request.
+    let bad = timeout("bad", 1).replace("hosts:", "host:");
+    let half = lab.file("half.yaml", &format!("{}---{bad}", timeout("good", 1))).to_string_lossy().into_owned();
+    host.weft(&["apply", "-f", &half]).refused(&["spec.host"]);
+    let partial = host.weft(&["apply", "-f", &half, "--partial"]);
+    assert_eq!((partial.code, partial.stdout.as_str()), (Some(1), "virtualservice/good created\n"), "{partial:?}");
+    assert!(partial.stderr.contains("half.yaml:") && partial.stderr.contains("1 mistake refused"), "{partial:?}");
+
+    let said = host.weft(&["delete", "-f", &one, "--dry-run"]).ok();
+    assert_eq!(said, "virtualservice/one deleted (dry run)\n");
+    assert_eq!(host.weft(&["delete", "-f", &one]).ok(), "virtualservice/one deleted\n");
+    host.weft(&["delete", "-f", &one]).refused(&["VirtualService default/one does not exist"]);
+    assert_eq!(host.weft(&["delete", "-f", &one, "--ignore-not-found"]).ok(), "");
+    host.weft(&["delete", "vs"]).refused(&["--all"]);
+    assert_eq!(host.weft(&["delete", "vs", "--all"]).ok(), "virtualservice/good deleted\n");
+}
+
+#[test]
+fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    let faulty = lab.file("faulty.yaml", FAULTY).to_string_lossy().into_owned();
+    let applied = lab.host(0).weft(&["apply", "-f", &faulty]);
+    assert!(applied.stderr.contains("VirtualService faulty: not enforced yet: spec.http[0].fault"), "{applied:?}");
+
+    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "faulty"])?["status"].clone());
+    let status_now = wait_for("both nodes have the document", PATIENCE, || {
+        status(&lab).filter(|status| status["nodes"]["current"] == 2)
+    });
+    assert_eq!(status_now["nodes"]["lagging"], serde_json::json!([]));
+    let condition = |kind: &str| {
+        let conditions = status_now["conditions"].as_array().expect("a list").iter();
+        let found = conditions.into_iter().find(|condition| condition["type"] == kind).expect("the condition");
+        ["status", "reason", "message"].map(|field| found[field].as_str().expect("a text").to_owned())
+    };
+    assert_eq!(condition("Accepted")[..2], ["True", "Accepted"]);
+    assert_eq!(condition("Programmed"), ["False", "NotImplemented", "not enforced yet: spec.http[0].fault"]);
+    assert_eq!(condition("ResolvedRefs")[..2], ["False", "BackendNotFound"]);
+    let table = lab.host(0).weft(&["get", "vs", "-l", "app in (echo),!gone", "-o", "wide"]).ok();
+    assert!(table.contains("NotProgrammed") && table.contains("2/2"), "{table}");
+    let names = lab.host(1).weft(&["get", "all", "-A", "-o", "name"]).ok();
+    assert_eq!(names, "virtualservice.networking.istio.io/faulty\n");
+
+    // What was read back changes nothing.
+    let read_back = lab.host(0).weft(&["get", "vs/faulty", "-o", "yaml"]).ok();
+    assert!(read_back.contains("creationTimestamp") && read_back.contains("generation"), "{read_back}");
+    let file = lab.file("read-back.yaml", &read_back).to_string_lossy().into_owned();
+    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/faulty unchanged\n");
+
+    lab.host_mut(1).kill();
+    lab.wait_members(0, "failed", 1);
+    apply(&lab, 0, "newer", 1);
+    let nodes = &status(&lab).expect("it is there")["nodes"];
+    let name = &lab.host(1).name;
+    assert_eq!(*nodes, serde_json::json!({ "current": 1, "total": 2, "lagging": [name] }));
+}
+
 #[test]
 fn a_member_may_not_write_documents() {
     let mut lab = Lab::new(2);
     lab.form_mesh();
-    let file = lab.file("a.yaml", &timeout("a", 1));
-    lab.host(1).weft(&["apply", "-f", &file.to_string_lossy()]).refused(&["member", "admin"]);
+    let file = lab.file("a.yaml", &timeout("a", 1)).to_string_lossy().into_owned();
+    for options in [&[][..], &["--dry-run"]] {
+        let command = [&["apply", "-f", &file], options].concat();
+        lab.host(1).weft(&command).refused(&["member", "admin"]);
+    }
     assert_eq!(timeout_seen(&lab, 1, "a"), None);
 }
