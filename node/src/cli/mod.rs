@@ -47,7 +47,7 @@ struct Common {
     /// The node's data directory.
     #[arg(long, global = true, env = "WEFT_DIR", default_value = "/var/lib/weft", value_name = "DIR")]
     dir: PathBuf,
-    /// How to print data.
+    /// How to print data; `wide` has more columns, `name` is only for documents.
     #[arg(long, short = 'o', global = true, value_enum, default_value_t = output::Format::Table, value_name = "FORMAT")]
     output: output::Format,
 }

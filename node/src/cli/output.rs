@@ -10,11 +10,10 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
     Table,
-    /// The table with more columns.
+    // Described at the option: a description here would blow up the help of every command.
     Wide,
     Json,
     Yaml,
-    /// KIND/NAME of each document.
     Name,
 }
 

@@ -83,7 +83,7 @@ impl Selection {
                 }
             }
             if let (Some(name), false) = (&wanted.name, is_there) {
-                missing.push(format!("{} {name:?}", wanted.kind.map_or("document", |kind| kind.kind)));
+                missing.push(format!("{} {name}", wanted.kind.map_or("document", |kind| kind.kind)));
             }
         }
         (found, missing)
@@ -277,7 +277,7 @@ mod tests {
         }
         assert_eq!(found(&["all"], None).0.len(), documents.len());
         let (one, missing) = found(&["vs", "a", "z", "y"], default);
-        assert_eq!((one.len(), missing), (1, vec![r#"VirtualService "z""#.into(), r#"VirtualService "y""#.into()]));
+        assert_eq!((one.len(), missing), (1, vec!["VirtualService z".into(), "VirtualService y".into()]));
     }
 
     #[test]

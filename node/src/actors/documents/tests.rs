@@ -133,6 +133,10 @@ async fn a_crash_loses_nothing_that_was_merged() {
     actor.publish();
     assert_eq!(bench.handle().root(), root);
     assert_eq!(*bench.setup.published.policy.borrow(), in_force);
+    let held = bench.handle().held();
+    let (newest, reading) = held.policy().next().unwrap();
+    assert!(newest.body.as_ref().unwrap().contains("soon") && reading.error.is_some(), "said to be unreadable");
+    assert_eq!(reading.in_force.as_ref(), in_force.first(), "and the last good version holds");
     bench.full.store(false, Relaxed);
     actor.save_waiting().await;
     assert_eq!(bench.on_disk(), ["reviews"]);
@@ -162,6 +166,26 @@ async fn a_token_does_not_wake_the_readers_of_policy() {
     actor.write(drafts(&["ratings"])).await.unwrap();
     assert!(!tokens.has_changed().unwrap());
     assert_eq!(policy.borrow_and_update().len(), 2);
+}
+
+#[tokio::test]
+async fn preparing_says_what_would_become_of_each_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    actor.write(drafts(&["same", "other", "gone"])).await.unwrap();
+    let root = bench.handle().root();
+    let draft = |name: &str, body: Option<String>| Draft { key: key(name), body };
+    let wanted = [
+        draft("new", Some(body("new", "1s"))),
+        draft("other", Some(body("other", "2s"))),
+        draft("same", Some(body("same", "1s"))),
+        draft("gone", None),
+    ];
+    let outcomes: Vec<_> = actor.prepare(None, &wanted).unwrap().iter().map(|prepared| prepared.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Created, Outcome::Configured, Outcome::Unchanged, Outcome::Deleted]);
+    assert_eq!(bench.handle().root(), root);
+    assert!(actor.prepare(None, &[draft("never", None)]).is_err());
 }
 
 #[tokio::test]
