@@ -224,12 +224,16 @@ impl Tracing {
                     checker.error("the name of a tag must not be empty");
                 }
                 checker.field(name, |checker| {
-                    checker.exactly_one(&[
+                    let sources = [
                         ("literal", tag.literal.is_some()),
                         ("environment", tag.environment.is_some()),
                         ("header", tag.header.is_some()),
                         ("formatter", tag.formatter.is_some()),
-                    ]);
+                    ];
+                    checker.at_most_one(&sources);
+                    if !sources.iter().any(|(_, given)| *given) {
+                        checker.warn("has no value: give literal, environment, header or formatter");
+                    }
                 });
             }
         });
@@ -309,7 +313,6 @@ mod tests {
                 ("{tracing: [{randomSamplingPercentage: 101}]}", "is 101; it must be from 0 to 100"),
                 ("{tracing: [{randomSamplingPercentage: -1}]}", "is -1; it must be from 0 to 100"),
                 ("{tracing: [{match: {mode: BOTH}}]}", "it must be one of CLIENT_AND_SERVER, CLIENT, SERVER"),
-                ("{tracing: [{customTags: {a: {}}}]}", "customTags.a: one of literal, environment, header, formatter"),
                 (
                     "{tracing: [{customTags: {a: {literal: {value: b}, header: {name: c}}}}]}",
                     "only one of literal, header may be given",
@@ -343,10 +346,11 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_of_what_is_used_once_is_warned_of() {
+    fn what_has_no_effect_is_warned_of() {
         assert!(
             warnings(KIND, "{tracing: [{providers: [{name: a}, {name: b}]}]}")[0].contains("only the first is used")
         );
         assert!(warnings(KIND, "{tracing: [{}, {}]}")[0].contains("several entries"));
+        assert!(warnings(KIND, "{tracing: [{customTags: {a: {}}}]}")[0].contains("customTags.a has no value"));
     }
 }
