@@ -342,7 +342,7 @@ impl Gateway {
     fn check_addresses(&self, checker: &mut Checker<'_>) {
         checker.unique("addresses", &self.addresses, |address| {
             let is_unique = matches!(&*address.kind, "IPAddress" | "Hostname");
-            (is_unique && !address.value.is_empty()).then_some(&address.value)
+            (is_unique && !address.value.is_empty()).then(|| format!("{} {}", address.kind, address.value))
         });
         checker.each("addresses", &self.addresses, |checker, address| {
             check_chars("value", Some(&address.value), 253, checker);

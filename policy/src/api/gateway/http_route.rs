@@ -12,7 +12,7 @@ use super::{
     references::{Weight, backend_ref, check_parents, weight_one},
 };
 use crate::{
-    api::values::{Int, List, Port},
+    api::values::{Int, List, NonEmpty, Port},
     document::Checker,
     kinds::Resource,
     pattern::Pattern,
@@ -115,8 +115,8 @@ pub struct HttpQueryParamMatch {
     #[serde(rename = "type", default)]
     pub kind: ValueMatchType,
     pub name: HeaderName,
-    #[schemars(length(min = 1, max = 1024))]
-    pub value: String,
+    #[schemars(length(max = 1024))]
+    pub value: NonEmpty,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
@@ -552,7 +552,6 @@ impl HttpRouteMatch {
         checker.each("headers", &self.headers, |checker, header| check_value(header.kind, &header.value, checker));
         checker.unique("queryParams", &self.query_params, |parameter| Some(&parameter.name));
         checker.each("queryParams", &self.query_params, |checker, parameter| {
-            checker.require("value", !parameter.value.is_empty());
             check_chars("value", Some(&parameter.value), MAX_VALUE_CHARS, checker);
             check_value(parameter.kind, &parameter.value, checker);
         });

@@ -79,7 +79,7 @@ impl Resource for TlsRoute {
     }
 }
 
-/// An address is no name: clients name none in SNI or mean the listener's.
+/// An IPv4 address has the form of a DNS name, and is none.
 pub(super) fn check_hostnames(hostnames: &[Hostname], checker: &mut Checker<'_>) {
     checker.each("hostnames", hostnames, |checker, hostname| {
         if hostname.parse::<std::net::IpAddr>().is_ok() {

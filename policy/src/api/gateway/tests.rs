@@ -1,10 +1,14 @@
 use crate::document::{ParsedFile, Spec, assert_fits_its_schema, parse_stored, parse_yaml};
 
-/// Reads one document of the group, whose `spec` is YAML in flow or block style.
-fn read(kind: &str, version: &str, spec: &str) -> ParsedFile {
+/// One document of the group, whose `spec` is YAML in flow or block style.
+fn text_of(kind: &str, version: &str, spec: &str) -> String {
     let group = if kind == "XListenerSet" { "gateway.networking.x-k8s.io" } else { "gateway.networking.k8s.io" };
     let spec = spec.trim().replace('\n', "\n  ");
-    let text = format!("apiVersion: {group}/{version}\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {spec}\n");
+    format!("apiVersion: {group}/{version}\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {spec}\n")
+}
+
+fn read(kind: &str, version: &str, spec: &str) -> ParsedFile {
+    let text = text_of(kind, version, spec);
     parse_yaml(&text, &"default".parse().unwrap()).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
@@ -260,7 +264,8 @@ fn matches_of_a_request_are_checked() {
         ("headers: [{name: a, type: RegularExpression, value: '('}]", "headers[0].value", ""),
         ("headers: [{name: a, type: Prefix, value: b}]", "headers[0].type", "it must be one of"),
         ("queryParams: [{name: a, value: b}, {name: a, value: c}]", "queryParams[1]", "a is given twice"),
-        ("queryParams: [{name: a, value: ''}]", "queryParams[0].value", "is missing"),
+        ("queryParams: [{name: a, value: ''}]", "queryParams[0].value", "must not be empty"),
+        ("queryParams: [{name: a}]", "queryParams[0].value", "is missing"),
         ("queryParams: [{name: a, type: RegularExpression, value: '['}]", "queryParams[0].value", ""),
         ("method: get", "method", "it must be one of"),
         ("method: NO", "method", "it must be one of"),
@@ -865,5 +870,47 @@ fn a_label_selector_selects_by_all_its_conditions() {
         let Spec::K8sGateway(gateway) = accepted("Gateway", "v1", &spec) else { panic!() };
         let selector = gateway.listeners[0].allowed_routes.namespaces.selector.as_ref().unwrap();
         assert_eq!(selector.selects(&labels), expected, "{selector:?}");
+    }
+}
+
+#[test]
+fn a_file_of_many_kinds_is_read_and_fits_their_schemas() {
+    let text = include_str!("../../../fuzz/seeds/yaml/gateway.yaml");
+    let file = parse_yaml(text, &"default".parse().unwrap()).unwrap();
+    assert!(file.errors.is_empty() && file.notices.is_empty(), "{:?} {:?}", file.errors, file.notices);
+    for document in &file.documents {
+        assert_fits_its_schema(document);
+        let again = parse_yaml(&document.json, &"default".parse().unwrap()).unwrap();
+        assert_eq!(again.documents, [document.clone()], "JSON is YAML, and parsing it changes nothing");
+        assert!(parse_stored(&document.key, &document.json, Default::default()).is_ok());
+    }
+    assert_eq!(file.documents.len(), 4);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_value_makes_reading_panic(text in ".{0,40}", number: i64, place in 0_usize..12) {
+        let quoted = serde_json::to_string(&text).unwrap();
+        let matches = |one: &str| rule(&format!("{{matches: [{{{one}}}]}}"));
+        let spec = match place {
+            0 => format!("{{hostnames: [{quoted}]}}"),
+            1 => matches(&format!("path: {{value: {quoted}}}")),
+            2 => matches(&format!("path: {{type: RegularExpression, value: {quoted}}}")),
+            3 => matches(&format!("headers: [{{name: a, value: {quoted}}}]")),
+            4 => matches(&format!("headers: [{{name: {quoted}, value: a}}]")),
+            5 => matches(&format!("queryParams: [{{name: a, type: RegularExpression, value: {quoted}}}]")),
+            6 => rule(&format!("{{timeouts: {{request: {quoted}, backendRequest: 1s}}}}")),
+            7 => rule(&format!("{{backendRefs: [{{name: {quoted}, port: {number}, weight: {number}}}]}}")),
+            8 => rule(&format!("{{filters: [{{type: {quoted}}}]}}")),
+            9 => rule(&format!("{{filters: [{{type: CORS, cors: {{allowOrigins: [{quoted}], maxAge: {number}}}}}]}}")),
+            10 => format!("{{parentRefs: [{{name: {quoted}, group: {quoted}, kind: {quoted}, namespace: {quoted}}}]}}"),
+            _ => rule(&format!("{{retry: {{codes: [{number}], attempts: {number}, backoff: {quoted}}}}}")),
+        };
+        let parse = |kind: &str, spec: &str| drop(parse_yaml(&text_of(kind, "v1", spec), &"default".parse().unwrap()));
+        for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute"] {
+            parse(kind, &spec);
+        }
+        let listener = format!("{{name: {quoted}, port: {number}, protocol: {quoted}, hostname: {quoted}}}");
+        parse("Gateway", &format!("{{gatewayClassName: {quoted}, listeners: [{listener}], addresses: [{{value: {quoted}}}]}}"));
     }
 }
