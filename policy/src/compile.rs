@@ -1,10 +1,11 @@
 //! Compiles documents and node records into a view.
 //!
-//! `nodes` reads what nodes announce, `policies` and `rules` the documents that steer traffic, each once: a view keeps
-//! these parts, and the next one takes over those whose inputs are the same. `services` puts a service together from
-//! them, and takes over the whole service if all of its parts are the same.
+//! `nodes` reads what nodes announce, `documents` what steers traffic (with `policies` for DestinationRules and `rules`
+//! for VirtualServices), each once: a view keeps these parts, and the next one takes over those whose inputs are the
+//! same. `services` puts a service together from them; one whose parts are all the same is taken over whole.
 
 mod clusters;
+mod documents;
 pub mod gateway_api;
 mod lower;
 mod nodes;
@@ -19,24 +20,24 @@ use std::{
 };
 
 use weft_wire::{
-    document::DocumentKey,
     fact::NodeRecord,
     id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
 
 use self::{
-    nodes::{NodeRows, Row},
+    documents::DocumentIndex,
+    nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
     services::Declared,
 };
 use crate::{
-    document::{Document, Spec},
-    endpoint::{EndpointAddress, LocalWorkload, Standing, Workload},
+    document::Document,
+    endpoint::{LocalWorkload, Standing},
     hosts::{self, HostIndex, HostPattern},
     namespaces::{PerNamespace, same},
     retry::RetryPolicy,
     route::RuleSet,
-    view::{Callers, HostEntry, MeshView, Service, VirtualHost, sni},
+    view::{Callers, HostEntry, MeshView, Service, VirtualHost},
 };
 
 /// All that a view is made of. The result depends on what is in it, never on its order.
@@ -65,17 +66,8 @@ pub struct NodeInput {
 pub(crate) struct Parts {
     nodes: BTreeMap<NodeName, Arc<NodeRows>>,
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
-    /// By the address of the document, which the part keeps alive.
-    documents: HashMap<usize, DocumentPart>,
-}
-
-/// A document, read as far as it can be without the others.
-#[derive(Clone, Debug)]
-enum DocumentPart {
-    Service(Arc<Declared>),
-    Policy(Arc<Policy>),
-    /// With the documents that it delegates to, which it holds too.
-    Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+    rows: Arc<RowIndex>,
+    documents: Arc<DocumentIndex>,
 }
 
 /// What one service was made of.
@@ -91,6 +83,19 @@ pub(crate) struct Ingredients {
 }
 
 impl Ingredients {
+    fn of(name: &ServiceName, fqdn: &str, parts: &Parts) -> Self {
+        let Parts { rows, documents, .. } = parts;
+        let declared = documents.declared.get(name).cloned();
+        let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared));
+        Self {
+            own: rows.announced.get(name).cloned().unwrap_or_default(),
+            selected: selected.unwrap_or_default(),
+            policies: documents.policies.matching(fqdn).cloned().collect(),
+            rules: documents.rules.matching(fqdn).cloned().collect(),
+            declared,
+        }
+    }
+
     fn are_same(&self, other: &Self) -> bool {
         self.declared.as_ref().map(Arc::as_ptr) == other.declared.as_ref().map(Arc::as_ptr)
             && same(&self.own, &other.own)
@@ -105,22 +110,21 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let same_mesh = previous.filter(|previous| previous.trust_domain == *inputs.trust_domain);
     let no_parts = Parts::default();
     let known = same_mesh.map_or(&no_parts, |previous| &previous.parts);
-    let parts = Parts {
-        nodes: nodes::read(inputs, known),
-        local: inputs.local.clone(),
-        documents: read_documents(inputs.documents, known),
-    };
-    let sources = Sources::new(inputs.documents, &parts);
-    let (services, ends_of_services) = sources.services(same_mesh.map_or(&[], |previous| &previous.services));
+    let nodes = nodes::read(inputs, known);
+    let documents = documents::read(inputs.documents, &known.documents);
+    let rows = nodes::index(&nodes, &documents.first_labels, known);
+    let parts = Parts { nodes, local: inputs.local.clone(), rows, documents };
+
+    let (services, ends_of_services) = services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
     let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
     let mut by_host = by_host.collect();
-    let by_end = sources.virtual_hosts(&ends_of_services, &mut by_host);
+    let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
         by_host,
         by_end,
-        local: local_workloads(inputs, &services),
+        local: local_workloads(&services),
         callers: callers(&parts, same_mesh),
         default_retry: RetryPolicy::default(),
         services,
@@ -128,172 +132,63 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     }
 }
 
-/// Reads each document on its own, those that are not known yet.
-fn read_documents(documents: &[Arc<Document>], known: &Parts) -> HashMap<usize, DocumentPart> {
-    let delegates: HashMap<&DocumentKey, &Arc<Document>> = documents
-        .iter()
-        .filter(|document| matches!(&document.spec, Spec::VirtualService(rules) if rules.is_delegate()))
-        .map(|document| (&document.key, document))
-        .collect();
-    let mut parts = HashMap::with_capacity(documents.len());
-    for document in documents {
-        let address = Arc::as_ptr(document) as usize;
-        let part = match (known.documents.get(&address), &document.spec) {
-            (_, Spec::VirtualService(service)) if service.is_for_mesh() && !service.is_delegate() => {
-                let wanted = rules::delegates_of(document, service, &delegates);
-                match known.documents.get(&address) {
-                    Some(part @ DocumentPart::Rules(_, held)) if are_same_documents(held, &wanted) => part.clone(),
-                    _ => DocumentPart::Rules(Arc::new(rules::compile(document, service, &wanted)), wanted),
-                }
-            }
-            (Some(part), _) => part.clone(),
-            (None, Spec::DestinationRule(_)) => match Policy::read(document) {
-                Some(policy) => DocumentPart::Policy(Arc::new(policy)),
-                None => continue,
-            },
-            (None, Spec::Service(_)) => match Declared::read(document) {
-                Some(declared) => DocumentPart::Service(Arc::new(declared)),
-                None => continue,
-            },
-            _ => continue,
-        };
-        parts.insert(address, part);
-    }
-    parts
+/// All services, sorted; and the ends of wildcards that rule one of them.
+fn services<'p>(
+    inputs: &Inputs<'_>,
+    parts: &'p Parts,
+    known: &[Arc<Service>],
+) -> (Vec<Arc<Service>>, HashSet<&'p str>) {
+    let names: BTreeSet<&ServiceName> = parts.documents.declared.keys().chain(parts.rows.announced.keys()).collect();
+    let mut known = known.iter().peekable();
+    let mut ends = HashSet::new();
+    let services = names.into_iter().map(|name| {
+        while known.peek().is_some_and(|service| service.name < *name) {
+            known.next();
+        }
+        let known = known.peek().filter(|service| service.name == *name);
+        let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
+        for rules in parts.documents.rules.matching(&fqdn) {
+            ends.extend(rules.hosts.iter().filter_map(|host| match host {
+                HostPattern::Wildcard(end) if host.matches(&fqdn) => Some(end.as_str()),
+                _ => None,
+            }));
+        }
+        let ingredients = Ingredients::of(name, &fqdn, parts);
+        match known {
+            Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
+            _ => Arc::new(services::service(inputs, name, fqdn, ingredients)),
+        }
+    });
+    let services = services.collect();
+    (services, ends)
 }
 
-fn are_same_documents(a: &[Option<Arc<Document>>], b: &[Option<Arc<Document>>]) -> bool {
-    let address = |document: &Option<Arc<Document>>| document.as_ref().map(Arc::as_ptr);
-    a.iter().map(address).eq(b.iter().map(address))
-}
-
-/// What services are put together from.
-struct Sources<'a> {
-    announced: BTreeMap<&'a ServiceName, Vec<Arc<Row>>>,
-    declared: BTreeMap<&'a ServiceName, &'a Arc<Declared>>,
-    /// Rows by their namespace and one label, for the labels that selectors begin with.
-    by_label: HashMap<(&'a Namespace, &'a str, &'a str), Vec<Arc<Row>>>,
-    policies: HostIndex<&'a Arc<Policy>>,
-    rules: HostIndex<&'a Arc<RuleSet>>,
-    /// The same by age.
-    rules_by_age: Vec<&'a Arc<RuleSet>>,
-}
-
-impl<'a> Sources<'a> {
-    fn new(documents: &'a [Arc<Document>], parts: &'a Parts) -> Self {
-        let mut sorted: Vec<&Arc<Document>> = documents.iter().collect();
-        // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
-        sorted.sort_unstable_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
-        let mut sources = Self {
-            announced: BTreeMap::new(),
-            declared: BTreeMap::new(),
-            by_label: HashMap::new(),
-            policies: HostIndex::default(),
-            rules: HostIndex::default(),
-            rules_by_age: Vec::new(),
-        };
-        for document in sorted {
-            match parts.documents.get(&(Arc::as_ptr(document) as usize)) {
-                Some(DocumentPart::Service(declared)) => {
-                    sources.declared.insert(&declared.name, declared);
-                }
-                Some(DocumentPart::Policy(policy)) => sources.policies.insert(&policy.host, policy),
-                Some(DocumentPart::Rules(rules, _)) => {
-                    for host in &rules.hosts {
-                        sources.rules.insert(host, rules);
-                    }
-                    sources.rules_by_age.push(rules);
-                }
-                None => {}
-            }
-        }
-        let first_labels: HashSet<(&Namespace, &str)> = sources
-            .declared
-            .values()
-            .filter_map(|declared| Some((&declared.name.namespace, declared.first_label()?.0)))
-            .collect();
-        for row in parts.nodes.values().flat_map(|node| &node.rows) {
-            sources.announced.entry(&row.announced.service).or_default().push(row.clone());
-            let namespace = &row.announced.service.namespace;
-            for (name, value) in &row.workload.labels {
-                if first_labels.contains(&(namespace, name.as_str())) {
-                    sources.by_label.entry((namespace, name, value)).or_default().push(row.clone());
-                }
-            }
-        }
-        sources
-    }
-
-    /// All services, sorted; and the ends of wildcards that rule one of them.
-    fn services(&self, known: &[Arc<Service>]) -> (Vec<Arc<Service>>, HashSet<&'a str>) {
-        let names: BTreeSet<&ServiceName> = self.declared.keys().chain(self.announced.keys()).copied().collect();
-        let mut known = known.iter().peekable();
-        let mut ends = HashSet::new();
-        let services = names.into_iter().map(|name| {
-            while known.peek().is_some_and(|service| service.name < *name) {
-                known.next();
-            }
-            let known = known.peek().filter(|service| service.name == *name);
-            let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
-            let ingredients = self.ingredients(name, &fqdn);
-            for rules in &self.rules.matching(&fqdn).copied().collect::<Vec<_>>() {
-                ends.extend(rules.hosts.iter().filter_map(|host| match host {
-                    HostPattern::Wildcard(end) if host.matches(&fqdn) => Some(end.as_str()),
-                    _ => None,
-                }));
-            }
-            match known {
-                Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
-                _ => Arc::new(services::service(name, fqdn, ingredients)),
-            }
-        });
-        let services = services.collect();
-        (services, ends)
-    }
-
-    fn ingredients(&self, name: &ServiceName, fqdn: &str) -> Ingredients {
-        let declared = self.declared.get(name).copied().cloned();
-        let selected = declared.as_ref().and_then(|declared| {
-            let (label, value) = declared.first_label()?;
-            let rows = self.by_label.get(&(&name.namespace, label, value))?.iter();
-            Some(rows.filter(|row| row.workload.has_labels(declared.selector())).cloned().collect())
-        });
-        Ingredients {
-            declared,
-            own: self.announced.get(name).cloned().unwrap_or_default(),
-            selected: selected.unwrap_or_default(),
-            policies: self.policies.matching(fqdn).copied().cloned().collect(),
-            rules: self.rules.matching(fqdn).copied().cloned().collect(),
+/// The hosts that VirtualServices name and that are no service: adds those that are named whole to `by_host`, and
+/// returns those that are named by their end. An end that rules a service is for services, as in Istio.
+fn virtual_hosts(
+    rules_by_age: &[Arc<RuleSet>],
+    ends_of_services: &HashSet<&str>,
+    by_host: &mut HashMap<Box<str>, HostEntry>,
+) -> HostIndex<Arc<VirtualHost>> {
+    let mut rules_of: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
+    for rules in rules_by_age {
+        for host in &rules.hosts {
+            rules_of.entry(host).or_default().push(Arc::clone(rules));
         }
     }
-
-    /// The hosts that VirtualServices name and that are no service: adds those that are named whole to `by_host`, and
-    /// returns those that are named by their end. An end that rules a service is for services, as in Istio.
-    fn virtual_hosts(
-        &self,
-        ends_of_services: &HashSet<&str>,
-        by_host: &mut HashMap<Box<str>, HostEntry>,
-    ) -> HostIndex<Arc<VirtualHost>> {
-        let mut rules_of: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
-        for rules in &self.rules_by_age {
-            for host in &rules.hosts {
-                rules_of.entry(host).or_default().push(Arc::clone(rules));
+    let mut by_end = HostIndex::default();
+    for (host, rules) in rules_of {
+        let entry = || Arc::new(VirtualHost { rules: visible_rules(&rules) });
+        match host {
+            HostPattern::Exact(name) => {
+                let looked_up = hosts::service_of(name).map_or_else(|| name.clone(), |service| service.to_string());
+                by_host.entry(looked_up.into()).or_insert_with(|| HostEntry::Virtual(entry()));
             }
+            HostPattern::Wildcard(end) if ends_of_services.contains(end.as_str()) => {}
+            wildcard => by_end.insert(wildcard, entry()),
         }
-        let mut by_end = HostIndex::default();
-        for (host, rules) in rules_of {
-            let entry = || Arc::new(VirtualHost { rules: visible_rules(&rules) });
-            match host {
-                HostPattern::Exact(name) => {
-                    let looked_up = hosts::service_of(name).map_or_else(|| name.clone(), |service| service.to_string());
-                    by_host.entry(looked_up.into()).or_insert_with(|| HostEntry::Virtual(entry()));
-                }
-                HostPattern::Wildcard(end) if ends_of_services.contains(end.as_str()) => {}
-                wildcard => by_end.insert(wildcard, entry()),
-            }
-        }
-        by_end
     }
+    by_end
 }
 
 /// Of these VirtualServices the ones that a client sees, in the same order.
@@ -304,24 +199,12 @@ fn visible_rules(rules: &[Arc<RuleSet>]) -> PerNamespace<Vec<Arc<RuleSet>>> {
 }
 
 /// The workloads of this node, by server name.
-fn local_workloads(inputs: &Inputs<'_>, services: &[Arc<Service>]) -> HashMap<Box<str>, Arc<LocalWorkload>> {
+fn local_workloads(services: &[Arc<Service>]) -> HashMap<Box<str>, Arc<LocalWorkload>> {
     let mut local: HashMap<Box<str>, Arc<LocalWorkload>> = HashMap::new();
-    for service in services {
-        for endpoint in service.clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints) {
-            let EndpointAddress::Local(address) = endpoint.address else { continue };
-            let workload = &endpoint.workload;
-            let name = sni(&workload.name, &workload.namespace, endpoint.key.target_port, inputs.trust_domain);
-            let here = LocalWorkload {
-                workload: workload.clone(),
-                address,
-                protocol: endpoint.protocol,
-                service: service.name.clone(),
-                health: endpoint.health,
-            };
-            // Where several services have the workload, the one that it was announced for names it.
-            if workload.service == service.name || !local.contains_key(name.as_str()) {
-                local.insert(name.into(), Arc::new(here));
-            }
+    for (name, here) in services.iter().flat_map(|service| &service.local) {
+        // Where several services have the workload, the one that it was announced for names it.
+        if here.workload.service == here.service || !local.contains_key(name) {
+            local.insert(name.clone(), here.clone());
         }
     }
     local
@@ -329,11 +212,13 @@ fn local_workloads(inputs: &Inputs<'_>, services: &[Arc<Service>]) -> HashMap<Bo
 
 /// The workloads, by what may be known of a caller; the previous ones if they are the same.
 fn callers(parts: &Parts, previous: Option<&MeshView>) -> Arc<Callers> {
-    let workloads = |parts: &'_ Parts| -> Vec<*const Workload> {
-        parts.nodes.values().flat_map(|node| &node.rows).map(|row| Arc::as_ptr(&row.workload)).collect()
+    let are_same = |a: &Arc<NodeRows>, b: &Arc<NodeRows>| {
+        let workload = |row: &Arc<Row>| Arc::as_ptr(&row.workload);
+        Arc::ptr_eq(a, b) || a.rows.iter().map(workload).eq(b.rows.iter().map(workload))
     };
     if let Some(previous) = previous
-        && workloads(&previous.parts) == workloads(parts)
+        && previous.parts.nodes.len() == parts.nodes.len()
+        && previous.parts.nodes.values().zip(parts.nodes.values()).all(|(a, b)| are_same(a, b))
     {
         return previous.callers.clone();
     }

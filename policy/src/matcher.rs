@@ -157,11 +157,16 @@ impl ClientMatch {
 impl RequestMatch {
     /// How much of the path matched, if all conditions on the request hold.
     pub(crate) fn matches(&self, path: &str, values: &mut Values<'_>) -> Option<MatchedPath> {
-        let matched = match &self.uri {
-            Some(uri) => uri.matches(path)?,
-            None => MatchedPath::ANY,
+        let by_path = || match &self.uri {
+            Some(uri) => uri.matches(path),
+            None => Some(MatchedPath::ANY),
         };
-        self.values.iter().all(|condition| values.matches(condition)).then_some(matched)
+        let mut by_values = || self.values.iter().all(|condition| values.matches(condition));
+        // The cheaper question first.
+        match &self.uri {
+            Some(UriMatch { value: StringMatch::Regex(_), .. }) => by_values().then(by_path).flatten(),
+            _ => by_path().filter(|_| by_values()),
+        }
     }
 }
 

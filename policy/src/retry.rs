@@ -101,7 +101,8 @@ impl RetryPolicy {
     pub(crate) fn retry_on(&mut self, text: &str) -> Result<(), String> {
         (self.on, self.codes) = (Vec::new(), Vec::new());
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            let code = word.parse().ok().filter(|code| StatusCode::from_u16(*code).is_ok());
+            let is_known = |code: &u16| StatusCode::from_u16(*code).is_ok_and(|code| code.canonical_reason().is_some());
+            let code = word.parse().ok().filter(is_known);
             match (code, CONDITIONS.iter().find(|(name, _)| *name == word)) {
                 (Some(code), _) => {
                     self.codes.push(code);

@@ -196,6 +196,8 @@ pub struct Service {
     pub(crate) clusters: PerNamespace<Arc<Clusters>>,
     /// The VirtualServices that rule it, as a client sees them; the first that has a rule for the client holds.
     pub(crate) rules: PerNamespace<Vec<Arc<RuleSet>>>,
+    /// Its workloads on this node, by server name.
+    pub(crate) local: Vec<(Box<str>, Arc<LocalWorkload>)>,
     /// What it was made of.
     pub(crate) ingredients: Ingredients,
 }

@@ -12,7 +12,7 @@ use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use weft_policy::{endpoint::ActiveRequest, retry::Failure};
+use weft_policy::{endpoint::ActiveRequest, retry::Failure, route::Rewrite};
 
 use crate::{
     body::{CallerBody, Kept, RequestBody, ResponseBody},
@@ -210,21 +210,22 @@ impl Outgoing {
         if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
     }
 
-    pub(crate) fn rewrite_authority(&mut self, authority: &str) -> Result<(), ProxyError> {
-        self.authority = authority
-            .parse()
-            .map_err(|_| ProxyError::BadRequest("the route's authority rewrite is not a valid authority"))?;
-        self.host = host_of(&self.authority)?;
-        Ok(())
-    }
-
-    pub(crate) fn rewrite_path(&mut self, path_and_query: String) -> Result<(), ProxyError> {
+    /// Changes the host and the path.
+    pub(crate) fn rewrite(&mut self, rewrite: &Rewrite<'_>) -> Result<(), ProxyError> {
         const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-        if let Ok(original) = HeaderValue::from_str(self.path_and_query.as_str()) {
-            self.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+        if let Some(authority) = rewrite.authority {
+            self.authority = authority
+                .parse()
+                .map_err(|_| ProxyError::BadRequest("the route's authority rewrite is not a valid authority"))?;
+            self.host = host_of(&self.authority)?;
         }
-        self.path_and_query = PathAndQuery::try_from(path_and_query)
-            .map_err(|_| ProxyError::BadRequest("the route's rewrite gives no valid path"))?;
+        if let Some(path_and_query) = &rewrite.path_and_query {
+            if let Ok(original) = HeaderValue::from_str(self.path_and_query.as_str()) {
+                self.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+            }
+            self.path_and_query = PathAndQuery::try_from(path_and_query.as_str())
+                .map_err(|_| ProxyError::BadRequest("the route's rewrite gives no valid path"))?;
+        }
         Ok(())
     }
 

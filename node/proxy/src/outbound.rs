@@ -268,37 +268,31 @@ impl Outbound {
                 let mirrors =
                     forward.mirrors.iter().filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
                 let mirrors: Vec<Arc<Cluster>> = mirrors.cloned().collect();
-                let answer = self.forward(forward, mirrors, &operations, request, authority, caller, record).await?;
+                let mut outgoing = Outgoing::new(request, authority, record)?;
+                operations.of_request(&mut outgoing.headers);
+                if let Some(rewrite) = &forward.rewrite {
+                    outgoing.rewrite(rewrite)?;
+                }
+                let answer = self.forward(forward, mirrors, &operations, outgoing, caller, record).await?;
                 Ok(Reply::Upstream(answer))
             }
         }
     }
 
-    /// Sends a request to endpoints until one answers.
+    /// Sends a request to endpoints until one answers, and copies to the mirrors.
     async fn forward(
         &self,
         forward: Forward<'_>,
         mirrors: Vec<Arc<Cluster>>,
         operations: &Operations<'_>,
-        request: Request<Incoming>,
-        authority: Authority,
+        mut outgoing: Outgoing,
         caller: Option<Arc<Caller>>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
-        let Forward { service, cluster, timeout, retry, rewrite, .. } = forward;
+        let Forward { service, cluster, timeout, retry, .. } = forward;
         record.parties().service = Some(service.clone());
         if let Some(line) = record.line() {
             line.cluster(cluster);
-        }
-        let mut outgoing = Outgoing::new(request, authority, record)?;
-        operations.of_request(&mut outgoing.headers);
-        if let Some(rewrite) = rewrite {
-            if let Some(authority) = rewrite.authority {
-                outgoing.rewrite_authority(authority)?;
-            }
-            if let Some(path_and_query) = rewrite.path_and_query {
-                outgoing.rewrite_path(path_and_query)?;
-            }
         }
         for cluster in mirrors {
             if let Some(copy) = outgoing.copy() {

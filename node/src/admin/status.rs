@@ -84,13 +84,13 @@ mod tests {
 
     #[test]
     fn what_is_read_is_accepted_and_programmed_unless_some_of_it_is_not_enforced() {
-        let redirect = document("{hosts: [reviews], http: [{redirect: {uri: /}}]}");
+        let of_gateway = document("{hosts: [reviews], gateways: [a, mesh], http: [{redirect: {uri: /}}]}");
         let plain = document("{hosts: [reviews], http: [{route: [{destination: {host: ratings}}]}]}");
         let missing = "ResolvedRefs False BackendNotFound: the mesh has no service ratings.default.svc.cluster.local";
         assert_eq!(said(&Reading::of(plain)), ["Accepted True Accepted: ", "Programmed True Programmed: ", missing]);
-        let pending = redirect.pending.iter().map(|pending| pending.path.clone()).collect::<Vec<_>>().join(", ");
+        let pending = of_gateway.pending.iter().map(|pending| pending.path.clone()).collect::<Vec<_>>().join(", ");
         assert_eq!(
-            said(&Reading::of(redirect)),
+            said(&Reading::of(of_gateway)),
             [
                 "Accepted True Accepted: ",
                 &format!("Programmed False NotImplemented: not enforced yet: {pending}"),

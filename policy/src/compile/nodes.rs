@@ -1,7 +1,7 @@
 //! What nodes announce: each row with the workload and the endpoint that it makes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -9,10 +9,10 @@ use std::{
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState},
     frame::MESH_PORT,
-    id::{NodeName, SpiffeId},
+    id::{Namespace, NodeName, ServiceName, SpiffeId},
 };
 
-use super::{Inputs, NodeInput, Parts};
+use super::{Inputs, NodeInput, Parts, services::Declared};
 use crate::{
     endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Standing, Workload},
     view::sni,
@@ -33,6 +33,52 @@ pub(crate) struct Row {
     pub(super) workload: Arc<Workload>,
     /// `None` for a workload of this node whose address is not known.
     pub(super) endpoint: Option<Arc<Endpoint>>,
+}
+
+/// The rows of all nodes, found by what they are for.
+#[derive(Debug, Default)]
+pub(super) struct RowIndex {
+    pub(super) announced: HashMap<ServiceName, Vec<Arc<Row>>>,
+    /// By namespace, and one label's name and value, for the labels that selectors begin with.
+    by_label: HashMap<Namespace, HashMap<String, HashMap<String, Vec<Arc<Row>>>>>,
+    first_labels: BTreeMap<Namespace, BTreeSet<String>>,
+}
+
+/// Indexes the rows; takes over the known index if it is of the same rows. `first_labels` are the labels that
+/// selectors begin with.
+pub(super) fn index(
+    nodes: &BTreeMap<NodeName, Arc<NodeRows>>,
+    first_labels: &BTreeMap<Namespace, BTreeSet<String>>,
+    known: &Parts,
+) -> Arc<RowIndex> {
+    let same_nodes =
+        nodes.len() == known.nodes.len() && nodes.values().zip(known.nodes.values()).all(|(a, b)| Arc::ptr_eq(a, b));
+    if same_nodes && *first_labels == known.rows.first_labels {
+        return known.rows.clone();
+    }
+    let mut index = RowIndex { first_labels: first_labels.clone(), ..RowIndex::default() };
+    for row in nodes.values().flat_map(|node| &node.rows) {
+        let service = &row.announced.service;
+        index.announced.entry(service.clone()).or_default().push(row.clone());
+        for name in first_labels.get(&service.namespace).into_iter().flatten() {
+            if let Some(value) = row.workload.labels.get(name) {
+                let by_name = index.by_label.entry(service.namespace.clone()).or_default();
+                let by_value = by_name.entry(name.clone()).or_default();
+                by_value.entry(value.clone()).or_default().push(row.clone());
+            }
+        }
+    }
+    Arc::new(index)
+}
+
+impl RowIndex {
+    /// The rows of a namespace that a service's selector selects.
+    pub(super) fn selected(&self, namespace: &Namespace, declared: &Declared) -> Vec<Arc<Row>> {
+        let with_first =
+            declared.first_label().and_then(|(name, value)| self.by_label.get(namespace)?.get(name)?.get(value));
+        let rows = with_first.into_iter().flatten();
+        rows.filter(|row| row.workload.has_labels(declared.selector())).cloned().collect()
+    }
 }
 
 /// The rows of all nodes that have not left; of nodes that have not changed the known ones.

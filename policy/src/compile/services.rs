@@ -11,7 +11,7 @@ use weft_wire::{
 };
 
 use super::{
-    Ingredients,
+    Ingredients, Inputs,
     nodes::Row,
     policies::{self, Merged},
     visible_rules,
@@ -19,7 +19,8 @@ use super::{
 use crate::{
     api::core::{self, TransportProtocol},
     document::{Document, Spec},
-    view::{Clusters, Service, ServicePort},
+    endpoint::{EndpointAddress, LocalWorkload},
+    view::{Clusters, Service, ServicePort, sni},
 };
 
 /// A Service document.
@@ -66,12 +67,27 @@ impl Declared {
 }
 
 /// Puts a service together.
-pub(super) fn service(name: &ServiceName, fqdn: Arc<str>, ingredients: Ingredients) -> Service {
+pub(super) fn service(inputs: &Inputs<'_>, name: &ServiceName, fqdn: Arc<str>, ingredients: Ingredients) -> Service {
     let model = Model::new(&ingredients);
     let clusters = policies::holding(name, &ingredients.policies)
         .map(|policies| Arc::new(Clusters::new(name, &fqdn, &model, &Merged(policies))));
+    let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
+    let local = endpoints.filter_map(|endpoint| {
+        let EndpointAddress::Local(address) = endpoint.address else { return None };
+        let workload = &endpoint.workload;
+        let sni = sni(&workload.name, &workload.namespace, endpoint.key.target_port, inputs.trust_domain);
+        let here = LocalWorkload {
+            workload: workload.clone(),
+            address,
+            protocol: endpoint.protocol,
+            service: name.clone(),
+            health: endpoint.health,
+        };
+        Some((sni.into(), Arc::new(here)))
+    });
     Service {
         name: name.clone(),
+        local: local.collect(),
         ports: model.ports,
         clusters,
         rules: visible_rules(&ingredients.rules),

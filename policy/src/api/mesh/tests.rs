@@ -58,7 +58,11 @@ fn fields_of_a_mesh_config_are_checked() {
         ("{trustDomainAliases: [a.b, a.b]}", "spec.trustDomainAliases[1]", "a.b is given twice"),
         ("{trustDomainAliases: [A]}", "spec.trustDomainAliases[0]", "a DNS name"),
         ("{outboundTrafficPolicy: {mode: DENY}}", "spec.outboundTrafficPolicy.mode", "one of ALLOW_ANY, REGISTRY_ONLY"),
-        ("{defaultHttpRetryPolicy: {retryOn: foo}}", "spec.defaultHttpRetryPolicy.retryOn", "neither a status code"),
+        (
+            "{defaultHttpRetryPolicy: {attempts: 1, retryOn: foo}}",
+            "spec.defaultHttpRetryPolicy.retryOn",
+            "neither a status code",
+        ),
         ("{tracing: {sampling: 101}}", "spec.tracing.sampling", "from 0.0001 to 100"),
         ("{accessLog: {encoding: XML}}", "spec.accessLog.encoding", "one of OFF, TEXT, JSON"),
         ("{accessLog: {format: a}}", "spec.accessLog.format", "has no effect with the encoding OFF"),

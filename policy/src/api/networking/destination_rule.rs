@@ -313,7 +313,6 @@ impl TrafficPolicy {
         checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(checker));
         checker.given("tunnel", &self.tunnel, |checker, tunnel| tunnel.check(checker));
         for (key, given) in [
-            ("portLevelSettings", !self.port_level_settings.is_empty()),
             ("tunnel", self.tunnel.is_some()),
             ("proxyProtocol", self.proxy_protocol.is_some()),
             ("retryBudget", self.retry_budget.is_some()),

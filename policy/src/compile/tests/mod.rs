@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     balance::{Balancer, Cluster},
     document::{parse_stored, parse_yaml},
+    endpoint::{EndpointAddress, Workload},
     route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},
     view::Host,
 };
@@ -57,7 +58,9 @@ impl Mesh {
 
     /// Adds documents, each younger than those before.
     fn apply(mut self, yaml: &str) -> Self {
-        for parsed in parse_yaml(yaml, &Namespace::default_namespace()).unwrap().documents {
+        let file = parse_yaml(yaml, &Namespace::default_namespace()).unwrap();
+        assert_eq!(file.errors, [], "{yaml}");
+        for parsed in file.documents {
             let created = Stamp { millis: self.next_stamp, counter: 0 };
             self.next_stamp += 1;
             self.documents.push(Arc::new(parse_stored(&parsed.key, &parsed.json, created).unwrap()));

@@ -73,6 +73,45 @@ proptest! {
     }
 
     #[test]
+    fn a_view_made_from_a_previous_one_is_as_if_made_anew(changes in prop::collection::vec((0..6_u8, any::<u64>()), 1..12)) {
+        let mut mesh = rich_mesh();
+        let mut view = mesh.view();
+        for (change, seed) in changes {
+            let place = |len: usize| (seed % len as u64) as usize;
+            match change {
+                0 => { mesh.documents.remove(place(mesh.documents.len())); }
+                1 => {
+                    let at = place(rich_mesh().documents.len());
+                    mesh.documents.push(rich_mesh().documents.swap_remove(at));
+                    mesh.documents.dedup_by(|a, b| a.key == b.key);
+                }
+                2 => { mesh.nodes.truncate(1 + place(mesh.nodes.len())); }
+                3 => mesh.nodes = rich_mesh().nodes,
+                4 => {
+                    let node = place(mesh.nodes.len());
+                    let record = Arc::make_mut(&mut mesh.nodes[node].record);
+                    if let Some(row) = record.endpoints.first_mut() {
+                        row.health = EndpointHealth::Unhealthy;
+                    }
+                }
+                _ => {
+                    let node = place(mesh.nodes.len());
+                    mesh.nodes[node].standing = Standing::Demoted;
+                }
+            }
+            if mesh.documents.is_empty() {
+                break;
+            }
+            let mut keys: Vec<_> = mesh.documents.iter().map(|document| document.key.clone()).collect();
+            keys.sort();
+            keys.dedup();
+            prop_assume!(keys.len() == mesh.documents.len());
+            view = mesh.view_after(Some(&view));
+            prop_assert_eq!(picture(&view), picture(&mesh.view()));
+        }
+    }
+
+    #[test]
     fn requests_split_by_weight(weights in prop::collection::vec(0_u64..100, 2..5), seed in any::<u64>()) {
         let total: u64 = weights.iter().sum();
         prop_assume!(total > 0);
@@ -116,5 +155,36 @@ fn shuffle<T>(items: &mut [T], seed: u64) {
     for i in (1..items.len()).rev() {
         random = next(random);
         items.swap(i, (random % (i as u64 + 1)) as usize);
+    }
+}
+
+#[test]
+fn what_has_not_changed_is_shared_with_the_previous_view() {
+    let mut mesh = rich_mesh();
+    let first = mesh.view();
+    let names = |view: &MeshView| -> Vec<String> {
+        let is_shared = |service: &&Arc<Service>| !first.services().any(|known| Arc::ptr_eq(known, service));
+        view.services().filter(is_shared).map(|service| service.name.to_string()).collect()
+    };
+    assert!(names(&mesh.view_after(Some(&first))).is_empty());
+    let record = Arc::make_mut(&mut mesh.nodes[2].record);
+    record.endpoints[1].health = EndpointHealth::Unhealthy;
+    assert_eq!(names(&mesh.view_after(Some(&first))), ["web.default"]);
+    let mesh = mesh.apply(&destination_rule("x", "default", "{host: ratings}"));
+    assert_eq!(names(&mesh.view_after(Some(&first))), ["ratings.default", "web.default"]);
+}
+
+#[test]
+fn a_document_in_the_place_of_another_one_is_read_anew() {
+    let text = |name: &str| {
+        rule(name, "[www.example.com]", "[{directResponse: {status: 200}}]").replace("http:", "tcp: [], http:")
+    };
+    let mut mesh = Mesh::new();
+    let mut view = mesh.view();
+    for round in 0..50 {
+        mesh.documents.clear();
+        mesh = mesh.apply(&text(&format!("a{round}")).replace("www", &format!("www{round}")));
+        view = mesh.view_after(Some(&view));
+        assert!(view.host(&format!("www{round}.example.com"), &Namespace::default_namespace()).is_some());
     }
 }

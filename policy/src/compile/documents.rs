@@ -1,0 +1,122 @@
+//! The documents that steer traffic: each read once, and found by what it is for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use weft_wire::{
+    document::DocumentKey,
+    id::{Namespace, ServiceName},
+};
+
+use super::{policies::Policy, rules, services::Declared};
+use crate::{
+    document::{Document, Spec},
+    hosts::HostIndex,
+    namespaces::same,
+    route::RuleSet,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct DocumentIndex {
+    /// What it was made of. Keeps the documents in memory, so that no address below can mean another one.
+    documents: Vec<Arc<Document>>,
+    /// By the address of its document.
+    parts: HashMap<usize, Part>,
+    pub(super) declared: HashMap<ServiceName, Arc<Declared>>,
+    /// Which labels the selectors of a namespace begin with.
+    pub(super) first_labels: BTreeMap<Namespace, BTreeSet<String>>,
+    /// The oldest first, of those for one host.
+    pub(super) policies: HostIndex<Arc<Policy>>,
+    pub(super) rules: HostIndex<Arc<RuleSet>>,
+    /// All of them, the oldest first.
+    pub(super) rules_by_age: Vec<Arc<RuleSet>>,
+}
+
+/// A document, read as far as it can be without the others.
+#[derive(Clone, Debug)]
+enum Part {
+    Service(Arc<Declared>),
+    Policy(Arc<Policy>),
+    /// With the documents that it delegates to.
+    Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+}
+
+/// Reads the documents; takes over what is known of them.
+pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> Arc<DocumentIndex> {
+    if same(documents, &known.documents) {
+        return known.clone();
+    }
+    let delegates: HashMap<&DocumentKey, &Arc<Document>> = documents
+        .iter()
+        .filter(|document| matches!(&document.spec, Spec::VirtualService(rules) if rules.is_delegate()))
+        .map(|document| (&document.key, document))
+        .collect();
+    let mut sorted: Vec<&Arc<Document>> = documents.iter().collect();
+    // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
+    sorted.sort_unstable_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
+
+    let mut index = DocumentIndex { documents: documents.to_vec(), ..DocumentIndex::default() };
+    for document in sorted {
+        let address = Arc::as_ptr(document) as usize;
+        if let Some(part) = Part::read(document, known.parts.get(&address), &delegates) {
+            index.add(&part);
+            index.parts.insert(address, part);
+        }
+    }
+    Arc::new(index)
+}
+
+impl Part {
+    fn read(
+        document: &Arc<Document>,
+        known: Option<&Self>,
+        delegates: &HashMap<&DocumentKey, &Arc<Document>>,
+    ) -> Option<Self> {
+        match (&document.spec, known) {
+            (Spec::VirtualService(service), known) => {
+                if service.is_delegate() || !service.is_for_mesh() {
+                    return None;
+                }
+                let wanted = rules::delegates_of(document, service, delegates);
+                match known {
+                    Some(part @ Self::Rules(_, held)) if are_same(held, &wanted) => Some(part.clone()),
+                    _ => Some(Self::Rules(Arc::new(rules::compile(document, service, &wanted)), wanted)),
+                }
+            }
+            (_, Some(part)) => Some(part.clone()),
+            (Spec::DestinationRule(_), None) => Policy::read(document).map(|policy| Self::Policy(Arc::new(policy))),
+            (Spec::Service(_), None) => Declared::read(document).map(|declared| Self::Service(Arc::new(declared))),
+            _ => None,
+        }
+    }
+}
+
+fn are_same(a: &[Option<Arc<Document>>], b: &[Option<Arc<Document>>]) -> bool {
+    let address = |document: &Option<Arc<Document>>| document.as_ref().map(Arc::as_ptr);
+    a.iter().map(address).eq(b.iter().map(address))
+}
+
+impl DocumentIndex {
+    fn add(&mut self, part: &Part) {
+        match part {
+            Part::Service(declared) => {
+                if let Some((label, _)) = declared.first_label() {
+                    let labels = self.first_labels.entry(declared.name.namespace.clone()).or_default();
+                    if !labels.contains(label) {
+                        labels.insert(label.to_owned());
+                    }
+                }
+                self.declared.insert(declared.name.clone(), declared.clone());
+            }
+            Part::Policy(policy) => self.policies.insert(&policy.host, policy.clone()),
+            Part::Rules(rules, _) => {
+                for host in &rules.hosts {
+                    self.rules.insert(host, rules.clone());
+                }
+                self.rules_by_age.push(rules.clone());
+            }
+        }
+    }
+}
