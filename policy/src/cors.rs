@@ -58,7 +58,12 @@ impl Cors {
         if !is_preflight {
             return CorsOutcome::Allow(answer);
         }
-        put(header::ACCESS_CONTROL_ALLOW_METHODS, &self.methods);
+        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
+        // As Envoy: a star is answered with what is asked for.
+        put(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            if self.methods.as_ref().is_some_and(|methods| methods == "*") { &asked } else { &self.methods },
+        );
         put(header::ACCESS_CONTROL_ALLOW_HEADERS, &self.headers);
         put(header::ACCESS_CONTROL_MAX_AGE, &self.max_age);
         CorsOutcome::Answer(answer)
@@ -115,6 +120,13 @@ mod tests {
         let ignoring = Cors { answers_unmatched: true, ..policy() };
         assert_eq!(decide(&ignoring, Method::OPTIONS, &[FROM_C, DELETE]), CorsOutcome::Answer(HeaderMap::new()));
         assert_eq!(decide(&ignoring, Method::GET, &[FROM_C]), CorsOutcome::Forward);
+    }
+
+    #[test]
+    fn a_star_for_methods_is_answered_with_the_one_that_is_asked_for() {
+        let any = Cors { methods: Some(HeaderValue::from_static("*")), ..policy() };
+        let CorsOutcome::Answer(headers) = decide(&any, Method::OPTIONS, &[FROM_A, DELETE]) else { panic!() };
+        assert_eq!(headers["access-control-allow-methods"], "DELETE");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct HeaderOperations {
     pub(crate) put: Vec<(HeaderName, Template, Put)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Put {
     Set,
     Add,
@@ -35,9 +35,20 @@ pub struct HeaderContext<'a> {
     pub local: SocketAddr,
 }
 
+impl HeaderRules {
+    /// These and then others, as one.
+    pub(crate) fn joined(self, others: Self) -> Self {
+        Self { request: self.request.joined(others.request), response: self.response.joined(others.response) }
+    }
+}
+
 impl HeaderOperations {
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.put.is_empty()
+    fn joined(mut self, others: Self) -> Self {
+        self.remove.extend(others.remove);
+        self.put.extend(others.put);
+        // Stable: of each kind, these come first.
+        self.put.sort_by_key(|(_, _, put)| *put);
+        self
     }
 
     /// Whether any value has to be worked out.

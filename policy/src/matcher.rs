@@ -1,8 +1,6 @@
 //! What a rule's `match` asks of a request and of who sends it. Section "D-ROUTE" of Istio's rules.
 
-use std::borrow::Cow;
-
-use http::HeaderName;
+use http::{HeaderName, HeaderValue, header::GetAll};
 use weft_wire::id::Namespace;
 
 use crate::{
@@ -88,7 +86,15 @@ const KEPT: usize = 16;
 pub(crate) struct Values<'r> {
     head: &'r RequestHead<'r>,
     fields: &'r Fields,
-    kept: [Option<Option<Cow<'r, [u8]>>>; KEPT],
+    kept: [Option<Value<'r>>; KEPT],
+}
+
+/// What a request has of a field.
+enum Value<'r> {
+    Missing,
+    One(&'r [u8]),
+    /// Several lines of one header.
+    Lines(GetAll<'r, HeaderValue>),
 }
 
 impl<'r> Values<'r> {
@@ -99,50 +105,49 @@ impl<'r> Values<'r> {
     fn matches(&mut self, condition: &ValueMatch) -> bool {
         let Some(field) = self.fields.0.get(condition.field) else { return false };
         match self.kept.get_mut(condition.field) {
-            Some(kept) => {
-                let head = self.head;
-                condition.matches(kept.get_or_insert_with(|| field.value(head)).as_deref())
-            }
-            None => condition.matches(field.value(self.head).as_deref()),
+            Some(kept) => condition.matches(kept.get_or_insert_with(|| field.value(self.head))),
+            None => condition.matches(&field.value(self.head)),
         }
     }
 }
 
 impl Field {
-    fn value<'r>(&self, head: &RequestHead<'r>) -> Option<Cow<'r, [u8]>> {
+    fn value<'r>(&self, head: &RequestHead<'r>) -> Value<'r> {
         match self {
-            Self::Method => Some(Cow::Borrowed(head.method.as_str().as_bytes())),
-            Self::Authority => Some(Cow::Borrowed(head.authority.as_bytes())),
-            Self::Scheme => Some(Cow::Borrowed(head.scheme.as_bytes())),
+            Self::Method => Value::One(head.method.as_str().as_bytes()),
+            Self::Authority => Value::One(head.authority.as_bytes()),
+            Self::Scheme => Value::One(head.scheme.as_bytes()),
             Self::Header(name) => {
-                let mut values = head.headers.get_all(name).iter();
-                let first = values.next()?;
-                if values.next().is_none() {
-                    return Some(Cow::Borrowed(first.as_bytes()));
+                let lines = head.headers.get_all(name);
+                let mut values = lines.iter();
+                match (values.next(), values.next()) {
+                    (None, _) => Value::Missing,
+                    (Some(value), None) => Value::One(value.as_bytes()),
+                    _ => Value::Lines(lines),
                 }
-                // As Envoy: several lines of one header are one value, joined by commas.
-                let all: Vec<&[u8]> = head.headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-                Some(Cow::Owned(all.join(&b","[..])))
             }
-            Self::Query(name) => head.query()?.split('&').find_map(|pair| {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (key == name).then_some(Cow::Borrowed(value.as_bytes()))
-            }),
-            Self::Claim(_) => None,
+            Self::Query(name) => {
+                let mut pairs = head.query().into_iter().flat_map(|query| query.split('&'));
+                let found = pairs.find_map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (key == name).then_some(value)
+                });
+                found.map_or(Value::Missing, |value| Value::One(value.as_bytes()))
+            }
+            Self::Claim(_) => Value::Missing,
         }
     }
 }
 
 impl ValueMatch {
     /// A missing value never matches. Inverted, it counts as empty, except where only its presence is asked for.
-    fn matches(&self, value: Option<&[u8]>) -> bool {
-        if !self.inverted {
-            return value.is_some_and(|value| self.wanted.matches(value));
-        }
-        match &self.wanted {
-            StringMatch::Any => value.is_none(),
-            wanted => !wanted.matches(value.unwrap_or_default()),
-        }
+    fn matches(&self, value: &Value<'_>) -> bool {
+        let matches = match (value, &self.wanted) {
+            (Value::Missing, wanted) => self.inverted && *wanted != StringMatch::Any && wanted.matches(b""),
+            (Value::One(value), wanted) => wanted.matches(value),
+            (Value::Lines(lines), wanted) => lines.iter().any(|line| wanted.matches(line.as_bytes())),
+        };
+        matches != self.inverted
     }
 }
 

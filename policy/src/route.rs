@@ -322,11 +322,11 @@ impl<'v> Query<'v, '_> {
             }
             RuleAction::Forward(forward) => {
                 let chosen = forward.destinations.choose(self.random);
-                // Envoy goes from the closest outwards, but Istio adds an only destination's to the rule's.
-                headers[0] = chosen.and_then(|destination| destination.headers.as_ref());
-                if !forward.destinations.is_weighted() {
-                    headers.reverse();
-                }
+                headers = match (chosen.and_then(|destination| destination.headers.as_ref()), headers) {
+                    // Those of an only destination are one with the rule's already.
+                    (Some(own), _) if !forward.destinations.is_weighted() => [Some(own), None],
+                    (own, [_, of_rule]) => [own, of_rule],
+                };
                 self.forward(forward, chosen, head, path)
             }
         };

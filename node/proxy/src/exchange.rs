@@ -398,8 +398,17 @@ impl Answer {
 /// What the caller is answered.
 pub(crate) enum Reply {
     Upstream(Answer),
-    /// A document's own answer.
+    /// An answer of the proxy's own.
     Own(Response<Bytes>),
+}
+
+impl Reply {
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Upstream(answer) => answer.response.headers_mut(),
+            Self::Own(response) => response.headers_mut(),
+        }
+    }
 }
 
 /// The response to a request, from the upstream or of our own making.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -26,7 +26,7 @@ use weft_policy::{
     headers::{HeaderContext, HeaderOperations, HeaderRules},
     inject::Fault,
     retry::{Failure, RetryPolicy},
-    route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},
+    route::{Action, Client, DirectResponse, Forward, Matched, RequestHead, TcpRouting},
     view::{Host, MeshView, Service, ServicePort},
 };
 use weft_wire::id::Namespace;
@@ -161,12 +161,8 @@ impl Outbound {
         if request.method() == Method::CONNECT {
             return self.connect(request, record).await;
         }
-        // What a response to a cross-origin caller needs, whoever makes it.
-        let mut allowed = HeaderMap::new();
-        let reply = self.reply(request, downstream, &mut record, &mut allowed).await;
-        let mut response = exchange::finish(&self.worker, reply, record);
-        response.headers_mut().extend(allowed);
-        response
+        let reply = self.reply(request, downstream, &mut record).await;
+        exchange::finish(&self.worker, reply, record)
     }
 
     /// CONNECT: a tunnel to a service of the mesh, as an HTTP proxy gives it.
@@ -201,7 +197,6 @@ impl Outbound {
         request: Request<Incoming>,
         downstream: Downstream,
         record: &mut ExchangeRecord,
-        allowed: &mut HeaderMap,
     ) -> Result<Reply, ProxyError> {
         let view = self.worker.views.load();
         let caller = self.caller();
@@ -230,13 +225,11 @@ impl Outbound {
         if let Some(line) = record.line() {
             line.route(route_name);
         }
+        let mut allowed = HeaderMap::new();
         match cors.map(|cors| cors.decide(request.method(), request.headers())) {
             None | Some(CorsOutcome::Forward) => {}
-            Some(CorsOutcome::Allow(headers)) => *allowed = headers,
+            Some(CorsOutcome::Allow(headers)) => allowed = headers,
             Some(CorsOutcome::Answer(headers)) => return Ok(own(StatusCode::OK, headers, Bytes::new())),
-        }
-        if let Some(fault) = fault {
-            inject(fault, record).await?;
         }
         let operations = Operations {
             rules: headers,
@@ -244,39 +237,33 @@ impl Outbound {
             remote: downstream.remote,
             local: downstream.local,
         };
-        match action {
-            Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
-            Action::Redirect { status, location } => {
-                let location = HeaderValue::try_from(location)
-                    .map_err(|_| ProxyError::BadRequest("the route's redirect gives no valid location"))?;
-                let mut headers = HeaderMap::from_iter([(header::LOCATION, location)]);
-                operations.of_response(&mut headers);
-                Ok(own(status, headers, Bytes::new()))
+        let done = async {
+            if let Some(fault) = fault {
+                inject(fault, record).await?;
             }
-            Action::Respond(response) => {
-                let text = HeaderValue::from_static("text/plain");
-                let body = response.body.clone();
-                let mut headers = HeaderMap::new();
-                if !body.is_empty() {
-                    headers.insert(header::CONTENT_TYPE, text);
+            match action {
+                Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
+                Action::Redirect { status, location } => redirect(status, location),
+                Action::Respond(response) => Ok(respond_with(response)),
+                Action::Forward(forward) => {
+                    // Each is a draw of its own.
+                    let mirrors = forward.mirrors.iter();
+                    let mirrors = mirrors.filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
+                    let mirrors: Vec<Arc<Cluster>> = mirrors.cloned().collect();
+                    let mut outgoing = Outgoing::new(request, authority, record)?;
+                    operations.of_request(&mut outgoing.headers);
+                    if let Some(rewrite) = &forward.rewrite {
+                        outgoing.rewrite(rewrite)?;
+                    }
+                    self.forward(forward, mirrors, outgoing, caller.as_ref(), record).await.map(Reply::Upstream)
                 }
-                operations.of_response(&mut headers);
-                Ok(own(response.status, headers, body))
             }
-            Action::Forward(forward) => {
-                // Each is a draw of its own.
-                let mirrors =
-                    forward.mirrors.iter().filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
-                let mirrors: Vec<Arc<Cluster>> = mirrors.cloned().collect();
-                let mut outgoing = Outgoing::new(request, authority, record)?;
-                operations.of_request(&mut outgoing.headers);
-                if let Some(rewrite) = &forward.rewrite {
-                    outgoing.rewrite(rewrite)?;
-                }
-                let answer = self.forward(forward, mirrors, &operations, outgoing, caller, record).await?;
-                Ok(Reply::Upstream(answer))
-            }
-        }
+        };
+        // What the rule says of responses holds for refusals too.
+        let mut reply = done.await.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record)));
+        operations.of_response(reply.headers_mut());
+        reply.headers_mut().extend(allowed);
+        Ok(reply)
     }
 
     /// Sends a request to endpoints until one answers, and copies to the mirrors.
@@ -284,9 +271,8 @@ impl Outbound {
         &self,
         forward: Forward<'_>,
         mirrors: Vec<Arc<Cluster>>,
-        operations: &Operations<'_>,
         mut outgoing: Outgoing,
-        caller: Option<Arc<Caller>>,
+        caller: Option<&Arc<Caller>>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
         let Forward { service, cluster, timeout, retry, .. } = forward;
@@ -296,7 +282,7 @@ impl Outbound {
         }
         for cluster in mirrors {
             if let Some(copy) = outgoing.copy() {
-                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, caller.clone(), copy, timeout));
+                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, caller.cloned(), copy, timeout));
             }
         }
         if retry.may_repeat(record.is_grpc()) {
@@ -304,7 +290,7 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let tries = Tries { worker: &self.worker, cluster, caller: caller.as_deref(), policy: retry };
+        let tries = Tries { worker: &self.worker, cluster, caller: caller.map(|caller| &**caller), policy: retry };
         let mut answer = match deadline {
             None => tries.run(outgoing, record).await,
             Some(deadline) => {
@@ -312,7 +298,6 @@ impl Outbound {
             }
         }?;
         answer.deadline = deadline;
-        operations.of_response(answer.response.headers_mut());
         Ok(answer)
     }
 }
@@ -345,6 +330,20 @@ fn own(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Reply::Own(response)
+}
+
+fn redirect(status: StatusCode, location: String) -> Result<Reply, ProxyError> {
+    let location = HeaderValue::try_from(location)
+        .map_err(|_| ProxyError::BadRequest("the route's redirect gives no valid location"))?;
+    Ok(own(status, HeaderMap::from_iter([(header::LOCATION, location)]), Bytes::new()))
+}
+
+fn respond_with(response: &DirectResponse) -> Reply {
+    let mut headers = HeaderMap::new();
+    if !response.body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    own(response.status, headers, response.body.clone())
 }
 
 /// Does to a request what its rule's fault says: the delay first, then the abort.

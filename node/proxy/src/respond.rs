@@ -68,16 +68,23 @@ impl ProxyError {
     }
 }
 
-/// Answers in the upstream's place, in the caller's protocol: a gRPC client gets a gRPC status.
+/// Answers in the upstream's place.
 pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    let response = refusal(error, &mut record);
+    send(response, record)
+}
+
+/// What a caller is told of an error, in its own protocol: a gRPC client gets a gRPC status. The record has the error
+/// then.
+pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Response<Bytes> {
     let text = with_sources(error);
     let mut headers = HeaderMap::new();
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
-    let grpc_status = match error {
-        ProxyError::Aborted(Abort::Grpc(code)) => Some(*code),
-        error => record.is_grpc().then(|| grpc_code(error.status())),
-    };
-    let (status, body) = if let Some(code) = grpc_status {
+    let (status, body) = if record.is_grpc() {
+        let code = match error {
+            ProxyError::Aborted(Abort::Grpc(code)) => *code,
+            error => grpc_code(error.status()),
+        };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from(code));
         if let Ok(message) = HeaderValue::from_str(&percent_encoded(&text)) {
@@ -94,10 +101,10 @@ pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    send(response, record)
+    response
 }
 
-/// Answers with what a document says.
+/// Answers with what was made here.
 pub(crate) fn answer(response: Response<Bytes>, mut record: ExchangeRecord) -> Response<ResponseBody> {
     record.complete();
     send(response, record)

@@ -115,10 +115,36 @@ async fn a_fault_aborts_with_envoys_words() {
     eventually("it is counted", || mesh.client().metric("istio_requests_total", &labels) == 1.0).await;
 
     let mesh = echoing(&fault("grpcStatus: UNAVAILABLE")).await;
-    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    let mut request = get("reviews", "/");
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let response = send(mesh.client().outbound, request).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["grpc-status"], "14");
     assert_eq!(response.headers()["grpc-message"], "fault filter abort");
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("grpc-status"));
+    assert_eq!(read(response).await, "fault filter abort");
+}
+
+#[tokio::test]
+async fn response_headers_of_a_rule_are_set_in_refusals_too() {
+    let headers = "headers: {response: {set: {x-down: here}}}";
+    let abort = "fault: {abort: {httpStatus: 500, percentage: {value: 100}}}";
+    for fields in [
+        format!("{headers}, {abort}, {TO_REVIEWS}"),
+        format!("{headers}, timeout: 0.2s, route: [{{destination: {{host: slow}}}}]"),
+        format!("{headers}, route: [{{destination: {{host: nobody}}}}]"),
+    ] {
+        let slow = serve(false, |_| std::future::pending()).await;
+        let slow = Plan { hosted: vec![hosted("slow", "slow-v1", Protocol::Http, slow)], ..Plan::default() };
+        let reviews =
+            Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, echo().await)], ..Plan::default() };
+        let mesh = Mesh::start_with(&rule(&fields), vec![caller().await, reviews, slow]);
+        let response = send(mesh.client().outbound, get("reviews", "/")).await;
+        assert!(response.status().is_server_error(), "{fields}");
+        assert_eq!(response.headers()["x-down"], "here", "{fields}");
+    }
 }
 
 #[tokio::test]

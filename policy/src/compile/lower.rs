@@ -95,10 +95,16 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
         let body = response.body.as_ref().and_then(HttpBody::content).unwrap_or_default();
         return Some(RuleAction::Respond(DirectResponse { status, body: Bytes::from(body) }));
     }
+    let is_only = rule.route.len() == 1;
     let destinations = rule.route.iter().map(|share| {
+        let own = share.headers.as_ref().map(headers);
         let destination = HttpDestination {
             target: target(&share.destination, namespace),
-            headers: share.headers.as_ref().map(headers),
+            // Istio makes an only destination's operations one with the rule's.
+            headers: match (&rule.headers, own) {
+                (Some(of_rule), Some(own)) if is_only => Some(headers(of_rule).joined(own)),
+                (_, own) => own,
+            },
             authority: share.headers.as_ref().and_then(authority),
         };
         (weight(share.weight), destination)

@@ -39,10 +39,13 @@ pub(crate) struct Row {
 #[derive(Debug, Default)]
 pub(super) struct RowIndex {
     pub(super) announced: HashMap<ServiceName, Vec<Arc<Row>>>,
-    /// By namespace, and one label's name and value, for the labels that selectors begin with.
-    by_label: HashMap<Namespace, HashMap<String, HashMap<String, Vec<Arc<Row>>>>>,
+    /// By namespace and one label's name, for the labels that selectors begin with.
+    by_label: HashMap<Namespace, HashMap<String, ByValue>>,
     first_labels: BTreeMap<Namespace, BTreeSet<String>>,
 }
+
+/// Rows by one label's value.
+type ByValue = HashMap<String, Vec<Arc<Row>>>;
 
 /// Indexes the rows; takes over the known index if it is of the same rows. `first_labels` are the labels that
 /// selectors begin with.

@@ -99,11 +99,13 @@ fn http_rule(
     if matches.is_empty() {
         return None;
     }
+    let is_forwarded = !rule.route.is_empty();
     Some(HttpRule {
         document: document.clone(),
         place,
         matches,
-        cors: rule.cors_policy.as_ref().map(lower::cors),
+        // As in Envoy, it is nothing to an answer of the proxy's own.
+        cors: rule.cors_policy.as_ref().filter(|_| is_forwarded).map(lower::cors),
         fault: rule.fault.as_ref().map(lower::fault),
         headers: rule.headers.as_ref().map(lower::headers),
         action: lower::action(rule, namespace)?,

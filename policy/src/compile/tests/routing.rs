@@ -79,8 +79,11 @@ fn headers_match_as_in_istio() {
         ("{headers: {X-A: {exact: b}}}", get("/").header("x-a", "b"), true),
         ("{headers: {x-a: {exact: b}}}", get("/").header("x-a", "B"), false),
         ("{headers: {x-a: {exact: b}}}", get("/"), false),
-        ("{headers: {x-a: {exact: 'b,c'}}}", get("/").header("x-a", "b").header("x-a", "c"), true),
-        ("{headers: {x-a: {exact: b}}}", get("/").header("x-a", "b").header("x-a", "c"), false),
+        // Each line of a header is looked at by itself.
+        ("{headers: {x-a: {exact: c}}}", get("/").header("x-a", "b").header("x-a", "c"), true),
+        ("{headers: {x-a: {exact: 'b,c'}}}", get("/").header("x-a", "b").header("x-a", "c"), false),
+        ("{withoutHeaders: {x-a: {exact: c}}}", get("/").header("x-a", "b").header("x-a", "c"), false),
+        ("{withoutHeaders: {x-a: {exact: d}}}", get("/").header("x-a", "b").header("x-a", "c"), true),
         ("{headers: {x-a: {prefix: b}}}", get("/").header("x-a", "bc"), true),
         ("{headers: {x-a: {regex: 'b+'}}}", get("/").header("x-a", "bb"), true),
         ("{headers: {x-a: {regex: 'b+'}}}", get("/").header("x-a", "bbc"), false),
@@ -506,15 +509,29 @@ fn request_headers(http: &str) -> Vec<String> {
 }
 
 #[test]
-fn header_operations_of_the_destination_come_last_where_it_is_the_only_one_and_first_else() {
-    let headers = |value: &str| format!("headers: {{request: {{set: {{x: {value}}}}}}}");
-    let destination = |subset: &str, weight: u32| {
-        format!("{{destination: {{host: reviews, subset: {subset}}}, weight: {weight}, {}}}", headers("destination"))
+fn header_operations_of_an_only_destination_are_one_with_the_rules_and_those_of_several_come_first() {
+    let request = |operations: &str| format!("headers: {{request: {{{operations}}}}}");
+    let of_one = |rule: &str, destination: &str| {
+        let to = "destination: {host: reviews, subset: v1}";
+        request_headers(&format!("[{{{}, route: [{{{to}, {}}}]}}]", request(rule), request(destination)))
     };
-    let one = format!("[{{{}, route: [{}]}}]", headers("rule"), destination("v1", 100));
-    assert_eq!(request_headers(&one), ["x: destination"]);
-    let two = format!("[{{{}, route: [{}, {}]}}]", headers("rule"), destination("v1", 50), destination("v2", 50));
-    assert_eq!(request_headers(&two), ["x: rule"]);
+    let of_two = |rule: &str, destination: &str| {
+        let to = |subset: &str| {
+            format!("{{destination: {{host: reviews, subset: {subset}}}, weight: 50, {}}}", request(destination))
+        };
+        request_headers(&format!("[{{{}, route: [{}, {}]}}]", request(rule), to("v1"), to("v2")))
+    };
+    let (none, r, d): (&[&str], _, _) = (&[], "x: r", "x: d");
+    for (rule, destination, one, two) in [
+        ("set: {x: r}", "set: {x: d}", &[d][..], &[r][..]),
+        ("set: {x: r}", "remove: [x]", &[r], &[r]),
+        ("remove: [x]", "set: {x: d}", &[d], none),
+        ("add: {x: r}", "set: {x: d}", &[d, r], &[d, r]),
+        ("set: {x: r}", "add: {x: d}", &[r, d], &[r]),
+    ] {
+        assert_eq!(of_one(rule, destination), one, "{rule} and {destination}");
+        assert_eq!(of_two(rule, destination), two, "{rule} and {destination} of two");
+    }
 }
 
 #[test]
@@ -548,6 +565,19 @@ fn a_fault_without_a_share_never_fires_and_a_delay_may_have_the_old_one() {
         if aborts {
             assert_eq!(fault_of.abort(u64::MAX), Some(crate::inject::Abort::Grpc(14)));
         }
+    }
+}
+
+#[test]
+fn a_cors_policy_is_for_requests_that_are_forwarded() {
+    let cors = "corsPolicy: {allowOrigins: [{exact: 'https://a.example'}]}";
+    for (action, expected) in [
+        ("route: [{destination: {host: reviews}}]", true),
+        ("redirect: {uri: /}", false),
+        ("directResponse: {status: 200}", false),
+    ] {
+        let view = bookinfo().apply(&rule("r", "[reviews]", &format!("[{{{cors}, {action}}}]"))).view();
+        assert_eq!(route(&view, &get("/")).unwrap().cors.is_some(), expected, "{action}");
     }
 }
 
