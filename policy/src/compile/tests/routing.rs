@@ -670,12 +670,9 @@ fn a_delegate_s_change_changes_the_rules_that_use_it() {
 #[test]
 fn a_virtual_service_holds_for_the_namespaces_that_it_is_exported_to() {
     let text = rule("r", "[reviews]", "[{route: [{destination: {host: reviews, subset: v1}}]}]");
-    for (export_to, in_default, in_prod) in [
-        ("['*']", "v1", "v1"),
-        ("['.']", "v1", ""),
-        ("[prod]", "", "v1"),
-        ("['.', prod]", "v1", "v1"),
-    ] {
+    for (export_to, in_default, in_prod) in
+        [("['*']", "v1", "v1"), ("['.']", "v1", ""), ("[prod]", "", "v1"), ("['.', prod]", "v1", "v1")]
+    {
         let text = text.replace("{hosts:", &format!("{{exportTo: {export_to}, hosts:"));
         let view = bookinfo().apply(SUBSETS).apply(&text).view();
         assert_eq!(subset_for(&view, "default", None, 9080), in_default, "{export_to}");
