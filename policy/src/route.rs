@@ -190,6 +190,8 @@ pub(crate) struct ForwardRule {
 pub(crate) struct HttpDestination {
     pub(crate) target: Target,
     pub(crate) headers: Option<HeaderRules>,
+    /// The rule's operations are in `headers` already.
+    pub(crate) has_rules_headers: bool,
     pub(crate) authority: Option<String>,
 }
 
@@ -241,10 +243,6 @@ impl<T> Weighted<T> {
         let point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         let chosen = self.0.partition_point(|(sum, _)| *sum <= point);
         self.0.get(chosen).map(|(_, choice)| choice)
-    }
-
-    pub(crate) fn is_weighted(&self) -> bool {
-        self.0.len() > 1
     }
 }
 
@@ -322,11 +320,10 @@ impl<'v> Query<'v, '_> {
             }
             RuleAction::Forward(forward) => {
                 let chosen = forward.destinations.choose(self.random);
-                headers = match (chosen.and_then(|destination| destination.headers.as_ref()), headers) {
-                    // Those of an only destination are one with the rule's already.
-                    (Some(own), _) if !forward.destinations.is_weighted() => [Some(own), None],
-                    (own, [_, of_rule]) => [own, of_rule],
-                };
+                if let Some(destination) = chosen {
+                    let of_rule = rule.headers.as_ref().filter(|_| !destination.has_rules_headers);
+                    headers = [destination.headers.as_ref(), of_rule];
+                }
                 self.forward(forward, chosen, head, path)
             }
         };

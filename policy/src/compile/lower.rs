@@ -101,6 +101,7 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
         let destination = HttpDestination {
             target: target(&share.destination, namespace),
             // Istio makes an only destination's operations one with the rule's.
+            has_rules_headers: is_only && own.is_some(),
             headers: match (&rule.headers, own) {
                 (Some(of_rule), Some(own)) if is_only => Some(headers(of_rule).joined(own)),
                 (_, own) => own,
