@@ -4,6 +4,7 @@
 //! Pure: no I/O, no clock, no task. Time and randomness are arguments.
 //!
 //! * [`document`]: text to checked, typed documents; [`api`]: their types, a file for each kind; [`kinds`]: the list.
+//! * [`analyze`]: what documents say together that cannot be meant, in the codes of `istioctl analyze`.
 //! * [`compile`]: documents and node records to a view.
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it.
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
@@ -11,6 +12,7 @@
 //! * [`references`]: what a document names that the mesh does not have.
 #![forbid(unsafe_code)]
 
+pub mod analyze;
 pub mod api;
 pub mod authenticate;
 pub mod authorize;

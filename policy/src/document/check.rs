@@ -9,7 +9,7 @@ use super::{
     DocumentError, Notice, Problem,
     error::push_key,
     header::Header,
-    tree::{Node, Position, Value},
+    tree::{Node, Position, Step},
 };
 
 /// Most errors, and most warnings, of one document: finding the place of each takes time.
@@ -47,12 +47,6 @@ pub fn not_enforced(pending: &[Pending]) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!("not enforced yet: {}{more}", listed.join(", ")))
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Key(String),
-    Item(usize),
 }
 
 /// What a check found.
@@ -215,18 +209,6 @@ impl<'n> Checker<'n> {
 
     /// Where the path's end stands, or what there is of it.
     fn position(&self) -> Position {
-        let (mut node, mut at) = (self.root, self.root.at);
-        for step in &self.path {
-            let next = match (step, &node.value) {
-                (Step::Key(key), Value::Map(entries)) => {
-                    entries.iter().find(|entry| entry.key == *key).map(|entry| (entry.at, &entry.node))
-                }
-                (Step::Item(index), Value::List(items)) => items.get(*index).map(|item| (item.at, item)),
-                _ => None,
-            };
-            let Some((place, child)) = next else { break };
-            (at, node) = (place, child);
-        }
-        at
+        self.root.position(&self.path)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
-use super::tree::Position;
+use super::tree::{Position, Step};
 use crate::kinds::nearest;
 
 /// Why a document is refused, and where. Prints as `14:9: VirtualService reviews: spec.…`; see
@@ -126,6 +126,32 @@ pub(crate) fn push_key(path: &mut String, key: &str) {
     } else {
         path.push_str(&format!("[{key:?}]"));
     }
+}
+
+/// The steps of a path, as [`push_key`] and items wrote it.
+pub(crate) fn steps_of(path: &str) -> Vec<Step> {
+    let (mut steps, mut rest) = (Vec::new(), path);
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('.').unwrap_or(rest);
+        if let Some(quoted) = rest.strip_prefix("[\"") {
+            let Some((key, after)) = quoted.split_once("\"]") else { break };
+            steps.push(Step::Key(key.to_owned()));
+            rest = after;
+        } else if let Some(item) = rest.strip_prefix('[') {
+            let Some((index, after)) = item.split_once(']') else { break };
+            let Ok(index) = index.parse() else { break };
+            steps.push(Step::Item(index));
+            rest = after;
+        } else {
+            let (key, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+            if key.is_empty() {
+                break;
+            }
+            steps.push(Step::Key(key.to_owned()));
+            rest = after;
+        }
+    }
+    steps
 }
 
 impl fmt::Display for DocumentError {

@@ -50,28 +50,34 @@ pub struct Notice {
 /// # Errors
 /// If the file as a whole cannot be read: it is no YAML, or too large.
 pub fn parse_yaml(text: &str, default_namespace: &Namespace) -> Result<ParsedFile, DocumentError> {
-    let too_large = |what, limit| Err(DocumentError::new(Problem::TooLarge { what, limit }));
-    if text.len() > MAX_FILE_LEN {
-        return too_large("the file", format!("{MAX_FILE_LEN} bytes"));
-    }
-    let mut file = ParsedFile::default();
-    let mut nodes = Vec::new();
-    for root in read_yaml(text)? {
-        if root.value == Value::Null {
-            continue;
-        }
-        if let Err(error) = flatten(root, &mut nodes) {
-            file.errors.push(error);
-        }
-        if nodes.len() > MAX_DOCUMENTS {
-            return too_large("the number of documents", format!("{MAX_DOCUMENTS} in one file"));
-        }
-    }
+    let (nodes, errors) = documents_in(text)?;
+    let mut file = ParsedFile { errors, ..ParsedFile::default() };
     let mut keys = BTreeSet::new();
     for node in nodes {
         file.read(node, default_namespace, &mut keys);
     }
     Ok(file)
+}
+
+/// The documents of a file, unread, and what cannot be one.
+pub(super) fn documents_in(text: &str) -> Result<(Vec<Node>, Vec<DocumentError>), DocumentError> {
+    let too_large = |what, limit| Err(DocumentError::new(Problem::TooLarge { what, limit }));
+    if text.len() > MAX_FILE_LEN {
+        return too_large("the file", format!("{MAX_FILE_LEN} bytes"));
+    }
+    let (mut nodes, mut errors) = (Vec::new(), Vec::new());
+    for root in read_yaml(text)? {
+        if root.value == Value::Null {
+            continue;
+        }
+        if let Err(error) = flatten(root, &mut nodes) {
+            errors.push(error);
+        }
+        if nodes.len() > MAX_DOCUMENTS {
+            return too_large("the number of documents", format!("{MAX_DOCUMENTS} in one file"));
+        }
+    }
+    Ok((nodes, errors))
 }
 
 /// Takes a `List` apart.

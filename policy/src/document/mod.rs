@@ -10,6 +10,7 @@ mod file;
 mod header;
 pub(crate) mod read;
 mod schema;
+pub(crate) mod survey;
 pub(crate) mod tree;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,9 @@ use weft_wire::{
     id::Namespace,
 };
 
-pub(crate) use self::check::Checker;
 #[cfg(test)]
 pub(crate) use self::schema::tests::assert_fits_its_schema;
+pub(crate) use self::{check::Checker, error::steps_of};
 use self::{
     check::Findings,
     header::{HEADER_FIELDS, Header},

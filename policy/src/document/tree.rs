@@ -60,6 +60,13 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
+/// A step down a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Key(String),
+    Item(usize),
+}
+
 /// Reads a YAML file: its documents in order, empty ones left out.
 pub(crate) fn read_yaml(text: &str) -> Result<Vec<Node>, DocumentError> {
     let options = serde_saphyr::options! {
@@ -188,6 +195,45 @@ impl Node {
         let Value::Map(entries) = &self.value else { return None };
         let entry = entries.iter().find(|entry| entry.key == key)?;
         (entry.node.value != Value::Null).then_some(&entry.node)
+    }
+
+    /// Where the end of a path stands, or what there is of it.
+    pub(crate) fn position(&self, path: &[Step]) -> Position {
+        let (mut node, mut at) = (self, self.at);
+        for step in path {
+            let next = match (step, &node.value) {
+                (Step::Key(key), Value::Map(entries)) => {
+                    entries.iter().find(|entry| entry.key == *key).map(|entry| (entry.at, &entry.node))
+                }
+                (Step::Item(index), Value::List(items)) => items.get(*index).map(|item| (item.at, item)),
+                _ => None,
+            };
+            let Some((place, child)) = next else { break };
+            (at, node) = (place, child);
+        }
+        at
+    }
+
+    /// Takes away what stands at a path, or else the innermost field or item on the way to it. False where there is
+    /// none.
+    pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
+        let Some((step, rest)) = path.split_first() else { return false };
+        match (step, &mut self.value) {
+            (Step::Key(key), Value::Map(entries)) => {
+                let Some(index) = entries.iter().position(|entry| entry.key == *key) else { return false };
+                if !entries[index].node.remove(rest) {
+                    entries.remove(index);
+                }
+                true
+            }
+            (Step::Item(index), Value::List(items)) if *index < items.len() => {
+                if !items[*index].remove(rest) {
+                    items.remove(*index);
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn text(&self) -> Option<&str> {
