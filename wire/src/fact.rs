@@ -118,6 +118,16 @@ impl EndpointRow {
     pub fn account(&self) -> ServiceAccount {
         ServiceAccount { namespace: self.service.namespace.clone(), name: self.service_account.clone() }
     }
+
+    /// What selectors see: the labels, with `app` and `version` where only the service and the version are given.
+    pub fn selector_labels(&self) -> BTreeMap<&str, &str> {
+        let mut labels: BTreeMap<&str, &str> = self.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        labels.entry("app").or_insert(self.service.name.as_str());
+        if !self.version.is_empty() {
+            labels.entry("version").or_insert(&self.version);
+        }
+        labels
+    }
 }
 
 /// How a service's bytes are read.

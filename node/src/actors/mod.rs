@@ -157,6 +157,7 @@ impl Handles {
                 this_node: *name == me,
                 role: node.certificate.as_ref().and_then(|c| c.grant.as_ref()).map_or(Role::Member, |grant| grant.role),
                 locality: node.record.locality.to_string(),
+                labels: node.record.labels.clone(),
                 version: node.record.build.clone(),
                 incarnation: node.version.incarnation,
                 endpoints: node.record.endpoints.len(),
@@ -191,6 +192,19 @@ impl Handles {
             }
         });
         services.collect()
+    }
+
+    /// What nodes announce, also of nodes that are gone for now: their services are still meant.
+    pub fn workloads(&self) -> Vec<api::Workload> {
+        let facts = self.facts.published().borrow().clone();
+        let rows = facts.nodes.values().flat_map(|node| &node.record.endpoints);
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let workloads = rows.map(|row| api::Workload {
+            service: row.service.clone(),
+            port: row.port,
+            labels: row.selector_labels().into_iter().map(owned).collect(),
+        });
+        workloads.collect()
     }
 
     pub fn endpoints(&self, service: &ServiceName) -> anyhow::Result<Vec<api::Endpoint>> {

@@ -1,12 +1,15 @@
 //! What the admin API says: the types of its JSON, shared by the server and the command line.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 use weft_proxy::access_log;
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
-    id::{AccountPattern, Role, SpiffeId},
+    id::{AccountPattern, Role, ServiceName, SpiffeId},
 };
 
 use crate::supervisor::ActorStatus;
@@ -66,6 +69,7 @@ pub struct Member {
     pub this_node: bool,
     pub role: Role,
     pub locality: String,
+    pub labels: BTreeMap<String, String>,
     pub version: String,
     pub incarnation: u64,
     pub endpoints: usize,
@@ -107,6 +111,15 @@ pub struct Endpoint {
     /// How this node stands to it: `preferred`, `demoted` or `excluded`.
     pub standing: String,
     pub active_requests: u32,
+}
+
+/// An element of `GET /api/v1/workloads`: a workload's port, as its node announces it
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Workload {
+    pub service: ServiceName,
+    pub port: u16,
+    /// What selectors see: with `app` and `version` where only the service and the version are given.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Body of `POST /api/v1/tokens`

@@ -182,6 +182,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::GET, ["api", "v1", "status"]) => json(&handles.status()),
         (Method::GET, ["api", "v1", "members"]) => json(&handles.members()),
         (Method::GET, ["api", "v1", "services"]) => json(&handles.services()),
+        (Method::GET, ["api", "v1", "workloads"]) => json(&handles.workloads()),
         (Method::GET, ["api", "v1", "endpoints"]) => {
             let service = parameter(query, "service").context("the parameter `service` is missing")?;
             json(&handles.endpoints(&service.parse()?)?)

@@ -241,7 +241,7 @@ fn operator(common: &Common, writing: &Writing) -> anyhow::Result<Option<Operato
 }
 
 /// The files that the arguments name; a directory stands for its documents in order of name.
-fn files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {
@@ -262,7 +262,7 @@ fn files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let read = match file == Path::new("-") {
         true => std::io::stdin().take(MAX_FILE_LEN as u64 + 1).read_to_string(&mut text),

@@ -1,6 +1,7 @@
 //! The command line. The words, options and exit codes are a contract that scripts rely on: 0 done, 1 refused or
 //! failed (one line on stderr: what, why, what to do), 2 usage.
 
+mod analyze;
 mod client;
 mod documents;
 mod get;
@@ -99,6 +100,15 @@ enum Command {
     /// Show what `apply` would change, as a diff. Exit code 0: nothing; 1: something; 2: failed.
     #[command(after_help = "Examples:\n  weft diff -f routes.yaml\n  weft diff -f deploy/ -n prod")]
     Diff(DiffArgs),
+    /// Find what documents say that is wrong, or that together cannot be meant, as `istioctl analyze` does.
+    #[command(after_help = "Examples:
+  weft analyze -f routes.yaml             the files alone; no node is needed
+  weft analyze -f routes.yaml --mesh      the files, as if they were applied
+  weft analyze --mesh -n prod             what the mesh holds
+  weft analyze -f deploy/ -o sarif        for code hosts and editors
+
+Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
+    Analyze(analyze::AnalyzeArgs),
     /// Show documents and their status.
     #[command(after_help = "Examples:
   weft get virtualservices               of namespace default
@@ -385,6 +395,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
         Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),
+        Command::Analyze(args) => return analyze::analyze(&common, args).await,
         Command::Get(args) => get::get(&common, args).await?,
         Command::Delete(args) => documents::delete(&common, args).await?,
         Command::Schema(args) => schema::schema(common.output, &args)?,

@@ -15,6 +15,7 @@ pub(super) enum Format {
     Json,
     Yaml,
     Name,
+    Sarif,
 }
 
 impl Format {
@@ -51,6 +52,7 @@ pub(super) fn data<T: Serialize>(
         Format::Yaml => yaml(value)?,
         Format::Table | Format::Wide => table(header, &rows(value)),
         Format::Name => anyhow::bail!("-o name prints names of documents: it is for `weft get`"),
+        Format::Sarif => anyhow::bail!("-o sarif is for `weft analyze` alone: use json or yaml"),
     };
     Ok(print(&text)?)
 }

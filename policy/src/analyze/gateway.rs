@@ -6,7 +6,7 @@ use super::{
     Code, Report,
     host::literal,
     input::Subject,
-    mesh::{Item, Mesh, Workload},
+    mesh::{Item, Mesh, OpenPorts, Workload},
 };
 use crate::{
     api::{
@@ -39,10 +39,11 @@ fn find_workloads(mesh: &Mesh<'_>, item: &Item<'_, Gateway>, now: i64, report: &
         report.add(Code::ReferencedResourceNotFound, subject, "spec.selector", text);
         return;
     };
+    let opens_all = workloads.iter().any(|workload| workload.open == OpenPorts::All);
     let ports = reachable_ports(mesh, &workloads);
     for (index, server) in gateway.servers.iter().enumerate() {
         let number = server.port.number.get();
-        if number != 0 && !ports.contains(&number) {
+        if number != 0 && !opens_all && !ports.contains(&number) {
             let text = format!("port {number} is on no Service of the workloads with {}", selector_text(gateway));
             let path = format!("spec.servers[{index}].port.number");
             report.add(Code::GatewayPortNotDefinedOnService, subject, &path, text);
@@ -56,8 +57,12 @@ fn find_workloads(mesh: &Mesh<'_>, item: &Item<'_, Gateway>, now: i64, report: &
 
 /// The ports on which clients reach one of the workloads.
 fn reachable_ports(mesh: &Mesh<'_>, workloads: &[&Workload<'_>]) -> BTreeSet<i64> {
-    let mut ports: BTreeSet<i64> =
-        workloads.iter().flat_map(|workload| workload.open_ports).map(|port| i64::from(*port)).collect();
+    let mut ports = BTreeSet::new();
+    for workload in workloads {
+        if let OpenPorts::These(open) = workload.open {
+            ports.extend(open.iter().map(|port| i64::from(*port)));
+        }
+    }
     for (subject, service) in mesh.services.iter().filter(|(_, service)| !service.selector.is_empty()) {
         let namespace = subject.namespace();
         let selects =

@@ -19,6 +19,8 @@ use crate::document::{
 pub struct Input {
     pub(super) subjects: BTreeMap<DocumentKey, Subject>,
     pub(super) announced: Vec<AnnouncedService>,
+    /// Nodes by name, with their labels: each may be a gateway.
+    pub(super) nodes: Vec<(String, BTreeMap<String, String>)>,
     /// What was said when files were read.
     pub(super) refused: Vec<Message>,
     /// Whether it holds what a mesh does, so that nothing has to be supposed.
@@ -93,6 +95,12 @@ impl Input {
         self.announced.push(AnnouncedService { name, ports, endpoints });
     }
 
+    /// Adds a node, which serves the Gateways that select its labels. From then on nothing is supposed of the mesh.
+    pub fn add_node(&mut self, name: String, labels: BTreeMap<String, String>) {
+        self.is_mesh = true;
+        self.nodes.push((name, labels));
+    }
+
     fn refuse(&mut self, about: Option<DocumentKey>, file: Option<&str>, error: DocumentError) {
         let DocumentError { at, document, path, problem } = error;
         let text = match (&about, document, path.is_empty()) {
@@ -101,8 +109,8 @@ impl Input {
             (_, _, true) => problem.to_string(),
             (_, _, false) => format!("{path}: {problem}"),
         };
-        let file = file.map(str::to_owned);
-        self.refused.push(Message { code: Code::SchemaValidationError, about, path, file, at, text });
+        let (code, file) = (Code::SchemaValidationError, file.map(str::to_owned));
+        self.refused.push(Message { code, about, path, file, at, text });
     }
 
     fn add(&mut self, found: Found, file: Option<&str>, default_namespace: &Namespace) {
@@ -125,9 +133,11 @@ impl Input {
         };
         errors.into_iter().for_each(|error| self.refuse(key.clone(), file, error));
         for Notice { at, text } in notices {
-            let code = Code::SchemaWarning;
-            let (about, path, file) = (key.clone(), String::new(), file.map(str::to_owned));
-            self.refused.push(Message { code, about, path, file, at, text });
+            // The message itself says which document it is about.
+            let title = key.as_ref().map(|key| format!("{} {}: ", key.kind, key.name)).unwrap_or_default();
+            let text = text.strip_prefix(&title).map_or(text.clone(), str::to_owned);
+            let (code, about, file) = (Code::SchemaWarning, key.clone(), file.map(str::to_owned));
+            self.refused.push(Message { code, about, path: String::new(), file, at, text });
         }
         let Some(key) = key else { return };
         let subject = Subject { key: key.clone(), labels, annotations, content, tree, file: file.map(str::to_owned) };

@@ -66,8 +66,15 @@ pub(super) struct Workload<'m> {
     pub(super) in_mesh: bool,
     /// Whether the mesh reaches them without a proxy of their own.
     pub(super) is_ambient: bool,
-    /// Ports that are reached without a Service that says so.
-    pub(super) open_ports: &'static [u16],
+    pub(super) open: OpenPorts,
+}
+
+/// Ports on which workloads are reached though no Service says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenPorts {
+    These(&'static [u16]),
+    /// Those that Gateways ask for.
+    All,
 }
 
 impl Workload<'_> {
@@ -120,7 +127,7 @@ impl<'m> Mesh<'m> {
                 labels: subject.labels.iter().chain(entry.labels.iter()).map(owned).collect(),
                 in_mesh: true,
                 is_ambient: false,
-                open_ports: &[],
+                open: OpenPorts::These(&[]),
             });
         }
         for service in &input.announced {
@@ -131,22 +138,30 @@ impl<'m> Mesh<'m> {
                 labels: labels.clone(),
                 in_mesh: true,
                 is_ambient: false,
-                open_ports: &[],
+                open: OpenPorts::These(&[]),
             }));
         }
-        if !input.is_mesh
-            && let Ok(namespace) = ROOT_NAMESPACE.parse()
-        {
+        let Ok(root) = ROOT_NAMESPACE.parse::<Namespace>() else { return };
+        self.workloads.extend(input.nodes.iter().map(|(name, labels)| Workload {
+            subject: None,
+            name: name.clone(),
+            namespace: root.clone(),
+            labels: labels.clone(),
+            in_mesh: true,
+            is_ambient: false,
+            open: OpenPorts::All,
+        }));
+        if !input.is_mesh {
             // As istioctl does: files rarely tell of the gateway that they are written for.
             let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
             self.workloads.push(Workload {
                 subject: None,
                 name: "istio-ingressgateway".into(),
-                namespace,
+                namespace: root,
                 labels: [label("app", "istio-ingressgateway"), label("istio", "ingressgateway")].into(),
                 in_mesh: true,
                 is_ambient: false,
-                open_ports: &DEFAULT_GATEWAY_PORTS,
+                open: OpenPorts::These(&DEFAULT_GATEWAY_PORTS),
             });
         }
     }
@@ -172,7 +187,7 @@ impl<'m> Mesh<'m> {
             labels,
             in_mesh,
             is_ambient: annotations.get("ambient.istio.io/redirection").is_some_and(|value| value == "enabled"),
-            open_ports: &[],
+            open: OpenPorts::These(&[]),
         }
     }
 

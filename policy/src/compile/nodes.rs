@@ -150,11 +150,8 @@ impl NodeRows {
 
 impl Workload {
     fn of(inputs: &Inputs<'_>, node: &NodeInput, row: &EndpointRow) -> Self {
-        let mut labels = row.labels.clone();
-        labels.entry("app".to_owned()).or_insert_with(|| row.service.name.to_string());
-        if !row.version.is_empty() {
-            labels.entry("version".to_owned()).or_insert_with(|| row.version.clone());
-        }
+        let labels: BTreeMap<String, String> =
+            row.selector_labels().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         // Istio's order for the canonical names.
         let label = |names: &[&str]| names.iter().find_map(|name| labels.get(*name)).cloned();
         let account = row.account();

@@ -103,7 +103,10 @@ impl Found {
         while self.errors.len() < MAX_ERRORS {
             match read_spec(header, &rest) {
                 Ok((spec, findings)) => {
-                    self.errors.extend(findings.errors);
+                    if self.errors.is_empty() {
+                        // Otherwise they may follow from what was left out.
+                        self.errors = findings.errors;
+                    }
                     self.notices.extend(findings.notices);
                     return Some(spec);
                 }

@@ -1,0 +1,184 @@
+use super::{document, messages, networking, pod, route, security, service, told};
+
+const VS: &str = "VirtualService";
+
+fn told_of(code: &str, documents: &[String]) -> bool {
+    told(code, documents).contains(&"VirtualService default/a".to_owned())
+}
+
+fn named(spec: &str) -> String {
+    networking(VS, "a", spec)
+}
+
+#[test]
+fn a_destination_must_be_a_service_or_the_host_of_a_service_entry() {
+    let entry = networking(
+        "ServiceEntry",
+        "e",
+        "{hosts: ['*.eu.com', ext.org], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}",
+    );
+    let cases = [
+        ("reviews", true),
+        ("reviews.default.svc.cluster.local", true),
+        ("ext.org", true),
+        ("x.eu.com", true),
+        ("'*.eu.com'", true),
+        ("nobody", false),
+        ("reviews.default", false),
+        ("ext2.org", false),
+    ];
+    for (host, is_there) in cases {
+        let found = told_of("IST0101", &[service("reviews"), entry.clone(), named(&route(host))]);
+        assert_eq!(!found, is_there, "{host}");
+    }
+}
+
+#[test]
+fn mirrors_and_routes_of_tcp_must_be_there_too() {
+    let mirror = "{hosts: [reviews], http: [{route: [{destination: {host: reviews}}], mirror: {host: nobody}}]}";
+    let tcp = "{hosts: [reviews], tcp: [{route: [{destination: {host: nobody}}]}]}";
+    for spec in [mirror, tcp] {
+        assert!(told_of("IST0101", &[service("reviews"), named(spec)]), "{spec}");
+    }
+}
+
+#[test]
+fn a_destination_must_be_exported_to_the_document() {
+    let entry = |export: &str| {
+        document(
+            "networking.istio.io/v1",
+            "ServiceEntry",
+            "other",
+            "e",
+            &format!("{{hosts: [ext.org], exportTo: [{export}]}}"),
+        )
+    };
+    assert!(told_of("IST0101", &[entry("."), named(&route("ext.org"))]));
+    assert!(!told_of("IST0101", &[entry("default"), named(&route("ext.org"))]));
+    assert!(!told_of("IST0101", &[entry("'*'"), named(&route("ext.org"))]));
+
+    let exported = |to: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: hello, namespace: hello, annotations: \
+             {{networking.istio.io/exportTo: '{to}'}}}}\nspec: {{ports: [{{port: 80, name: http}}]}}\n---\n"
+        )
+    };
+    let to_hello = named(&route("hello.hello.svc.cluster.local"));
+    assert!(told_of("IST0101", &[exported("banana"), to_hello.clone()]));
+    assert!(!told_of("IST0101", &[exported("banana, default,."), to_hello]));
+}
+
+#[test]
+fn a_port_must_be_the_destinations() {
+    let to = |port: u16| route(&format!("reviews, port: {{number: {port}}}"));
+    assert!(told_of("IST0101", &[service("reviews"), named(&to(999))]));
+    assert!(!told_of("IST0101", &[service("reviews"), named(&to(9080))]));
+}
+
+#[test]
+fn a_destination_with_several_ports_needs_one() {
+    let two =
+        document("v1", "Service", "default", "two", "{ports: [{name: http, port: 80}, {name: https, port: 443}]}");
+    assert!(told_of("IST0112", &[two.clone(), named(&route("two"))]));
+    assert!(!told_of("IST0112", &[two, named(&route("two, port: {number: 80}"))]));
+    assert!(!told_of("IST0112", &[service("reviews"), named(&route("reviews"))]));
+}
+
+#[test]
+fn a_subset_must_be_defined() {
+    let rule = networking("DestinationRule", "r", "{host: reviews, subsets: [{name: v1, labels: {version: v1}}]}");
+    assert!(!told_of("IST0101", &[service("reviews"), rule.clone(), named(&route("reviews, subset: v1"))]));
+    assert!(told_of("IST0101", &[service("reviews"), rule, named(&route("reviews, subset: v2"))]));
+}
+
+#[test]
+fn a_gateway_must_be_there_and_take_a_host() {
+    let gateway = |hosts: &str| {
+        let server = format!("{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: {hosts}}}");
+        networking("Gateway", "g", &format!("{{selector: {{istio: ingressgateway}}, servers: [{server}]}}"))
+    };
+    let bound = |gateway: &str| named(&format!("{{hosts: [a.com], gateways: [{gateway}]}}"));
+    assert!(told_of("IST0101", &[bound("g")]));
+    assert!(told_of("IST0132", &[bound("g")]));
+    assert!(!told_of("IST0101", &[bound("mesh")]));
+    let cases = [
+        ("[a.com]", true),
+        ("['*.com']", true),
+        ("['*']", true),
+        ("[default/a.com]", true),
+        ("[./a.com]", true),
+        ("['*/*']", true),
+        ("[other/a.com]", false),
+        ("[b.com]", false),
+    ];
+    for (hosts, is_taken) in cases {
+        for name in ["g", "default/g"] {
+            let documents = [gateway(hosts), bound(name)];
+            assert!(!told_of("IST0101", &documents));
+            assert_eq!(!told_of("IST0132", &documents), is_taken, "{hosts}");
+        }
+    }
+}
+
+#[test]
+fn a_gateway_of_the_gateway_api_is_not_referred_to() {
+    let bound = |gateway: &str| [named(&format!("{{hosts: [a.com], gateways: [{gateway}]}}"))];
+    assert!(told_of("IST0165", &bound("infra/gateway-istio-autogenerated-k8s-gateway-http")));
+    assert!(!told_of("IST0101", &bound("infra/gateway-istio-autogenerated-k8s-gateway-http")));
+    assert!(!told_of("IST0165", &bound("infra/gateway")));
+}
+
+#[test]
+fn documents_for_the_mesh_that_claim_one_host_conflict() {
+    let vs = |namespace: &str, name: &str, rest: &str| document("networking.istio.io/v1", VS, namespace, name, rest);
+    let conflicts = |a: &str, b: &str| told("IST0109", &[vs("foo", "a", a), vs("bar", "b", b)]).len() == 2;
+    assert!(conflicts("{hosts: [x]}", "{hosts: [x.foo.svc.cluster.local]}"));
+    assert!(!conflicts("{hosts: [x]}", "{hosts: [x]}"));
+    assert!(!conflicts("{hosts: [x.com]}", "{hosts: [x.com], gateways: [g]}"));
+    assert!(conflicts("{hosts: [x.com]}", "{hosts: [x.com], gateways: [g, mesh]}"));
+    assert!(!conflicts("{hosts: [x.com], exportTo: ['.']}", "{hosts: [x.com], exportTo: ['.']}"));
+    assert!(conflicts("{hosts: [x.com], exportTo: ['.']}", "{hosts: [x.com]}"));
+    assert!(conflicts("{hosts: [x.com], exportTo: [q]}", "{hosts: [x.com], exportTo: [q]}"));
+    assert!(conflicts("{hosts: ['*.p.d'], exportTo: ['.']}", "{hosts: ['*.d'], exportTo: ['*']}"));
+    assert!(!conflicts("{hosts: ['*.p.d']}", "{hosts: ['*.d']}"));
+}
+
+#[test]
+fn a_rule_with_a_subset_has_no_effect_on_a_gateways_route() {
+    let inner = networking(VS, "inner", &route("reviews, subset: v1"));
+    let outer = |to: &str| {
+        named(&format!("{{hosts: [a.com], gateways: [g], http: [{{route: [{{destination: {{host: {to}}}}}]}}]}}"))
+    };
+    assert!(told_of("IST0140", &[inner.clone(), outer("reviews")]));
+    assert!(!told_of("IST0140", &[inner.clone(), outer("reviews, subset: v1")]));
+    assert!(!told_of("IST0140", &[inner, outer("ratings")]));
+}
+
+#[test]
+fn routing_by_claims_needs_authentication_at_the_gateway() {
+    let gateway = networking("Gateway", "g", "{selector: {app: gw}, servers: []}");
+    let by_claim = named(
+        "{hosts: [a.com], gateways: [g], http: [{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}]}]}",
+    );
+    let authentication =
+        |app: &str| security("RequestAuthentication", "r", &format!("{{selector: {{matchLabels: {{app: {app}}}}}}}"));
+    let documents = [gateway, by_claim, pod("gw-1", "{app: gw}")];
+    assert!(told_of("IST0149", &documents));
+    assert!(told_of("IST0149", &[documents.concat(), authentication("other")]));
+    assert!(!told_of("IST0149", &[documents.concat(), authentication("gw")]));
+}
+
+#[test]
+fn a_message_names_field_and_place() {
+    let text = [
+        service("reviews"),
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: a\nspec:\n  \
+         hosts: [reviews]\n  http:\n  - route:\n    - destination:\n        host: nobody\n"
+            .to_owned(),
+    ]
+    .concat();
+    let found = messages(&text);
+    let message = found.iter().find(|message| message.code.id() == "IST0101").unwrap();
+    assert_eq!(message.path, "spec.http[0].route[0].destination.host");
+    assert_eq!(message.to_string(), "Error [IST0101] (VirtualService default/a f.yaml:15:9) host \"nobody\" not found");
+}
