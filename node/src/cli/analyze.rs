@@ -25,9 +25,10 @@ use crate::{
 };
 
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("what").args(["files", "mesh"]).required(true).multiple(true)))]
 pub(super) struct AnalyzeArgs {
     /// A file, a directory, or - for standard input. Repeatable.
-    #[arg(short = 'f', long = "filename", required_unless_present = "mesh", value_name = "FILE|DIR|-")]
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
     /// What the mesh of the running node holds; files are analysed as if they were applied to it.
     #[arg(long)]

@@ -45,7 +45,7 @@ pub(super) enum Content {
     Workload,
     /// A host of workloads.
     Host,
-    /// Nothing of it could be read.
+    /// What it says could not be read.
     Nothing,
 }
 
@@ -116,20 +116,21 @@ impl Input {
     fn add(&mut self, found: Found, file: Option<&str>, default_namespace: &Namespace) {
         let is_outside = found.is_outside();
         let Found { group, kind, tree, document, errors, notices } = found;
+        let is_host = is_outside && kind == "Node";
         let (key, labels, annotations, content) = match document {
             Some(read) => {
                 let content = read.spec.map_or(Content::Nothing, Content::Spec);
                 (Some(read.header.key), read.header.labels, read.header.annotations, content)
             }
-            None if is_outside => {
-                let is_host = kind == "Node";
-                let (labels, annotations) =
-                    (texts(&tree, &["metadata", "labels"]), texts(&tree, &["metadata", "annotations"]));
-                let namespace = (!is_host).then_some(default_namespace);
-                let content = if is_host { Content::Host } else { Content::Workload };
-                (outside_key(group, kind, &tree, namespace), labels, annotations, content)
+            None => {
+                let content = match (is_outside, is_host) {
+                    (true, true) => Content::Host,
+                    (true, false) => Content::Workload,
+                    (false, _) => Content::Nothing,
+                };
+                let key = unread_key(group, kind, &tree, (!is_host).then_some(default_namespace));
+                (key, texts(&tree, &["metadata", "labels"]), texts(&tree, &["metadata", "annotations"]), content)
             }
-            None => (None, BTreeMap::new(), BTreeMap::new(), Content::Nothing),
         };
         errors.into_iter().for_each(|error| self.refuse(key.clone(), file, error));
         for Notice { at, text } in notices {
@@ -156,8 +157,8 @@ impl Input {
     }
 }
 
-/// The key of what is no document of the mesh; without a default namespace it has none.
-fn outside_key(group: String, kind: String, tree: &Node, default_namespace: Option<&Namespace>) -> Option<DocumentKey> {
+/// The key of what is no document of the mesh, or none that can be read; without a default namespace it has none.
+fn unread_key(group: String, kind: String, tree: &Node, default_namespace: Option<&Namespace>) -> Option<DocumentKey> {
     let metadata = tree.get("metadata")?;
     let name = metadata.get("name").or_else(|| metadata.get("generateName"))?.text()?.to_owned();
     let given = metadata.get("namespace").and_then(Node::text).and_then(|text| text.parse().ok());

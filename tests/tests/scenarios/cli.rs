@@ -126,3 +126,34 @@ fn several_mistakes_in_a_configuration_are_one_line() {
     lab.host(0).configure("\nworkers: 0\nadmin: 10.0.0.1:15000\n");
     lab.host(0).weft(&["up"]).refused(&["node.yaml:", "(and 1 more)"]);
 }
+
+#[test]
+fn analysis_takes_what_the_mesh_holds_and_announces_and_files_as_if_applied() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    lab.host_mut(0).host_service("echo", "v1", 8080, 0);
+    lab.host_mut(0).host_client();
+    lab.wait_healthy(0, "echo", 1);
+    let file = |name: &str, text: &str| lab.file(name, text).to_string_lossy().into_owned();
+    let route = file(
+        "route.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: echo }\n\
+         spec: { hosts: [echo], http: [{ route: [{ destination: { host: echo, subset: v1 } }] }] }\n",
+    );
+    let subset = |version: &str| {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{ name: echo }}\n\
+             spec: {{ host: echo, subsets: [{{ name: v1, labels: {{ version: {version} }} }}] }}\n"
+        );
+        file(&format!("{version}.yaml"), &text)
+    };
+    lab.host(0).weft(&["apply", "-f", &route]).ok();
+
+    let missing = lab.host(0).weft(&["analyze", "--mesh"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stdout.starts_with("Error [IST0101] (VirtualService default/echo) "), "{}", missing.stdout);
+
+    assert_eq!(lab.host(0).weft(&["analyze", "--mesh", "-f", &subset("v1")]).ok(), "");
+    let unserved = lab.host(0).weft(&["analyze", "--mesh", "-f", &subset("v2")]);
+    assert!(unserved.stdout.starts_with("Error [IST0173] (DestinationRule default/echo "), "{}", unserved.stdout);
+}

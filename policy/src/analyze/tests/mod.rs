@@ -107,6 +107,12 @@ fn what_is_wrong_with_one_field_does_not_hide_the_rest() {
 }
 
 #[test]
+fn a_kind_that_is_not_known_is_told_by_name() {
+    let plugin = document("extensions.istio.io/v1alpha1", "WasmPlugin", "default", "w", "{}");
+    assert_eq!(told("IST0106", &[plugin]), ["WasmPlugin default/w"]);
+}
+
+#[test]
 fn a_document_that_stands_twice_is_told() {
     assert_eq!(told("IST0106", &[service("a"), service("a")]), ["Service default/a"]);
 }
