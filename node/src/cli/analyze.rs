@@ -61,9 +61,6 @@ impl Threshold {
     }
 }
 
-/// A file's name, as messages tell it, and its text.
-pub(super) type Source = (String, String);
-
 pub(super) async fn analyze(common: &Common, args: AnalyzeArgs) -> anyhow::Result<ExitCode> {
     let mut input = Input::default();
     if args.mesh {
@@ -87,15 +84,16 @@ pub(super) async fn analyze(common: &Common, args: AnalyzeArgs) -> anyhow::Resul
     Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What analysis says of files as if they were applied, beyond what applying them says itself.
+/// What analysis says of files, each a name and a text, as if they were applied, beyond what applying them says itself.
+#[expect(dead_code, reason = "`weft apply` calls it once both are in one tree")]
 pub(super) async fn of_files(
     client: &mut Client,
-    sources: &[Source],
+    files: &[(String, String)],
     namespace: &Namespace,
 ) -> anyhow::Result<Vec<Message>> {
     let mut input = Input::default();
     add_mesh(&mut input, client).await?;
-    for (name, text) in sources {
+    for (name, text) in files {
         input.add_file(name, text, namespace);
     }
     let mut messages = input.analyze(now());
