@@ -1,7 +1,6 @@
 //! `weft analyze`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,7 +10,7 @@ use weft_policy::{
     analyze::{Code, Input, Message, Severity},
     document::Position,
 };
-use weft_wire::id::{Namespace, ServiceName};
+use weft_wire::id::Namespace;
 
 use super::{
     Common,
@@ -113,15 +112,7 @@ async fn add_mesh(input: &mut Input, client: &mut Client) -> anyhow::Result<()> 
     let members: Vec<Member> = client.get("/api/v1/members").await?;
     members.into_iter().for_each(|member| input.add_node(member.name, member.labels));
     let workloads: Vec<Workload> = client.get("/api/v1/workloads").await?;
-    let mut services: BTreeMap<ServiceName, (BTreeSet<u16>, Vec<BTreeMap<String, String>>)> = BTreeMap::new();
-    for Workload { service, port, labels } in workloads {
-        let (ports, endpoints) = services.entry(service).or_default();
-        ports.insert(port);
-        endpoints.push(labels);
-    }
-    for (name, (ports, endpoints)) in services {
-        input.add_announced(name, ports.into_iter().collect(), endpoints);
-    }
+    workloads.into_iter().for_each(|workload| input.add_announced(workload.service, workload.port, workload.labels));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What is analysed: files, and what a mesh holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_wire::{
     document::DocumentKey,
@@ -18,7 +18,7 @@ use crate::document::{
 #[derive(Debug, Default)]
 pub struct Input {
     pub(super) subjects: BTreeMap<DocumentKey, Subject>,
-    pub(super) announced: Vec<AnnouncedService>,
+    pub(super) announced: BTreeMap<ServiceName, AnnouncedService>,
     /// Nodes by name, with their labels: each may be a gateway.
     pub(super) nodes: Vec<(String, BTreeMap<String, String>)>,
     /// What was said when files were read.
@@ -50,10 +50,9 @@ pub(super) enum Content {
 }
 
 /// A service that nodes announce.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct AnnouncedService {
-    pub(super) name: ServiceName,
-    pub(super) ports: Vec<u16>,
+    pub(super) ports: BTreeSet<u16>,
     /// Labels of its endpoints.
     pub(super) endpoints: Vec<BTreeMap<String, String>>,
 }
@@ -88,11 +87,13 @@ impl Input {
         }
     }
 
-    /// Adds a service that nodes announce, with the labels of each endpoint. From then on nothing is supposed of the
-    /// mesh.
-    pub fn add_announced(&mut self, name: ServiceName, ports: Vec<u16>, endpoints: Vec<BTreeMap<String, String>>) {
+    /// Adds an endpoint that a node announces: its service with the service's port, and its labels. From then on
+    /// nothing is supposed of the mesh.
+    pub fn add_announced(&mut self, service: ServiceName, port: u16, labels: BTreeMap<String, String>) {
         self.is_mesh = true;
-        self.announced.push(AnnouncedService { name, ports, endpoints });
+        let announced = self.announced.entry(service).or_default();
+        announced.ports.insert(port);
+        announced.endpoints.push(labels);
     }
 
     /// Adds a node, which serves the Gateways that select its labels. From then on nothing is supposed of the mesh.

@@ -130,11 +130,11 @@ impl<'m> Mesh<'m> {
                 open: OpenPorts::These(&[]),
             });
         }
-        for service in &input.announced {
+        for (name, service) in &input.announced {
             self.workloads.extend(service.endpoints.iter().map(|labels| Workload {
                 subject: None,
-                name: service.name.name.to_string(),
-                namespace: service.name.namespace.clone(),
+                name: name.name.to_string(),
+                namespace: name.namespace.clone(),
                 labels: labels.clone(),
                 in_mesh: true,
                 is_ambient: false,
@@ -195,7 +195,7 @@ impl<'m> Mesh<'m> {
     fn add_namespaces(&mut self, input: &Input) {
         let services = self.services.iter().map(|(subject, _)| subject.namespace());
         let workloads = self.workloads.iter().map(|workload| workload.namespace.clone());
-        let announced = input.announced.iter().map(|service| service.name.namespace.clone());
+        let announced = input.announced.keys().map(|name| name.namespace.clone());
         let known: Vec<Namespace> = services.chain(workloads).chain(announced).collect();
         for namespace in known {
             self.namespaces.entry(namespace).or_default();
@@ -203,10 +203,10 @@ impl<'m> Mesh<'m> {
     }
 
     fn add_hosts(&mut self, input: &'m Input) {
-        for service in &input.announced {
-            let endpoints = service.endpoints.iter().collect();
-            let host = Host { ports: service.ports.clone(), endpoints, ..Host::default() };
-            self.hosts.add(&[Scope::All], &HostPattern::Exact(service.name.fqdn()), &host);
+        for (name, service) in &input.announced {
+            let (ports, endpoints) = (service.ports.iter().copied().collect(), service.endpoints.iter().collect());
+            let host = Host { ports, endpoints, ..Host::default() };
+            self.hosts.add(&[Scope::All], &HostPattern::Exact(name.fqdn()), &host);
         }
         for (subject, entry) in &self.service_entries {
             let endpoints = match (entry.endpoints(), &entry.workload_selector) {
@@ -225,14 +225,15 @@ impl<'m> Mesh<'m> {
             }
         }
         for (subject, service) in &self.services {
-            let announced = input.announced.iter().filter(|announced| {
-                announced.name.name.as_str() == subject.key.name && announced.name.namespace == subject.namespace()
-            });
+            let announced = input
+                .announced
+                .iter()
+                .filter(|(name, _)| name.name.as_str() == subject.key.name && name.namespace == subject.namespace());
             let host = Host {
                 ports: service.ports.iter().map(|port| port.port.number()).collect(),
                 selector: Some(&service.selector),
                 namespace: Some(subject.namespace()),
-                endpoints: announced.flat_map(|announced| &announced.endpoints).collect(),
+                endpoints: announced.flat_map(|(_, announced)| &announced.endpoints).collect(),
             };
             let scopes = match subject.annotations.get(EXPORT_TO_ANNOTATION).filter(|text| !text.is_empty()) {
                 Some(text) => Scope::of_export_to(text.split(',').map(str::trim), &subject.namespace()),

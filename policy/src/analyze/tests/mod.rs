@@ -137,7 +137,7 @@ fn files_replace_what_the_mesh_holds() {
         "metadata":{"name":"a","namespace":"default"},"spec":{"host":"nobody"}}"#;
     let mut input = Input::default();
     input.add_stored(stored);
-    input.add_announced("reviews".parse().unwrap(), vec![9080], vec![BTreeMap::new()]);
+    input.add_announced("reviews".parse().unwrap(), 9080, BTreeMap::new());
     let found = input.analyze(NOW);
     assert_eq!((found.len(), found[0].code.id(), &found[0].file), (1, "IST0174", &None));
 
