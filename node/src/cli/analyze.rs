@@ -84,7 +84,6 @@ pub(super) async fn analyze(common: &Common, args: AnalyzeArgs) -> anyhow::Resul
 }
 
 /// What analysis says of files, each a name and a text, as if they were applied, beyond what applying them says itself.
-#[expect(dead_code, reason = "`weft apply` calls it once both are in one tree")]
 pub(super) async fn of_files(
     client: &mut Client,
     files: &[(String, String)],
@@ -118,10 +117,10 @@ async fn add_mesh(input: &mut Input, client: &mut Client) -> anyhow::Result<()> 
 
 fn print(format: Format, messages: &[Message]) -> anyhow::Result<()> {
     match format {
-        Format::Table if messages.is_empty() => eprintln!("weft: nothing to tell"),
-        Format::Table => messages.iter().try_for_each(|message| line(format_args!("{message}")))?,
+        Format::Table | Format::Wide if messages.is_empty() => eprintln!("weft: nothing to tell"),
+        Format::Table | Format::Wide => messages.iter().try_for_each(|message| line(format_args!("{message}")))?,
         Format::Sarif => line(format_args!("{:#}", sarif(messages)))?,
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Yaml | Format::Name => {
             output::data(format, &messages.iter().map(data).collect::<Vec<_>>(), &[], |_| vec![])?;
         }
     }

@@ -18,7 +18,7 @@ use weft_wire::{
 };
 
 use super::{
-    ApplyArgs, Common, DeleteArgs, DiffArgs, DryRun, Writing,
+    ApplyArgs, Common, DeleteArgs, DiffArgs, DryRun, Writing, analyze,
     client::{Client, Refused},
     get::reference,
     output::{self, line},
@@ -31,10 +31,12 @@ use crate::{
 };
 
 pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()> {
-    let Sources { documents, notices, mut mistakes } = read_all(&args.files, &args.namespace)?;
+    let Sources { files, documents, notices, mut mistakes } = read_all(&args.files, &args.namespace)?;
     if !args.partial {
         refuse(&mistakes)?;
     }
+    let mut client = Client::connect(&common.dir).await?;
+    let analysis = analyze::of_files(&mut client, &files, &args.namespace).await?;
     let batches: Vec<&[ParsedDocument]> = match args.partial {
         true => documents.chunks(1).collect(),
         false => vec![&documents],
@@ -51,6 +53,7 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     }
     // Of what was refused there is nothing to note.
     notices.iter().for_each(|notice| eprintln!("weft: {notice}"));
+    analysis.iter().for_each(|message| eprintln!("weft: {message}"));
     if !mistakes.is_empty() {
         mistakes.iter().for_each(|mistake| eprintln!("weft: {mistake}"));
         bail!("{} refused, the rest was applied: correct it and apply it again", counted(mistakes.len(), "mistake"));
@@ -126,6 +129,8 @@ pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<
 /// What files hold.
 #[derive(Default)]
 struct Sources {
+    /// Name and text of each.
+    files: Vec<(String, String)>,
     documents: Vec<ParsedDocument>,
     notices: Vec<String>,
     /// Why the other documents are refused.
@@ -136,7 +141,8 @@ fn read_all(arguments: &[PathBuf], namespace: &Namespace) -> anyhow::Result<Sour
     let mut sources = Sources::default();
     for file in files(arguments)? {
         let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
-        match document::parse_yaml(&read(&file)?, namespace) {
+        let text = read(&file)?;
+        match document::parse_yaml(&text, namespace) {
             Ok(ParsedFile { documents, errors, notices }) => {
                 sources.documents.extend(documents);
                 sources.notices.extend(notices.iter().map(|notice| format!("{name}:{}: {}", notice.at, notice.text)));
@@ -144,6 +150,7 @@ fn read_all(arguments: &[PathBuf], namespace: &Namespace) -> anyhow::Result<Sour
             }
             Err(error) => sources.mistakes.push(error.in_file(&name).to_string()),
         }
+        sources.files.push((name, text));
     }
     if sources.documents.is_empty() && sources.mistakes.is_empty() {
         let names: Vec<String> = arguments.iter().map(|file| file.display().to_string()).collect();

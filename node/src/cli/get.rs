@@ -47,7 +47,7 @@ fn print(format: Format, documents: &[Document], alone: bool) -> anyhow::Result<
         Format::Name => {
             Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
         }
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Yaml | Format::Sarif => {
             // As kubectl: one alone or several as a List, ready to be applied again.
             let mut items: Vec<Value> = documents.iter().map(with_status).collect();
             let value = match items.as_mut_slice() {

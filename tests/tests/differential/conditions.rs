@@ -213,7 +213,7 @@ impl Condition {
                 probe.set_header(name, value);
                 // Cookies are no list: what joins them is a semicolon. Envoy itself joins the lines of a few headers that
                 // it keeps in a place of their own, and so matches them as one.
-                if !["cookie", "user-agent"].contains(name) && source.gives("several lines of a header", 0.5) {
+                if !["cookie", "user-agent"].contains(&name) && source.gives("several lines of a header", 0.5) {
                     probe.split_header(name);
                 }
             }
