@@ -237,7 +237,7 @@ impl Replay {
 
     fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
-        let waiting = (source.kept_len - self.kept_bytes_sent) as u64;
+        let waiting = source.kept_len.saturating_sub(self.kept_bytes_sent) as u64;
         match source.body.from.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(waiting + rest),
             None => SizeHint::default(),
