@@ -2,6 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
+use http::StatusCode;
 use weft_wire::document::Stamp;
 
 use crate::{
@@ -25,7 +26,7 @@ pub struct Fault {
 /// How a request ends without going upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultEnd {
-    HttpStatus(u16),
+    HttpStatus(StatusCode),
     GrpcStatus(GrpcStatus),
     /// The connection or stream is cut.
     Reset,
@@ -83,8 +84,8 @@ impl FaultInjection {
 }
 
 fn end_of(http_status: Option<Int<200, 599>>, grpc_status: Option<GrpcStatus>) -> Option<FaultEnd> {
-    let http = http_status.and_then(|status| u16::try_from(status.get()).ok()).map(FaultEnd::HttpStatus);
-    http.or(grpc_status.map(FaultEnd::GrpcStatus))
+    let status = http_status.and_then(|status| StatusCode::from_u16(u16::try_from(status.get()).ok()?).ok());
+    status.map(FaultEnd::HttpStatus).or(grpc_status.map(FaultEnd::GrpcStatus))
 }
 
 /// A FaultExperiment, ready to be asked.
@@ -181,7 +182,10 @@ mod tests {
             r#"{"delay": {"fixedDelay": "1s", "percentage": {"value": 100}},
                 "abort": {"httpStatus": 555, "percentage": {"value": 100}}}"#,
         );
-        let expected = Fault { delay: Some(Duration::from_secs(1)), end: Some(FaultEnd::HttpStatus(555)) };
+        let expected = Fault {
+            delay: Some(Duration::from_secs(1)),
+            end: Some(FaultEnd::HttpStatus(StatusCode::from_u16(555).unwrap())),
+        };
         assert_eq!(both.unwrap().decide(NEVER), Some(expected));
     }
 
@@ -230,7 +234,10 @@ mod tests {
             r#""fault": {"delay": {"fixedDelay": "1s"}, "abort": {"httpStatus": 500}}, "percentage": {"value": 50},
                "match": [{"path": {"prefix": "/ratings"}}]"#,
         );
-        let fault = Fault { delay: Some(Duration::from_secs(1)), end: Some(FaultEnd::HttpStatus(500)) };
+        let fault = Fault {
+            delay: Some(Duration::from_secs(1)),
+            end: Some(FaultEnd::HttpStatus(StatusCode::from_u16(500).unwrap())),
+        };
         assert_eq!(decide(&experiment, "/ratings/1", ALWAYS, 20_000), Some(fault));
         assert_eq!(decide(&experiment, "/ratings/1", NEVER, 20_000), None);
         assert_eq!(decide(&experiment, "/reviews/1", ALWAYS, 20_000), None);

@@ -26,7 +26,6 @@ pub mod endpoint;
 pub mod fault;
 pub mod headers;
 mod hosts;
-pub mod inject;
 pub mod kinds;
 pub mod limit;
 mod matcher;

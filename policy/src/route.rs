@@ -15,9 +15,9 @@ use crate::{
     cors::Cors,
     document::Document,
     endpoint::Workload,
+    fault::FaultInjection,
     headers::HeaderRules,
     hosts::HostPattern,
-    inject::Fault,
     matcher::{ClientMatch, Fields, MatchedPath, RequestMatch, Values},
     namespaces::Visibility,
     redirect::Redirect,
@@ -72,7 +72,7 @@ pub struct Matched<'v> {
     /// Which rule it is.
     pub origin: Option<Origin<'v>>,
     pub cors: Option<&'v Cors>,
-    pub fault: Option<&'v Fault>,
+    pub fault: Option<&'v FaultInjection>,
     /// To be applied in this order.
     pub headers: [Option<&'v HeaderRules>; 2],
     pub action: Action<'v>,
@@ -157,7 +157,7 @@ pub(crate) struct HttpRule {
     /// Any of these; a rule without conditions has one that always holds.
     pub(crate) matches: Vec<NamedMatch>,
     pub(crate) cors: Option<Cors>,
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<FaultInjection>,
     pub(crate) headers: Option<HeaderRules>,
     pub(crate) action: RuleAction,
 }

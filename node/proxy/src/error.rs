@@ -3,7 +3,7 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use weft_policy::inject::Abort;
+use weft_policy::fault::FaultEnd;
 use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 
 /// An exchange that the proxy itself must answer.
@@ -22,7 +22,7 @@ pub(crate) enum ProxyError {
     #[error("the VirtualService for {0} names a destination or subset that does not exist")]
     UnknownCluster(String),
     #[error("fault filter abort")]
-    Aborted(Abort),
+    Aborted(FaultEnd),
     #[error("no healthy upstream: {0} has no endpoint that may be called")]
     NoEndpoint(String),
     #[error("{0} is not hosted on this node")]

@@ -23,8 +23,8 @@ use weft_policy::{
     balance::Cluster,
     cors::CorsOutcome,
     endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
+    fault::{Fault, FaultInjection},
     headers::{HeaderContext, HeaderOperations, HeaderRules},
-    inject::Fault,
     retry::{Failure, RetryPolicy},
     route::{Action, Client, DirectResponse, Forward, Matched, RequestHead, TcpRouting},
     view::{Host, MeshView, Service, ServicePort},
@@ -347,12 +347,13 @@ fn respond_with(response: &DirectResponse) -> Reply {
 }
 
 /// Does to a request what its rule's fault says: the delay first, then the abort.
-async fn inject(fault: &Fault, record: &mut ExchangeRecord) -> Result<(), ProxyError> {
-    if let Some(delay) = fault.delay(rand::random()) {
+async fn inject(fault: &FaultInjection, record: &mut ExchangeRecord) -> Result<(), ProxyError> {
+    let Some(Fault { delay, end }) = fault.decide(rand::random()) else { return Ok(()) };
+    if let Some(delay) = delay {
         record.flag(Flag::DelayInjected);
         sleep(delay).await;
     }
-    fault.abort(rand::random()).map_or(Ok(()), |abort| Err(ProxyError::Aborted(abort)))
+    end.map_or(Ok(()), |end| Err(ProxyError::Aborted(end)))
 }
 
 /// Sends a copy of a request, and reads its answer for nobody.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use weft_policy::inject::Abort;
+use weft_policy::fault::FaultEnd;
 
 use crate::{
     body::ResponseBody,
@@ -26,8 +26,9 @@ impl ProxyError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Aborted(Abort::Http(status)) => *status,
-            Self::Aborted(Abort::Grpc(_)) => StatusCode::OK,
+            Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
+            Self::Aborted(FaultEnd::GrpcStatus(_)) => StatusCode::OK,
+            Self::Aborted(FaultEnd::Reset) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -82,7 +83,7 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
     let (status, body) = if record.is_grpc() {
         let code = match error {
-            ProxyError::Aborted(Abort::Grpc(code)) => *code,
+            ProxyError::Aborted(FaultEnd::GrpcStatus(status)) => status.code(),
             error => grpc_code(error.status()),
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

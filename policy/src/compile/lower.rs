@@ -10,16 +10,14 @@ use super::rules;
 use crate::{
     api::{
         networking::{
-            self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpFaultInjection,
-            HttpMatchRequest, HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute,
-            UnmatchedPreflights,
+            self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpMatchRequest,
+            HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, UnmatchedPreflights,
         },
         values::{Int, Port, Share, StringMatch},
     },
     cors::Cors,
     headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
     hosts,
-    inject::{Abort, Fault},
     matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch},
     redirect::{Redirect, RedirectPath, RedirectPort},
     retry::RetryPolicy,
@@ -149,6 +147,7 @@ fn redirect(redirect: &HttpRedirect) -> Option<Redirect> {
         },
         path: match (redirect.uri.strip_prefix("%PREFIX()%"), redirect.uri.as_str()) {
             (Some(prefix), _) => RedirectPath::Prefix(prefix.to_owned()),
+            (None, "") if !redirect.prefix_rewrite.is_empty() => RedirectPath::Prefix(redirect.prefix_rewrite.clone()),
             (None, "") => RedirectPath::Keep,
             (None, path) => RedirectPath::Whole(path.to_owned()),
         },
@@ -209,22 +208,6 @@ pub(super) fn cors(policy: &CorsPolicy) -> Cors {
         credentials: policy.allow_credentials.unwrap_or(false),
         answers_unmatched: policy.unmatched_preflights == Some(UnmatchedPreflights::Ignore),
     }
-}
-
-/// Without a share nothing happens; only a delay's has an old form.
-pub(super) fn fault(fault: &HttpFaultInjection) -> Fault {
-    let delay = fault.delay.as_ref().and_then(|delay| {
-        let old = delay.percent.map(Share::of_percent);
-        Some((delay.percentage.map(|share| share.value).or(old)?, delay.fixed_delay?.get()))
-    });
-    let abort = fault.abort.as_ref().and_then(|abort| {
-        let how = match (abort.http_status, abort.grpc_status) {
-            (Some(status), _) => Abort::Http(StatusCode::from_u16(u16::try_from(status.get()).ok()?).ok()?),
-            (None, status) => Abort::Grpc(status? as u16),
-        };
-        Some((abort.percentage?.value, how))
-    });
-    Fault { delay, abort }
 }
 
 pub(super) fn headers(headers: &Headers) -> HeaderRules {

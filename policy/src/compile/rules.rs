@@ -11,6 +11,7 @@ use crate::{
         values::StringMatch,
     },
     document::{Document, Spec},
+    fault::FaultInjection,
     hosts::HostPattern,
     matcher::{Fields, RequestMatch},
     namespaces::Visibility,
@@ -106,7 +107,7 @@ fn http_rule(
         matches,
         // As in Envoy, it is nothing to an answer of the proxy's own.
         cors: rule.cors_policy.as_ref().filter(|_| is_forwarded).map(lower::cors),
-        fault: rule.fault.as_ref().map(lower::fault),
+        fault: rule.fault.as_ref().and_then(FaultInjection::new),
         headers: rule.headers.as_ref().map(lower::headers),
         action: lower::action(rule, namespace)?,
     })

@@ -336,6 +336,13 @@ pub enum GrpcStatus {
     Unauthenticated,
 }
 
+impl GrpcStatus {
+    /// Its number, as `grpc-status` has it.
+    pub fn code(self) -> u16 {
+        self as u16 // declared in order of their numbers
+    }
+}
+
 /// A copy of a share of the requests goes here; its answer is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -560,10 +560,13 @@ fn a_fault_without_a_share_never_fires_and_a_delay_may_have_the_old_one() {
     ] {
         let http = format!("[{{fault: {fault}, route: [{{destination: {{host: reviews}}}}]}}]");
         let view = bookinfo().apply(&rule("r", "[reviews]", &http)).view();
-        let fault_of = route(&view, &get("/")).unwrap().fault.unwrap();
-        assert_eq!((fault_of.delay(0).is_some(), fault_of.abort(0).is_some()), (delays, aborts), "{fault}");
+        let done = route(&view, &get("/")).unwrap().fault.and_then(|fault| fault.decide(0)).unwrap_or_default();
+        assert_eq!((done.delay.is_some(), done.end.is_some()), (delays, aborts), "{fault}");
         if aborts {
-            assert_eq!(fault_of.abort(u64::MAX), Some(crate::inject::Abort::Grpc(14)));
+            assert_eq!(
+                done.end,
+                Some(crate::fault::FaultEnd::GrpcStatus(crate::api::networking::GrpcStatus::Unavailable))
+            );
         }
     }
 }
