@@ -6,7 +6,7 @@ use crate::{
     api::networking::{Destination, VirtualService},
     document::{Document, Spec},
     hosts,
-    view::MeshView,
+    view::{HostEntry, MeshView},
 };
 
 /// The hosts to which a document sends requests and that no service of the view has, fully qualified and sorted;
@@ -16,7 +16,9 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
     let namespace = document.namespace();
     let hosts = destinations(service).map(|destination| destination.fqdn(&namespace));
     let is_known = |host: &str| {
-        hosts::service_of(host).is_some_and(|service| view.by_host.contains_key(service.to_string().as_str()))
+        let entry = hosts::service_of(host).and_then(|service| view.by_host.get(service.to_string().as_str()));
+        // A host that only VirtualServices know has nobody to answer.
+        matches!(entry, Some(HostEntry::Service(_)))
     };
     Some(hosts.filter(|host| !is_known(host)).collect())
 }

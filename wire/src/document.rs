@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Largest body of a document, in bytes of JSON.
-pub const MAX_DOCUMENT_LEN: usize = 64 * 1024;
+pub const MAX_DOCUMENT_LEN: usize = 256 * 1024;
 
 /// What a document is about. Two documents with the same key are versions of one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

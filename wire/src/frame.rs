@@ -23,9 +23,9 @@ pub const ALPN_JOIN: &[u8] = b"weft-join/1";
 
 /// Largest message on any stream.
 pub const MAX_FRAME_LEN: usize = 4 * 1024 * 1024;
-/// Largest [`Push`]: several times the largest fact or document with its chain. Small, because a peer's pushes wait in
+/// Largest [`Push`]: more than the largest fact or document with its chain. Small, because a peer's pushes wait in
 /// queues that are bounded by number.
-pub const MAX_PUSH_LEN: usize = 256 * 1024;
+pub const MAX_PUSH_LEN: usize = 512 * 1024;
 /// Most facts or documents of one [`Push`]: each may cost its receiver the verification of a chain.
 pub const MAX_PUSH_ITEMS: usize = 512;
 /// Most versions that a [`Request`] says to have.

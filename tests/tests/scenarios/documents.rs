@@ -128,14 +128,14 @@ fn what_weft_does_not_know_is_refused_by_name() {
 }
 
 /// Asks for what the data path does not do.
-const FAULTY: &str = "
+const STICKY: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: { name: faulty, labels: { app: echo } }
+metadata: { name: sticky, labels: { app: echo } }
 spec:
   hosts: [echo]
   http:
-  - fault: { abort: { percentage: { value: 1 }, httpStatus: 500 } }
+  - sessionPersistence: { cookie: { name: session } }
     route: [{ destination: { host: echo } }]
 ";
 
@@ -182,11 +182,14 @@ fn changes_can_be_looked_at_before_and_taken_back_by_file() {
 fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
     let mut lab = Lab::new(2);
     lab.form_mesh();
-    let faulty = lab.file("faulty.yaml", FAULTY).to_string_lossy().into_owned();
-    let applied = lab.host(0).weft(&["apply", "-f", &faulty]);
-    assert!(applied.stderr.contains("VirtualService faulty: not enforced yet: spec.http[0].fault"), "{applied:?}");
+    let sticky = lab.file("sticky.yaml", STICKY).to_string_lossy().into_owned();
+    let applied = lab.host(0).weft(&["apply", "-f", &sticky]);
+    assert!(
+        applied.stderr.contains("VirtualService sticky: not enforced yet: spec.http[0].sessionPersistence"),
+        "{applied:?}"
+    );
 
-    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "faulty"])?["status"].clone());
+    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "sticky"])?["status"].clone());
     let status_now = wait_for("both nodes have the document", PATIENCE, || {
         status(&lab).filter(|status| status["nodes"]["current"] == 2)
     });
@@ -197,18 +200,21 @@ fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
         ["status", "reason", "message"].map(|field| found[field].as_str().expect("a text").to_owned())
     };
     assert_eq!(condition("Accepted")[..2], ["True", "Accepted"]);
-    assert_eq!(condition("Programmed"), ["False", "NotImplemented", "not enforced yet: spec.http[0].fault"]);
+    assert_eq!(
+        condition("Programmed"),
+        ["False", "NotImplemented", "not enforced yet: spec.http[0].sessionPersistence"]
+    );
     assert_eq!(condition("ResolvedRefs")[..2], ["False", "BackendNotFound"]);
     let table = lab.host(0).weft(&["get", "vs", "-l", "app in (echo),!gone", "-o", "wide"]).ok();
     assert!(table.contains("NotProgrammed") && table.contains("2/2"), "{table}");
     let names = lab.host(1).weft(&["get", "all", "-A", "-o", "name"]).ok();
-    assert_eq!(names, "virtualservice.networking.istio.io/faulty\n");
+    assert_eq!(names, "virtualservice.networking.istio.io/sticky\n");
 
     // What was read back changes nothing.
-    let read_back = lab.host(0).weft(&["get", "vs/faulty", "-o", "yaml"]).ok();
+    let read_back = lab.host(0).weft(&["get", "vs/sticky", "-o", "yaml"]).ok();
     assert!(read_back.contains("creationTimestamp") && read_back.contains("generation"), "{read_back}");
     let file = lab.file("read-back.yaml", &read_back).to_string_lossy().into_owned();
-    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/faulty unchanged\n");
+    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/sticky unchanged\n");
 
     lab.host_mut(1).kill();
     lab.wait_members(0, "failed", 1);
