@@ -37,35 +37,37 @@ impl Cors {
         let asks_for_method = |method: &HeaderValue| !method.is_empty();
         let is_preflight = *method == Method::OPTIONS
             && headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).is_some_and(asks_for_method);
+        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
+        // As Envoy: a star is answered with what is asked for.
+        let is_star = self.methods.as_ref().is_some_and(|methods| methods == "*");
+        let methods = if is_star { asked } else { self.methods.as_ref() };
         // A matcher that takes `*` allows all origins.
         if !self.origins.iter().any(|allowed| allowed.matches(b"*") || allowed.matches(origin.as_bytes())) {
-            return match is_preflight && self.answers_unmatched {
-                true => CorsOutcome::Answer(HeaderMap::new()),
-                false => CorsOutcome::Forward,
-            };
+            if !is_preflight || !self.answers_unmatched {
+                return CorsOutcome::Forward;
+            }
+            // As Envoy, which says the methods of a star here too. Without an origin they allow nothing.
+            let methods =
+                methods.filter(|_| is_star).map(|methods| (header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone()));
+            return CorsOutcome::Answer(methods.into_iter().collect());
         }
         let mut answer = HeaderMap::new();
         answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         if self.credentials {
             answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        let mut put = |name: HeaderName, value: &Option<HeaderValue>| {
+        let mut put = |name: HeaderName, value: Option<&HeaderValue>| {
             if let Some(value) = value {
                 answer.insert(name, value.clone());
             }
         };
-        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, &self.exposed);
+        put(header::ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed.as_ref());
         if !is_preflight {
             return CorsOutcome::Allow(answer);
         }
-        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).cloned();
-        // As Envoy: a star is answered with what is asked for.
-        put(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            if self.methods.as_ref().is_some_and(|methods| methods == "*") { &asked } else { &self.methods },
-        );
-        put(header::ACCESS_CONTROL_ALLOW_HEADERS, &self.headers);
-        put(header::ACCESS_CONTROL_MAX_AGE, &self.max_age);
+        put(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        put(header::ACCESS_CONTROL_ALLOW_HEADERS, self.headers.as_ref());
+        put(header::ACCESS_CONTROL_MAX_AGE, self.max_age.as_ref());
         CorsOutcome::Answer(answer)
     }
 }

@@ -1,6 +1,6 @@
 //! weft and a real Envoy get the same documents and the same requests, and must do the same with them.
 //!
-//! Cases are generated: `WEFT_DIFF_SEED` repeats a run, `WEFT_DIFF_CASES` sets how many there are. What the two are
+//! Cases are generated, the same in each run; `WEFT_DIFF_SEED` has others made, `WEFT_DIFF_CASES` sets how many there are. What the two are
 //! known to do differently stands with its reason in `docs/differences.md`, and is left out by the generator.
 //! `WEFT_DIFF_WITH` names fields, joined by commas, that weft does not enforce yet and that cases get all the same, or
 //! `all`.
@@ -30,9 +30,12 @@ const SHOWN: usize = 5;
 /// Ruled by a document that is applied last: once it is served, all others hold.
 const LAST: &str = "last";
 
+/// A run must not fail by chance: what other seeds find is looked for on purpose.
+const SEED: u64 = 2_119_277_462_227_154_141;
+
 #[test]
 fn weft_routes_as_envoy_does() {
-    let seed = setting("WEFT_DIFF_SEED").unwrap_or_else(rand::random);
+    let seed = setting("WEFT_DIFF_SEED").unwrap_or(SEED);
     let count = setting("WEFT_DIFF_CASES").unwrap_or(CASES);
     let with: String = setting("WEFT_DIFF_WITH").unwrap_or_default();
     let with: Vec<String> = with.split(',').map(str::to_owned).collect();
