@@ -276,7 +276,6 @@ impl Resource for DestinationRule {
             checker.given("trafficPolicy", &subset.traffic_policy, |checker, policy| policy.check(checker));
         });
         check_export_to(&self.export_to, Export::Namespaces, checker);
-        checker.pending("exportTo", self.export_to.iter().any(|namespace| namespace != "*"));
         checker.given("workloadSelector", &self.workload_selector, |checker, selector| {
             if selector.match_labels.is_empty() {
                 checker.warn("has no labels: it selects all workloads of the namespace");

@@ -392,7 +392,6 @@ fn what_the_data_path_does_not_do_is_pending() {
         "spec.trafficPolicy.outlierDetection",
         "spec.trafficPolicy.tls",
         "spec.trafficPolicy.compression",
-        "spec.exportTo",
     ];
     assert_eq!(pending(&text(KIND, spec)), expected);
     let enforced = "{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}, tls: {mode: ISTIO_MUTUAL}, \
