@@ -92,8 +92,12 @@ impl Client {
             .header(http::header::HOST, "localhost")
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))?;
-        let response =
-            self.sender.send_request(request).await.context("the node closed the connection; see its log")?;
+        // The connection takes a moment after an answer before it takes the next request.
+        let sent = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        let response = sent.await.context("the node closed the connection; see its log")?;
         if response.status().is_success() {
             return Ok(response);
         }
