@@ -1,0 +1,71 @@
+//! Sessions that stay with an endpoint.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::headers::is_header_name;
+use crate::{api::values::Timeout, document::Checker};
+
+/// A client's requests go to the endpoint that its first one went to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SessionPersistence {
+    /// `COOKIE` if absent.
+    #[serde(rename = "type")]
+    pub kind: Option<SessionPersistenceType>,
+    pub absolute_timeout: Option<Timeout>,
+    pub cookie: Option<SessionCookie>,
+    pub header: Option<SessionHeader>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SessionPersistenceType {
+    #[default]
+    Cookie,
+    Header,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SessionCookie {
+    pub name: String,
+    pub path: String,
+    /// `SESSION` if absent.
+    pub lifetime_type: Option<CookieLifetime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CookieLifetime {
+    Session,
+    /// Ends with `absoluteTimeout`.
+    Permanent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SessionHeader {
+    pub name: String,
+}
+
+impl SessionPersistence {
+    pub(super) fn check(&self, checker: &mut Checker<'_>) {
+        let fits = match self.kind.unwrap_or_default() {
+            SessionPersistenceType::Cookie => self.header.is_none(),
+            SessionPersistenceType::Header => self.header.is_some() && self.cookie.is_none(),
+        };
+        if !fits {
+            checker.error("type must match what is given: cookie for COOKIE, header for HEADER");
+        }
+        let lifetime = self.cookie.as_ref().and_then(|cookie| cookie.lifetime_type);
+        if lifetime == Some(CookieLifetime::Permanent) && self.absolute_timeout.is_none() {
+            checker.error("a cookie with lifetimeType PERMANENT needs absoluteTimeout");
+        }
+        checker.given("header", &self.header, |checker, header| {
+            if !is_header_name(&header.name) {
+                checker.error_in("name", format!("{:?} is not a header's name", header.name));
+            }
+        });
+    }
+}
