@@ -35,8 +35,8 @@ use crate::{
     endpoint::{LocalWorkload, Standing},
     hosts::{self, HostIndex, HostPattern},
     namespaces::{PerNamespace, same},
-    retry::RetryPolicy,
     route::RuleSet,
+    settings::MeshSettings,
     view::{Callers, HostEntry, MeshView, Service, VirtualHost},
 };
 
@@ -118,6 +118,8 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let (services, ends_of_services) = services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
     let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
     let mut by_host = by_host.collect();
+    let known_settings = same_mesh.map(|previous| &previous.settings);
+    let settings = MeshSettings::read(parts.documents.mesh_config.as_ref(), known_settings);
     let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
@@ -126,7 +128,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         by_end,
         local: local_workloads(&services),
         callers: callers(&parts, same_mesh),
-        default_retry: RetryPolicy::default(),
+        settings,
         services,
         parts,
     }

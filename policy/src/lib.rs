@@ -9,6 +9,7 @@
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it.
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
 //!   of policies.
+//! * [`settings`]: what holds in the whole mesh.
 //! * [`references`]: what a document names that the mesh does not have.
 #![forbid(unsafe_code)]
 
@@ -38,4 +39,5 @@ pub mod references;
 pub mod retry;
 mod rewrite;
 pub mod route;
+pub mod settings;
 pub mod view;

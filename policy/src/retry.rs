@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use crate::api::networking::HttpRetry;
+
 /// When, how often and after which pause a request is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -94,6 +96,25 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// What a document does not say is as in the default.
+    pub(crate) fn of(retries: &HttpRetry) -> Self {
+        let mut policy = Self {
+            attempts: retries.attempts.map_or(0, |attempts| u32::try_from(attempts.get()).unwrap_or(u32::MAX)),
+            ..Self::default()
+        };
+        if !retries.retry_on.is_empty() {
+            // Checked when the document was read.
+            let _ = policy.retry_on(&retries.retry_on);
+        }
+        policy.per_try_timeout =
+            retries.per_try_timeout.map(|timeout| timeout.get()).filter(|limit| *limit > Duration::ZERO);
+        policy.avoid_tried = retries.retry_ignore_previous_hosts.unwrap_or(true);
+        match retries.backoff {
+            Some(pause) => policy.with_base_pause(pause.get()),
+            None => policy,
+        }
+    }
+
     /// Reads conditions and status codes, joined by commas.
     ///
     /// # Errors

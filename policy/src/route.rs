@@ -180,7 +180,8 @@ pub(crate) enum RuleAction {
 pub(crate) struct ForwardRule {
     pub(crate) destinations: Weighted<HttpDestination>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) retry: RetryPolicy,
+    /// `None` is the mesh's default.
+    pub(crate) retry: Option<RetryPolicy>,
     pub(crate) path_rewrite: Option<PathRewrite>,
     pub(crate) authority: Option<String>,
     pub(crate) mirrors: Vec<Mirror>,
@@ -350,14 +351,15 @@ impl<'v> Query<'v, '_> {
         let authority = rule.authority.as_deref().or(destination.authority.as_deref());
         let rewrite =
             (path_and_query.is_some() || authority.is_some()).then_some(Rewrite { path_and_query, authority });
-        let (retry, mirrors) = (&rule.retry, rule.mirrors.as_slice());
+        let retry = rule.retry.as_ref().unwrap_or(&self.view.settings.default_retry);
+        let mirrors = rule.mirrors.as_slice();
         Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors })
     }
 
     /// To the service itself, where no VirtualService says otherwise.
     pub(crate) fn by_default(&self, service: &'v Arc<Service>) -> Option<Matched<'v>> {
         let cluster = service.cluster_of(self.client.namespace, self.port, "")?;
-        let retry = &self.view.default_retry;
+        let retry = &self.view.settings.default_retry;
         Some(Matched {
             route_name: DEFAULT_ROUTE_NAME,
             origin: None,

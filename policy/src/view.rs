@@ -13,8 +13,8 @@ use crate::{
     endpoint::{LocalWorkload, Workload},
     hosts::{self, HostIndex},
     namespaces::PerNamespace,
-    retry::RetryPolicy,
     route::{Client, Matched, Mirror, Query, RequestHead, RuleSet, Ruling, TcpRouting},
+    settings::MeshSettings,
 };
 
 /// All that one node's requests need to know of the mesh.
@@ -32,7 +32,7 @@ pub struct MeshView {
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
     pub(crate) callers: Arc<Callers>,
-    pub(crate) default_retry: RetryPolicy,
+    pub settings: Arc<MeshSettings>,
     /// What the next view is made of where nothing has changed.
     pub(crate) parts: Parts,
 }
@@ -77,7 +77,7 @@ impl MeshView {
             by_end: HostIndex::default(),
             local: HashMap::new(),
             callers: Arc::default(),
-            default_retry: RetryPolicy::default(),
+            settings: Arc::default(),
             parts: Parts::default(),
         }
     }

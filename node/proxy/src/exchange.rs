@@ -197,6 +197,16 @@ impl Outgoing {
         })
     }
 
+    /// Marks a copy by `-shadow` after its host, as Envoy does. A host that cannot have it, an IPv6 address, stays.
+    pub(crate) fn append_shadow(&mut self) {
+        let marked = with_shadow(&self.authority);
+        if let Some((authority, host)) =
+            marked.and_then(|authority| Some((authority.clone(), host_of(&authority).ok()?)))
+        {
+            (self.authority, self.host) = (authority, host);
+        }
+    }
+
     /// Whether it can be sent, as if for the first time.
     pub(crate) fn is_whole(&self) -> bool {
         match &self.body {
@@ -317,6 +327,14 @@ impl Outgoing {
 
 fn host_of(authority: &Authority) -> Result<HeaderValue, ProxyError> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| ProxyError::BadRequest("malformed host"))
+}
+
+fn with_shadow(authority: &Authority) -> Option<Authority> {
+    if authority.as_str().starts_with('[') {
+        return None;
+    }
+    let port = authority.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Authority::try_from(format!("{}-shadow{port}", authority.host())).ok()
 }
 
 /// HTTP/2 may split cookies over several headers; HTTP/1.1 may not (RFC 9113 section 8.2.3).
@@ -457,6 +475,18 @@ mod tests {
         let mut headers = head(Version::HTTP_11, &[("connection", "close, X-A"), ("x-a", "1"), ("x-b", "2")]).headers;
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-b"]);
+    }
+
+    #[test]
+    fn a_shadow_is_named_in_the_host_before_the_port() {
+        for (authority, expected) in [
+            ("reviews", Some("reviews-shadow")),
+            ("127.0.0.1:19900", Some("127.0.0.1-shadow:19900")),
+            ("[::1]:80", None),
+        ] {
+            let shadow = with_shadow(&authority.parse().unwrap());
+            assert_eq!(shadow.as_ref().map(Authority::as_str), expected, "{authority}");
+        }
     }
 
     #[test]

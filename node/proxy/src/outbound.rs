@@ -249,7 +249,8 @@ impl Outbound {
                     // Each is a draw of its own.
                     let mirrors = forward.mirrors.iter();
                     let mirrors = mirrors.filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
-                    let mirrors: Vec<Arc<Cluster>> = mirrors.cloned().collect();
+                    let clusters: Vec<Arc<Cluster>> = mirrors.cloned().collect();
+                    let mirrors = Mirrors { clusters, appends_shadow: view.settings.appends_shadow_suffix };
                     let mut outgoing = Outgoing::new(request, authority, record)?;
                     operations.of_request(&mut outgoing.headers);
                     if let Some(rewrite) = &forward.rewrite {
@@ -270,7 +271,7 @@ impl Outbound {
     async fn forward(
         &self,
         forward: Forward<'_>,
-        mirrors: Vec<Arc<Cluster>>,
+        mirrors: Mirrors,
         mut outgoing: Outgoing,
         caller: Option<&Arc<Caller>>,
         record: &mut ExchangeRecord,
@@ -280,8 +281,11 @@ impl Outbound {
         if let Some(line) = record.line() {
             line.cluster(cluster);
         }
-        for cluster in mirrors {
-            if let Some(copy) = outgoing.copy() {
+        for cluster in mirrors.clusters {
+            if let Some(mut copy) = outgoing.copy() {
+                if mirrors.appends_shadow {
+                    copy.append_shadow();
+                }
                 self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, caller.cloned(), copy, timeout));
             }
         }
@@ -354,6 +358,12 @@ async fn inject(fault: &FaultInjection, record: &mut ExchangeRecord) -> Result<(
         sleep(delay).await;
     }
     end.map_or(Ok(()), |end| Err(ProxyError::Aborted(end)))
+}
+
+/// Where copies of a request go, and whether their host says so.
+struct Mirrors {
+    clusters: Vec<Arc<Cluster>>,
+    appends_shadow: bool,
 }
 
 /// Sends a copy of a request, and reads its answer for nobody.

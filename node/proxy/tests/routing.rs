@@ -272,14 +272,21 @@ async fn a_mirror_gets_a_copy_and_its_answer_is_for_nobody() {
     };
     let documents = rule(&format!("mirrors: [{{destination: {{host: shadow}}}}], {TO_REVIEWS}"));
     let plans = vec![caller().await, plan("reviews", echo().await), plan("shadow", shadow)];
-    let mesh = Mesh::start_with(&documents, plans);
-    for body in ["", "hello"] {
+    let mut mesh = Mesh::start_with(&documents, plans);
+    for (body, wanted_host) in [("", "reviews"), ("hello", "reviews"), ("hello", "reviews-shadow")] {
+        if wanted_host == "reviews-shadow" {
+            mesh.documents.push_str(
+                "---\napiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\n\
+                 metadata: {name: default, namespace: istio-system}\nspec: {disableShadowHostSuffix: false}\n",
+            );
+            mesh.publish();
+        }
         let request = Request::post("/x?y").header("host", "reviews").body(text(body)).unwrap();
         let response = send(mesh.client().outbound, request).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert!(read(response).await.ends_with(body));
         let (method, uri, host, copy) = within(copied.recv()).await.unwrap();
-        assert_eq!((method, uri.as_str(), host.to_str().unwrap()), (Method::POST, "/x?y", "reviews"));
+        assert_eq!((method, uri.as_str(), host.to_str().unwrap()), (Method::POST, "/x?y", wanted_host));
         assert_eq!(copy, body);
     }
 }

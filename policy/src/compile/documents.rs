@@ -16,6 +16,7 @@ use crate::{
     hosts::HostIndex,
     namespaces::same,
     route::RuleSet,
+    settings,
 };
 
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ pub(super) struct DocumentIndex {
     pub(super) rules: HostIndex<Arc<RuleSet>>,
     /// All of them, the oldest first.
     pub(super) rules_by_age: Vec<Arc<RuleSet>>,
+    pub(super) mesh_config: Option<Arc<Document>>,
 }
 
 /// A document, read as far as it can be without the others.
@@ -41,6 +43,7 @@ enum Part {
     Policy(Arc<Policy>),
     /// With the documents that it delegates to.
     Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+    MeshConfig(Arc<Document>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -88,6 +91,9 @@ impl Part {
             (_, Some(part)) => Some(part.clone()),
             (Spec::DestinationRule(_), None) => Policy::read(document).map(|policy| Self::Policy(Arc::new(policy))),
             (Spec::Service(_), None) => Declared::read(document).map(|declared| Self::Service(Arc::new(declared))),
+            (Spec::MeshConfig(_), None) => {
+                settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
+            }
             _ => None,
         }
     }
@@ -117,6 +123,7 @@ impl DocumentIndex {
                 }
                 self.rules_by_age.push(rules.clone());
             }
+            Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! From what a document says to what requests are matched against and done with.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use weft_wire::id::Namespace;
@@ -11,7 +9,7 @@ use crate::{
     api::{
         networking::{
             self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpMatchRequest,
-            HttpRedirect, HttpRetry, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, UnmatchedPreflights,
+            HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, UnmatchedPreflights,
         },
         values::{Int, Port, Share, StringMatch},
     },
@@ -113,7 +111,7 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
     Some(RuleAction::Forward(Box::new(ForwardRule {
         destinations: Weighted::new(destinations),
         timeout: rule.timeout.map(|timeout| timeout.get()),
-        retry: rule.retries.as_ref().map_or_else(RetryPolicy::default, retry),
+        retry: rule.retries.as_ref().map(RetryPolicy::of),
         path_rewrite: rewrite.and_then(path_rewrite),
         authority: rewritten.or_else(|| rule.headers.as_ref().and_then(authority)),
         mirrors: mirrors(rule, namespace),
@@ -160,23 +158,6 @@ fn path_rewrite(rewrite: &HttpRewrite) -> Option<PathRewrite> {
         // Compiled once when it was checked, so it compiles.
         Some(regex) => RegexRewrite::new(&regex.pattern, &regex.rewrite).ok().map(PathRewrite::Regex),
         None => (!rewrite.uri.is_empty()).then(|| PathRewrite::Matched(rewrite.uri.clone())),
-    }
-}
-
-/// What a document does not say of retries is as in the default.
-fn retry(retries: &HttpRetry) -> RetryPolicy {
-    let mut policy = RetryPolicy::default();
-    policy.attempts = retries.attempts.map_or(0, |attempts| u32::try_from(attempts.get()).unwrap_or(u32::MAX));
-    if !retries.retry_on.is_empty() {
-        // Checked when the document was read.
-        let _ = policy.retry_on(&retries.retry_on);
-    }
-    policy.per_try_timeout =
-        retries.per_try_timeout.map(|timeout| timeout.get()).filter(|limit| *limit > Duration::ZERO);
-    policy.avoid_tried = retries.retry_ignore_previous_hosts.unwrap_or(true);
-    match retries.backoff {
-        Some(pause) => policy.with_base_pause(pause.get()),
-        None => policy,
     }
 }
 

@@ -175,7 +175,7 @@ pub struct Plan {
 pub struct Mesh {
     pub ca: Ca,
     pub nodes: Vec<Node>,
-    documents: String,
+    pub documents: String,
 }
 
 impl Mesh {

@@ -129,11 +129,9 @@ impl Resource for MeshConfig {
         for (key, given) in [
             ("trustDomainAliases", !self.trust_domain_aliases.is_empty()),
             ("outboundTrafficPolicy", self.outbound_traffic_policy != OutboundTrafficPolicy::default()),
-            ("defaultHttpRetryPolicy", self.default_http_retry_policy.is_some()),
             ("tracing", self.tracing != Tracing::default()),
             ("accessLog", self.access_log != AccessLog::default()),
             ("pathNormalization", self.path_normalization != PathNormalization::default()),
-            ("disableShadowHostSuffix", self.disable_shadow_host_suffix.is_some()),
         ] {
             checker.pending(key, given);
         }

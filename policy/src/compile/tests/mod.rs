@@ -1,6 +1,7 @@
 mod properties;
 mod routing;
 mod services;
+mod settings;
 
 use http::{HeaderMap, Method};
 use weft_wire::{

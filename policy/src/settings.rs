@@ -1,0 +1,49 @@
+//! What the MeshConfig says, as requests and the compilation read it.
+
+use std::sync::Arc;
+
+use crate::{
+    api::mesh::{MESH_CONFIG_NAME, MeshConfig, ROOT_NAMESPACE},
+    document::{Document, Spec},
+    retry::RetryPolicy,
+};
+
+/// What holds in the whole mesh. Without a MeshConfig it is what Istio does without configuration.
+#[derive(Debug, Default)]
+pub struct MeshSettings {
+    /// What it was read from: whether the next one is the same is told by its place in memory.
+    document: Option<Arc<Document>>,
+    /// Retries where no VirtualService gives any.
+    pub(crate) default_retry: RetryPolicy,
+    /// Whether mirrored requests get `-shadow` after their host.
+    pub appends_shadow_suffix: bool,
+}
+
+impl MeshSettings {
+    /// Reads them from the MeshConfig, if there is one.
+    pub(crate) fn new(document: Option<&Arc<Document>>) -> Self {
+        let defaults = MeshConfig::default();
+        let config = document.and_then(|document| config_of(document)).unwrap_or(&defaults);
+        Self {
+            default_retry: config.default_http_retry_policy.as_ref().map_or_else(RetryPolicy::default, RetryPolicy::of),
+            appends_shadow_suffix: config.appends_shadow_suffix(),
+            document: document.cloned(),
+        }
+    }
+
+    /// The known settings if they are of the same document.
+    pub(crate) fn read(document: Option<&Arc<Document>>, known: Option<&Arc<Self>>) -> Arc<Self> {
+        let address = |document: Option<&Arc<Document>>| document.map(Arc::as_ptr);
+        match known.filter(|known| address(known.document.as_ref()) == address(document)) {
+            Some(known) => known.clone(),
+            None => Arc::new(Self::new(document)),
+        }
+    }
+}
+
+/// The mesh's own MeshConfig; another one has no effect.
+pub(crate) fn config_of(document: &Document) -> Option<&MeshConfig> {
+    let Spec::MeshConfig(config) = &document.spec else { return None };
+    let is_the_one = document.namespace().as_str() == ROOT_NAMESPACE && document.key.name == MESH_CONFIG_NAME;
+    is_the_one.then_some(config)
+}
