@@ -65,7 +65,7 @@ bench: build tools-envoy ## Compare with Envoy (as root); BENCH_ARGS=--smoke for
 # A run begins with the committed seeds and with what earlier runs found, which stays in fuzz/corpus.
 .PHONY: fuzz
 fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuzz)
-	@for crate in wire ca policy; do \
+	@for crate in wire ca policy node/proxy; do \
 		for target in $$(cd $$crate && $(CARGO) +nightly fuzz list); do \
 			echo "== $$crate: $$target"; \
 			(cd $$crate && mkdir -p fuzz/corpus/$$target && $(CARGO) +nightly fuzz run $$target \

@@ -1,7 +1,7 @@
 //! Bodies that are passed on frame by frame, counted, and never collected.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::Future as _,
     pin::Pin,
     rc::Rc,
@@ -18,7 +18,12 @@ use tokio::{
 };
 use weft_policy::endpoint::ActiveRequest;
 
-use crate::{metrics::Flag, pool::Lease, record::ExchangeRecord};
+use crate::{
+    error::BrokeOff,
+    metrics::Flag,
+    pool::Lease,
+    record::{ExchangeRecord, Received},
+};
 
 /// What goes to the upstream.
 pub(crate) enum RequestBody {
@@ -74,13 +79,13 @@ impl Body for RequestBody {
 /// What a caller sends, counted, and copied for mirrors.
 pub(crate) struct CallerBody {
     from: Incoming,
-    bytes: Rc<Cell<u64>>,
+    received: Rc<Received>,
     copies: Vec<mpsc::Sender<CopiedFrame>>,
 }
 
 impl CallerBody {
-    pub(crate) fn new(from: Incoming, bytes: Rc<Cell<u64>>) -> Self {
-        Self { from, bytes, copies: Vec::new() }
+    pub(crate) fn new(from: Incoming, received: Rc<Received>) -> Self {
+        Self { from, received, copies: Vec::new() }
     }
 
     /// A body that gets the same frames as this one from here on.
@@ -93,7 +98,7 @@ impl CallerBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let polled = Pin::new(&mut self.from).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.bytes.set(self.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
+            self.received.add(frame.data_ref().map_or(0, |data| data.len() as u64));
             // A copy that lags behind is given up: the request waits for none.
             self.copies.retain(|copy| KeptFrame::of(frame).is_none_or(|frame| copy.try_send(frame.into()).is_ok()));
         }
@@ -101,6 +106,9 @@ impl CallerBody {
             for copy in self.copies.drain(..) {
                 let _ = copy.try_send(CopiedFrame::End);
             }
+        }
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            self.received.broke_off.set(Some(BrokeOff::of(error)));
         }
         polled.map_err(RequestBodyError::from)
     }

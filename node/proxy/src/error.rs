@@ -11,6 +11,12 @@ use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 pub(crate) enum ProxyError {
     #[error("{0}")]
     BadRequest(&'static str),
+    #[error("{0}")]
+    NotImplemented(&'static str),
+    #[error("the request's body broke off: {0}")]
+    RequestBroke(BrokeOff),
+    #[error("the upstream's response is malformed: {0}")]
+    BadResponse(String),
     #[error("unknown host {host:?}: no service of that name in the mesh, as seen from namespace {namespace}")]
     UnknownHost { host: String, namespace: String },
     #[error("service {service} has no port {port}; it has {known}")]
@@ -33,6 +39,28 @@ pub(crate) enum ProxyError {
     Reset(Arc<hyper::Error>),
     #[error("upstream request timeout")]
     Timeout,
+}
+
+/// Why a request's body did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BrokeOff {
+    #[error("the caller went away")]
+    Gone,
+    #[error("it is malformed")]
+    Malformed,
+}
+
+impl BrokeOff {
+    /// From what reading the body failed with.
+    pub(crate) fn of(error: &hyper::Error) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput};
+        let source = std::error::Error::source(error);
+        let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+        let http2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+        let is_malformed = io.is_some_and(|error| matches!(error.kind(), InvalidData | InvalidInput))
+            || http2.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR));
+        if is_malformed { Self::Malformed } else { Self::Gone }
+    }
 }
 
 /// Why no connection to an endpoint could be made. Nothing was sent, so another endpoint may be tried.

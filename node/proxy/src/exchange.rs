@@ -19,7 +19,7 @@ use crate::{
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
-    record::ExchangeRecord,
+    record::{ExchangeRecord, Received, with_sources},
     respond, tcp,
     worker::Worker,
 };
@@ -35,32 +35,14 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Whom a request names: `:authority`, an absolute form's authority, or the Host header (RFC 9112 section 3.3).
-pub(crate) fn authority(headers: &HeaderMap, uri: &Uri) -> Result<Authority, ProxyError> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(ProxyError::BadRequest("more than one Host header"));
-    }
-    let authority = match (uri.authority(), host) {
-        (Some(authority), _) => authority.clone(),
-        (None, Some(host)) => {
-            Authority::try_from(host.as_bytes()).map_err(|_| ProxyError::BadRequest("malformed Host header"))?
-        }
-        (None, None) => return Err(ProxyError::BadRequest("no Host header")),
-    };
-    if authority.as_str().contains('@') {
-        return Err(ProxyError::BadRequest("user information in the host"));
-    }
-    Ok(authority)
-}
-
-/// The protocol that an HTTP/1.1 request wants to switch to. Not h2c: what is upgraded becomes a tunnel, and HTTP/2
-/// in it would pass by all that is decided per request.
+/// The protocol that an HTTP/1.1 request wants to switch to. Not h2c, not even as one choice of several: what is
+/// upgraded becomes a tunnel, and HTTP/2 in it would pass by all that is decided per request.
 fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
     let protocol = head.headers.get(header::UPGRADE)?;
     let asks = head.version == Version::HTTP_11 && connection_options(&head.headers).any(|o| is(o, "upgrade"));
-    (asks && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+    let offers_h2c = protocol.to_str().map_or(true, |offered| offered.split(',').any(|p| is(p.trim(), "h2c")));
+    let is_single = head.headers.get_all(header::UPGRADE).iter().nth(1).is_none();
+    (asks && is_single && !offers_h2c).then(|| protocol.clone())
 }
 
 fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -130,6 +112,8 @@ pub(crate) struct Outgoing {
     /// The Host header for HTTP/1.1.
     host: HeaderValue,
     body: OutgoingBody,
+    /// What has come of the body, if there is one.
+    received: Option<Rc<Received>>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
 }
 
@@ -154,9 +138,10 @@ impl Outgoing {
             Some(host) if host.as_bytes() == authority.as_str().as_bytes() => host,
             _ => host_of(&authority)?,
         };
-        let body = match body.is_end_stream() {
-            true => OutgoingBody::Empty,
-            false => OutgoingBody::Once(Some(RequestBody::Stream(CallerBody::new(body, record.count_request_bytes())))),
+        let received = (!body.is_end_stream()).then(|| record.received());
+        let body = match &received {
+            None => OutgoingBody::Empty,
+            Some(received) => OutgoingBody::Once(Some(RequestBody::Stream(CallerBody::new(body, received.clone())))),
         };
         Ok(Self {
             method: head.method,
@@ -165,6 +150,7 @@ impl Outgoing {
             headers,
             host,
             body,
+            received,
             upgrade,
         })
     }
@@ -193,6 +179,7 @@ impl Outgoing {
             headers: self.headers.clone(),
             host: self.host.clone(),
             body,
+            received: None,
             upgrade: None,
         })
     }
@@ -251,6 +238,12 @@ impl Outgoing {
         // hyper gives back what it has not begun to send.
         let unsent = error.take_message();
         let error = error.into_error();
+        if let Some(broke_off) = self.received.as_ref().and_then(|received| received.broke_off.get()) {
+            return Err(ProxyError::RequestBroke(broke_off).into());
+        }
+        if error.is_parse() {
+            return Err(ProxyError::BadResponse(with_sources(&error)).into());
+        }
         let was_refused = unsent.is_some() || was_refused(&error);
         if let Some(unsent) = unsent
             && let OutgoingBody::Once(body) = &mut self.body
@@ -383,6 +376,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// What becomes a tunnel is decided by the caller's request, never by an upstream alone.
+    fn switches_unasked(&self) -> bool {
+        let protocol = self.response.headers().get(header::UPGRADE);
+        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && (self.client_upgrade.is_none()
+                || protocol.is_none_or(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"h2c")))
+    }
+
     /// The response for the caller. Its body carries the record to the exchange's end.
     pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
         let Self { mut response, lease, active, deadline, client_upgrade } = self;
@@ -396,14 +397,14 @@ impl Answer {
             return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, record));
         };
         let upstream = hyper::upgrade::on(&mut response);
-        let (received, sent) = (record.count_request_bytes(), Cell::new(0));
+        let (received, sent) = (record.received(), Cell::new(0));
         worker.tasks.spawn(async move {
             let _kept = (lease, active);
             match tokio::try_join!(client, upstream) {
                 Ok((client, upstream)) => {
                     let client = tcp::Counted::new(
                         TokioIo::new(client),
-                        |bytes| received.set(received.get() + bytes),
+                        |bytes| received.add(bytes),
                         |bytes| sent.set(sent.get() + bytes),
                     );
                     tcp::splice(client, TokioIo::new(upstream)).await;
@@ -443,6 +444,9 @@ pub(crate) fn finish(
     record: ExchangeRecord,
 ) -> Response<ResponseBody> {
     match reply {
+        Ok(Reply::Upstream(answer)) if answer.switches_unasked() => {
+            respond::refuse(&ProxyError::BadResponse("it switches to a protocol that nobody asked for".into()), record)
+        }
         Ok(Reply::Upstream(answer)) => answer.into_response(worker, record),
         Ok(Reply::Own(response)) => respond::answer(response, record),
         Err(error) => respond::refuse(&error, record),
@@ -467,7 +471,9 @@ mod tests {
         assert!(upgrade(&head(Version::HTTP_11, &asks)).is_some());
         assert!(upgrade(&head(Version::HTTP_2, &asks)).is_none());
         assert!(upgrade(&head(Version::HTTP_11, &asks[1..])).is_none());
-        assert!(upgrade(&head(Version::HTTP_11, &[("connection", "Upgrade"), ("upgrade", "h2c")])).is_none());
+        for offered in ["h2c", "H2C", "websocket, h2c"] {
+            assert!(upgrade(&head(Version::HTTP_11, &[("connection", "Upgrade"), ("upgrade", offered)])).is_none());
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     pool::{Need, connect_app},
     record::{Downstream, ExchangeRecord, Line},
     respond::X_WEFT_REASON,
+    target,
     tcp::TcpRecord,
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer},
     worker::Worker,
@@ -33,7 +34,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves one connection of another node.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Downstream) {
     let handshake = TlsAcceptor::from(worker.tls.server()).accept(stream);
-    let stop = worker.tasks.stop.clone();
     let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         failed => {
@@ -50,8 +50,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
     let Some(connection) = Connection::of(worker, &stream, downstream) else { return };
     let connection = Rc::new(connection);
     match alpn.as_deref() {
-        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection), &stop).await,
-        Some(ALPN_HTTP1) => serve_http1(stream, Exchanges(connection), HANDSHAKE_TIMEOUT, &stop).await,
+        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection.clone()), &connection.worker).await,
+        Some(ALPN_HTTP1) => {
+            serve_http1(stream, Exchanges(connection.clone()), &connection.worker, HANDSHAKE_TIMEOUT).await;
+        }
         Some(ALPN_TCP) => connection.serve_tcp(stream).await,
         _ => connection.worker.metrics.shared().count_refused_handshake(),
     }
@@ -104,7 +106,7 @@ impl Connection {
             line.upstream(workload.address);
         }
 
-        let authority = exchange::authority(request.headers(), request.uri())?;
+        let authority = target::authority(&request)?;
         let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         let http2 = workload.protocol.is_http2();

@@ -1,12 +1,20 @@
 //! Accepting connections, and serving HTTP on them until they end or the worker is asked to stop.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
-    server::conn::{http1, http2},
-    service::HttpService,
+    server::conn,
+    service::{HttpService, Service},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -19,8 +27,11 @@ use tracing::{debug, warn};
 
 use crate::{
     body::ResponseBody,
+    http1::{self, MAX_HEADERS, Strict},
     http2::{CONNECTION_WINDOW, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW},
-    record::Downstream,
+    metrics::Refused,
+    record::{Downstream, with_sources},
+    respond::LastOnConnection,
     worker::{LocalExecutor, Worker},
 };
 
@@ -29,7 +40,6 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// How long a local caller may take for a request's head. hyper's timer also runs between requests, so this is the
 /// idle time of kept-alive connections too.
 pub(crate) const LOCAL_HEAD_TIMEOUT: Duration = Duration::from_secs(300);
-const MAX_HEADERS: usize = 128;
 /// How often an HTTP/2 caller is pinged, and how long it may take to answer, so that dead hosts' connections end.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// What every HTTP/2 connection begins with; no HTTP/1 method is like it.
@@ -98,29 +108,29 @@ pub(crate) async fn speaks_http2(stream: &TcpStream, stop: &CancellationToken) -
     }
 }
 
-pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, head_timeout: Duration, stop: &CancellationToken)
+pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, worker: &Worker, head_timeout: Duration)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: hyper::service::Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
-    S::Future: 'static,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    S::Future: Unpin + 'static,
 {
-    let connection = http1::Builder::new()
+    let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_LIST as usize)
-        .serve_connection(TokioIo::new(io), service)
+        .serve_connection(TokioIo::new(Strict::requests(io)), ClosesWhenDue(service))
         .with_upgrades();
-    serve(connection, stop, http1::UpgradeableConnection::graceful_shutdown).await;
+    serve(connection, worker, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
 }
 
-pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, stop: &CancellationToken)
+pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     S::Future: 'static,
 {
-    let connection = http2::Builder::new(LocalExecutor)
+    let connection = conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -133,25 +143,92 @@ where
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
         .serve_connection(TokioIo::new(io), service);
-    serve(connection, stop, http2::Connection::graceful_shutdown).await;
+    serve(connection, worker, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
 }
 
 /// Serves until the connection ends; when asked to stop, finishes what is under way: HTTP/1.1 ends keep-alive,
 /// HTTP/2 says GOAWAY.
-async fn serve<C>(connection: C, stop: &CancellationToken, shut: impl FnOnce(Pin<&mut C>))
-where
+async fn serve<C>(
+    connection: C,
+    worker: &Worker,
+    shut: impl FnOnce(Pin<&mut C>),
+    refusal: impl FnOnce(&hyper::Error) -> Option<Refused>,
+) where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = worker.tasks.stop.cancelled() => {
             shut(connection.as_mut());
             connection.await
         }
     };
     if let Err(error) = ended {
-        debug!(%error, "a connection ended badly");
+        if let Some(reason) = refusal(&error) {
+            worker.metrics.shared().count_refused(reason);
+        }
+        debug!(error = with_sources(&error), "a connection ended badly");
+    }
+}
+
+/// What the end of an HTTP/1.1 connection says of its peer, if no exchange has told it.
+fn http1_refusal(error: &hyper::Error) -> Option<Refused> {
+    match error {
+        error if error.is_parse_too_large() => Some(Refused::HeadTooLarge),
+        error if error.is_parse() => Some(Refused::MalformedHead),
+        error if error.is_timeout() => Some(Refused::HeadTimeout),
+        _ => None,
+    }
+}
+
+/// The same for HTTP/2, where streams have errors of their own.
+fn http2_refusal(error: &hyper::Error) -> Option<Refused> {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.filter(|error| error.is_library()).map(|_| Refused::Http2)
+}
+
+/// Has HTTP/1.1 connections closed after a request that leaves it open what the bytes behind it are: one that was
+/// refused for how it was written, or one to switch protocols that was not granted.
+struct ClosesWhenDue<S>(S);
+
+impl<S> Service<Request<Incoming>> for ClosesWhenDue<S>
+where
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Closing<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let is_connect = request.method() == Method::CONNECT;
+        let wants_tunnel = is_connect || http1::may_switch(request.headers());
+        Closing { answer: self.0.call(request), is_connect, wants_tunnel }
+    }
+}
+
+struct Closing<F> {
+    answer: F,
+    is_connect: bool,
+    wants_tunnel: bool,
+}
+
+impl<F> Future for Closing<F>
+where
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Unpin,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(Pin::new(&mut self.answer).poll(cx));
+        let is_tunnel =
+            response.status() == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && response.status().is_success());
+        let is_last = self.wants_tunnel || response.extensions().get::<LastOnConnection>().is_some();
+        if is_last && !is_tunnel {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response))
     }
 }

@@ -9,6 +9,7 @@
 
 mod histogram;
 mod labels;
+mod refused;
 mod series;
 
 use std::{
@@ -29,9 +30,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{histogram::Histogram, labels::Labels};
+use self::{histogram::Histogram, labels::Labels, refused::RefusedCounters};
 pub(crate) use self::{
     labels::{Flag, RequestProtocol},
+    refused::Refused,
     series::{HttpOutcome, Parties, Reporter, WorkerMetrics},
 };
 
@@ -47,6 +49,7 @@ struct Inner {
     handshakes_refused: AtomicU64,
     /// Access log lines that were dropped because the writer could not keep up.
     access_log_dropped: AtomicU64,
+    refused: RefusedCounters,
 }
 
 /// The numbers of one label set of HTTP.
@@ -88,6 +91,10 @@ impl Metrics {
 
     pub(crate) fn count_dropped_log_line(&self) {
         self.0.access_log_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self, reason: Refused) {
+        self.0.refused.count(reason);
     }
 
     fn http(&self, labels: Labels) -> Arc<HttpSeries> {
@@ -145,6 +152,12 @@ impl Collector for Metrics {
         let mut build = encoder.encode_descriptor("istio_build", "What runs here", None, MetricType::Gauge)?;
         let build_labels = [("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))];
         ConstGauge::new(1_i64).encode(build.encode_family(&build_labels)?)?;
+
+        let help = "Requests, responses and connections refused or broken off for what their sender did";
+        let mut refused = encoder.encode_descriptor("weft_http_refused", help, None, MetricType::Counter)?;
+        for (reason, count) in self.0.refused.iter() {
+            ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
+        }
 
         for (name, help, value) in [
             (

@@ -41,6 +41,7 @@ use crate::{
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
     respond::{self, X_WEFT_REASON},
+    target,
     tcp::{self, TcpRecord},
     worker::Worker,
 };
@@ -69,13 +70,13 @@ pub(crate) enum Target {
 impl Outbound {
     /// Serves one HTTP connection of an application.
     pub(crate) async fn serve_http(self: Rc<Self>, stream: TcpStream, downstream: Downstream) {
-        let stop = self.worker.tasks.stop.clone();
-        let Some(http2) = speaks_http2(&stream, &stop).await else { return };
+        let worker = self.worker.clone();
+        let Some(http2) = speaks_http2(&stream, &worker.tasks.stop).await else { return };
         let service = Exchanges { outbound: self, downstream };
         if http2 {
-            serve_http2(stream, service, &stop).await;
+            serve_http2(stream, service, &worker).await;
         } else {
-            serve_http1(stream, service, LOCAL_HEAD_TIMEOUT, &stop).await;
+            serve_http1(stream, service, &worker, LOCAL_HEAD_TIMEOUT).await;
         }
     }
 
@@ -167,14 +168,15 @@ impl Outbound {
 
     /// CONNECT: a tunnel to a service of the mesh, as an HTTP proxy gives it.
     async fn connect(&self, mut request: Request<Incoming>, mut record: ExchangeRecord) -> Response<ResponseBody> {
-        let Some(authority) = request.uri().authority().cloned() else {
-            return respond::refuse(&ProxyError::BadRequest("CONNECT without host and port"), record);
+        let (authority, port) = match target::tunnel(&request) {
+            Ok(target) => target,
+            Err(error) => return respond::refuse(&error, record),
         };
         let client: OnUpgrade = hyper::upgrade::on(&mut request);
         let view = self.worker.views.load();
         let started = record.started();
         let (parties, line) = record.parties_and_line();
-        match self.dial(&view, authority.host(), authority.port_u16(), parties, line).await {
+        match self.dial(&view, authority.host(), Some(port), parties, line).await {
             Ok((upstream, active)) => {
                 let (parties, line) = record.into_tunnel();
                 let worker = self.worker.clone();
@@ -205,7 +207,7 @@ impl Outbound {
         let namespace = namespace_of(caller.as_deref());
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
-        let authority = exchange::authority(request.headers(), request.uri())?;
+        let authority = target::authority(&request)?;
         let (host, port) = self.host(&view, client, authority.host(), authority.port_u16())?;
         if let Host::Service(service) = host {
             record.parties().service = Some(service.clone());

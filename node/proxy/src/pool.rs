@@ -11,15 +11,13 @@ mod mesh;
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1},
-};
+use hyper::{body::Incoming, client::conn::TrySendError};
 use weft_policy::endpoint::{Endpoint, EndpointAddress};
 
 pub(crate) use self::dial::{Stream, connect_app};
 use self::{
     app::{AppPool, Exclusive},
+    dial::Http1Sender,
     link::LinkLease,
     mesh::MeshPool,
 };
@@ -108,7 +106,7 @@ pub(crate) enum Lease {
     Exclusive(Exclusive),
     Shared(LinkLease),
     /// To another node, for an upgrade: ends with its exchange.
-    Once(http1::SendRequest<RequestBody>),
+    Once(Http1Sender),
 }
 
 impl Lease {

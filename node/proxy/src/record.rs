@@ -12,7 +12,8 @@ use weft_policy::{
 
 use crate::{
     access_log::{Entry, RequestLine},
-    metrics::{Flag, HttpOutcome, Parties, Reporter, RequestProtocol},
+    error::BrokeOff,
+    metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     worker::Worker,
 };
 
@@ -27,6 +28,19 @@ pub(crate) struct Downstream {
     pub(crate) remote: SocketAddr,
 }
 
+/// What has come of a request's body.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) bytes: Cell<u64>,
+    pub(crate) broke_off: Cell<Option<BrokeOff>>,
+}
+
+impl Received {
+    pub(crate) fn add(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+    }
+}
+
 /// What is known of an exchange so far. Boxed, because bodies that carry it are moved about.
 pub(crate) struct ExchangeRecord(Box<State>);
 
@@ -39,7 +53,7 @@ struct State {
     /// The end was seen: anything else is a caller who went away.
     settled: bool,
     is_tunnel: bool,
-    request_bytes: Option<Rc<Cell<u64>>>,
+    received: Option<Rc<Received>>,
     response_bytes: u64,
     /// Only with an access log.
     line: Option<Box<Line>>,
@@ -140,7 +154,7 @@ impl ExchangeRecord {
             outcome: HttpOutcome::default(),
             settled: false,
             is_tunnel: false,
-            request_bytes: None,
+            received: None,
             response_bytes: 0,
             line,
         }))
@@ -187,9 +201,13 @@ impl ExchangeRecord {
         }
     }
 
-    /// A counter for the request body's bytes.
-    pub(crate) fn count_request_bytes(&mut self) -> Rc<Cell<u64>> {
-        self.0.request_bytes.get_or_insert_default().clone()
+    /// Where it is noted what comes of the request's body.
+    pub(crate) fn received(&mut self) -> Rc<Received> {
+        self.0.received.get_or_insert_default().clone()
+    }
+
+    pub(crate) fn count_refused(&self, reason: Refused) {
+        self.0.worker.metrics.shared().count_refused(reason);
     }
 
     /// The upstream's response head has come.
@@ -249,7 +267,7 @@ impl Drop for ExchangeRecord {
         if !state.settled {
             state.outcome.flag = Flag::DownstreamGone;
         }
-        let request_bytes = state.request_bytes.as_ref().map_or(0, |bytes| bytes.get());
+        let request_bytes = state.received.as_ref().map_or(0, |received| received.bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);
         let duration = state.started.elapsed();
         let metrics = &state.worker.metrics;

@@ -8,8 +8,8 @@ use weft_policy::fault::FaultEnd;
 
 use crate::{
     body::ResponseBody,
-    error::{ConnectError, ProxyError},
-    metrics::Flag,
+    error::{BrokeOff, ConnectError, ProxyError},
+    metrics::{Flag, Refused},
     record::{ExchangeRecord, with_sources},
 };
 
@@ -19,7 +19,9 @@ pub(crate) const X_WEFT_REASON: HeaderName = HeaderName::from_static("x-weft-rea
 impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::RequestBroke(BrokeOff::Gone | BrokeOff::Malformed) => StatusCode::BAD_REQUEST,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } => StatusCode::BAD_GATEWAY,
             Self::UnknownCluster(_) | Self::NoEndpoint(_) | Self::NotHosted(_) | Self::Connect(_) | Self::Reset(_) => {
@@ -34,7 +36,11 @@ impl ProxyError {
 
     pub(crate) fn flag(&self) -> Flag {
         match self {
-            Self::BadRequest(_) => Flag::DownstreamProtocol,
+            Self::BadRequest(_) | Self::NotImplemented(_) | Self::RequestBroke(BrokeOff::Malformed) => {
+                Flag::DownstreamProtocol
+            }
+            Self::RequestBroke(BrokeOff::Gone) => Flag::DownstreamGone,
+            Self::BadResponse(_) => Flag::UpstreamProtocol,
             Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => {
                 Flag::NoRoute
             }
@@ -47,9 +53,23 @@ impl ProxyError {
         }
     }
 
+    /// What it is counted as, where hostile or broken peers are counted.
+    fn refused(&self) -> Option<Refused> {
+        match self {
+            Self::BadRequest(_) | Self::NotImplemented(_) => Some(Refused::BadRequest),
+            Self::RequestBroke(BrokeOff::Malformed) => Some(Refused::MalformedBody),
+            Self::BadResponse(_) => Some(Refused::MalformedResponse),
+            _ => None,
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::NotImplemented(_) => "not_implemented",
+            Self::RequestBroke(BrokeOff::Gone) => "caller_gone",
+            Self::RequestBroke(BrokeOff::Malformed) => "malformed_body",
+            Self::BadResponse(_) => "malformed_response",
             Self::UnknownHost { .. } => "unknown_host",
             Self::UnknownPort { .. } => "unknown_port",
             Self::NotHttp { .. } => "not_http",
@@ -102,8 +122,17 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    if let Some(refused) = error.refused() {
+        record.count_refused(refused);
+        response.extensions_mut().insert(LastOnConnection);
+    }
     response
 }
+
+/// Marks the response to a request after which an HTTP/1.1 connection is not read on: its peer has shown that it
+/// reads HTTP in another way than we do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastOnConnection;
 
 /// Answers with what was made here.
 pub(crate) fn answer(response: Response<Bytes>, mut record: ExchangeRecord) -> Response<ResponseBody> {

@@ -90,7 +90,7 @@ async fn a_post_without_body_has_a_length_where_http1_needs_one() {
     let hosted = vec![hosted("reviews", "reviews-v1", Protocol::Http, echo().await)];
     let mesh = Mesh::start(vec![Plan { hosted, ..Plan::default() }]);
     for (method, has_length) in [("POST", true), ("PUT", true), ("PATCH", true), ("GET", false), ("DELETE", false)] {
-        let request = Request::builder().method(method).uri("http://reviews:9080/").body(text("")).unwrap();
+        let request = Request::builder().method(method).uri("/").header("host", "reviews").body(text("")).unwrap();
         let seen = read(send(mesh.client().outbound, request).await).await;
         assert_eq!(seen.contains("content-length: 0\n"), has_length, "{seen}");
     }

@@ -3,15 +3,14 @@
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc};
 
 use futures_util::FutureExt;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use super::{
     IDLE_TIMEOUT, Lease, Need,
-    dial::{self, connect_app},
+    dial::{self, Http1Sender, connect_app},
     link::{Link, Links},
 };
-use crate::{body::RequestBody, error::ConnectError};
+use crate::error::ConnectError;
 
 /// Idle connections kept per workload and worker.
 const MAX_IDLE: usize = 1_024;
@@ -24,7 +23,7 @@ pub(super) struct AppPool {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    sender: Http1Sender,
     since: Instant,
 }
 
@@ -56,7 +55,7 @@ impl AppPool {
         Ok(Lease::Exclusive(Exclusive { sender: Some(sender), was_used, address, pool, give_back: false }))
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, address: SocketAddr) -> Option<Http1Sender> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&address)?;
         // One that is open but not ready still has to see its last exchange off: leave it for later.
@@ -65,7 +64,7 @@ impl AppPool {
         Some(idle.remove(ready).sender)
     }
 
-    fn give_back(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
+    fn give_back(&self, address: SocketAddr, sender: Http1Sender) {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(address).or_default();
         if idle.len() < MAX_IDLE {
@@ -85,7 +84,7 @@ impl AppPool {
 /// An HTTP/1.1 connection in use. It goes back to its pool if its exchange came to its end, and is closed otherwise.
 pub(crate) struct Exclusive {
     /// Taken on drop.
-    sender: Option<SendRequest<RequestBody>>,
+    sender: Option<Http1Sender>,
     was_used: bool,
     address: SocketAddr,
     pool: Rc<AppPool>,
@@ -93,7 +92,7 @@ pub(crate) struct Exclusive {
 }
 
 impl Exclusive {
-    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+    pub(super) fn sender(&mut self) -> &mut Http1Sender {
         self.sender.as_mut().expect("only drop takes the sender")
     }
 

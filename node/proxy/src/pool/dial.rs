@@ -2,7 +2,11 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::client::conn::{http1, http2};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -16,6 +20,7 @@ use weft_wire::id::SpiffeId;
 use crate::{
     body::RequestBody,
     error::ConnectError,
+    http1::{Answers, MAX_HEADERS, Strict},
     http2::{CONNECTION_WINDOW, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW},
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls},
@@ -97,17 +102,43 @@ async fn within<T>(
 }
 
 /// Begins HTTP/1.1 on a fresh connection; its task ends with the sender, or lives on as a tunnel.
-pub(super) async fn http1<IO>(to: &str, io: IO) -> Result<http1::SendRequest<RequestBody>, ConnectError>
+pub(super) async fn http1<IO>(to: &str, io: IO) -> Result<Http1Sender, ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let answers = Answers::default();
     let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_LIST as usize)
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(Strict::responses(io, answers.clone())))
         .await
         .map_err(|source| ConnectError::Http { to: to.into(), source: Arc::new(source) })?;
     tokio::task::spawn_local(connection.with_upgrades());
-    Ok(sender)
+    Ok(Http1Sender { sender, answers })
+}
+
+/// Sends requests on one HTTP/1.1 connection, one after another.
+pub(crate) struct Http1Sender {
+    sender: http1::SendRequest<RequestBody>,
+    answers: Answers,
+}
+
+impl Http1Sender {
+    pub(super) async fn try_send_request(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.answers.to(request.method());
+        self.sender.try_send_request(request).await
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
 }
 
 /// Begins HTTP/2 on a fresh connection; its task ends with the last sender and stream.

@@ -1,0 +1,29 @@
+//! What must hold for any input. The fuzz target looks for one that breaks it; tests/seeds.rs replays the seeds.
+
+use weft_proxy::http1::framing::{Framing, Refusal, Refused, Side};
+
+/// Longest head, in bytes: small, so that inputs reach it.
+const MAX_HEAD: usize = 256;
+
+/// HTTP/1 bytes are read alike however they come. The first byte says whose they are, and how they are split.
+pub fn framing(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let side = if how & 1 == 0 { Side::Requests } else { Side::Responses };
+    let answers_head = how & 2 != 0;
+    let whole = read(side, answers_head, [bytes].into_iter());
+    let split = read(side, answers_head, bytes.chunks(usize::from(how >> 2) + 1));
+    assert_eq!(split, whole);
+    if let Err(refused) = Framing::new(side, MAX_HEAD).pass(bytes, answers_head) {
+        // What comes before a refusal is not refused: its reason is behind it.
+        let (before, _) = bytes.split_at(refused.at);
+        assert_eq!(Framing::new(side, MAX_HEAD).pass(before, answers_head), Ok(()));
+    }
+}
+
+fn read<'b>(side: Side, answers_head: bool, pieces: impl Iterator<Item = &'b [u8]>) -> Result<bool, Refusal> {
+    let mut framing = Framing::new(side, MAX_HEAD);
+    for piece in pieces {
+        framing.pass(piece, answers_head).map_err(|Refused { why, .. }| why)?;
+    }
+    Ok(framing.is_between_messages())
+}

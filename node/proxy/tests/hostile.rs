@@ -1,0 +1,265 @@
+//! Bytes that were written to be misread: what is refused, that it reaches no workload, and that others are served on.
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_wire::fact::Protocol;
+
+use support::*;
+
+/// A workload that notes each byte which reaches it, and answers each head with `answer`.
+async fn recorder(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sees = sees.clone();
+            tokio::spawn(async move {
+                let mut unanswered = Vec::new();
+                let mut buf = [0; 4_096];
+                loop {
+                    let read = stream.read(&mut buf).await.unwrap_or(0);
+                    if read == 0 {
+                        return;
+                    }
+                    sees.lock().extend_from_slice(&buf[..read]);
+                    unanswered.extend_from_slice(&buf[..read]);
+                    if unanswered.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+                        unanswered.clear();
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (address, seen)
+}
+
+/// A caller's node and one that hosts `app` as `reviews`.
+async fn mesh_with(app: SocketAddr) -> Mesh {
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
+    Mesh::start(vec![caller().await, reviews])
+}
+
+/// Writes bytes on a connection of its own, and reads until the other side closes it.
+async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    // A peer that refuses early may close before all is written.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = within(stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn refused(node: &Node, reason: &str) -> f64 {
+    node.metric("weft_http_refused_total", &[&format!("reason=\"{reason}\"")])
+}
+
+async fn is_served(mesh: &Mesh) {
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.status(), StatusCode::OK, "others are served");
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_request_that_can_be_read_in_two_ways_is_refused_and_reaches_no_workload() {
+    let (app, seen) = recorder(OK).await;
+    let mesh = mesh_with(app).await;
+    let get = "GET / HTTP/1.1\r\nhost: reviews\r\n";
+    let post = "POST / HTTP/1.1\r\nhost: reviews\r\n";
+    let many: String = (0..200).map(|i| format!("h{i}: v\r\n")).collect();
+    for (request, status, reason) in [
+        // Two lengths, or one that is none.
+        (format!("{post}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}content-length: 1\r\ncontent-length: 1\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}content-length: 1\r\ncontent-length: 2\r\n\r\nab"), 400, "malformed_head"),
+        (format!("{post}content-length: 1, 1\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}content-length: +1\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}content-length: -1\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}content-length: 1a\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}content-length: 99999999999999999999\r\n\r\na"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding : chunked\r\n\r\n0\r\n\r\n"), 400, "malformed_head"),
+        (format!("{post}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 501, "bad_request"),
+        (
+            "POST / HTTP/1.0\r\nhost: reviews\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".into(),
+            400,
+            "malformed_head",
+        ),
+        // Line ends and header syntax.
+        ("GET / HTTP/1.1\nhost: reviews\n\n".into(), 400, "malformed_head"),
+        (format!("{get}a: b\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a: b\rc: d\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a: b\r\n c\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a: b\0c\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a : b\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a b: c\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}: b\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a\u{e4}: b\r\n\r\n"), 400, "malformed_head"),
+        (format!("{get}a: \x7f\r\n\r\n"), 400, "malformed_head"),
+        // The request line.
+        ("GET  / HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("GET / HTTP/1.1 \r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        (" GET / HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("GET / HTTP/2.0\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("GET /\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("G\tET / HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("GET /a#b HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        ("GET /a\tb HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "malformed_head"),
+        // Whom the request names.
+        ("GET / HTTP/1.1\r\n\r\n".into(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: reviews\r\nhost: reviews\r\n\r\n".into(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: a@reviews\r\n\r\n".into(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nhost: reviews:1x\r\n\r\n".into(), 400, "bad_request"),
+        ("GET reviews:80 HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "bad_request"),
+        ("GET * HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "bad_request"),
+        ("GET ftp://reviews/ HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "bad_request"),
+        ("CONNECT reviews HTTP/1.1\r\nhost: reviews\r\n\r\n".into(), 400, "bad_request"),
+        // Sizes.
+        (format!("{get}a: {}\r\n\r\n", "b".repeat(70_000)), 431, "head_too_large"),
+        (format!("GET /{} HTTP/1.1\r\nhost: reviews\r\n\r\n", "a".repeat(70_000)), 431, "head_too_large"),
+        (format!("{get}{many}\r\n"), 431, "head_too_large"),
+    ] {
+        let what = request.get(..request.len().min(120)).unwrap_or_default().escape_debug().to_string();
+        let before = refused(mesh.client(), reason);
+        let answer = exchange(mesh.client().outbound, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+        eventually(&format!("{what} is counted as {reason}"), || refused(mesh.client(), reason) > before).await;
+    }
+    assert!(seen.lock().is_empty(), "{}", seen.lock().escape_ascii());
+    is_served(&mesh).await;
+}
+
+#[tokio::test]
+async fn a_second_request_behind_a_refused_one_is_never_read() {
+    let (app, seen) = recorder(OK).await;
+    let mesh = mesh_with(app).await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: reviews\r\n\r\n";
+    for first in [
+        "POST /first HTTP/1.1\r\nhost: reviews\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /first HTTP/1.1\r\n\r\n",
+        "GET /first HTTP/1.1\r\nhost: nobody\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        "CONNECT nobody:1 HTTP/1.1\r\nhost: nobody:1\r\n\r\n",
+        "POST /first HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let answer = exchange(mesh.client().outbound, format!("{first}{smuggled}").as_bytes()).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{first:?}: {answer}");
+    }
+    assert!(!seen.lock().windows(9).any(|bytes| bytes == b"/smuggled"));
+    // What is in order may be pipelined.
+    let pair = format!("{smuggled}GET /b HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
+    assert_eq!(exchange(mesh.client().outbound, pair.as_bytes()).await.matches("HTTP/1.1 200 ").count(), 2);
+    // And an earlier request is answered before a later one is refused.
+    let pair = format!("{smuggled}GET / HTTP/1.1\nhost: reviews\r\n\r\n");
+    let answer = exchange(mesh.client().outbound, pair.as_bytes()).await;
+    let (ok, bad) = (answer.find("HTTP/1.1 200 "), answer.find("HTTP/1.1 400 "));
+    assert!(ok.is_some() && ok < bad, "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_in_bad_chunks_never_ends_well_for_the_workload() {
+    let complete = Arc::new(AtomicUsize::new(0));
+    let completes = complete.clone();
+    let app = serve(false, move |request| {
+        let completes = completes.clone();
+        async move {
+            if http_body_util::BodyExt::collect(request.into_body()).await.is_ok() {
+                completes.fetch_add(1, Ordering::Relaxed);
+            }
+            http::Response::new(text("ok"))
+        }
+    });
+    let mesh = mesh_with(app.await).await;
+    for chunks in [
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        "1;a\nb\r\na\r\n0\r\n\r\n",
+        "1;\0\r\na\r\n0\r\n\r\n",
+        "0x1\r\na\r\n0\r\n\r\n",
+        "-1\r\na\r\n0\r\n\r\n",
+        "1\r\na\n0\r\n\r\n",
+        "fffffffffffffffff\r\na\r\n0\r\n\r\n",
+        "0\r\ncontent-length: 5\r\n\r\n",
+        "0\r\na: b\n\r\n",
+        "0\r\na\0: b\r\n\r\n",
+    ] {
+        let before = refused(mesh.client(), "malformed_body");
+        let request = format!("POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+        let answer = exchange(mesh.client().outbound, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{chunks:?}: {answer}");
+        eventually("it is counted", || refused(mesh.client(), "malformed_body") > before).await;
+    }
+    assert_eq!(complete.load(Ordering::Relaxed), 0, "no workload has taken one for whole");
+    let good = "POST / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+                1;ext=\"v\"\r\na\r\n0\r\nx-t: u\r\n\r\n";
+    assert!(exchange(mesh.client().outbound, good.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(complete.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_response_that_can_be_read_in_two_ways_is_a_502() {
+    let flood: &'static str = String::leak("HTTP/1.1 102 Processing\r\n\r\n".repeat(100) + OK);
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nok",
+        "HTTP/1.1 200 OK\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\na: b\n\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\na: b\r\n c\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\na : b\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\na: \0\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 2xx OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        "ICY 200 OK\r\n\r\n",
+        flood,
+    ] {
+        let (app, _) = recorder(answer).await;
+        let mesh = mesh_with(app).await;
+        let response = send(mesh.client().outbound, get("reviews", "/")).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{answer:?}");
+        assert_eq!(response.headers()["x-weft-reason"], "malformed_response", "{answer:?}");
+        let labels = ["response_code=\"502\"", "response_flags=\"UPE\"", "reporter=\"destination\""];
+        eventually("it is counted", || mesh.nodes[1].metric("istio_requests_total", &labels) == 1.0).await;
+        assert_eq!(refused(&mesh.nodes[1], "malformed_response"), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_a_response_are_not_the_answer_to_the_next_request() {
+    for answer in [
+        "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nsmuggled",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nsmuggled",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 8\r\n\r\nsmuggled",
+    ] {
+        let (app, _) = recorder(answer).await;
+        let mesh = mesh_with(app).await;
+        for _ in 0..5 {
+            let body = read(send(mesh.client().outbound, get("reviews", "/")).await).await;
+            assert!(!body.contains("smuggled"), "{answer:?}: {body}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The seeds of the fuzz target, on every test run, and what random bytes make of them.
+
+use std::fs;
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+#[test]
+fn the_seeds_of_framing_hold_and_so_do_a_thousand_mutations_of_each() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/framing");
+    let files: Vec<_> = fs::read_dir(seeds).expect("the seeds are there").collect();
+    assert!(!files.is_empty(), "no seeds in {seeds}");
+    let mut random = SmallRng::seed_from_u64(4);
+    for file in files {
+        let seed = fs::read(file.expect("readable").path()).expect("readable");
+        checks::framing(&seed);
+        for _ in 0..1_000 {
+            let mut bytes = seed.clone();
+            for _ in 0..random.random_range(1..5) {
+                let at = random.random_range(0..bytes.len());
+                match random.random_range(0..3) {
+                    0 => bytes[at] = random.random(),
+                    1 => bytes.insert(at, *b"\r\n :;0,\0"[..].get(random.random_range(0..8)).expect("in range")),
+                    _ => drop(bytes.remove(at)),
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            checks::framing(&bytes);
+        }
+    }
+}
