@@ -226,11 +226,37 @@ impl Collector for NodeMetrics {
         let epoch = self.handles.views.load().epoch as i64;
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 
+        self.encode_rate_limits(&mut encoder)?;
+
         let Some(stats) = *self.gossip.borrow() else { return Ok(()) };
         let help = "Length of the last gossip digest; gossip stops at 64 KiB";
         gauge(&mut encoder, "weft_gossip_digest_bytes", help, &[(vec![], stats.digest_bytes as i64)])?;
         let help = "1 while the gossip digest is above half of its limit: split the mesh";
         gauge(&mut encoder, "weft_gossip_digest_alarm", help, &[(vec![], stats.digest_alarm.into())])?;
+        Ok(())
+    }
+}
+
+impl NodeMetrics {
+    fn encode_rate_limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let view = self.handles.views.load();
+        let help = "Requests that a RateLimit counted on this node, by what became of them";
+        let mut family = encoder.encode_descriptor("weft_rate_limit_requests", help, None, MetricType::Counter)?;
+        for limiter in view.rate_limits() {
+            let namespace = limiter.key.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
+            for (place, counted) in limiter.counted().enumerate() {
+                let limit = if counted.limit.is_empty() { place.to_string() } else { counted.limit.to_owned() };
+                for (outcome, value) in [("passed", counted.passed), ("limited", counted.limited)] {
+                    let labels: Labels = vec![
+                        ("namespace", namespace.clone()),
+                        ("policy", limiter.key.name.clone()),
+                        ("limit", limit.clone()),
+                        ("outcome", outcome.to_owned()),
+                    ];
+                    ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! for VirtualServices), each once: a view keeps these parts, and the next one takes over those whose inputs are the
 //! same. `services` puts a service together from them; one whose parts are all the same is taken over whole.
 
+mod attached;
 mod clusters;
 mod documents;
 pub mod gateway_api;
@@ -20,6 +21,7 @@ use std::{
 };
 
 use weft_wire::{
+    document::DocumentKey,
     fact::NodeRecord,
     id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
@@ -31,9 +33,11 @@ use self::{
     services::Declared,
 };
 use crate::{
+    api::gateway::PolicyTargetReference,
     document::Document,
     endpoint::{LocalWorkload, Standing},
     hosts::{self, HostIndex, HostPattern},
+    limit::RateLimiter,
     namespaces::{PerNamespace, same},
     route::RuleSet,
     settings::MeshSettings,
@@ -68,6 +72,23 @@ pub(crate) struct Parts {
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
     rows: Arc<RowIndex>,
     documents: Arc<DocumentIndex>,
+}
+
+impl Parts {
+    /// All RateLimits, the oldest first.
+    pub(crate) fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
+        self.documents.limits.iter().map(|policy| &*policy.limiter)
+    }
+
+    /// Whether the mesh has what a policy attaches to.
+    pub(crate) fn is_target(
+        &self,
+        policy: &DocumentKey,
+        target: &PolicyTargetReference,
+        services: &[Arc<Service>],
+    ) -> bool {
+        attached::is_target(policy, target, &self.documents, services)
+    }
 }
 
 /// What one service was made of.
@@ -120,6 +141,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let mut by_host = by_host.collect();
     let known_settings = same_mesh.map(|previous| &previous.settings);
     let settings = MeshSettings::read(parts.documents.mesh_config.as_ref(), known_settings);
+    let attached = attached::compile(&parts.documents, &services);
     let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
@@ -128,6 +150,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         by_end,
         local: local_workloads(&services),
         callers: callers(&parts, same_mesh),
+        attached,
         settings,
         services,
         parts,

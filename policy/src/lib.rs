@@ -15,6 +15,7 @@
 
 pub mod analyze;
 pub mod api;
+mod attached;
 pub mod authenticate;
 pub mod authorize;
 pub mod balance;

@@ -5,7 +5,7 @@
 //! exchange, and a bucket that has rested is as good as none.
 
 use std::{
-    hash::{DefaultHasher, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use http::HeaderName;
+use weft_wire::document::DocumentKey;
 
 use crate::{
     api::mesh::{self, CallerKey, LimitKey, OnPartition, RateLimitScope},
@@ -51,6 +52,11 @@ pub enum Part {
     Unlimited,
 }
 
+impl Part {
+    /// All of it.
+    pub const WHOLE: Self = Self::Millionths(MILLION);
+}
+
 /// What this node knows of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeshShare {
@@ -78,9 +84,38 @@ pub struct Verdict<'l> {
     pub retry_after_s: u64,
 }
 
+/// All limits that are about some requests.
+#[derive(Debug, Default)]
+pub struct Limits(Vec<Arc<RateLimiter>>);
+
+impl Limits {
+    /// A policy that attaches in two ways counts once.
+    pub(crate) fn add(&mut self, limiter: &Arc<RateLimiter>) {
+        if !self.0.iter().any(|known| Arc::ptr_eq(known, limiter)) {
+            self.0.push(limiter.clone());
+        }
+    }
+
+    /// Counts a request, each node for itself. `None`: no limit is about it. `now_ns` is the caller's monotonic clock
+    /// in nanoseconds.
+    pub fn check(&self, request: &Request<'_>, claims: &dyn Claims, now_ns: u64) -> Option<Verdict<'_>> {
+        let mut tightest: Option<Verdict<'_>> = None;
+        for limiter in &self.0 {
+            let Some(verdict) = limiter.check(request, claims, Part::WHOLE, now_ns) else { continue };
+            if verdict.is_limited {
+                return Some(verdict);
+            }
+            tightest = tightest.filter(|other| other.remaining <= verdict.remaining).or(Some(verdict));
+        }
+        tightest
+    }
+}
+
 /// The limits of a RateLimit.
 #[derive(Debug)]
 pub struct RateLimiter {
+    /// Its document.
+    pub key: DocumentKey,
     scope: RateLimitScope,
     on_partition: OnPartition,
     limits: Vec<Limit>,
@@ -93,8 +128,26 @@ struct Limit {
     conditions: Conditions,
     keys: Vec<Key>,
     rate: Rate,
-    buckets: Arc<Buckets>,
-    seed: u64,
+    counts: Arc<Counts>,
+}
+
+/// What a limit has counted. It outlasts the view, and the document's other changes.
+#[derive(Debug)]
+struct Counts {
+    buckets: Buckets,
+    /// Keeps those who choose their own keys from choosing whose bucket they take.
+    hashes: RandomState,
+    passed: AtomicU64,
+    limited: AtomicU64,
+}
+
+/// How many requests a limit has counted since it came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted<'l> {
+    /// The limit's name; may be empty.
+    pub limit: &'l str,
+    pub passed: u64,
+    pub limited: u64,
 }
 
 /// So many tokens per period; at most `burst` lie in a bucket.
@@ -115,14 +168,14 @@ enum Key {
 }
 
 impl RateLimiter {
-    /// Makes it ready to count. What `before` counted goes on for the limits that did not change. `seed` keeps those who
-    /// choose their own keys from choosing whose bucket they take; it is one number for the node's life.
-    pub fn new(policy: &mesh::RateLimit, before: Option<&RateLimiter>, seed: u64) -> Self {
+    /// Makes it ready to count. What `before` counted goes on for the limits that did not change.
+    pub fn new(key: DocumentKey, policy: &mesh::RateLimit, before: Option<&RateLimiter>) -> Self {
         let limit_of = |source: &mesh::Limit| {
             let same = before.and_then(|before| before.limits.iter().find(|limit| limit.source == *source));
-            Limit::new(source, same.map(|limit| limit.buckets.clone()), seed)
+            Limit::new(source, same.map(|limit| limit.counts.clone()))
         };
         Self {
+            key,
             scope: policy.scope,
             on_partition: policy.on_partition.unwrap_or_default(),
             limits: policy.limits.iter().map(limit_of).collect(),
@@ -132,12 +185,21 @@ impl RateLimiter {
     /// How much of the limits this node may use.
     pub fn part(&self, mesh: MeshShare) -> Part {
         match (self.scope, mesh.is_partitioned, self.on_partition) {
-            (RateLimitScope::Local, ..) => Part::Millionths(MILLION),
+            (RateLimitScope::Local, ..) => Part::WHOLE,
             (RateLimitScope::Mesh, false, _) => Part::Millionths(mesh.own_millionths.min(MILLION)),
             (RateLimitScope::Mesh, true, OnPartition::Share) => Part::Millionths(MILLION / mesh.nodes.max(1)),
             (RateLimitScope::Mesh, true, OnPartition::Deny) => Part::Nothing,
             (RateLimitScope::Mesh, true, OnPartition::Allow) => Part::Unlimited,
         }
+    }
+
+    /// What its limits have counted, in their order.
+    pub fn counted(&self) -> impl Iterator<Item = Counted<'_>> {
+        self.limits.iter().map(|limit| Counted {
+            limit: limit.name(),
+            passed: limit.counts.passed.load(Ordering::Relaxed),
+            limited: limit.counts.limited.load(Ordering::Relaxed),
+        })
     }
 
     /// Counts a request. `None`: no limit is about it. `now_ns` is the caller's monotonic clock in nanoseconds.
@@ -160,7 +222,7 @@ impl RateLimiter {
 }
 
 impl Limit {
-    fn new(source: &mesh::Limit, buckets: Option<Arc<Buckets>>, seed: u64) -> Self {
+    fn new(source: &mesh::Limit, counts: Option<Arc<Counts>>) -> Self {
         let requests = source.requests.get().unsigned_abs();
         let keys: Vec<Key> = source.keys.iter().filter_map(Key::new).collect();
         let count = if keys.is_empty() { 1 } else { KEYED_BUCKETS };
@@ -171,15 +233,32 @@ impl Limit {
                 period_ns: source.unit.seconds() * NANOS_PER_SECOND,
                 burst: source.burst.map_or(requests, |burst| burst.get().unsigned_abs()),
             },
-            buckets: buckets.unwrap_or_else(|| Arc::new(Buckets::new(count))),
+            counts: counts.unwrap_or_else(|| {
+                Arc::new(Counts {
+                    buckets: Buckets::new(count),
+                    hashes: RandomState::new(),
+                    passed: AtomicU64::default(),
+                    limited: AtomicU64::default(),
+                })
+            }),
             source: source.clone(),
             keys,
-            seed,
         }
     }
 
+    fn name(&self) -> &str {
+        self.source.name.as_deref().unwrap_or_default()
+    }
+
     fn count(&self, request: &Request<'_>, claims: &dyn Claims, part: Part, now_ns: u64) -> Verdict<'_> {
-        let name = self.source.name.as_deref().unwrap_or_default();
+        let verdict = self.take(request, claims, part, now_ns);
+        let counter = if verdict.is_limited { &self.counts.limited } else { &self.counts.passed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        verdict
+    }
+
+    fn take(&self, request: &Request<'_>, claims: &dyn Claims, part: Part, now_ns: u64) -> Verdict<'_> {
+        let name = self.name();
         let rate = match part {
             Part::Millionths(millionths) if millionths > 0 => self.rate.part(millionths),
             Part::Unlimited => self.rate,
@@ -187,7 +266,7 @@ impl Limit {
                 return Verdict { is_limited: true, name, limit: 0, remaining: 0, reset_s: 1, retry_after_s: 1 };
             }
         };
-        let bucket = self.buckets.bucket(self.key_of(request, claims), now_ns);
+        let bucket = self.counts.buckets.bucket(self.key_of(request, claims), now_ns);
         let (is_limited, full_at_ns) = rate.take(bucket, now_ns);
         let rest_ns = full_at_ns.saturating_sub(now_ns);
         let wait_ns =
@@ -204,8 +283,10 @@ impl Limit {
 
     /// A number for the values of the keys.
     fn key_of(&self, request: &Request<'_>, claims: &dyn Claims) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.seed);
+        if self.keys.is_empty() {
+            return 0;
+        }
+        let mut hasher = self.counts.hashes.build_hasher();
         let mut add = |value: Option<&[u8]>| {
             // With its length, so that `ab`, `c` and `a`, `bc` differ; an absent value differs from an empty one.
             hasher.write_usize(value.map_or(0, |value| value.len() + 1));
@@ -333,7 +414,16 @@ mod tests {
     use crate::condition::tests::with_request;
 
     const SECOND: u64 = NANOS_PER_SECOND;
-    const WHOLE: Part = Part::Millionths(MILLION);
+    const WHOLE: Part = Part::WHOLE;
+
+    fn key() -> DocumentKey {
+        DocumentKey {
+            group: "weft.mesh".into(),
+            kind: "RateLimit".into(),
+            namespace: Some(weft_wire::id::Namespace::default_namespace()),
+            name: "a".into(),
+        }
+    }
 
     fn policy(limits: &str) -> mesh::RateLimit {
         let text = format!(r#"{{"targetRefs": [{{"group": "", "kind": "Service", "name": "a"}}], {limits}}}"#);
@@ -341,7 +431,7 @@ mod tests {
     }
 
     fn limiter(limits: &str) -> RateLimiter {
-        RateLimiter::new(&policy(&format!(r#""limits": [{limits}]"#)), None, 7)
+        RateLimiter::new(key(), &policy(&format!(r#""limits": [{limits}]"#)), None)
     }
 
     fn ask(
@@ -444,7 +534,7 @@ mod tests {
     fn the_part_of_a_node_is_what_the_scope_and_a_partition_say() {
         let limits = r#""limits": [{"requests": 100, "unit": "Second"}]"#;
         let part = |fields: &str, is_partitioned| {
-            let limiter = RateLimiter::new(&policy(&format!("{fields}{limits}")), None, 0);
+            let limiter = RateLimiter::new(key(), &policy(&format!("{fields}{limits}")), None);
             limiter.part(MeshShare { own_millionths: 300_000, nodes: 4, is_partitioned })
         };
         let mesh = r#""scope": "Mesh", "#;
@@ -475,11 +565,13 @@ mod tests {
     #[test]
     fn counts_go_on_when_the_policy_is_read_again_and_end_when_the_limit_changes() {
         let spent = r#""limits": [{"requests": 1, "unit": "Hour"}]"#;
-        let first = RateLimiter::new(&policy(spent), None, 7);
+        let first = RateLimiter::new(key(), &policy(spent), None);
         assert_eq!(ask(&first, "/", None, None, 0), Some(false));
-        let again = RateLimiter::new(&policy(&format!(r#"{spent}, "scope": "Mesh""#)), Some(&first), 7);
+        let again = RateLimiter::new(key(), &policy(&format!(r#"{spent}, "scope": "Mesh""#)), Some(&first));
         assert_eq!(ask(&again, "/", None, None, 0), Some(true));
-        let changed = RateLimiter::new(&policy(&spent.replace("Hour", "Day")), Some(&again), 7);
+        let counted = again.counted().next().map(|counted| (counted.passed, counted.limited));
+        assert_eq!(counted, Some((1, 1)), "and so does what is told of them");
+        let changed = RateLimiter::new(key(), &policy(&spent.replace("Hour", "Day")), Some(&again));
         assert_eq!(ask(&changed, "/", None, None, 0), Some(false));
     }
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    api::networking::{Destination, VirtualService},
+    api::{
+        gateway::PolicyTargetReference,
+        networking::{Destination, VirtualService},
+    },
     document::{Document, Spec},
     hosts,
     view::{HostEntry, MeshView},
@@ -21,6 +24,21 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
         matches!(entry, Some(HostEntry::Service(_)))
     };
     Some(hosts.filter(|host| !is_known(host)).collect())
+}
+
+/// What a policy attaches to and the view does not have, as `KIND NAME`, sorted; `None` for documents that attach to
+/// nothing.
+pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<String>> {
+    let targets: &[PolicyTargetReference] = match &document.spec {
+        Spec::RateLimit(policy) => &policy.target_refs,
+        _ => return None,
+    };
+    let missing = targets.iter().filter(|target| !view.parts.is_target(&document.key, target, &view.services));
+    let name = |target: &PolicyTargetReference| match &target.section_name {
+        Some(section) => format!("{} {} with {section}", target.kind, target.name),
+        None => format!("{} {}", target.kind, target.name),
+    };
+    Some(missing.map(name).collect())
 }
 
 fn destinations(service: &VirtualService) -> impl Iterator<Item = &Destination> {

@@ -69,6 +69,8 @@ pub enum Failure {
     Reset,
     /// It took longer than [`RetryPolicy::per_try_timeout`].
     TryTimeout,
+    /// A RateLimit refused it.
+    RateLimited,
 }
 
 /// Upper bound of the first pause. Envoy's default.
@@ -175,6 +177,9 @@ impl RetryPolicy {
 
     /// Whether a try without a response is worth another one.
     pub fn is_on_failure(&self, failure: Failure) -> bool {
+        if failure == Failure::RateLimited {
+            return self.on.contains(&Condition::RateLimited);
+        }
         self.on.iter().any(|condition| match condition {
             Condition::Reset | Condition::ServerError | Condition::GatewayError => true,
             Condition::ResetBeforeRequest | Condition::RefusedStream => failure == Failure::Refused,

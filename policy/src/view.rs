@@ -8,12 +8,14 @@ use weft_wire::{
 };
 
 use crate::{
+    attached::Attached,
     balance::Cluster,
     compile::{Ingredients, Parts},
     endpoint::{LocalWorkload, Workload},
     hosts::{self, HostIndex},
+    limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
-    route::{Client, Matched, Mirror, Query, RequestHead, RuleSet, Ruling, TcpRouting},
+    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TcpRouting},
     settings::MeshSettings,
 };
 
@@ -32,6 +34,7 @@ pub struct MeshView {
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
     pub(crate) callers: Arc<Callers>,
+    pub(crate) attached: Arc<Attached>,
     pub settings: Arc<MeshSettings>,
     /// What the next view is made of where nothing has changed.
     pub(crate) parts: Parts,
@@ -77,6 +80,7 @@ impl MeshView {
             by_end: HostIndex::default(),
             local: HashMap::new(),
             callers: Arc::default(),
+            attached: Arc::default(),
             settings: Arc::default(),
             parts: Parts::default(),
         }
@@ -145,6 +149,22 @@ impl MeshView {
     /// dialled, `random` a fresh, uniform number.
     pub fn mirrored(&self, mirror: &Mirror, port: u16, client: Client<'_>, random: u64) -> Option<&Arc<Cluster>> {
         Query { view: self, port, client, random }.mirrored(mirror)
+    }
+
+    /// The limits of a rule: each calling node counts what its own callers send.
+    pub fn limits_of_rule(&self, origin: Origin<'_>) -> Option<&Limits> {
+        self.attached.limits_of_rule(origin)
+    }
+
+    /// The limits of a workload of this node, on the port that it listens on: they count whoever calls. The workload
+    /// is one of this view's.
+    pub fn limits_of_workload(&self, workload: &Arc<Workload>, target_port: u16) -> Option<&Limits> {
+        self.attached.limits_of_workload(workload, target_port)
+    }
+
+    /// All RateLimits, the oldest first.
+    pub fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
+        self.parts.rate_limits()
     }
 
     /// All services, sorted by namespace, then name.

@@ -6,6 +6,8 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use weft_policy::fault::FaultEnd;
 use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 
+use crate::limit::Quota;
+
 /// An exchange that the proxy itself must answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
@@ -27,6 +29,9 @@ pub(crate) enum ProxyError {
     NoRoute(String),
     #[error("the VirtualService for {0} names a destination or subset that does not exist")]
     UnknownCluster(String),
+    /// With the words of Envoy's filter.
+    #[error("local_rate_limited")]
+    RateLimited(Quota),
     #[error("fault filter abort")]
     Aborted(FaultEnd),
     #[error("no healthy upstream: {0} has no endpoint that may be called")]

@@ -12,7 +12,11 @@ use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use weft_policy::{endpoint::ActiveRequest, retry::Failure, route::Rewrite};
+use weft_policy::{
+    endpoint::ActiveRequest,
+    retry::Failure,
+    route::{RequestHead, Rewrite},
+};
 
 use crate::{
     body::{CallerBody, Kept, RequestBody, ResponseBody},
@@ -34,6 +38,17 @@ pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What policies read of a request.
+pub(crate) fn head<'r, B>(request: &'r Request<B>, authority: &'r Authority) -> RequestHead<'r> {
+    RequestHead {
+        method: request.method(),
+        path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+        authority: authority.as_str(),
+        scheme: "http",
+        headers: request.headers(),
+    }
+}
 
 /// The protocol that an HTTP/1.1 request wants to switch to. Not h2c, not even as one choice of several: what is
 /// upgraded becomes a tunnel, and HTTP/2 in it would pass by all that is decided per request.
@@ -153,6 +168,17 @@ impl Outgoing {
             received,
             upgrade,
         })
+    }
+
+    /// What policies read of it, as the next hop would.
+    pub(crate) fn head(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            path_and_query: self.path_and_query.as_str(),
+            authority: self.authority.as_str(),
+            scheme: "http",
+            headers: &self.headers,
+        }
     }
 
     /// From here on the body is kept while it is sent, as far as that is short, so that it can be sent again.

@@ -10,13 +10,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
-use weft_policy::view::MeshView;
+use weft_policy::{condition, view::MeshView};
 use weft_wire::id::SpiffeId;
 
 use crate::{
     body::ResponseBody,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
+    limit,
     listener::{serve_http1, serve_http2},
     metrics::{Parties, Reporter},
     pool::{Need, connect_app},
@@ -66,6 +67,8 @@ struct Connection {
     /// The workload that the caller means.
     sni: Box<str>,
     peer: SpiffeId,
+    /// The peer as policies write it: without `spiffe://`.
+    principal: Box<str>,
     /// Both ends' identities, for `x-forwarded-client-cert`.
     client_cert: HeaderValue,
 }
@@ -79,7 +82,8 @@ impl Connection {
         let by = &view.local_workload(&sni)?.workload.principal;
         let text = format!("By={by};Hash={};URI={}", peer.certificate_hash, peer.id);
         let client_cert = HeaderValue::try_from(text).ok()?;
-        Some(Self { worker, downstream, sni, peer: peer.id, client_cert })
+        let principal = peer.id.to_string().trim_start_matches("spiffe://").into();
+        Some(Self { worker, downstream, sni, peer: peer.id, principal, client_cert })
     }
 
     async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
@@ -107,6 +111,14 @@ impl Connection {
         }
 
         let authority = target::authority(&request)?;
+        let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
+            None => None,
+            Some(limits) => {
+                let head = exchange::head(&request, &authority);
+                let asked = condition::Request { head: &head, principal: Some(&self.principal) };
+                limit::admit(limits, &asked, self.worker.now_ns())?
+            }
+        };
         let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         let http2 = workload.protocol.is_http2();
@@ -116,6 +128,9 @@ impl Connection {
             match outgoing.send(&mut lease).await {
                 Ok(mut response) => {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
+                    if let Some(quota) = quota {
+                        quota.tell(response.headers_mut());
+                    }
                     let client_upgrade = outgoing.into_client_upgrade();
                     return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade });
                 }

@@ -15,6 +15,7 @@ mod exchange;
 pub mod http1;
 mod http2;
 mod inbound;
+mod limit;
 mod listener;
 pub mod metrics;
 mod outbound;

@@ -21,20 +21,22 @@ use tokio::{
 };
 use weft_policy::{
     balance::Cluster,
+    condition,
     cors::CorsOutcome,
     endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
     fault::{Fault, FaultInjection},
     headers::{HeaderContext, HeaderOperations, HeaderRules},
     retry::{Failure, RetryPolicy},
-    route::{Action, Client, DirectResponse, Forward, Matched, RequestHead, TcpRouting},
+    route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
     view::{Host, MeshView, Service, ServicePort},
 };
-use weft_wire::id::Namespace;
+use weft_wire::id::{Namespace, SpiffeId};
 
 use crate::{
     body::ResponseBody,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    limit::{self, Quota},
     listener::{LOCAL_HEAD_TIMEOUT, serve_http1, serve_http2, speaks_http2},
     metrics::{Flag, Parties, Reporter},
     pool::{Need, Stream},
@@ -213,15 +215,9 @@ impl Outbound {
             record.parties().service = Some(service.clone());
             refuse_what_is_not_http(service, port)?;
         }
-        let head = RequestHead {
-            method: request.method(),
-            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
-            authority: authority.as_str(),
-            scheme: "http",
-            headers: request.headers(),
-        };
+        let head = exchange::head(&request, &authority);
         let matched = view.route(host, port, &head, client, rand::random());
-        let Some(Matched { route_name, cors, fault, headers, action, .. }) = matched else {
+        let Some(Matched { route_name, origin, cors, fault, headers, action }) = matched else {
             return Err(ProxyError::NoRoute(authority.host().to_owned()));
         };
         if let Some(line) = record.line() {
@@ -239,7 +235,18 @@ impl Outbound {
             remote: downstream.remote,
             local: downstream.local,
         };
+        let quota = match origin.and_then(|origin| view.limits_of_rule(origin)) {
+            None => None,
+            Some(limits) => {
+                let principal = caller.as_deref().map(|caller| principal_of(&view, caller));
+                let asked = condition::Request { head: &head, principal: principal.as_deref() };
+                Some(limit::admit(limits, &asked, self.worker.now_ns()))
+            }
+        };
         let done = async {
+            if let Some(Err(refused)) = &quota {
+                return Err(refused.clone());
+            }
             if let Some(fault) = fault {
                 inject(fault, record).await?;
             }
@@ -258,7 +265,7 @@ impl Outbound {
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
                     }
-                    self.forward(forward, mirrors, outgoing, caller.as_ref(), record).await.map(Reply::Upstream)
+                    self.forward(&view, forward, mirrors, outgoing, caller.as_ref(), record).await.map(Reply::Upstream)
                 }
             }
         };
@@ -266,12 +273,16 @@ impl Outbound {
         let mut reply = done.await.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record)));
         operations.of_response(reply.headers_mut());
         reply.headers_mut().extend(allowed);
+        if let Some(Ok(Some(quota))) = quota {
+            quota.tell(reply.headers_mut());
+        }
         Ok(reply)
     }
 
     /// Sends a request to endpoints until one answers, and copies to the mirrors.
     async fn forward(
         &self,
+        view: &MeshView,
         forward: Forward<'_>,
         mirrors: Mirrors,
         mut outgoing: Outgoing,
@@ -296,7 +307,8 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let tries = Tries { worker: &self.worker, cluster, caller: caller.map(|caller| &**caller), policy: retry };
+        let tries =
+            Tries { worker: &self.worker, view, cluster, caller: caller.map(|caller| &**caller), policy: retry };
         let mut answer = match deadline {
             None => tries.run(outgoing, record).await,
             Some(deadline) => {
@@ -377,8 +389,14 @@ async fn mirror(
     limit: Option<Duration>,
 ) {
     let Some(endpoint) = cluster.pick(&[], rand::random(), worker.now_ms()) else { return };
-    let tries =
-        Tries { worker: &worker, cluster: &cluster, caller: caller.as_deref(), policy: &RetryPolicy::default() };
+    let view = worker.views.load();
+    let tries = Tries {
+        worker: &worker,
+        view: &view,
+        cluster: &cluster,
+        caller: caller.as_deref(),
+        policy: &RetryPolicy::default(),
+    };
     let sent = async {
         let Ok(Answer { response, mut lease, active, .. }) = tries.once(endpoint, Need::Any, 0, &mut copy).await else {
             return;
@@ -427,9 +445,16 @@ fn workload_of<'v>(view: &'v MeshView, caller: &Caller) -> Option<&'v Arc<Worklo
     }
 }
 
+/// The caller as policies write it: `cluster.local/ns/default/sa/web`.
+fn principal_of(view: &MeshView, caller: &Caller) -> String {
+    let id = SpiffeId::workload(view.trust_domain.clone(), caller.account().clone()).to_string();
+    id.trim_start_matches("spiffe://").to_owned()
+}
+
 /// One request's way through the endpoints of its cluster.
 struct Tries<'a> {
     worker: &'a Rc<Worker>,
+    view: &'a MeshView,
     cluster: &'a Cluster,
     caller: Option<&'a Caller>,
     policy: &'a RetryPolicy,
@@ -491,6 +516,7 @@ impl Tries<'_> {
         retries: u32,
         outgoing: &mut Outgoing,
     ) -> Result<Answer, Failed> {
+        let quota = self.admit(endpoint, outgoing)?;
         let active = endpoint.load.begin();
         let mut lease = match self.worker.pools.checkout(endpoint, self.caller, need).await {
             Ok(lease) => lease,
@@ -503,10 +529,23 @@ impl Tries<'_> {
                 if let EndpointAddress::Local(_) = endpoint.address {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
                 }
+                if let Some(quota) = quota {
+                    quota.tell(response.headers_mut());
+                }
                 Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None })
             }
             Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
         }
+    }
+
+    /// Counts a request to a workload of this node, as its proxy does for those of other nodes.
+    fn admit(&self, endpoint: &Endpoint, outgoing: &Outgoing) -> Result<Option<Quota>, Failed> {
+        let EndpointAddress::Local(address) = endpoint.address else { return Ok(None) };
+        let Some(limits) = self.view.limits_of_workload(&endpoint.workload, address.port()) else { return Ok(None) };
+        let principal = self.caller.map(|caller| principal_of(self.view, caller));
+        let asked = condition::Request { head: &outgoing.head(), principal: principal.as_deref() };
+        let failed = |error| Failed { error, failure: Some(Failure::RateLimited), stale: false };
+        limit::admit(limits, &asked, self.worker.now_ns()).map_err(failed)
     }
 
     fn not_connected(&self, endpoint: &Endpoint, error: ConnectError) -> Failed {

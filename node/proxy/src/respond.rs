@@ -28,6 +28,7 @@ impl ProxyError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
             Self::Aborted(FaultEnd::GrpcStatus(_)) => StatusCode::OK,
             Self::Aborted(FaultEnd::Reset) => StatusCode::SERVICE_UNAVAILABLE,
@@ -49,6 +50,7 @@ impl ProxyError {
             Self::Connect(_) => Flag::ConnectFailure,
             Self::Reset(_) => Flag::UpstreamReset,
             Self::Timeout => Flag::Timeout,
+            Self::RateLimited(_) => Flag::RateLimited,
             Self::Aborted(_) => Flag::FaultInjected,
         }
     }
@@ -84,6 +86,7 @@ impl ProxyError {
             Self::Connect(_) => "connect_failure",
             Self::Reset(_) => "upstream_reset",
             Self::Timeout => "timeout",
+            Self::RateLimited(_) => "rate_limited",
             Self::Aborted(_) => "fault_abort",
         }
     }
@@ -101,6 +104,9 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     let text = with_sources(error);
     let mut headers = HeaderMap::new();
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
+    if let ProxyError::RateLimited(quota) = error {
+        quota.refuse(&mut headers);
+    }
     let (status, body) = if record.is_grpc() {
         let code = match error {
             ProxyError::Aborted(FaultEnd::GrpcStatus(status)) => status.code(),
@@ -152,6 +158,8 @@ fn grpc_code(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 13,
         StatusCode::NOT_FOUND => 12,
+        // Envoy's choice is 14 unless told otherwise; 8 says what it is, and asks for no retry.
+        StatusCode::TOO_MANY_REQUESTS => 8,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => 14,
         _ => 2,
     }

@@ -56,6 +56,11 @@ impl Worker {
         time::Instant::now().into_std().saturating_duration_since(self.epoch).as_millis() as u64
     }
 
+    /// Nanoseconds on the same clock.
+    pub(crate) fn now_ns(&self) -> u64 {
+        time::Instant::now().into_std().saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
     pub(crate) fn log(&self, entry: Entry) {
         if self.access_log.as_ref().is_some_and(|log| !log.write(entry)) {
             self.metrics.shared().count_dropped_log_line();

@@ -1,6 +1,10 @@
 //! The status of a document: standard conditions, with the reasons of the Gateway API where it has one.
 
-use weft_policy::{document::not_enforced, references::missing_backends, view::MeshView};
+use weft_policy::{
+    document::not_enforced,
+    references::{missing_backends, missing_targets},
+    view::MeshView,
+};
 
 use super::api::{Condition, DocumentStatus, Nodes, rfc3339};
 use crate::actors::documents::Reading;
@@ -44,6 +48,16 @@ pub fn status_of(reading: &Reading, view: &MeshView, nodes: Nodes, generation: u
             }
         };
         // Services come and go without the document.
+        conditions.push(Condition { last_transition_time: None, ..refs });
+    }
+    if let Some(missing) = reading.in_force.as_ref().and_then(|document| missing_targets(document, view)) {
+        let refs = match missing.is_empty() {
+            true => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
+            false => {
+                let targets = missing.into_iter().collect::<Vec<_>>().join(", ");
+                condition("ResolvedRefs", false, "TargetNotFound", format!("the namespace has no {targets}"))
+            }
+        };
         conditions.push(Condition { last_transition_time: None, ..refs });
     }
     DocumentStatus { observed_generation: generation, conditions, nodes }

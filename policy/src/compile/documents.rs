@@ -10,7 +10,12 @@ use weft_wire::{
     id::{Namespace, ServiceName},
 };
 
-use super::{policies::Policy, rules, services::Declared};
+use super::{
+    attached::{LimitPolicy, is_route},
+    policies::Policy,
+    rules,
+    services::Declared,
+};
 use crate::{
     document::{Document, Spec},
     hosts::HostIndex,
@@ -34,6 +39,10 @@ pub(super) struct DocumentIndex {
     /// All of them, the oldest first.
     pub(super) rules_by_age: Vec<Arc<RuleSet>>,
     pub(super) mesh_config: Option<Arc<Document>>,
+    /// The oldest first.
+    pub(super) limits: Vec<Arc<LimitPolicy>>,
+    /// What policies may attach to; empty while there are no such policies.
+    pub(super) routes: HashMap<DocumentKey, Arc<Document>>,
 }
 
 /// A document, read as far as it can be without the others.
@@ -44,6 +53,7 @@ enum Part {
     /// With the documents that it delegates to.
     Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
     MeshConfig(Arc<Document>),
+    Limit(Arc<LimitPolicy>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -63,10 +73,14 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
     let mut index = DocumentIndex { documents: documents.to_vec(), ..DocumentIndex::default() };
     for document in sorted {
         let address = Arc::as_ptr(document) as usize;
-        if let Some(part) = Part::read(document, known.parts.get(&address), &delegates) {
+        if let Some(part) = Part::read(document, known, &delegates) {
             index.add(&part);
             index.parts.insert(address, part);
         }
+    }
+    if !index.limits.is_empty() {
+        let routes = documents.iter().filter(|document| is_route(document));
+        index.routes = routes.map(|document| (document.key.clone(), document.clone())).collect();
     }
     Arc::new(index)
 }
@@ -74,9 +88,10 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
 impl Part {
     fn read(
         document: &Arc<Document>,
-        known: Option<&Self>,
+        index: &DocumentIndex,
         delegates: &HashMap<&DocumentKey, &Arc<Document>>,
     ) -> Option<Self> {
+        let known = index.parts.get(&(Arc::as_ptr(document) as usize));
         match (&document.spec, known) {
             (Spec::VirtualService(service), known) => {
                 if service.is_delegate() || !service.is_for_mesh() {
@@ -93,6 +108,10 @@ impl Part {
             (Spec::Service(_), None) => Declared::read(document).map(|declared| Self::Service(Arc::new(declared))),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
+            }
+            (Spec::RateLimit(policy), None) => {
+                let before = index.limits.iter().find(|known| *known.key() == document.key);
+                Some(Self::Limit(Arc::new(LimitPolicy::new(document, policy, before.map(|known| &**known)))))
             }
             _ => None,
         }
@@ -123,6 +142,7 @@ impl DocumentIndex {
                 }
                 self.rules_by_age.push(rules.clone());
             }
+            Part::Limit(policy) => self.limits.push(policy.clone()),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }
     }

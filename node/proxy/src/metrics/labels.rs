@@ -32,6 +32,7 @@ pub(crate) enum Flag {
     FaultInjected,
     DelayInjected,
     RetriesExhausted,
+    RateLimited,
 }
 
 impl Flag {
@@ -50,6 +51,7 @@ impl Flag {
             Self::FaultInjected => "FI",
             Self::DelayInjected => "DI",
             Self::RetriesExhausted => "URX",
+            Self::RateLimited => "RL",
         }
     }
 }

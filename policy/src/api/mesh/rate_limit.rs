@@ -34,7 +34,7 @@ pub struct RateLimit {
 /// Who counts together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum RateLimitScope {
-    /// Each node by itself: the whole mesh lets through as many times the limit as it has nodes.
+    /// Each node by itself: for a service each node that hosts it, for a route each node that calls.
     #[default]
     Local,
     /// All nodes of the mesh together.
@@ -129,11 +129,12 @@ impl Resource for RateLimit {
                     ("claim", key.claim.is_some()),
                     ("pathSegments", key.path_segments.is_some()),
                 ]);
+                checker.pending("claim", key.claim.is_some());
             });
         });
         if self.scope == RateLimitScope::Local && self.on_partition.is_some() {
             checker.error_in("onPartition", "is for the scope Mesh: each node counts by itself here");
         }
-        checker.pending("limits", true);
+        checker.pending("scope", self.scope == RateLimitScope::Mesh);
     }
 }

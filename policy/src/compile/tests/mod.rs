@@ -1,3 +1,4 @@
+mod attached;
 mod properties;
 mod routing;
 mod services;
