@@ -119,7 +119,9 @@ impl Mesh {
     fn compile(&self, previous: Option<&MeshView>) -> MeshView {
         let (trust_domain, this_node) = ("cluster.local".parse().unwrap(), "here".parse().unwrap());
         let (nodes, documents, local) = (&self.nodes, &self.documents, &BTreeMap::new());
-        compile(&Inputs { trust_domain: &trust_domain, this_node: &this_node, nodes, documents, local }, previous)
+        let secrets = &Arc::default();
+        let inputs = Inputs { trust_domain: &trust_domain, this_node: &this_node, nodes, documents, local, secrets };
+        compile(&inputs, previous)
     }
 }
 

@@ -40,6 +40,7 @@ use crate::{
     limit::RateLimiter,
     namespaces::{PerNamespace, same},
     route::RuleSet,
+    secrets::{Contents, Credentials},
     settings::MeshSettings,
     view::{Callers, HostEntry, MeshView, Service, VirtualHost},
 };
@@ -54,6 +55,8 @@ pub struct Inputs<'a> {
     pub documents: &'a [Arc<Document>],
     /// Where the workloads that this node hosts listen. One that is missing here is not offered to local clients.
     pub local: &'a BTreeMap<(Namespace, WorkloadName), IpAddr>,
+    /// The contents of the Secrets that this node has.
+    pub secrets: &'a Arc<Contents>,
 }
 
 /// One node's record, already verified against its certificate and grant.
@@ -151,6 +154,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         local: local_workloads(&services),
         callers: callers(&parts, same_mesh),
         attached,
+        credentials: Credentials::of(inputs.secrets, inputs.documents, same_mesh.map(|previous| &previous.credentials)),
         settings,
         services,
         parts,

@@ -10,7 +10,7 @@ use crate::{
 
 /// What one kind of document says.
 pub(crate) trait Resource: DeserializeOwned + JsonSchema {
-    /// Whether it holds what must not be spread in the clear.
+    /// Whether it holds what must not be spread in the clear, so that only its head is.
     const CONFIDENTIAL: bool = false;
 
     /// Finds what is wrong beyond the type of each field, and what deserves a word.
@@ -40,7 +40,7 @@ pub struct Kind {
     pub namespaced: bool,
     /// The versions that are read, the preferred one first; they mean the same.
     pub versions: &'static [&'static str],
-    /// Whether it holds what must not be spread in the clear. Such documents are checked, and then refused.
+    /// Whether it holds what must not be spread in the clear: what is stored is its head.
     pub confidential: bool,
     pub(crate) place: Place,
     pub(crate) read: fn(&Node) -> Result<Spec, DocumentError>,
@@ -65,11 +65,18 @@ macro_rules! kinds {
     ($( $variant:ident($type:ty) $kind:literal $scope:ident $place:ident $group:literal $versions:expr, $plural:literal $short:expr; )*) => {
         /// What a document says, by kind.
         #[derive(Debug, PartialEq)]
-        pub enum Spec { $( $variant(Box<$type>), )* }
+        pub enum Spec {
+            $( $variant(Box<$type>), )*
+            /// A Secret as it is stored.
+            SecretHead(Box<core::SecretHead>),
+        }
 
         impl Spec {
             pub(crate) fn check(&self, checker: &mut Checker<'_>) {
-                match self { $( Self::$variant(spec) => spec.check(checker), )* }
+                match self {
+                    $( Self::$variant(spec) => spec.check(checker), )*
+                    Self::SecretHead(head) => head.check(checker),
+                }
             }
         }
 

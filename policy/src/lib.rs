@@ -10,7 +10,8 @@
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
 //!   of policies.
 //! * [`settings`]: what holds in the whole mesh.
-//! * [`references`]: what a document names that the mesh does not have.
+//! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
+//!   may have.
 #![forbid(unsafe_code)]
 
 pub mod analyze;
@@ -40,5 +41,6 @@ pub mod references;
 pub mod retry;
 mod rewrite;
 pub mod route;
+pub mod secrets;
 pub mod settings;
 pub mod view;

@@ -82,6 +82,7 @@ mod tests {
                 nodes: &[],
                 documents: &services,
                 local: &BTreeMap::new(),
+                secrets: &Arc::default(),
             },
             None,
         );

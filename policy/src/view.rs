@@ -16,6 +16,7 @@ use crate::{
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
     route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TcpRouting},
+    secrets::Credentials,
     settings::MeshSettings,
 };
 
@@ -35,6 +36,8 @@ pub struct MeshView {
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
     pub(crate) callers: Arc<Callers>,
     pub(crate) attached: Arc<Attached>,
+    /// Certificates and keys by reference: the same place in memory as long as they are the same.
+    pub credentials: Arc<Credentials>,
     pub settings: Arc<MeshSettings>,
     /// What the next view is made of where nothing has changed.
     pub(crate) parts: Parts,
@@ -81,6 +84,7 @@ impl MeshView {
             local: HashMap::new(),
             callers: Arc::default(),
             attached: Arc::default(),
+            credentials: Arc::default(),
             settings: Arc::default(),
             parts: Parts::default(),
         }

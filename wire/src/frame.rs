@@ -12,6 +12,7 @@ use crate::{
     document::{DocumentKey, DocumentVersion, SignedDocument},
     fact::{FactKind, FactVersion, SignedFact},
     id::{AccountName, Namespace, NodeId},
+    secret::{SecretDigest, SecretPayload},
 };
 
 /// The port of a node, for QUIC (UDP) and for data (TCP).
@@ -92,18 +93,33 @@ pub enum Request {
     /// "Renew my intermediate." The connection's certificate says whose, and whether it is a CA node's; only a CA node
     /// that holds the root can.
     RenewIssuer { csr: Vec<u8> },
+    /// "Send me the content of this Secret of which this is the digest." The connection's certificate says who asks;
+    /// only who needs it is answered.
+    PullSecret { key: DocumentKey, digest: SecretDigest },
+    /// "Keep these Secrets for the mesh": their documents and, in the same order, their contents. Asked of nodes that
+    /// may write documents, by a node that may not.
+    KeepSecrets { documents: Vec<SignedDocument>, contents: Vec<SecretPayload> },
 }
 
 impl Request {
     /// # Errors
-    /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`].
+    /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`], or [`MAX_PUSH_ITEMS`] Secrets;
+    /// [`WireError::Malformed`] for a Secret that is out of bounds.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::PullFacts { have } => at_most(have.len(), MAX_HAVE_ITEMS),
             Self::PullDocuments { have } => at_most(have.len(), MAX_HAVE_ITEMS),
+            Self::KeepSecrets { documents, contents } => {
+                at_most(documents.len().max(contents.len()), MAX_PUSH_ITEMS)?;
+                contents.iter().try_for_each(check_content)
+            }
             _ => Ok(()),
         }
     }
+}
+
+fn check_content(content: &SecretPayload) -> Result<(), WireError> {
+    if content.is_bounded() { Ok(()) } else { Err(WireError::Malformed("a Secret is out of bounds".into())) }
 }
 
 /// The answer to a [`Request`].
@@ -120,6 +136,17 @@ pub enum Response {
     Refused {
         why: String,
     },
+    Secret(SecretPayload),
+    /// Done, on disk.
+    Kept,
+}
+
+impl Response {
+    /// # Errors
+    /// [`WireError::Malformed`] for a Secret that is out of bounds.
+    pub fn check(&self) -> Result<(), WireError> {
+        if let Self::Secret(content) = self { check_content(content) } else { Ok(()) }
+    }
 }
 
 /// What a joining host asks a seed, after it has checked the seed against the token's mesh id.

@@ -1,5 +1,5 @@
 //! weft's vocabulary: who is who ([`id`]), what nodes tell each other about themselves ([`fact`]), what operators
-//! tell the mesh ([`document`]), and the frames and codec that carry both ([`frame`], [`codec`]).
+//! tell the mesh ([`document`], [`secret`]), and the frames and codec that carry them ([`frame`], [`codec`]).
 //!
 //! Everything here is a plain value. Nothing does I/O, owns a clock or knows a key.
 #![forbid(unsafe_code)]
@@ -9,3 +9,4 @@ pub mod document;
 pub mod fact;
 pub mod frame;
 pub mod id;
+pub mod secret;

@@ -70,7 +70,14 @@ impl ViewActor {
             .collect();
         let local: BTreeMap<_, IpAddr> =
             hosted.iter().map(|(key, hosted)| (key.clone(), hosted.service.address)).collect();
-        let inputs = Inputs { trust_domain, this_node: name, nodes: &nodes, documents: &documents, local: &local };
+        let inputs = Inputs {
+            trust_domain,
+            this_node: name,
+            nodes: &nodes,
+            documents: &documents,
+            local: &local,
+            secrets: &Arc::default(),
+        };
         let view = compile(&inputs, Some(&views.load()));
         tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
         publisher.lock().publish(view);

@@ -160,6 +160,9 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
             certify(Wanted::Workload(ServiceAccount { namespace, name: account }), csr).await
         }
         (Request::RenewIssuer { csr }, _) => certify(Wanted::Issuer, csr).await,
+        (Request::PullSecret { .. } | Request::KeepSecrets { .. }, _) => {
+            Err(anyhow::anyhow!("this node holds no Secrets"))
+        }
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{
-        core::{Secret, TransportProtocol},
+        core::TransportProtocol,
         networking::{Gateway, Server, ServerTlsSettings},
     },
     hosts::HostPattern,
@@ -101,35 +101,13 @@ fn check_credential(
             let text = format!("credentialName {name:?} not found: no Secret of that name in namespace {namespace}");
             report.add(Code::ReferencedResourceNotFound, subject, path, text);
         }
-        Some((_, secret)) => {
-            if let Err(why) = check_secret(secret, now) {
+        Some((_, content)) => {
+            if let Err(why) = content.check_credential(now) {
                 let text = format!("Secret {namespace}/{short} is no credential: {why}");
                 report.add(Code::InvalidGatewayCredential, subject, path, text);
             }
         }
     }
-}
-
-/// What is wrong with a certificate and its key.
-fn check_secret(secret: &Secret, now: i64) -> Result<(), String> {
-    let pair = |certificate, key| Some((secret.get(certificate)?, secret.get(key)?));
-    let Some((certificate, key)) = pair("tls.crt", "tls.key").or_else(|| pair("cert", "key")) else {
-        return Err("it needs tls.crt and tls.key, or cert and key".into());
-    };
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate).map_err(|_| "its certificate is no PEM".to_owned())?;
-    let parsed = pem.parse_x509().map_err(|_| "its certificate cannot be read".to_owned())?;
-    let (_, key) = x509_parser::pem::parse_x509_pem(key).map_err(|_| "its key is no PEM".to_owned())?;
-    if !key.label.ends_with("PRIVATE KEY") {
-        return Err(format!("its key is a {}", key.label));
-    }
-    let validity = parsed.validity();
-    if now > validity.not_after.timestamp() {
-        return Err(format!("its certificate ended on {}", validity.not_after));
-    }
-    if now < validity.not_before.timestamp() {
-        return Err(format!("its certificate begins on {}", validity.not_before));
-    }
-    Ok(())
 }
 
 /// Whether every workload that `wide` selects could be one that `narrow` selects too.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{
-        core::{Secret, Service},
+        core::{ContentHead, Service},
         mesh::MeshConfig,
         networking::{DestinationRule, Gateway, ServiceEntry, Sidecar, VirtualService},
         security::{AuthorizationPolicy, RequestAuthentication},
@@ -42,7 +42,7 @@ pub(super) struct Mesh<'m> {
     pub(super) gateways: Vec<Item<'m, Gateway>>,
     pub(super) service_entries: Vec<Item<'m, ServiceEntry>>,
     pub(super) services: Vec<Item<'m, Service>>,
-    pub(super) secrets: Vec<Item<'m, Secret>>,
+    pub(super) secrets: Vec<(&'m Subject, Cow<'m, ContentHead>)>,
     pub(super) sidecars: Vec<Item<'m, Sidecar>>,
     pub(super) telemetries: Vec<Item<'m, Telemetry>>,
     pub(super) authorization_policies: Vec<Item<'m, AuthorizationPolicy>>,
@@ -94,7 +94,8 @@ impl<'m> Mesh<'m> {
                 Spec::IstioGateway(spec) => mesh.gateways.push((subject, spec)),
                 Spec::ServiceEntry(spec) => mesh.service_entries.push((subject, spec)),
                 Spec::Service(spec) => mesh.services.push((subject, spec)),
-                Spec::Secret(spec) => mesh.secrets.push((subject, spec)),
+                Spec::Secret(spec) => mesh.secrets.push((subject, Cow::Owned(ContentHead::of(spec)))),
+                Spec::SecretHead(spec) => mesh.secrets.push((subject, Cow::Borrowed(&spec.content))),
                 Spec::Sidecar(spec) => mesh.sidecars.push((subject, spec)),
                 Spec::Telemetry(spec) => mesh.telemetries.push((subject, spec)),
                 Spec::AuthorizationPolicy(spec) => mesh.authorization_policies.push((subject, spec)),

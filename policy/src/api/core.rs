@@ -1,6 +1,9 @@
 //! Kubernetes' core group, `v1`: the parts that a mesh reads.
 
+mod config_map;
+pub(crate) mod credential;
 mod secret;
+mod secret_head;
 
 use std::{
     borrow::Cow,
@@ -26,7 +29,12 @@ use crate::{
     kinds::Resource,
 };
 
-pub use self::secret::{Base64, ConfigMap, Secret, SecretBase64, SecretBytes, SecretText};
+pub(crate) use self::secret_head::CONTENT;
+pub use self::{
+    config_map::ConfigMap,
+    secret::{Base64, Secret, SecretBase64, SecretText},
+    secret_head::{ContentHead, CredentialHead, SecretHead},
+};
 
 /// Narrows who may serve a service: names of service accounts in its namespace, joined by commas.
 pub(crate) const ACCOUNTS_ANNOTATION: &str = "weft.mesh/service-accounts";
@@ -523,4 +531,19 @@ impl Service {
         }
         checker.pending("sessionAffinity", is_sticky);
     }
+}
+
+/// The keys of a Secret or ConfigMap.
+fn check_keys<'k>(field: &str, keys: impl Iterator<Item = &'k String>, checker: &mut Checker<'_>) {
+    let is_key = |key: &str| {
+        (1..=253).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && key != "."
+            && !key.starts_with("..")
+    };
+    checker.field(field, |checker| {
+        for key in keys.filter(|key| !is_key(key)) {
+            checker.error_in(key, "must be 1 to 253 letters, digits, '-', '_' and '.', and not start with '..'");
+        }
+    });
 }

@@ -33,8 +33,10 @@ pub enum Problem {
     UnknownKind { type_name: String, nearest: Option<&'static str> },
     #[error("{kind} is not supported: {instead}")]
     UnsupportedKind { kind: String, instead: &'static str },
-    #[error("{kind}s are not stored yet: put key files on the gateway hosts")]
-    Confidential { kind: &'static str },
+    #[error("holds the content of a {kind}, which is never stored in the clear: `weft apply` seals it")]
+    Unsealed { kind: &'static str },
+    #[error("is a {kind} without its content, as `weft get` prints it: apply the file with its data")]
+    Sealed { kind: &'static str },
     #[error("is missing")]
     Missing,
     #[error("{0}")]

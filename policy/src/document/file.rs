@@ -1,21 +1,29 @@
 //! Files as users write them: many documents, lists, and kinds that belong to others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use weft_wire::{
     document::{DocumentKey, MAX_DOCUMENT_LEN},
     id::Namespace,
+    secret::{SecretBytes, SecretPayload},
 };
 
 use super::{
-    DocumentError, MAX_DOCUMENTS, MAX_FILE_LEN, Pending, Problem,
+    Checker, DocumentError, MAX_DOCUMENTS, MAX_FILE_LEN, Pending, Problem, Spec,
     header::{Header, TypeName, title_of},
     read::read,
     read_spec,
-    tree::{Node, Position, Value, read_yaml},
+    tree::{self, Node, Position, read_yaml},
 };
-use crate::kinds;
+use crate::{
+    api::core::{CONTENT, ContentHead, Secret},
+    kinds,
+};
+
+/// Where kubectl keeps what was applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What a file holds.
 #[derive(Debug, Default, PartialEq)]
@@ -36,6 +44,23 @@ pub struct ParsedDocument {
     pub json: String,
     /// What it asks for that the data path does not do yet.
     pub pending: Vec<Pending>,
+    /// The content of a Secret, which is no part of its JSON.
+    pub secret: Option<BTreeMap<String, SecretBytes>>,
+}
+
+impl ParsedDocument {
+    /// The JSON to sign and store, and the content that it commits to if it is a Secret. `salt` is of
+    /// [`SecretPayload::SALT_LEN`] random bytes.
+    ///
+    /// # Errors
+    /// If the JSON is not what [`parse_yaml`] makes.
+    pub fn seal(&self, salt: SecretBytes) -> serde_json::Result<(String, Option<SecretPayload>)> {
+        let Some(data) = &self.secret else { return Ok((self.json.clone(), None)) };
+        let content = SecretPayload { salt, data: data.clone() };
+        let mut json: Value = serde_json::from_str(&self.json)?;
+        json[CONTENT]["digest"] = content.digest().to_string().into();
+        Ok((json.to_string(), Some(content)))
+    }
 }
 
 /// Something that was accepted and that its author should know, such as a Deployment in a file of many kinds.
@@ -67,7 +92,7 @@ pub(super) fn documents_in(text: &str) -> Result<(Vec<Node>, Vec<DocumentError>)
     }
     let (mut nodes, mut errors) = (Vec::new(), Vec::new());
     for root in read_yaml(text)? {
-        if root.value == Value::Null {
+        if root.value == tree::Value::Null {
             continue;
         }
         if let Err(error) = flatten(root, &mut nodes) {
@@ -100,9 +125,9 @@ fn flatten(root: Node, nodes: &mut Vec<Node>) -> Result<(), DocumentError> {
         return Ok(());
     }
     read::<List>(&root)?;
-    let Value::Map(entries) = root.value else { return Ok(()) };
+    let tree::Value::Map(entries) = root.value else { return Ok(()) };
     for entry in entries {
-        if let (true, Value::List(items)) = (entry.key == "items", entry.node.value) {
+        if let (true, tree::Value::List(items)) = (entry.key == "items", entry.node.value) {
             nodes.extend(items);
         }
     }
@@ -141,20 +166,42 @@ fn read_document(
     if !keys.insert(header.key.clone()) {
         return refuse(Problem::Invalid("stands twice in this file".into()));
     }
-    let (_, findings) = read_spec(&header, node).map_err(one)?;
-    if header.kind.confidential {
-        let unstored = DocumentError::new(Problem::Confidential { kind: header.kind.kind });
-        let unstored = unstored.located(at).of_document(&header.title());
-        return Err(findings.errors.into_iter().chain([unstored]).collect());
+    let (spec, mut findings) = read_spec(&header, node).map_err(one)?;
+    if let Spec::Secret(secret) = &spec {
+        let mut checker = Checker::new(&header, node);
+        secret.check_credential(&mut checker);
+        findings.errors.extend(checker.findings().errors);
     }
     notices.extend(findings.notices);
     if !findings.errors.is_empty() {
         return Err(findings.errors);
     }
     header.canonicalise(node);
-    let json = node.to_json().to_string();
+    let (json, secret) = match spec {
+        Spec::SecretHead(_) => return refuse(Problem::Sealed { kind: header.kind.kind }),
+        Spec::Secret(secret) => (head_of(&secret, node.to_json()), Some(secret.content())),
+        _ => (node.to_json(), None),
+    };
+    let json = json.to_string();
     if json.len() > MAX_DOCUMENT_LEN {
         return refuse(Problem::TooLarge { what: "the document", limit: format!("{MAX_DOCUMENT_LEN} bytes of JSON") });
     }
-    Ok(Some(ParsedDocument { key: header.key, json, pending: findings.pending }))
+    Ok(Some(ParsedDocument { key: header.key, json, pending: findings.pending, secret }))
+}
+
+/// What is stored of a Secret, all but its digest.
+fn head_of(secret: &Secret, mut json: Value) -> Value {
+    if let Some(fields) = json.as_object_mut() {
+        fields.retain(|field, _| field == "apiVersion" || field == "kind" || field == "metadata");
+        fields.insert("type".into(), secret.kind().into());
+        if let Some(immutable) = secret.immutable() {
+            fields.insert("immutable".into(), immutable.into());
+        }
+        fields.insert(CONTENT.into(), serde_json::json!(ContentHead::of(secret)));
+    }
+    if let Some(annotations) = json.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        // kubectl keeps the whole document there, and with it the data.
+        annotations.remove(LAST_APPLIED);
+    }
+    json
 }

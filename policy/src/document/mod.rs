@@ -37,7 +37,10 @@ pub use self::{
     tree::Position,
 };
 pub use crate::kinds::Spec;
-use crate::kinds::{Place, Resource};
+use crate::{
+    api::core::CONTENT,
+    kinds::{Place, Resource},
+};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_LEN: usize = 1024 * 1024;
@@ -76,8 +79,8 @@ pub fn parse_stored(key: &DocumentKey, json: &str, created: Stamp) -> Result<Doc
     }
     let node = read_json(json)?;
     let header = Header::read(&node, None)?;
-    if header.kind.confidential {
-        return refuse(Problem::Confidential { kind: header.kind.kind });
+    if header.kind.confidential && node.get(CONTENT).is_none() {
+        return refuse(Problem::Unsealed { kind: header.kind.kind });
     }
     if header.key != *key {
         return refuse(Problem::Invalid(format!("its body says that it is {}", header.key)));
@@ -91,7 +94,11 @@ pub fn parse_stored(key: &DocumentKey, json: &str, created: Stamp) -> Result<Doc
 
 /// Reads what stands beside the header, and checks it.
 fn read_spec(header: &Header, node: &Node) -> Result<(Spec, Findings), DocumentError> {
-    let spec = (header.kind.read)(node).map_err(|error| error.located(node.at).of_document(&header.title()))?;
+    let read = match header.kind.confidential && node.get(CONTENT).is_some() {
+        true => read_root(node).map(|head| Spec::SecretHead(Box::new(head))),
+        false => (header.kind.read)(node),
+    };
+    let spec = read.map_err(|error| error.located(node.at).of_document(&header.title()))?;
     let mut checker = Checker::new(header, node);
     match header.kind.place {
         Place::Root => spec.check(&mut checker),

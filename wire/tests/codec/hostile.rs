@@ -1,15 +1,20 @@
 //! What arrives from the network is anybody's bytes: whatever they are, decoding returns.
 
 use proptest::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use weft_wire::{
     codec::{self, WireError},
-    document::SignedDocument,
-    fact::{FactBody, NodeRecord, SignedFact},
-    frame::{JoinRequest, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request},
+    document::{DocumentKey, DocumentVersion, SignedDocument},
+    fact::{FactBody, FactKind, FactVersion, NodeRecord, SignedFact},
+    frame::{JoinRequest, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request, Response},
+    id::{AccountName, Namespace, NodeId},
+    secret::{MAX_SECRET_LEN, SecretBytes, SecretPayload},
 };
 
-use crate::{checks, samples};
+use crate::{
+    checks,
+    samples::{self, secret},
+};
 
 /// Reads the bytes as every type that the network may carry.
 fn decode_as_everything(bytes: &[u8]) {
@@ -35,6 +40,35 @@ fn messages_of_more_items_than_anyone_needs_are_refused() {
     assert_eq!(pull(MAX_HAVE_ITEMS).check(), Ok(()));
     let refused = WireError::TooMany { items: MAX_HAVE_ITEMS + 1, limit: MAX_HAVE_ITEMS };
     assert_eq!(pull(MAX_HAVE_ITEMS + 1).check(), Err(refused));
+}
+
+#[test]
+fn secrets_larger_than_anyone_may_write_are_refused() {
+    let large = SecretPayload { data: [("a".into(), SecretBytes::new(vec![0; MAX_SECRET_LEN]))].into(), ..secret() };
+    let refused = |result| matches!(result, Err(WireError::Malformed(_)));
+    assert!(refused(Response::Secret(large.clone()).check()));
+    assert!(refused(Request::KeepSecrets { documents: vec![], contents: vec![large] }.check()));
+    assert_eq!(Response::Secret(secret()).check(), Ok(()));
+    let keep = |items| Request::KeepSecrets { documents: vec![], contents: vec![secret(); items] };
+    assert_eq!(keep(MAX_PUSH_ITEMS).check(), Ok(()));
+    assert!(matches!(keep(MAX_PUSH_ITEMS + 1).check(), Err(WireError::TooMany { .. })));
+}
+
+#[test]
+fn a_build_without_secrets_refuses_their_messages_and_reads_its_own_as_before() {
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code)] // Only whether it can be read counts.
+    enum BeforeSecrets {
+        PullFacts { have: Vec<(NodeId, FactKind, FactVersion)> },
+        PullDocuments { have: Vec<(DocumentKey, DocumentVersion)> },
+        RenewNode { csr: Vec<u8> },
+        CertifyWorkload { namespace: Namespace, account: AccountName, csr: Vec<u8> },
+        RenewIssuer { csr: Vec<u8> },
+    }
+    for (name, request) in samples::requests() {
+        let read = codec::decode::<BeforeSecrets>(&encode(&request), MAX_FRAME_LEN);
+        assert_eq!(read.is_ok(), !name.contains("secret"), "{name}: {read:?}");
+    }
 }
 
 /// One change of a message on its way: a byte overwritten, removed or put in, or the end cut off.

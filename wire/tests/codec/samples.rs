@@ -15,6 +15,7 @@ use weft_wire::{
     },
     frame::{JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, Push, Request, Response, Welcome},
     id::{Locality, SpiffeId},
+    secret::{SecretBytes, SecretPayload},
 };
 
 /// The folder of the golden bytes. Each of its subfolders is one decoder's, and seeds the fuzz target of that name.
@@ -60,6 +61,7 @@ pub(crate) fn encoded() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("signed/fact.bin", fact().signed_bytes()));
     all.push(("signed/document.bin", document(Some(BODY)).signed_bytes()));
     all.push(("signed/deletion.bin", document(None).signed_bytes()));
+    all.push(("signed/secret.bin", secret().digest().0.to_vec()));
     all
 }
 
@@ -90,6 +92,11 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         ("request/renew_issuer.bin", Request::RenewIssuer { csr: vec![0x30, 0x82, 5] }),
+        ("request/pull_secret.bin", Request::PullSecret { key: document(None).key, digest: secret().digest() }),
+        (
+            "request/keep_secrets.bin",
+            Request::KeepSecrets { documents: vec![document(Some(BODY))], contents: vec![secret()] },
+        ),
     ]
 }
 
@@ -99,6 +106,8 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("response/documents.bin", Response::Documents(vec![document(Some(BODY))])),
         ("response/certificate.bin", Response::Certificate { chain: chain(), roots: vec![vec![0x30, 9]] }),
         ("response/refused.bin", Response::Refused { why: "not within your grant".into() }),
+        ("response/secret.bin", Response::Secret(secret())),
+        ("response/kept.bin", Response::Kept),
     ]
 }
 
@@ -178,6 +187,12 @@ pub(crate) fn stopped_node_record() -> NodeRecord {
 
 pub(crate) fn spent_tokens() -> SpentTokens {
     SpentTokens { uses: BTreeMap::from([([1, 2, 3, 4, 5, 6, 7, 8], 300)]) }
+}
+
+pub(crate) fn secret() -> SecretPayload {
+    let value = |text: &str| SecretBytes::new(text.into());
+    let data = BTreeMap::from([("tls.crt".into(), value("certificate")), ("tls.key".into(), value("key"))]);
+    SecretPayload { salt: SecretBytes::new((0..32).collect()), data }
 }
 
 pub(crate) fn document(body: Option<&str>) -> SignedDocument {

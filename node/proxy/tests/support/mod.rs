@@ -211,6 +211,7 @@ impl Mesh {
                 nodes: &records,
                 documents: &documents,
                 local: &local.collect::<BTreeMap<(Namespace, WorkloadName), IpAddr>>(),
+                secrets: &Arc::default(),
             };
             node.views.publish(compile(&inputs, None));
         }

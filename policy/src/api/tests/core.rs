@@ -1,9 +1,15 @@
+use weft_wire::{
+    document::Stamp,
+    id::Namespace,
+    secret::{SecretBytes, SecretPayload},
+};
+
 use crate::{
     api::{
-        core::{Secret, ServicePort},
+        core::ServicePort,
         tests::{assert_noticed, assert_refused, notices, parsed, pending, refusals, text},
     },
-    document::{Spec, parse_stored},
+    document::{Spec, parse_stored, parse_yaml},
 };
 
 fn service(spec: &str) -> String {
@@ -189,60 +195,133 @@ fn service_accounts_may_name_secrets() {
     assert_refused("v1", "ServiceAccount", &[("secrets: [{nam: a}]", "secrets[0].nam is not a field")]);
 }
 
-const UNSTORED: &str = "Secrets are not stored yet: put key files on the gateway hosts";
+/// A certificate or key of `policy/tests/pem`.
+macro_rules! pem {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pem/", $name))
+    };
+}
 
-#[test]
-fn a_secret_is_refused_even_if_it_is_right() {
-    for body in ["{}", "data: {a: YQ==}", "type: kubernetes.io/tls\ndata: {tls.crt: YQ==, tls.key: YQ==}"] {
-        let body = if body == "{}" { "" } else { body };
-        assert_refused("v1", "Secret", &[(body, UNSTORED)]);
-    }
+fn tls_secret(certificate: &str, key: &str) -> String {
+    let block = |text: &str| text.trim_end().replace('\n', "\n    ");
+    let data = format!("stringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n", block(certificate), block(key));
+    text("v1", "Secret", &format!("type: kubernetes.io/tls\n{data}"))
 }
 
 #[test]
-fn a_stored_secret_is_refused_too() {
-    use weft_wire::document::{DocumentKey, Stamp};
-    let namespace = Some("default".parse().unwrap());
-    let key = DocumentKey { group: String::new(), kind: "Secret".into(), namespace, name: "a".into() };
-    let json = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","namespace":"default"}}"#;
-    assert!(parse_stored(&key, json, Stamp::default()).unwrap_err().to_string().contains(UNSTORED));
+fn what_is_stored_of_a_secret_is_its_head() {
+    let body = "metadata: {name: a, labels: {l: v}, annotations: {kubectl.kubernetes.io/last-applied-configuration: \
+                hunter2, other: o}}\nstringData: {password: hunter2}\ndata: {user: YWRtaW4=, password: b2xk}\n\
+                immutable: true";
+    let document = parsed(&format!("apiVersion: v1\nkind: Secret\n{body}\n")).documents.remove(0);
+    let json: serde_json::Value = serde_json::from_str(&document.json).unwrap();
+    let expected = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+        "metadata": { "name": "a", "namespace": "default", "labels": { "l": "v" }, "annotations": { "other": "o" } },
+        "content": { "keys": { "password": 7, "user": 5 } },
+    });
+    assert_eq!(json, expected);
+    let salt = SecretBytes::new(vec![7; SecretPayload::SALT_LEN]);
+    let (sealed, content) = document.seal(salt).unwrap();
+    let content = content.unwrap();
+    assert_eq!(content.data["password"].expose(), b"hunter2", "stringData goes over data");
+    assert!(!sealed.contains("hunter2") && !sealed.contains("aHVudGVyMg") && !sealed.contains("YWRtaW4"), "{sealed}");
+    let stored = parse_stored(&document.key, &sealed, Stamp::default()).unwrap();
+    let Spec::SecretHead(head) = &stored.spec else { panic!("{stored:?}") };
+    assert_eq!(head.content.digest, Some(content.digest()));
+    assert!(head.content.describes(&content));
+    let mut other = content.clone();
+    other.data.remove("user");
+    assert!(!head.content.describes(&other));
+    let all = format!("{document:?} {stored:?} {content:?} {head:?}");
+    assert!(!all.contains("hunter2") && !all.contains("104, 117, 110"), "{all}");
+}
+
+#[test]
+fn a_secret_is_stored_sealed_only_and_written_open_only() {
+    let document = parsed(&text("v1", "Secret", "data: {a: YQ==}")).documents.remove(0);
+    let refused = |json: &str| parse_stored(&document.key, json, Stamp::default()).unwrap_err().to_string();
+    let open =
+        r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","namespace":"default"},"data":{"a":"YQ=="}}"#;
+    assert!(refused(open).contains("never stored in the clear"), "{}", refused(open));
+    let both = document.json.replace("\"content\"", "\"data\":{\"a\":\"YQ==\"},\"content\"");
+    assert!(refused(&both).contains("data is not a field"), "{}", refused(&both));
+    assert!(refused(&document.json).contains("content.digest is missing"), "{}", refused(&document.json));
+    let (sealed, _) = document.seal(SecretBytes::new(vec![7; SecretPayload::SALT_LEN])).unwrap();
+    let errors = refusals(&sealed).concat();
+    assert!(errors.contains("is a Secret without its content"), "{errors}");
 }
 
 #[test]
 fn a_secret_has_the_keys_of_its_type() {
-    for (body, wanted) in [
-        ("type: kubernetes.io/tls\ndata: {tls.crt: YQ==}", "must have tls.key in a Secret of type kubernetes.io/tls"),
-        ("type: kubernetes.io/ssh-auth", "must have ssh-privatekey"),
-        ("type: kubernetes.io/basic-auth\ndata: {a: YQ==}", "must have username or password"),
-        ("data: {'a b': YQ==}", "must be 1 to 253 letters"),
-        ("data: {..a: YQ==}", "not start with '..'"),
+    assert_refused(
+        "v1",
+        "Secret",
+        &[
+            (
+                "type: kubernetes.io/tls\ndata: {tls.crt: YQ==}",
+                "must have tls.key in a Secret of type kubernetes.io/tls",
+            ),
+            ("type: kubernetes.io/ssh-auth", "must have ssh-privatekey"),
+            ("type: kubernetes.io/basic-auth\ndata: {a: YQ==}", "must have username or password"),
+            ("data: {'a b': YQ==}", "must be 1 to 253 letters"),
+            ("data: {..a: YQ==}", "not start with '..'"),
+            (&format!("stringData: {{a: {}}}", "x".repeat(256 * 1024)), "holds 262145 bytes; 262144 are the most"),
+        ],
+    );
+}
+
+#[test]
+fn the_key_of_a_tls_secret_is_its_certificates() {
+    for (certificate, key) in [
+        (pem!("p256.crt"), pem!("p256.key")),
+        (pem!("p256.crt"), pem!("p256.sec1.pem")),
+        (pem!("p384.crt"), pem!("p384.key")),
+        (pem!("rsa.crt"), pem!("rsa.key")),
+        (pem!("rsa.crt"), pem!("rsa.pkcs1.pem")),
+        (pem!("ed25519.crt"), pem!("ed25519.key")),
     ] {
-        let errors = refusals(&text("v1", "Secret", body));
-        assert!(errors.len() == 2 && errors[0].contains(wanted) && errors[1].contains(UNSTORED), "{errors:#?}");
+        assert_eq!(refusals(&tls_secret(certificate, key)), [""; 0], "{certificate}");
     }
-    let with_text = "type: kubernetes.io/tls\ndata: {tls.crt: YQ==}\nstringData: {tls.key: a}";
-    assert_refused("v1", "Secret", &[(with_text, UNSTORED)]);
+    for (certificate, key, wanted) in [
+        (pem!("p256.crt"), pem!("p384.key"), "stringData[\"tls.key\"]: is not the key of the certificate in tls.crt"),
+        (pem!("rsa.crt"), pem!("p256.key"), "is not the key of the certificate"),
+        (pem!("p256.key"), pem!("p256.key"), "stringData[\"tls.crt\"]: its certificate is PEM of something else"),
+        ("hush", pem!("p256.key"), "its certificate is no PEM"),
+        (pem!("p256.crt"), "hush", "its key is no PEM"),
+        (pem!("p256.crt"), pem!("p256.crt"), "its key is PEM of something else"),
+        (pem!("p256.crt"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "its key cannot be read"),
+    ] {
+        let errors = refusals(&tls_secret(certificate, key));
+        assert!(errors.len() == 1 && errors[0].contains(wanted) && !errors[0].contains("hush"), "{errors:#?}");
+    }
 }
 
 #[test]
 fn nothing_that_a_secret_holds_is_printed() {
-    for body in [
-        "data: {a: hunter-2}",
-        "data: {a: 271828}",
-        "data: {a: 2.71828}",
-        "stringData: {a: 271828}",
-        "data: {a: [hunter]}",
+    for (body, path) in [
+        ("data: {a: hunter-2}", "data.a: "),
+        ("data: {a: 271828}", "data.a: "),
+        ("data: {a: 2.71828}", "data.a: "),
+        ("stringData: {a: 271828}", "stringData.a: "),
+        ("data: {a: [hunter]}", "data.a: "),
+        ("data: hunter", "data: "),
+        ("stringData: 271828", "stringData: "),
+        ("stringData: [hunter]", "stringData: "),
+        ("stringData: {a: hunter: b}", ""),
+        ("stringData: {a: 'hunter", ""),
+        ("stringData: {a: hunter, a: hunter}", ""),
     ] {
-        let errors = refusals(&text("v1", "Secret", body)).concat();
+        let text = text("v1", "Secret", body);
+        let errors = match parse_yaml(&text, &Namespace::default_namespace()) {
+            Ok(file) => file.errors.iter().map(ToString::to_string).collect::<Vec<_>>().concat(),
+            Err(error) => error.to_string(),
+        };
         for secret in ["hunter", "271828", "2.71828"] {
             assert!(!errors.contains(secret), "{errors}");
         }
-        assert!(errors.contains("data.a: ") || errors.contains("stringData.a: "), "{errors}");
+        assert!(!errors.is_empty() && errors.contains(path), "{errors}");
     }
-    let secret: Secret = serde_json::from_str(r#"{"data": {"a": "aHVudGVy"}, "stringData": {"b": "hunter"}}"#).unwrap();
-    assert_eq!((secret.get("a"), secret.get("b"), secret.get("c")), (Some(&b"hunter"[..]), Some(&b"hunter"[..]), None));
-    let printed = format!("{secret:?}");
-    assert!(!printed.contains("hunter") && printed.contains("6 secret bytes"), "{printed}");
 }
 
 #[test]
@@ -258,6 +337,6 @@ fn a_config_map_has_text_and_bytes_under_different_keys() {
         ],
     );
     let map = text("v1", "ConfigMap", "data: {root-cert.pem: x}\nbinaryData: {b: YQ==}\nimmutable: true");
-    assert_eq!(pending(&map), ["data"]);
+    assert_eq!(pending(&map), [""; 0]);
     assert_eq!(parsed(&map).documents.len(), 1);
 }

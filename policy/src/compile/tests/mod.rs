@@ -81,6 +81,7 @@ impl Mesh {
             nodes: &self.nodes,
             documents: &self.documents,
             local: &self.local,
+            secrets: &Arc::default(),
         };
         compile(&inputs, previous)
     }
