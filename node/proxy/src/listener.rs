@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -121,7 +121,7 @@ where
         .max_header_size(MAX_HEADER_LIST as usize)
         .serve_connection(TokioIo::new(Strict::requests(io)), ClosesWhenDue(service))
         .with_upgrades();
-    serve(connection, worker, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
+    serve(pin!(connection), worker, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
 }
 
 pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker)
@@ -143,20 +143,19 @@ where
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
         .serve_connection(TokioIo::new(io), service);
-    serve(connection, worker, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
+    serve(pin!(connection), worker, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
 }
 
 /// Serves until the connection ends; when asked to stop, finishes what is under way: HTTP/1.1 ends keep-alive,
 /// HTTP/2 says GOAWAY.
 async fn serve<C>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     worker: &Worker,
     shut: impl FnOnce(Pin<&mut C>),
     refusal: impl FnOnce(&hyper::Error) -> Option<Refused>,
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,

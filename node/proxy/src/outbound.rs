@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -309,11 +309,10 @@ impl Outbound {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let tries =
             Tries { worker: &self.worker, view, cluster, caller: caller.map(|caller| &**caller), policy: retry };
+        let run = pin!(tries.run(outgoing, record));
         let mut answer = match deadline {
-            None => tries.run(outgoing, record).await,
-            Some(deadline) => {
-                timeout_at(deadline, tries.run(outgoing, record)).await.unwrap_or(Err(ProxyError::Timeout))
-            }
+            None => run.await,
+            Some(deadline) => timeout_at(deadline, run).await.unwrap_or(Err(ProxyError::Timeout)),
         }?;
         answer.deadline = deadline;
         Ok(answer)
@@ -471,7 +470,7 @@ impl Tries<'_> {
                 .pick(&tried, rand::random(), self.worker.now_ms())
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
-            match self.within_limit(self.once(endpoint, need, retries, &mut outgoing)).await {
+            match self.once_within_limit(endpoint, need, retries, &mut outgoing).await {
                 Ok(answer) => {
                     let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
                     if is_worth && retries == self.policy.attempts && retries > 0 {
@@ -501,11 +500,19 @@ impl Tries<'_> {
         }
     }
 
-    async fn within_limit(&self, once: impl Future<Output = Result<Answer, Failed>>) -> Result<Answer, Failed> {
-        let timed_out = || Failed { error: ProxyError::Timeout, failure: Some(Failure::TryTimeout), stale: false };
+    async fn once_within_limit(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        need: Need,
+        retries: u32,
+        outgoing: &mut Outgoing,
+    ) -> Result<Answer, Failed> {
+        let once = pin!(self.once(endpoint, need, retries, outgoing));
         match self.policy.per_try_timeout {
-            Some(limit) => timeout(limit, once).await.unwrap_or_else(|_| Err(timed_out())),
             None => once.await,
+            Some(limit) => timeout(limit, once).await.unwrap_or_else(|_| {
+                Err(Failed { error: ProxyError::Timeout, failure: Some(Failure::TryTimeout), stale: false })
+            }),
         }
     }
 

@@ -49,7 +49,8 @@ impl AppPool {
         let was_used = pooled.is_some();
         let sender = match pooled {
             Some(sender) => sender,
-            None => dial::http1(&address.to_string(), connect_app(address).await?).await?,
+            // Boxed, as all dialling is: most requests find a connection, and should not carry room for making one.
+            None => Box::pin(dial_http1(address)).await?,
         };
         let pool = this.clone();
         Ok(Lease::Exclusive(Exclusive { sender: Some(sender), was_used, address, pool, give_back: false }))
@@ -79,6 +80,10 @@ impl AppPool {
         });
         self.http2.borrow_mut().retain(|_, links| !links.sweep(IDLE_TIMEOUT));
     }
+}
+
+async fn dial_http1(address: SocketAddr) -> Result<Http1Sender, ConnectError> {
+    dial::http1(&address.to_string(), connect_app(address).await?).await
 }
 
 /// An HTTP/1.1 connection in use. It goes back to its pool if its exchange came to its end, and is closed otherwise.

@@ -79,8 +79,11 @@ impl MeshPool {
     ) -> Result<Lease, ConnectError> {
         if need == Need::Upgrade {
             // A connection of its own, over HTTP/1.1: it becomes the tunnel, without HTTP/2's flow control inside.
-            let stream = self.connect(endpoint, address, sni, caller, ALPN_HTTP1).await?;
-            return Ok(Lease::Once(dial::http1(sni, stream).await?));
+            let dial = async {
+                let stream = self.connect(endpoint, address, sni, caller, ALPN_HTTP1).await?;
+                dial::http1(sni, stream).await
+            };
+            return Ok(Lease::Once(Box::pin(dial).await?));
         }
         let links = self.links(&endpoint.key, caller.account());
         let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
