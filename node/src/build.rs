@@ -27,7 +27,7 @@ use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
     metrics::Metrics,
-    ports::{Caller, IdentitySnapshot, identities, views},
+    ports::{Caller, IdentitySnapshot, identities, key_sets, views},
     server::{BoundProxy, Drained, RunningProxy},
 };
 use weft_wire::{
@@ -143,7 +143,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         workloads: Default::default(),
         default_caller: None,
     });
-    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, proxy_metrics)?;
+    let (_, keys) = key_sets();
+    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys, proxy_metrics)?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
     let tcp = Arc::new(

@@ -4,6 +4,7 @@
 //! for VirtualServices), each once: a view keeps these parts, and the next one takes over those whose inputs are the
 //! same. `services` puts a service together from them; one whose parts are all the same is taken over whole.
 
+mod access;
 mod attached;
 mod clusters;
 mod documents;
@@ -26,6 +27,7 @@ use weft_wire::{
     id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
 
+pub(crate) use self::access::AccessIndex;
 use self::{
     documents::DocumentIndex,
     nodes::{NodeRows, Row, RowIndex},
@@ -142,8 +144,13 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let (services, ends_of_services) = services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
     let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
     let mut by_host = by_host.collect();
-    let known_settings = same_mesh.map(|previous| &previous.settings);
-    let settings = MeshSettings::read(parts.documents.mesh_config.as_ref(), known_settings);
+    let settings = MeshSettings::read(
+        inputs.trust_domain,
+        parts.documents.mesh_config.as_ref(),
+        same_mesh.map(|previous| &previous.settings),
+    );
+    let access =
+        access::compile(&parts.documents.security, &settings, &services, same_mesh.map(|previous| &previous.access));
     let attached = attached::compile(&parts.documents, &services);
     let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
@@ -152,6 +159,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         by_host,
         by_end,
         local: local_workloads(&services),
+        access,
         callers: callers(&parts, same_mesh),
         attached,
         credentials: Credentials::of(inputs.secrets, inputs.documents, same_mesh.map(|previous| &previous.credentials)),

@@ -6,7 +6,8 @@
 //! * [`document`]: text to checked, typed documents; [`api`]: their types, a file for each kind; [`kinds`]: the list.
 //! * [`analyze`]: what documents say together that cannot be meant, in the codes of `istioctl analyze`.
 //! * [`compile`]: documents and node records to a view.
-//! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it.
+//! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it; [`access`]:
+//!   all of it for one workload.
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
 //!   of policies.
 //! * [`settings`]: what holds in the whole mesh.
@@ -14,6 +15,7 @@
 //!   may have.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod analyze;
 pub mod api;
 mod attached;

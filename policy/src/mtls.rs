@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use weft_wire::id::Namespace;
+
 use crate::{
     api::{
         security::{MutualTls, MutualTlsMode, PeerAuthentication},
@@ -47,18 +49,11 @@ impl EffectiveMtls {
         let (mut mesh, mut namespace, mut own) = (None, None, None);
         for document in documents {
             let Spec::PeerAuthentication(policy) = &document.spec else { continue };
-            let at_home = document.namespace();
-            let in_root = at_home.as_str() == ROOT_NAMESPACE;
-            let level = if policy.is_for_all() && in_root {
-                &mut mesh
-            } else if at_home != *workload.namespace {
-                continue;
-            } else if policy.is_for_all() {
-                &mut namespace
-            } else if !in_root && selects(policy, workload) {
-                &mut own
-            } else {
-                continue;
+            let level = match Level::of(&document.namespace(), policy, workload) {
+                Some(Level::Mesh) => &mut mesh,
+                Some(Level::Namespace) => &mut namespace,
+                Some(Level::Workload) => &mut own,
+                None => continue,
             };
             if level.is_none_or(|(other, _): (&Document, _)| is_older(document, other)) {
                 *level = Some((document, &**policy));
@@ -77,8 +72,30 @@ impl EffectiveMtls {
     }
 }
 
-fn selects(policy: &PeerAuthentication, workload: &Workload<'_>) -> bool {
-    policy.selector.as_ref().is_some_and(|selector| selector.selects(workload.labels))
+/// For whom a policy is; what a narrower one says holds over what a wider one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Mesh,
+    Namespace,
+    Workload,
+}
+
+impl Level {
+    /// Of a policy in this namespace for the workload; `None` if it is not for it.
+    pub(crate) fn of(namespace: &Namespace, policy: &PeerAuthentication, workload: &Workload<'_>) -> Option<Self> {
+        let in_root = namespace.as_str() == ROOT_NAMESPACE;
+        if policy.is_for_all() && in_root {
+            return Some(Self::Mesh);
+        }
+        if namespace != workload.namespace {
+            return None;
+        }
+        if policy.is_for_all() {
+            return Some(Self::Namespace);
+        }
+        let selects = policy.selector.as_ref().is_some_and(|selector| selector.selects(workload.labels));
+        (!in_root && selects).then_some(Self::Workload)
+    }
 }
 
 fn is_older(document: &Document, other: &Document) -> bool {
@@ -88,7 +105,6 @@ fn is_older(document: &Document, other: &Document) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weft_wire::id::Namespace;
 
     use super::{MtlsMode::*, *};
     use crate::api::testing::documents;

@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
+use weft_wire::id::TrustDomain;
+
 use crate::{
-    api::mesh::{MESH_CONFIG_NAME, MeshConfig, ROOT_NAMESPACE},
+    api::mesh::{MESH_CONFIG_NAME, MeshConfig, PathNormalizationType, ROOT_NAMESPACE},
     document::{Document, Spec},
+    normalise::PathNormalization,
     retry::RetryPolicy,
 };
 
 /// What holds in the whole mesh. Without a MeshConfig it is what Istio does without configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MeshSettings {
     /// What it was read from: whether the next one is the same is told by its place in memory.
     document: Option<Arc<Document>>,
+    /// The mesh's own trust domain first, then its aliases. An identity of any of them is one of this mesh.
+    pub trust_domains: Vec<TrustDomain>,
+    pub path_normalization: PathNormalization,
     /// Retries where no VirtualService gives any.
     pub(crate) default_retry: RetryPolicy,
     /// Whether mirrored requests get `-shadow` after their host.
@@ -21,10 +27,20 @@ pub struct MeshSettings {
 
 impl MeshSettings {
     /// Reads them from the MeshConfig, if there is one.
-    pub(crate) fn new(document: Option<&Arc<Document>>) -> Self {
+    pub(crate) fn new(trust_domain: &TrustDomain, document: Option<&Arc<Document>>) -> Self {
         let defaults = MeshConfig::default();
         let config = document.and_then(|document| config_of(document)).unwrap_or(&defaults);
+        let aliases = config.trust_domain_aliases.iter().filter_map(|alias| alias.parse().ok());
+        let mut trust_domains = vec![trust_domain.clone()];
+        trust_domains.extend(aliases.filter(|alias| alias != trust_domain));
         Self {
+            trust_domains,
+            path_normalization: match config.path_normalization.normalization {
+                PathNormalizationType::Default | PathNormalizationType::Base => PathNormalization::Base,
+                PathNormalizationType::None => PathNormalization::None,
+                PathNormalizationType::MergeSlashes => PathNormalization::MergeSlashes,
+                PathNormalizationType::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
+            },
             default_retry: config.default_http_retry_policy.as_ref().map_or_else(RetryPolicy::default, RetryPolicy::of),
             appends_shadow_suffix: config.appends_shadow_suffix(),
             document: document.cloned(),
@@ -32,11 +48,15 @@ impl MeshSettings {
     }
 
     /// The known settings if they are of the same document.
-    pub(crate) fn read(document: Option<&Arc<Document>>, known: Option<&Arc<Self>>) -> Arc<Self> {
+    pub(crate) fn read(
+        trust_domain: &TrustDomain,
+        document: Option<&Arc<Document>>,
+        known: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
         let address = |document: Option<&Arc<Document>>| document.map(Arc::as_ptr);
         match known.filter(|known| address(known.document.as_ref()) == address(document)) {
             Some(known) => known.clone(),
-            None => Arc::new(Self::new(document)),
+            None => Arc::new(Self::new(trust_domain, document)),
         }
     }
 }

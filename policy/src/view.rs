@@ -8,9 +8,10 @@ use weft_wire::{
 };
 
 use crate::{
+    access::Access,
     attached::Attached,
     balance::Cluster,
-    compile::{Ingredients, Parts},
+    compile::{AccessIndex, Ingredients, Parts},
     endpoint::{LocalWorkload, Workload},
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
@@ -34,6 +35,8 @@ pub struct MeshView {
     pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
+    /// Of this node's workloads.
+    pub(crate) access: Arc<AccessIndex>,
     pub(crate) callers: Arc<Callers>,
     pub(crate) attached: Arc<Attached>,
     /// Certificates and keys by reference: the same place in memory as long as they are the same.
@@ -77,15 +80,16 @@ impl MeshView {
     pub fn empty(trust_domain: TrustDomain) -> Self {
         Self {
             epoch: 0,
+            settings: Arc::new(MeshSettings::new(&trust_domain, None)),
             trust_domain,
             services: Vec::new(),
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
             local: HashMap::new(),
+            access: Arc::default(),
             callers: Arc::default(),
             attached: Arc::default(),
             credentials: Arc::default(),
-            settings: Arc::default(),
             parts: Parts::default(),
         }
     }
@@ -179,6 +183,12 @@ impl MeshView {
     /// The workload of this node that a data connection with this server name is for. See [`sni`].
     pub fn local_workload(&self, sni: &str) -> Option<&Arc<LocalWorkload>> {
         self.local.get(sni)
+    }
+
+    /// What a workload of this node asks of those who call it, as an endpoint or [`Self::local_workload`] of this view
+    /// names it; `None` if no policy is for it.
+    pub fn access(&self, workload: &Arc<Workload>) -> Option<&Arc<Access>> {
+        self.access.get(workload)
     }
 
     /// The workload that a caller with a proven `account` says it is (`namespace/workload`), if some node announces

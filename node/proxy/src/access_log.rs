@@ -69,6 +69,8 @@ pub(crate) struct Entry {
     pub(crate) flag: &'static str,
     /// Why the proxy answered itself, or failed.
     pub(crate) detail: Option<String>,
+    /// Envoy's response code details, where it is not "via_upstream".
+    pub(crate) code_details: Option<String>,
     pub(crate) bytes_received: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) duration: Duration,
@@ -129,6 +131,10 @@ impl Entry {
         self.request.as_ref().map(|request| format!("{:?}", request.version))
     }
 
+    fn code_details(&self) -> Option<&str> {
+        self.code_details.as_deref().or_else(|| self.upstream_time.is_some().then_some("via_upstream"))
+    }
+
     /// Istio's default text format: <https://istio.io/latest/docs/tasks/observability/logs/access-log/>.
     fn text(&self) -> String {
         let request = self.request.as_ref();
@@ -144,7 +150,7 @@ impl Entry {
             or_dash(&self.protocol()),
             self.status,
             self.flag,
-            if self.upstream_time.is_some() { "via_upstream" } else { "-" },
+            self.code_details().unwrap_or("-"),
             or_dash(&detail),
             self.bytes_received,
             self.bytes_sent,
@@ -174,6 +180,7 @@ impl Entry {
             ("protocol".to_owned(), optional(self.protocol())),
             ("response_code".to_owned(), json!(self.status)),
             ("response_flags".to_owned(), json!(self.flag)),
+            ("response_code_details".to_owned(), optional(self.code_details().map(str::to_owned))),
             ("upstream_transport_failure_reason".to_owned(), optional(self.detail.clone())),
             ("bytes_received".to_owned(), json!(self.bytes_received)),
             ("bytes_sent".to_owned(), json!(self.bytes_sent)),
@@ -230,6 +237,7 @@ mod tests {
             status: 200,
             flag: "-",
             detail: None,
+            code_details: None,
             bytes_received: 1,
             bytes_sent: 2,
             duration: Duration::from_millis(3),

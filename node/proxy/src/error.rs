@@ -3,10 +3,10 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use weft_policy::fault::FaultEnd;
+use weft_policy::{authenticate::Refusal, fault::FaultEnd};
 use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 
-use crate::limit::Quota;
+use crate::{decisions::DecisionId, limit::Quota};
 
 /// An exchange that the proxy itself must answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,6 +44,46 @@ pub(crate) enum ProxyError {
     Reset(Arc<hyper::Error>),
     #[error("upstream request timeout")]
     Timeout,
+    #[error("{0}")]
+    Denied(Box<Denial>),
+}
+
+/// The workload's policies do not let the caller in.
+#[derive(Clone, Debug)]
+pub(crate) struct Denial {
+    pub(crate) why: WhyDenied,
+    /// What the operator can ask for.
+    pub(crate) id: DecisionId,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum WhyDenied {
+    /// A token does not do. `url` is the request's, without the query.
+    Token { refusal: Refusal, url: String },
+    /// `details` is how Envoy's access log names the rule.
+    Policy { details: String },
+}
+
+impl Denial {
+    /// Envoy's words for its access log.
+    pub(crate) fn details(&self) -> String {
+        match &self.why {
+            WhyDenied::Token { refusal, .. } => {
+                format!("jwt_authn_access_denied{{{}}}", refusal.to_string().replace(' ', "_"))
+            }
+            WhyDenied::Policy { details } => details.clone(),
+        }
+    }
+}
+
+/// The answer's body, as Envoy has it. It does not say which rule: that is the operator's to know.
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            WhyDenied::Token { refusal, .. } => refusal.fmt(f),
+            WhyDenied::Policy { .. } => f.write_str("RBAC: access denied"),
+        }
+    }
 }
 
 /// Why a request's body did not come to its end.

@@ -130,6 +130,8 @@ pub(crate) struct Outgoing {
     /// What has come of the body, if there is one.
     received: Option<Rc<Received>>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
+    /// See [`Self::remember`].
+    before_gate: Option<Box<(HeaderMap, PathAndQuery)>>,
 }
 
 impl Outgoing {
@@ -167,6 +169,7 @@ impl Outgoing {
             body,
             received,
             upgrade,
+            before_gate: None,
         })
     }
 
@@ -207,6 +210,7 @@ impl Outgoing {
             body,
             received: None,
             upgrade: None,
+            before_gate: None,
         })
     }
 
@@ -231,6 +235,43 @@ impl Outgoing {
 
     pub(crate) fn need(&self) -> Need {
         if self.upgrade.is_some() { Need::Upgrade } else { Need::Any }
+    }
+
+    /// Takes headers off, whoever set them.
+    pub(crate) fn take_off(&mut self, headers: &[HeaderName]) {
+        for name in headers {
+            self.headers.remove(name);
+        }
+    }
+
+    /// Changes what verified tokens change: headers off and on, and the path where a token was taken off the query.
+    pub(crate) fn authenticated(
+        &mut self,
+        remove: Vec<HeaderName>,
+        set: Vec<(HeaderName, HeaderValue)>,
+        path_and_query: Option<String>,
+    ) -> Result<(), ProxyError> {
+        self.take_off(&remove);
+        for (name, value) in set {
+            self.headers.insert(name, value);
+        }
+        if let Some(path_and_query) = path_and_query {
+            self.path_and_query = PathAndQuery::try_from(path_and_query)
+                .map_err(|_| ProxyError::BadRequest("malformed query around a token"))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what a workload's gate may change, for a next try at another workload.
+    pub(crate) fn remember(&mut self) {
+        self.before_gate = Some(Box::new((self.headers.clone(), self.path_and_query.clone())));
+    }
+
+    /// Takes back what a gate has changed.
+    pub(crate) fn restore(&mut self) {
+        if let Some(before) = self.before_gate.take() {
+            (self.headers, self.path_and_query) = *before;
+        }
     }
 
     /// Changes the host and the path.

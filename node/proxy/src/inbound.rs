@@ -10,10 +10,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
-use weft_policy::{condition, view::MeshView};
+use weft_policy::{condition, endpoint::LocalWorkload, view::MeshView};
 use weft_wire::id::SpiffeId;
 
 use crate::{
+    access::{self, Call},
     body::ResponseBody,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
@@ -86,6 +87,17 @@ impl Connection {
         Some(Self { worker, downstream, sni, peer: peer.id, principal, client_cert })
     }
 
+    /// What policies are told of whoever calls a workload by this connection.
+    fn call<'c>(&'c self, local: &'c LocalWorkload) -> Call<'c> {
+        Call {
+            workload: &local.workload,
+            port: local.address.port(),
+            principal: Some(&self.principal),
+            downstream: self.downstream,
+            sni: Some(&self.sni),
+        }
+    }
+
     async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let mut record = ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
@@ -95,7 +107,7 @@ impl Connection {
 
     async fn forward(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         claim: Option<&HeaderValue>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
@@ -110,17 +122,22 @@ impl Connection {
             line.upstream(workload.address);
         }
 
+        // The peer's proxy has done it too; what decides here trusts nobody with it.
+        target::normalise_path(&mut request, view.settings.path_normalization)?;
         let authority = target::authority(&request)?;
+        let mut outgoing = Outgoing::new(request, authority, record)?;
+        outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
+        if let Some(access) = view.access(&workload.workload) {
+            access::admit(&self.worker, access, &self.call(workload), &mut outgoing).await?;
+        }
+        // Only who is let in counts: others could use up what is for these.
         let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
             None => None,
             Some(limits) => {
-                let head = exchange::head(&request, &authority);
-                let asked = condition::Request { head: &head, principal: Some(&self.principal) };
+                let asked = condition::Request { head: &outgoing.head(), principal: Some(&self.principal) };
                 limit::admit(limits, &asked, self.worker.now_ns())?
             }
         };
-        let mut outgoing = Outgoing::new(request, authority, record)?;
-        outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         let http2 = workload.protocol.is_http2();
         let mut need = outgoing.need();
         loop {
@@ -162,6 +179,11 @@ impl Connection {
         if let Some(line) = &mut line {
             line.server_name(&self.sni);
             line.upstream(workload.address);
+        }
+        if let Some(access) = view.access(&workload.workload)
+            && let Err(error) = access::admit_connection(&self.worker, access, &self.call(workload))
+        {
+            return TcpRecord::refused(&self.worker, &parties, &error, line, started);
         }
         match connect_app(workload.address).await {
             Ok(app) => TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, app).await,

@@ -7,9 +7,11 @@
 //! endpoints' load counters and the metrics' atomics: pools, tasks and buffers belong to one thread and take no lock.
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod access_log;
 mod body;
 pub mod config;
+pub mod decisions;
 mod error;
 mod exchange;
 pub mod http1;

@@ -50,6 +50,17 @@ struct Inner {
     /// Access log lines that were dropped because the writer could not keep up.
     access_log_dropped: AtomicU64,
     refused: RefusedCounters,
+    access: AccessCounts,
+}
+
+/// What workloads' policies found. Who is let in is not counted here: that is a request like others.
+#[derive(Default)]
+struct AccessCounts {
+    denied_by_policy: AtomicU64,
+    tokens_refused: AtomicU64,
+    audited: AtomicU64,
+    dry_run_allowed: AtomicU64,
+    dry_run_denied: AtomicU64,
 }
 
 /// The numbers of one label set of HTTP.
@@ -95,6 +106,24 @@ impl Metrics {
 
     pub(crate) fn count_refused(&self, reason: Refused) {
         self.0.refused.count(reason);
+    }
+
+    pub(crate) fn count_denied_by_policy(&self) {
+        self.0.access.denied_by_policy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused_token(&self) {
+        self.0.access.tokens_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_audited(&self) {
+        self.0.access.audited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_dry_run(&self, allowed: bool) {
+        let counts = &self.0.access;
+        let count = if allowed { &counts.dry_run_allowed } else { &counts.dry_run_denied };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     fn http(&self, labels: Labels) -> Arc<HttpSeries> {
@@ -169,6 +198,31 @@ impl Collector for Metrics {
                 "weft_access_log_dropped",
                 "Access log lines dropped because the writer was behind",
                 &self.0.access_log_dropped,
+            ),
+            (
+                "weft_access_denied",
+                "Requests and connections denied by AuthorizationPolicies",
+                &self.0.access.denied_by_policy,
+            ),
+            (
+                "weft_access_tokens_refused",
+                "Requests refused for their tokens by RequestAuthentications",
+                &self.0.access.tokens_refused,
+            ),
+            (
+                "weft_access_audited",
+                "Requests and connections that matched an AuthorizationPolicy of action AUDIT",
+                &self.0.access.audited,
+            ),
+            (
+                "weft_access_dry_run_allowed",
+                "Requests and connections that AuthorizationPolicies in dry run would allow",
+                &self.0.access.dry_run_allowed,
+            ),
+            (
+                "weft_access_dry_run_denied",
+                "Requests and connections that AuthorizationPolicies in dry run would deny",
+                &self.0.access.dry_run_denied,
             ),
         ] {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -33,6 +33,7 @@ use weft_policy::{
 use weft_wire::id::{Namespace, SpiffeId};
 
 use crate::{
+    access::LocalGate,
     body::ResponseBody,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
@@ -88,7 +89,7 @@ impl Outbound {
         let mut parties = Parties::new(Reporter::Source);
         let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(downstream, None)));
         let view = self.worker.views.load();
-        match self.dial(&view, "", None, &mut parties, line.as_deref_mut()).await {
+        match self.dial(&view, ("", None), downstream, &mut parties, line.as_deref_mut()).await {
             Ok((upstream, _active)) => {
                 TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, upstream).await;
             }
@@ -127,8 +128,8 @@ impl Outbound {
     async fn dial(
         &self,
         view: &MeshView,
-        host: &str,
-        port: Option<u16>,
+        (host, port): (&str, Option<u16>),
+        downstream: Downstream,
         parties: &mut Parties,
         mut line: Option<&mut Line>,
     ) -> Result<(Stream, ActiveRequest), ProxyError> {
@@ -150,7 +151,8 @@ impl Outbound {
         if let Some(line) = &mut line {
             line.cluster(cluster);
         }
-        tcp::dial(&self.worker, cluster, caller, |endpoint| {
+        let gate = LocalGate { worker: &self.worker, view, caller, downstream };
+        tcp::dial(&gate, cluster, |endpoint| {
             parties.destination = Some(endpoint.workload.clone());
             if let Some(line) = &mut line {
                 line.endpoint(endpoint);
@@ -162,14 +164,19 @@ impl Outbound {
     async fn exchange(&self, request: Request<Incoming>, downstream: Downstream) -> Response<ResponseBody> {
         let mut record = ExchangeRecord::begin(&self.worker, Reporter::Source, downstream, &request);
         if request.method() == Method::CONNECT {
-            return self.connect(request, record).await;
+            return self.connect(request, downstream, record).await;
         }
         let reply = self.reply(request, downstream, &mut record).await;
         exchange::finish(&self.worker, reply, record)
     }
 
     /// CONNECT: a tunnel to a service of the mesh, as an HTTP proxy gives it.
-    async fn connect(&self, mut request: Request<Incoming>, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    async fn connect(
+        &self,
+        mut request: Request<Incoming>,
+        downstream: Downstream,
+        mut record: ExchangeRecord,
+    ) -> Response<ResponseBody> {
         let (authority, port) = match target::tunnel(&request) {
             Ok(target) => target,
             Err(error) => return respond::refuse(&error, record),
@@ -178,7 +185,8 @@ impl Outbound {
         let view = self.worker.views.load();
         let started = record.started();
         let (parties, line) = record.parties_and_line();
-        match self.dial(&view, authority.host(), Some(port), parties, line).await {
+        let named = (authority.host(), Some(port));
+        match self.dial(&view, named, downstream, parties, line).await {
             Ok((upstream, active)) => {
                 let (parties, line) = record.into_tunnel();
                 let worker = self.worker.clone();
@@ -198,11 +206,12 @@ impl Outbound {
     /// Routes a request, and answers it or forwards it.
     async fn reply(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         downstream: Downstream,
         record: &mut ExchangeRecord,
     ) -> Result<Reply, ProxyError> {
         let view = self.worker.views.load();
+        target::normalise_path(&mut request, view.settings.path_normalization)?;
         let caller = self.caller();
         let source = caller.as_deref().and_then(|caller| workload_of(&view, caller));
         record.parties().source = source.cloned();
@@ -265,7 +274,8 @@ impl Outbound {
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
                     }
-                    self.forward(&view, forward, mirrors, outgoing, caller.as_ref(), record).await.map(Reply::Upstream)
+                    let way = Way { view: &view, caller: caller.as_ref(), downstream };
+                    self.forward(forward, mirrors, outgoing, way, record).await.map(Reply::Upstream)
                 }
             }
         };
@@ -282,11 +292,10 @@ impl Outbound {
     /// Sends a request to endpoints until one answers, and copies to the mirrors.
     async fn forward(
         &self,
-        view: &MeshView,
         forward: Forward<'_>,
         mirrors: Mirrors,
         mut outgoing: Outgoing,
-        caller: Option<&Arc<Caller>>,
+        way: Way<'_>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
         let Forward { service, cluster, timeout, retry, .. } = forward;
@@ -299,7 +308,7 @@ impl Outbound {
                 if mirrors.appends_shadow {
                     copy.append_shadow();
                 }
-                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, caller.cloned(), copy, timeout));
+                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, way.to_owned(), copy, timeout));
             }
         }
         if retry.may_repeat(record.is_grpc()) {
@@ -307,8 +316,7 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let tries =
-            Tries { worker: &self.worker, view, cluster, caller: caller.map(|caller| &**caller), policy: retry };
+        let tries = Tries { worker: &self.worker, cluster, gate: way.gate(&self.worker), policy: retry };
         let run = pin!(tries.run(outgoing, record));
         let mut answer = match deadline {
             None => run.await,
@@ -316,6 +324,38 @@ impl Outbound {
         }?;
         answer.deadline = deadline;
         Ok(answer)
+    }
+}
+
+/// Where a request comes from, and the view that it was routed by.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    view: &'a Arc<MeshView>,
+    caller: Option<&'a Arc<Caller>>,
+    downstream: Downstream,
+}
+
+/// The same, for a task of its own.
+struct OwnedWay {
+    view: Arc<MeshView>,
+    caller: Option<Arc<Caller>>,
+    downstream: Downstream,
+}
+
+impl<'a> Way<'a> {
+    fn to_owned(self) -> OwnedWay {
+        OwnedWay { view: self.view.clone(), caller: self.caller.cloned(), downstream: self.downstream }
+    }
+
+    fn gate(self, worker: &'a Worker) -> LocalGate<'a> {
+        let caller = self.caller.map(|caller| &**caller);
+        LocalGate { worker, view: self.view, caller, downstream: self.downstream }
+    }
+}
+
+impl OwnedWay {
+    fn way(&self) -> Way<'_> {
+        Way { view: &self.view, caller: self.caller.as_ref(), downstream: self.downstream }
     }
 }
 
@@ -380,22 +420,10 @@ struct Mirrors {
 }
 
 /// Sends a copy of a request, and reads its answer for nobody.
-async fn mirror(
-    worker: Rc<Worker>,
-    cluster: Arc<Cluster>,
-    caller: Option<Arc<Caller>>,
-    mut copy: Outgoing,
-    limit: Option<Duration>,
-) {
+async fn mirror(worker: Rc<Worker>, cluster: Arc<Cluster>, way: OwnedWay, mut copy: Outgoing, limit: Option<Duration>) {
     let Some(endpoint) = cluster.pick(&[], rand::random(), worker.now_ms()) else { return };
-    let view = worker.views.load();
-    let tries = Tries {
-        worker: &worker,
-        view: &view,
-        cluster: &cluster,
-        caller: caller.as_deref(),
-        policy: &RetryPolicy::default(),
-    };
+    let gate = way.way().gate(&worker);
+    let tries = Tries { worker: &worker, cluster: &cluster, gate, policy: &RetryPolicy::default() };
     let sent = async {
         let Ok(Answer { response, mut lease, active, .. }) = tries.once(endpoint, Need::Any, 0, &mut copy).await else {
             return;
@@ -453,9 +481,8 @@ fn principal_of(view: &MeshView, caller: &Caller) -> String {
 /// One request's way through the endpoints of its cluster.
 struct Tries<'a> {
     worker: &'a Rc<Worker>,
-    view: &'a MeshView,
     cluster: &'a Cluster,
-    caller: Option<&'a Caller>,
+    gate: LocalGate<'a>,
     policy: &'a RetryPolicy,
 }
 
@@ -523,9 +550,13 @@ impl Tries<'_> {
         retries: u32,
         outgoing: &mut Outgoing,
     ) -> Result<Answer, Failed> {
+        outgoing.restore();
+        if let Err(error) = self.gate.admit(endpoint, outgoing).await {
+            return Err(Failed { error, failure: None, stale: false });
+        }
         let quota = self.admit(endpoint, outgoing)?;
         let active = endpoint.load.begin();
-        let mut lease = match self.worker.pools.checkout(endpoint, self.caller, need).await {
+        let mut lease = match self.worker.pools.checkout(endpoint, self.gate.caller, need).await {
             Ok(lease) => lease,
             Err(error) => return Err(self.not_connected(endpoint, error)),
         };
@@ -548,8 +579,10 @@ impl Tries<'_> {
     /// Counts a request to a workload of this node, as its proxy does for those of other nodes.
     fn admit(&self, endpoint: &Endpoint, outgoing: &Outgoing) -> Result<Option<Quota>, Failed> {
         let EndpointAddress::Local(address) = endpoint.address else { return Ok(None) };
-        let Some(limits) = self.view.limits_of_workload(&endpoint.workload, address.port()) else { return Ok(None) };
-        let principal = self.caller.map(|caller| principal_of(self.view, caller));
+        let Some(limits) = self.gate.view.limits_of_workload(&endpoint.workload, address.port()) else {
+            return Ok(None);
+        };
+        let principal = self.gate.caller.map(|caller| principal_of(self.gate.view, caller));
         let asked = condition::Request { head: &outgoing.head(), principal: principal.as_deref() };
         let failed = |error| Failed { error, failure: Some(Failure::RateLimited), stale: false };
         limit::admit(limits, &asked, self.worker.now_ns()).map_err(failed)
@@ -571,7 +604,7 @@ impl Tries<'_> {
             return;
         }
         outgoing.headers.insert(X_ENVOY_ATTEMPT_COUNT, (retries + 1).into());
-        if let Some(claim) = self.caller.and_then(Caller::claim) {
+        if let Some(claim) = self.gate.caller.and_then(Caller::claim) {
             outgoing.headers.insert(X_WEFT_SOURCE, claim.clone());
         }
     }

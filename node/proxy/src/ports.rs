@@ -1,12 +1,16 @@
-//! What the data path reads and others write: the view, and this node's identities. Readers take a snapshot without a
-//! lock; each snapshot has exactly one writer, which is why publishers are not `Clone` and publish by `&mut self`.
+//! What the data path reads and others write: the view, this node's identities, and token issuers' keys. Readers take a
+//! snapshot without a lock; each snapshot has exactly one writer, which is why publishers are not `Clone` and publish by `&mut self`.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
-use weft_policy::view::MeshView;
+use tokio::sync::watch;
+use weft_policy::{
+    authenticate::{KeysAt, KnownKeys},
+    view::MeshView,
+};
 use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
 
 /// Where requests read the mesh as it is now.
@@ -49,9 +53,17 @@ pub struct IdentitySnapshot {
 /// A service account's certificate and key.
 pub struct WorkloadIdentity {
     pub id: SpiffeId,
+    /// The id as policies write it: without `spiffe://`.
+    pub(crate) principal: Box<str>,
     /// The chain, leaf first, without the root; and the key, which never leaves this process.
     pub certified_key: Arc<CertifiedKey>,
     pub not_after: SystemTime,
+}
+
+impl WorkloadIdentity {
+    pub fn new(id: SpiffeId, certified_key: Arc<CertifiedKey>, not_after: SystemTime) -> Self {
+        Self { principal: id.to_string().trim_start_matches("spiffe://").into(), id, certified_key, not_after }
+    }
 }
 
 /// As whom an outbound call is made: an account, which the certificate proves, and optionally the one workload of
@@ -114,4 +126,46 @@ impl IdentityPublisher {
 pub fn identities(first: IdentitySnapshot) -> (IdentityPublisher, Identities) {
     let swap = Arc::new(ArcSwap::from_pointee(first));
     (IdentityPublisher(swap.clone()), Identities(swap))
+}
+
+/// The keys of token issuers, as far as they were fetched.
+pub type KeyTable = HashMap<KeysAt, KnownKeys>;
+
+/// Where requests read the keys of token issuers.
+#[derive(Clone)]
+pub struct KeySets {
+    table: Arc<ArcSwap<KeyTable>>,
+    changes: watch::Receiver<()>,
+}
+
+impl KeySets {
+    pub(crate) fn get(&self, at: &KeysAt) -> KnownKeys {
+        self.table.load().get(at).cloned().unwrap_or(KnownKeys::NotFetched)
+    }
+
+    /// Tells each change from here on, to a request that has to wait.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        changes
+    }
+}
+
+/// The one writer of the keys.
+pub struct KeyPublisher {
+    table: Arc<ArcSwap<KeyTable>>,
+    changed: watch::Sender<()>,
+}
+
+impl KeyPublisher {
+    pub fn publish(&mut self, table: KeyTable) {
+        self.table.store(Arc::new(table));
+        self.changed.send_replace(());
+    }
+}
+
+/// No keys yet, with their writer.
+pub fn key_sets() -> (KeyPublisher, KeySets) {
+    let (table, (changed, changes)) = (Arc::new(ArcSwap::default()), watch::channel(()));
+    (KeyPublisher { table: table.clone(), changed }, KeySets { table, changes })
 }

@@ -12,7 +12,7 @@ use weft_policy::{
 
 use crate::{
     access_log::{Entry, RequestLine},
-    error::BrokeOff,
+    error::{BrokeOff, ProxyError},
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     worker::Worker,
 };
@@ -64,6 +64,7 @@ pub(crate) struct Line {
     downstream: Downstream,
     request: Option<RequestLine>,
     detail: Option<String>,
+    code_details: Option<String>,
     upstream_time: Option<std::time::Duration>,
     upstream_host: Option<SocketAddr>,
     upstream_cluster: Option<String>,
@@ -77,6 +78,7 @@ impl Line {
             downstream,
             request,
             detail: None,
+            code_details: None,
             upstream_time: None,
             upstream_host: None,
             upstream_cluster: None,
@@ -107,8 +109,11 @@ impl Line {
         });
     }
 
-    pub(crate) fn detail(&mut self, error: &dyn Error) {
-        self.detail = Some(with_sources(error));
+    pub(crate) fn detail(&mut self, error: &(dyn Error + 'static)) {
+        match error.downcast_ref() {
+            Some(ProxyError::Denied(denial)) => self.code_details = Some(denial.details()),
+            _ => self.detail = Some(with_sources(error)),
+        }
     }
 
     /// The finished line.
@@ -120,6 +125,7 @@ impl Line {
             status,
             flag: flag.as_str(),
             detail: self.detail,
+            code_details: self.code_details,
             bytes_received: received,
             bytes_sent: sent,
             duration,
@@ -249,7 +255,7 @@ impl ExchangeRecord {
     }
 
     /// The exchange failed: in the head, or after it.
-    pub(crate) fn fail(&mut self, flag: Flag, error: &dyn Error) {
+    pub(crate) fn fail(&mut self, flag: Flag, error: &(dyn Error + 'static)) {
         self.0.outcome.flag = flag;
         self.0.settled = true;
         if let Some(line) = self.line() {

@@ -8,13 +8,15 @@ use weft_policy::fault::FaultEnd;
 
 use crate::{
     body::ResponseBody,
-    error::{BrokeOff, ConnectError, ProxyError},
+    error::{BrokeOff, ConnectError, Denial, ProxyError, WhyDenied},
     metrics::{Flag, Refused},
     record::{ExchangeRecord, with_sources},
 };
 
 /// Why the proxy answered instead of an upstream: one word for programs; the body has the sentence for people.
 pub(crate) const X_WEFT_REASON: HeaderName = HeaderName::from_static("x-weft-reason");
+/// Names a refusal to the operator, who can ask `weft why`.
+pub(crate) const X_WEFT_DECISION: HeaderName = HeaderName::from_static("x-weft-decision");
 
 impl ProxyError {
     fn status(&self) -> StatusCode {
@@ -32,6 +34,10 @@ impl ProxyError {
             Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
             Self::Aborted(FaultEnd::GrpcStatus(_)) => StatusCode::OK,
             Self::Aborted(FaultEnd::Reset) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(denial) => match &denial.why {
+                WhyDenied::Token { refusal, .. } => refusal.status(),
+                WhyDenied::Policy { .. } => StatusCode::FORBIDDEN,
+            },
         }
     }
 
@@ -52,6 +58,11 @@ impl ProxyError {
             Self::Timeout => Flag::Timeout,
             Self::RateLimited(_) => Flag::RateLimited,
             Self::Aborted(_) => Flag::FaultInjected,
+            Self::Denied(denial) => match &denial.why {
+                WhyDenied::Token { .. } => Flag::Unauthorized,
+                // Envoy flags only what others have decided.
+                WhyDenied::Policy { .. } => Flag::None,
+            },
         }
     }
 
@@ -88,6 +99,10 @@ impl ProxyError {
             Self::Timeout => "timeout",
             Self::RateLimited(_) => "rate_limited",
             Self::Aborted(_) => "fault_abort",
+            Self::Denied(denial) => match &denial.why {
+                WhyDenied::Token { .. } => "bad_token",
+                WhyDenied::Policy { .. } => "access_denied",
+            },
         }
     }
 }
@@ -107,6 +122,9 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     if let ProxyError::RateLimited(quota) = error {
         quota.refuse(&mut headers);
     }
+    if let ProxyError::Denied(denial) = error {
+        add_denial(denial, &mut headers);
+    }
     let (status, body) = if record.is_grpc() {
         let code = match error {
             ProxyError::Aborted(FaultEnd::GrpcStatus(status)) => status.code(),
@@ -120,8 +138,8 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
         (StatusCode::OK, Bytes::new())
     } else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // A fault looks as Envoy's does, to the byte: it stands in for what a service would say.
-        let end = if matches!(error, ProxyError::Aborted(_)) { "" } else { "\n" };
+        // Faults and denials look as Envoy's do, to the byte.
+        let end = if matches!(error, ProxyError::Aborted(_) | ProxyError::Denied(_)) { "" } else { "\n" };
         (error.status(), Bytes::from(text + end))
     };
     record.fail(error.flag(), error);
@@ -133,6 +151,15 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
         response.extensions_mut().insert(LastOnConnection);
     }
     response
+}
+
+fn add_denial(denial: &Denial, headers: &mut HeaderMap) {
+    headers.insert(X_WEFT_DECISION, denial.id.header());
+    if let WhyDenied::Token { refusal, url } = &denial.why
+        && let Ok(challenge) = HeaderValue::try_from(refusal.challenge(url))
+    {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
 }
 
 /// Marks the response to a request after which an HTTP/1.1 connection is not read on: its peer has shown that it
@@ -157,6 +184,8 @@ fn send(response: Response<Bytes>, mut record: ExchangeRecord) -> Response<Respo
 fn grpc_code(status: StatusCode) -> u16 {
     match status {
         StatusCode::BAD_REQUEST => 13,
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
         StatusCode::NOT_FOUND => 12,
         // Envoy's choice is 14 unless told otherwise; 8 says what it is, and asks for no retry.
         StatusCode::TOO_MANY_REQUESTS => 8,

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    decisions::Decisions,
     inbound, listener,
     metrics::Metrics,
     outbound::{Outbound, Target},
-    ports::{Identities, Views},
+    ports::{Identities, KeySets, Views},
     tls::MeshTls,
     worker::{Shared, Tasks, Worker},
 };
@@ -64,6 +65,7 @@ impl BoundProxy {
         config: ProxyConfig,
         views: Views,
         identities: Identities,
+        keys: KeySets,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let ProxyConfig { workers, inbound, outbound, mut listeners, access_log } = config;
@@ -82,7 +84,8 @@ impl BoundProxy {
                 worker.listeners.push(socket);
             }
         }
-        let shared = Shared { views, identities, tls, metrics, access_log, epoch: Instant::now() };
+        let decisions = Decisions::new(workers);
+        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, epoch: Instant::now() };
         Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
     }
 
@@ -94,6 +97,11 @@ impl BoundProxy {
     /// Where local applications call from.
     pub fn outbound(&self) -> SocketAddr {
         self.outbound
+    }
+
+    /// What workloads' policies have found against callers.
+    pub fn decisions(&self) -> Decisions {
+        self.shared.decisions.clone()
     }
 
     /// The configured listeners, with the ports that they got.
@@ -114,7 +122,8 @@ impl BoundProxy {
             thread::Builder::new()
                 .name(format!("weft-data-{number}"))
                 .spawn(move || {
-                    let started_up = run_worker(shared, sockets, listeners, Tasks::new(stop, cut), &started);
+                    let worker = (number, shared, Tasks::new(stop, cut));
+                    let started_up = run_worker(worker, sockets, listeners, &started);
                     if let Err(error) = started_up {
                         let _ = started.send(Err(error));
                     }
@@ -129,15 +138,14 @@ impl BoundProxy {
 }
 
 fn run_worker(
-    shared: Shared,
+    (number, shared, tasks): (usize, Shared, Tasks),
     sockets: Sockets,
     listeners: Vec<ListenerConfig>,
-    tasks: Tasks,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        let worker = Worker::new(shared, tasks);
+        let worker = Worker::new(number, shared, tasks);
         let inbound = tokio::net::TcpListener::from_std(sockets.inbound)?;
         let outbound = tokio::net::TcpListener::from_std(sockets.outbound)?;
         let others = sockets.listeners.into_iter().map(tokio::net::TcpListener::from_std);

@@ -1,7 +1,13 @@
 //! Whom a request names, read in one way: a request that names two hosts, or none, or has a target that no server
 //! may be asked for, is refused (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 
-use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
+use std::borrow::Cow;
+
+use http::{
+    HeaderMap, Method, Request, Uri, Version, header,
+    uri::{Authority, PathAndQuery},
+};
+use weft_policy::normalise::{PathNormalization, normalise};
 
 use crate::error::ProxyError;
 
@@ -24,6 +30,19 @@ pub(crate) fn authority<B>(request: &Request<B>) -> Result<Authority, ProxyError
     };
     check_authority(&authority)?;
     Ok(authority)
+}
+
+/// Makes the request's path uniform, so that routes, policies and the workload see one and the same.
+pub(crate) fn normalise_path<B>(request: &mut Request<B>, level: PathNormalization) -> Result<(), ProxyError> {
+    let Some(path_and_query) = request.uri().path_and_query() else { return Ok(()) };
+    let normal = normalise(path_and_query.as_str(), level)
+        .map_err(|_| ProxyError::BadRequest("the path has an escaped NUL (%00)"))?;
+    let Cow::Owned(normal) = normal else { return Ok(()) };
+    let malformed = || ProxyError::BadRequest("malformed path");
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(normal).map_err(|_| malformed())?);
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| malformed())?;
+    Ok(())
 }
 
 /// Where a CONNECT leads to (RFC 9110 section 9.3.6).

@@ -19,10 +19,10 @@ use weft_policy::{
 };
 
 use crate::{
+    access::LocalGate,
     error::ProxyError,
     metrics::{Flag, Parties, TcpSeries},
     pool::Stream,
-    ports::Caller,
     record::Line,
     worker::Worker,
 };
@@ -32,19 +32,21 @@ const BUFFER: usize = 64 * 1024;
 /// Endpoints that are tried before a caller is turned away.
 const MAX_TRIES: usize = 3;
 
-/// Connects to an endpoint of the cluster; to another one if that fails.
+/// Connects to an endpoint of the cluster; to another one if that fails. A workload of this node may refuse, and that
+/// is the end of it.
 pub(crate) async fn dial(
-    worker: &Worker,
+    gate: &LocalGate<'_>,
     cluster: &Cluster,
-    caller: Option<&Caller>,
     mut on_try: impl FnMut(&Endpoint),
 ) -> Result<(Stream, ActiveRequest), ProxyError> {
+    let LocalGate { worker, caller, .. } = *gate;
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     loop {
         let endpoint = cluster
             .pick(&tried, rand::random(), worker.now_ms())
             .ok_or_else(|| ProxyError::NoEndpoint(cluster.fqdn.to_string()))?;
         on_try(endpoint);
+        gate.admit_connection(endpoint)?;
         let active = endpoint.load.begin();
         match worker.pools.tunnel(endpoint, caller).await {
             Ok(stream) => {

@@ -47,7 +47,11 @@ impl MeshTls {
         let algorithms = provider.signature_verification_algorithms;
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(TLS13)?
-            .with_client_cert_verifier(Arc::new(MeshClientVerifier { identities: identities.clone(), algorithms }))
+            .with_client_cert_verifier(Arc::new(MeshClientVerifier {
+                views: views.clone(),
+                identities: identities.clone(),
+                algorithms,
+            }))
             .with_cert_resolver(Arc::new(WorkloadCertificates { views, identities }));
         server.alpn_protocols = vec![ALPN_HTTP2.into(), ALPN_HTTP1.into(), ALPN_TCP.into()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -161,9 +165,10 @@ impl ServerCertVerifier for MeshServerVerifier {
     }
 }
 
-/// The server's check of the client: any workload or node of our trust domain. Whether it may call *this* workload
-/// is for authorisation policy.
+/// The server's check of the client: any workload or node of our trust domain or one of its aliases. Whether it may
+/// call *this* workload is for authorisation policy.
 struct MeshClientVerifier {
+    views: Views,
     identities: Identities,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -182,7 +187,7 @@ impl ClientCertVerifier for MeshClientVerifier {
         let snapshot = self.identities.load();
         verify_chain(&snapshot.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::client_auth())?;
         let shown = spiffe_id(end_entity).map_err(refused)?;
-        if !may_call(&shown, &snapshot.trust_domain) {
+        if !may_call(&shown, &self.views.load().settings.trust_domains) {
             return Err(refused(PeerError::NotAllowed(shown)));
         }
         Ok(ClientCertVerified::assertion())
@@ -211,8 +216,8 @@ impl ClientCertVerifier for MeshClientVerifier {
     }
 }
 
-fn may_call(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
-    id.trust_domain == *trust_domain && matches!(id.subject, Subject::Workload(_) | Subject::Node(_))
+fn may_call(id: &SpiffeId, trust_domains: &[TrustDomain]) -> bool {
+    trust_domains.contains(&id.trust_domain) && matches!(id.subject, Subject::Workload(_) | Subject::Node(_))
 }
 
 fn verify_chain(

@@ -19,9 +19,10 @@ use tokio_util::{
 
 use crate::{
     access_log::{AccessLog, Entry},
+    decisions::{Decisions, WorkerDecisions},
     metrics::{Metrics, WorkerMetrics},
     pool::Pools,
-    ports::{Identities, Views},
+    ports::{Identities, KeySets, Views},
     tls::MeshTls,
 };
 
@@ -30,8 +31,10 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) identities: Identities,
+    pub(crate) keys: KeySets,
     pub(crate) tls: Arc<MeshTls>,
     pub(crate) metrics: Metrics,
+    pub(crate) decisions: Decisions,
     pub(crate) access_log: Option<AccessLog>,
     /// The zero of the clock that endpoints' load counters, which all workers share, are kept by.
     pub(crate) epoch: Instant,
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
 pub(crate) struct Worker {
     pub(crate) views: Views,
     pub(crate) identities: Identities,
+    pub(crate) keys: KeySets,
+    pub(crate) decisions: WorkerDecisions,
     pub(crate) tls: Arc<MeshTls>,
     pub(crate) pools: Pools,
     pub(crate) metrics: WorkerMetrics,
@@ -49,11 +54,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Shared, tasks: Tasks) -> Rc<Self> {
+    pub(crate) fn new(number: usize, shared: Shared, tasks: Tasks) -> Rc<Self> {
         Rc::new(Self {
             pools: Pools::new(shared.tls.clone(), shared.identities.clone()),
             views: shared.views,
             identities: shared.identities,
+            keys: shared.keys,
+            decisions: shared.decisions.of_worker(number),
             tls: shared.tls,
             metrics: WorkerMetrics::new(shared.metrics),
             access_log: shared.access_log,

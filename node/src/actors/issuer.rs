@@ -489,7 +489,7 @@ impl IssuerActor {
         }
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(certificate.not_after.as_secs());
         let schedule = schedule(certificate.not_before, certificate.not_after);
-        let identity = WorkloadIdentity { id, certified_key: certified_key(key, chain)?, not_after };
+        let identity = WorkloadIdentity::new(id, certified_key(key, chain)?, not_after);
         Ok(Workload { identity: Some(Arc::new(identity)), schedule })
     }
 

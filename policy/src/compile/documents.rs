@@ -11,6 +11,7 @@ use weft_wire::{
 };
 
 use super::{
+    access::{SecurityDocuments, is_about_security},
     attached::{LimitPolicy, is_route},
     policies::Policy,
     rules,
@@ -38,6 +39,7 @@ pub(super) struct DocumentIndex {
     pub(super) rules: HostIndex<Arc<RuleSet>>,
     /// All of them, the oldest first.
     pub(super) rules_by_age: Vec<Arc<RuleSet>>,
+    pub(super) security: SecurityDocuments,
     pub(super) mesh_config: Option<Arc<Document>>,
     /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
@@ -52,6 +54,8 @@ enum Part {
     Policy(Arc<Policy>),
     /// With the documents that it delegates to.
     Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+    /// For workloads of this node, to be compiled with the others that are for the same ones.
+    Security(Arc<Document>),
     MeshConfig(Arc<Document>),
     Limit(Arc<LimitPolicy>),
 }
@@ -81,6 +85,9 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
     if !index.limits.is_empty() {
         let routes = documents.iter().filter(|document| is_route(document));
         index.routes = routes.map(|document| (document.key.clone(), document.clone())).collect();
+    }
+    for documents in index.security.values_mut() {
+        documents.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     }
     Arc::new(index)
 }
@@ -113,7 +120,7 @@ impl Part {
                 let before = index.limits.iter().find(|known| *known.key() == document.key);
                 Some(Self::Limit(Arc::new(LimitPolicy::new(document, policy, before.map(|known| &**known)))))
             }
-            _ => None,
+            (_, None) => is_about_security(document).then(|| Self::Security(document.clone())),
         }
     }
 }
@@ -143,6 +150,10 @@ impl DocumentIndex {
                 self.rules_by_age.push(rules.clone());
             }
             Part::Limit(policy) => self.limits.push(policy.clone()),
+            Part::Security(document) => {
+                let namespace = document.namespace().as_str().into();
+                self.security.entry(namespace).or_default().push(document.clone());
+            }
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }
     }

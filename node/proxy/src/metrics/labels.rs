@@ -33,6 +33,8 @@ pub(crate) enum Flag {
     DelayInjected,
     RetriesExhausted,
     RateLimited,
+    /// A token was refused, or somebody else who was asked said no.
+    Unauthorized,
 }
 
 impl Flag {
@@ -52,6 +54,7 @@ impl Flag {
             Self::DelayInjected => "DI",
             Self::RetriesExhausted => "URX",
             Self::RateLimited => "RL",
+            Self::Unauthorized => "UAEX",
         }
     }
 }

@@ -29,7 +29,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsConnector;
 use weft_policy::{
     compile::{Inputs, NodeInput, compile},
     document::{parse_stored, parse_yaml},
@@ -39,8 +43,9 @@ use weft_policy::{
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    decisions::Decisions,
     metrics::Metrics,
-    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, ViewPublisher, WorkloadIdentity},
+    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, ViewPublisher, WorkloadIdentity},
     server::{BoundProxy, RunningProxy},
 };
 use weft_wire::{
@@ -136,6 +141,8 @@ pub struct Node {
     pub metrics: Metrics,
     pub log: Log,
     pub proxy: Option<RunningProxy>,
+    pub keys: KeyPublisher,
+    pub decisions: Decisions,
     views: ViewPublisher,
     identities: IdentityPublisher,
 }
@@ -226,6 +233,7 @@ impl Node {
     fn start(ca: &Ca, number: usize, plan: Plan) -> Self {
         let (views, view_reader) = ports::views(MeshView::empty(trust_domain()));
         let (identities, identity_reader) = ports::identities(snapshot(ca, &plan));
+        let (keys, key_reader) = ports::key_sets();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
         let config = ProxyConfig {
             workers: NonZeroUsize::MIN,
@@ -244,12 +252,25 @@ impl Node {
                 .collect(),
             access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
         };
-        let bound = BoundProxy::bind(config, view_reader, identity_reader, metrics.clone()).unwrap();
-        let outbound = bound.outbound();
+        let bound = BoundProxy::bind(config, view_reader, identity_reader, key_reader, metrics.clone()).unwrap();
+        let (outbound, decisions) = (bound.outbound(), bound.decisions());
         let listeners = bound.listeners().iter().map(|listener| listener.listen).collect();
         let proxy = Some(bound.run().unwrap());
         let name = format!("n{number}").parse().unwrap();
-        Self { name, address, hosted: plan.hosted, outbound, listeners, metrics, log, proxy, views, identities }
+        Self {
+            name,
+            address,
+            hosted: plan.hosted,
+            outbound,
+            listeners,
+            metrics,
+            log,
+            proxy,
+            keys,
+            decisions,
+            views,
+            identities,
+        }
     }
 
     fn record(&self) -> NodeInput {
@@ -272,6 +293,20 @@ impl Node {
     pub fn server_name(&self) -> String {
         let row = &self.hosted[0].row;
         weft_policy::view::sni(&row.workload, &row.service.namespace, row.target_port, &trust_domain())
+    }
+
+    /// Asks the first workload that the node hosts by its data port, over HTTP/1.1, and gives the whole answer; an
+    /// empty one if the connection fails.
+    pub async fn ask(&self, certificate: Arc<CertifiedKey>, path: &str) -> String {
+        let config = Arc::new(data_client(Some(certificate), b"http/1.1"));
+        let tcp = TcpStream::connect(self.data_port()).await.unwrap();
+        let name = ServerName::try_from(self.server_name()).unwrap();
+        let Ok(mut stream) = within(TlsConnector::from(config).connect(name, tcp)).await else { return String::new() };
+        let request = format!("GET {path} HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        let _ = stream.write_all(request.as_bytes()).await;
+        let _ = within(stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub fn publish_identities(&mut self, snapshot: IdentitySnapshot) {
@@ -313,7 +348,7 @@ fn snapshot(ca: &Ca, plan: &Plan) -> IdentitySnapshot {
 
 pub fn identity(ca: &Ca, account: &ServiceAccount, not_after: SystemTime) -> Arc<WorkloadIdentity> {
     let id = SpiffeId::workload(trust_domain(), account.clone());
-    Arc::new(WorkloadIdentity { certified_key: ca.issue(&id), id, not_after })
+    Arc::new(WorkloadIdentity::new(id.clone(), ca.issue(&id), not_after))
 }
 
 /// How a peer connects to a data port that trusts any server: with or without a certificate of its own.

@@ -127,11 +127,9 @@ impl Resource for MeshConfig {
         checker.given("defaultHttpRetryPolicy", &self.default_http_retry_policy, |checker, retry| retry.check(checker));
         checker.field("accessLog", |checker| self.access_log.check(checker));
         for (key, given) in [
-            ("trustDomainAliases", !self.trust_domain_aliases.is_empty()),
             ("outboundTrafficPolicy", self.outbound_traffic_policy != OutboundTrafficPolicy::default()),
             ("tracing", self.tracing != Tracing::default()),
             ("accessLog", self.access_log != AccessLog::default()),
-            ("pathNormalization", self.path_normalization != PathNormalization::default()),
         ] {
             checker.pending(key, given);
         }

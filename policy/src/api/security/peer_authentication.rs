@@ -81,8 +81,9 @@ impl Resource for PeerAuthentication {
                 checker.error_in("portLevelMtls", "needs a selector with labels: ports are those of workloads");
             }
         }
-        // The node decides by its own rule yet, which is PERMISSIVE for all.
-        checker.pending("mtls", self.mtls.is_some());
-        checker.pending("portLevelMtls", self.port_level_mtls.is_some());
+        // The data port takes mutual TLS and nothing else, whatever the mode; a workload's own port is not weft's.
+        let is_disabled = |mtls: &MutualTls| mtls.mode == MutualTlsMode::Disable;
+        checker.pending("mtls", self.mtls.as_ref().is_some_and(is_disabled));
+        checker.pending("portLevelMtls", self.port_level_mtls.iter().flat_map(BTreeMap::values).any(is_disabled));
     }
 }

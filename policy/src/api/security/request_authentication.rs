@@ -99,7 +99,6 @@ impl Resource for RequestAuthentication {
     fn check(&self, checker: &mut Checker<'_>) {
         self.target().check(checker);
         checker.each("jwtRules", &self.jwt_rules, |checker, rule| rule.check(checker));
-        checker.pending("jwtRules", !self.jwt_rules.is_empty());
     }
 }
 
@@ -115,6 +114,8 @@ impl JwtRule {
             }
         });
         checker.given("jwks", &self.jwks, |checker, text| check_keys(text, checker));
+        // Keys are not fetched yet: a token of this rule is refused.
+        checker.pending("jwksUri", self.jwks.is_none());
         checker.each("fromHeaders", &self.from_headers, |checker, header| check_header("name", &header.name, checker));
         if let Some(header) = self.output_payload_to_header.as_deref().filter(|header| !header.is_empty()) {
             check_header("outputPayloadToHeader", header, checker);

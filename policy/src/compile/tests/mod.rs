@@ -1,3 +1,4 @@
+mod access;
 mod attached;
 mod properties;
 mod routing;

@@ -28,9 +28,18 @@ fn picture(view: &MeshView) -> String {
     virtual_hosts.sort_unstable();
     let mut local: Vec<_> = view.local.iter().collect();
     local.sort_by_key(|(name, _)| *name);
+    let mut access: Vec<_> = view.local.iter().map(|(name, local)| (name, view.access(&local.workload))).collect();
+    access.sort_by_key(|(name, _)| *name);
     let mut callers: Vec<_> = view.callers.by_name.iter().collect();
     callers.sort_by_key(|(name, _)| *name);
-    format!("{picture}{virtual_hosts:?}\n{local:?}\n{callers:?}")
+    format!("{picture}{virtual_hosts:?}\n{local:?}\n{access:?}\n{callers:?}")
+}
+
+pub(super) fn authorization(name: &str, namespace: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {{name: {name}, namespace: \
+         {namespace}}}, spec: {spec}}}"
+    )
 }
 
 fn rich_mesh() -> Mesh {
@@ -51,6 +60,8 @@ fn rich_mesh() -> Mesh {
         .apply(&to("c", "['*.local']", 3))
         .apply(&destination_rule("d", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}}"))
         .apply(&destination_rule("e", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"))
+        .apply(&authorization("allow", "default", "{selector: {matchLabels: {version: v1}}, rules: [{}]}"))
+        .apply(&authorization("deny", "istio-system", "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}"))
         .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}");
     // Two documents with one stamp, of two authors.
     mesh.next_stamp -= 1;

@@ -1,0 +1,238 @@
+//! The gate before a workload of this node: who may ask it for what. It stands where mutual TLS ends, and where a call
+//! stays within the node.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use http::{HeaderMap, HeaderName};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout_at},
+};
+use weft_policy::{
+    access::Access,
+    authenticate::{Claims, KeysAt, KnownKeys, Outcome, TokenRequest},
+    authorize::{AccessRequest, Allowed, Decision, Denied, HttpAccess, Peer, Verdict},
+    endpoint::{Endpoint, EndpointAddress, Workload},
+    view::MeshView,
+};
+
+use crate::{
+    decisions::{self, Asked, Found},
+    error::{Denial, ProxyError, WhyDenied},
+    exchange::Outgoing,
+    ports::{Caller, WorkloadIdentity},
+    record::Downstream,
+    worker::Worker,
+};
+
+/// Longest part of a URL that a refusal repeats, in bytes; Envoy's.
+const MAX_URL_LEN: usize = 256;
+
+/// What is known of a call before its requests are looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) workload: &'a Workload,
+    /// The workload's own port.
+    pub(crate) port: u16,
+    /// The identity that the caller has proved, if it has one: a SPIFFE id without `spiffe://`.
+    pub(crate) principal: Option<&'a str>,
+    pub(crate) downstream: Downstream,
+    pub(crate) sni: Option<&'a str>,
+}
+
+impl Call<'_> {
+    fn request<'r>(&'r self, http: Option<HttpAccess<'r>>) -> AccessRequest<'r> {
+        let source_ip = self.downstream.remote.ip();
+        AccessRequest {
+            peer: self.principal.map(Peer::new),
+            source_ip,
+            remote_ip: http.and_then(|http| forwarded_for(http.headers)).unwrap_or(source_ip),
+            destination_ip: Some(self.downstream.local.ip()),
+            destination_port: self.port,
+            sni: self.sni,
+            http,
+        }
+    }
+}
+
+/// The last address of `x-forwarded-for`: the one that the nearest proxy has added.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse().ok()
+}
+
+/// Lets a request pass, changed as the workload's token rules say; or says why not.
+pub(crate) async fn admit(
+    worker: &Worker,
+    access: &Access,
+    call: &Call<'_>,
+    outgoing: &mut Outgoing,
+) -> Result<(), ProxyError> {
+    let claims = authenticate(worker, access, call, outgoing).await?;
+    let http = HttpAccess {
+        method: outgoing.method.as_str(),
+        host: outgoing.authority.as_str(),
+        path: outgoing.path_and_query.as_str(),
+        headers: &outgoing.headers,
+        claims: claims.as_ref(),
+    };
+    let request = call.request(Some(http));
+    judge(worker, call, &request, access.authorizer.decide(&request))
+}
+
+/// Lets a connection pass that is not read as HTTP, or says why not.
+pub(crate) fn admit_connection(worker: &Worker, access: &Access, call: &Call<'_>) -> Result<(), ProxyError> {
+    let request = call.request(None);
+    judge(worker, call, &request, access.authorizer.decide(&request))
+}
+
+/// What a call is judged by that stays within this node.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalGate<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) view: &'a MeshView,
+    pub(crate) caller: Option<&'a Caller>,
+    pub(crate) downstream: Downstream,
+}
+
+impl LocalGate<'_> {
+    /// Lets a request pass to an endpoint. That of another node has a gate of its own.
+    pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<(), ProxyError> {
+        let Some(access) = self.access(endpoint) else { return Ok(()) };
+        // Only what this workload's rules change; a next try may be at another one.
+        if !access.authenticator.is_empty() {
+            outgoing.remember();
+        }
+        let identity = self.identity();
+        let call = self.call(endpoint, identity.as_deref());
+        admit(self.worker, access, &call, outgoing).await
+    }
+
+    /// Lets a connection pass to an endpoint that is not read as HTTP.
+    pub(crate) fn admit_connection(&self, endpoint: &Endpoint) -> Result<(), ProxyError> {
+        let Some(access) = self.access(endpoint) else { return Ok(()) };
+        let identity = self.identity();
+        admit_connection(self.worker, access, &self.call(endpoint, identity.as_deref()))
+    }
+
+    fn access(&self, endpoint: &Endpoint) -> Option<&Access> {
+        match endpoint.address {
+            EndpointAddress::Local(_) => self.view.access(&endpoint.workload).map(|access| &**access),
+            EndpointAddress::Remote { .. } => None,
+        }
+    }
+
+    /// As whom the call is made: an account counts only with its certificate, as it does between nodes.
+    fn identity(&self) -> Option<Arc<WorkloadIdentity>> {
+        let account = self.caller?.account();
+        let identity = self.worker.identities.load().workloads.get(account)?.clone();
+        (identity.not_after > SystemTime::now()).then_some(identity)
+    }
+
+    fn call<'c>(&self, endpoint: &'c Endpoint, identity: Option<&'c WorkloadIdentity>) -> Call<'c> {
+        Call {
+            workload: &endpoint.workload,
+            port: endpoint.key.target_port,
+            principal: identity.map(|identity| &*identity.principal),
+            downstream: self.downstream,
+            sni: None,
+        }
+    }
+}
+
+fn judge(
+    worker: &Worker,
+    call: &Call<'_>,
+    request: &AccessRequest<'_>,
+    decision: Decision<'_>,
+) -> Result<(), ProxyError> {
+    let metrics = worker.metrics.shared();
+    let asked = || Asked::of(call, request);
+    if let Some(rule) = decision.audit {
+        metrics.count_audited();
+        worker.decisions.keep(asked(), Found::Audited(rule.into()));
+    }
+    match decision.dry_run {
+        Some(Verdict::Deny(denied)) => {
+            metrics.count_dry_run(false);
+            worker.decisions.keep(asked(), Found::WouldBeDenied(decisions::Rule::of(denied)));
+        }
+        Some(_) => metrics.count_dry_run(true),
+        None => {}
+    }
+    let denied = match decision.verdict {
+        Verdict::Allow(Allowed::ByRule(_) | Allowed::ByDefault) => return Ok(()),
+        Verdict::Deny(denied) => denied,
+        // No provider is ever compiled into an authorizer.
+        Verdict::Ask { rule, .. } => Denied::WithoutProvider(rule),
+    };
+    metrics.count_denied_by_policy();
+    let rule = decisions::Rule::of(denied);
+    let why = WhyDenied::Policy { details: rule.envoy_details() };
+    let id = worker.decisions.keep(asked(), Found::Denied(rule));
+    Err(ProxyError::Denied(Box::new(Denial { why, id })))
+}
+
+/// Verifies the request's tokens, waiting for their issuers' keys if it must.
+async fn authenticate(
+    worker: &Worker,
+    access: &Access,
+    call: &Call<'_>,
+    outgoing: &mut Outgoing,
+) -> Result<Option<Claims>, ProxyError> {
+    let authenticator = &access.authenticator;
+    if authenticator.is_empty() {
+        return Ok(None);
+    }
+    outgoing.take_off(authenticator.claimed_headers());
+    let mut wait: Option<(watch::Receiver<()>, Instant)> = None;
+    loop {
+        let request = TokenRequest {
+            method: &outgoing.method,
+            path: outgoing.path_and_query.as_str(),
+            headers: &outgoing.headers,
+        };
+        let is_late = wait.as_ref().is_some_and(|(_, give_up)| Instant::now() >= *give_up);
+        let keys = |at: &KeysAt| match worker.keys.get(at) {
+            KnownKeys::NotFetched if is_late => KnownKeys::Failed,
+            known => known,
+        };
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        match authenticator.authenticate(&request, &keys, now) {
+            Outcome::Anonymous => return Ok(None),
+            Outcome::Authenticated(taken) => {
+                outgoing.authenticated(taken.remove, taken.set, taken.path)?;
+                return Ok(Some(taken.claims));
+            }
+            Outcome::NeedsKeys { timeout, .. } => match &mut wait {
+                // Looks once more from here on, so that no change is missed.
+                None => wait = Some((worker.keys.changes(), Instant::now() + timeout)),
+                Some((changes, give_up)) => {
+                    if let Ok(Err(_)) = timeout_at(*give_up, changes.changed()).await {
+                        sleep_until(*give_up).await; // nobody fetches any more
+                    }
+                }
+            },
+            Outcome::Refused(refusal) => {
+                worker.metrics.shared().count_refused_token();
+                let path = outgoing.path_and_query.path();
+                let url = format!("http://{}{}", outgoing.authority, path.get(..MAX_URL_LEN).unwrap_or(path));
+                let http = HttpAccess {
+                    method: outgoing.method.as_str(),
+                    host: outgoing.authority.as_str(),
+                    path: outgoing.path_and_query.as_str(),
+                    headers: &outgoing.headers,
+                    claims: None,
+                };
+                let asked = Asked::of(call, &call.request(Some(http)));
+                let id = worker.decisions.keep(asked, Found::RefusedToken(refusal));
+                return Err(ProxyError::Denied(Box::new(Denial { why: WhyDenied::Token { refusal, url }, id })));
+            }
+        }
+    }
+}
