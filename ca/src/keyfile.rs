@@ -39,14 +39,29 @@ pub fn write_key(path: &Path, key: &PrivateKey) -> Result<(), CaError> {
 /// # Errors
 /// [`CaError::OpenKeyFile`] if others than the owner can read the file, [`CaError::Io`], or that it is no key.
 pub fn read_key(path: &Path) -> Result<PrivateKey, CaError> {
+    PrivateKey::from_pem(&read_secret(path, MAX_KEY_FILE_LEN)?).map_err(in_file(path))
+}
+
+/// Writes bytes for their owner only (0600), in a directory made by [`create_private_dir`].
+///
+/// # Errors
+/// [`CaError::Io`].
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), CaError> {
+    write_atomically(path, bytes, OWNER_ONLY)
+}
+
+/// Reads at most `limit` bytes that are for their owner only.
+///
+/// # Errors
+/// [`CaError::OpenKeyFile`] if others than the owner can read the file, [`CaError::FileTooLarge`], [`CaError::Io`].
+pub fn read_secret(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, CaError> {
     let file = File::open(path).map_err(io_error("read", path))?;
     // Of the open file, not of the path, which may be another file by now.
     let mode = file.metadata().map_err(io_error("read", path))?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(CaError::OpenKeyFile { path: path.into(), mode });
     }
-    let text = read_bounded(file, path, MAX_KEY_FILE_LEN)?;
-    PrivateKey::from_pem(&text).map_err(in_file(path))
+    read_bounded(file, path, limit)
 }
 
 /// Writes certificates as PEM, in their order, readable by everybody.

@@ -15,7 +15,7 @@ use weft_wire::{
 };
 
 use self::digest::SetDigest;
-pub use self::rules::{JOIN_TOKEN_KIND, WEFT_GROUP};
+pub use self::rules::{JOIN_TOKEN_KIND, WEFT_GROUP, verify};
 use crate::{
     authority::{Authority, Refusal},
     clock::{self, HybridClock, TooFarAhead},

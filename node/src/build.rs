@@ -48,6 +48,7 @@ use crate::{
             self, MembershipActor,
             gossip::{self, GossipInbox},
         },
+        secrets::{self, SecretsActor},
         view::{self, ViewActor},
     },
     admin::server::ApiActor,
@@ -59,6 +60,7 @@ use crate::{
     store::Store,
     supervisor::{Limits, Supervisor},
     telemetry::{NodeMetrics, Telemetry},
+    vault::Vault,
 };
 
 /// Open exchanges may take so long to finish when the node stops.
@@ -74,6 +76,7 @@ const SAVE_PEERS: Duration = Duration::from_secs(2);
 struct Published {
     facts: Arc<watch::Sender<Arc<facts::Published>>>,
     documents: documents::Published,
+    secrets: secrets::Published,
     hosted: Arc<watch::Sender<health::HostedSet>>,
     standings: Arc<watch::Sender<membership::Standings>>,
     rumours: Arc<watch::Sender<Arc<MemberSet>>>,
@@ -126,6 +129,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     let hosted = HealthActor::configured(&about, &config.services).context("the services of node.yaml")?;
     let store = Store::open(dir.path())?;
+    let vault = Vault::open(&dir.secrets())?;
     // A node that lost its disk but kept its name must still come out above its former self.
     let incarnation = store.next_incarnation(UnixTime::now().as_secs())?;
     let (name, trust_domain, mesh) = (identity.name.clone(), identity.trust_domain().clone(), identity.trust.mesh_id());
@@ -154,6 +158,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let supervisor = Supervisor::new(Limits::default())?;
     let (facts_box, facts_opened) = supervisor.open("facts", 128);
     let (documents_box, documents_opened) = supervisor.open("documents", 128);
+    let (secrets_box, secrets_opened) = supervisor.open("secrets", 64);
     let (links_box, links_opened) = supervisor.open("links", 256);
     let (issuer_box, issuer_opened) = supervisor.open("issuer", 64);
     let (membership_box, membership_opened) = supervisor.open("membership", 256);
@@ -164,6 +169,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let published = Published {
         facts: sender(Arc::default()),
         documents: documents::Published::default(),
+        secrets: secrets::Published::default(),
         hosted: sender(hosted),
         standings: sender(membership::Standings::default()),
         rumours: sender(Arc::default()),
@@ -214,6 +220,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     supervisor.start(facts_opened, move || FactsActor::new(setup.clone()));
 
     let setup = documents::Setup {
+        contents: published.secrets.held.subscribe(),
         identity: identity.clone(),
         published: published.documents.clone(),
         store: store.clone(),
@@ -222,6 +229,22 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         telemetry: telemetry.clone(),
     };
     supervisor.start(documents_opened, move || Ok(DocumentsActor::new(setup.clone())));
+
+    let setup = secrets::Setup {
+        name: name.clone(),
+        vault,
+        identity: identity.clone(),
+        documents: published.documents.held.subscribe(),
+        policy: published.documents.policy.subscribe(),
+        facts: published.facts.subscribe(),
+        standings: published.standings.subscribe(),
+        published: published.secrets.clone(),
+        links: links.clone(),
+        myself: secrets_box,
+        telemetry: telemetry.clone(),
+    };
+    let secrets = secrets::Handle::new(setup.clone());
+    supervisor.start(secrets_opened, move || Ok(SecretsActor::new(setup.clone())));
 
     let setup = issuer::Setup {
         dir: dir.clone(),
@@ -245,6 +268,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         gossip: gossip_inbox.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
+        secrets: secrets.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -289,6 +313,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         standings: published.standings.subscribe(),
         documents: published.documents.policy.subscribe(),
         hosted: published.hosted.subscribe(),
+        secrets: published.secrets.in_use.subscribe(),
         publisher: Arc::new(Mutex::new(view_publisher)),
         views: views.clone(),
         first: first_view.clone(),
@@ -304,6 +329,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         supervisor: supervisor.clone(),
         facts,
         documents,
+        secrets,
         issuer,
         health,
         membership,
@@ -486,7 +512,7 @@ fn remove_identity(dir: &Dir) -> anyhow::Result<()> {
     // Kept under another name: a host that joins again begins with a configuration of its own.
     let _ = std::fs::rename(dir.config(), dir.config().with_extension("yaml.left"));
     // The node's directory last: while it is there, the host counts as a member's.
-    for path in [&dir.workloads(), issuer, &dir.path().join(Store::FILE_NAME), &dir.roots(), node] {
+    for path in [&dir.secrets(), &dir.workloads(), issuer, &dir.path().join(Store::FILE_NAME), &dir.roots(), node] {
         let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

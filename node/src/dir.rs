@@ -41,6 +41,10 @@ impl Dir {
     pub fn operator(&self) -> Credential {
         Credential::in_dir(&self.0.join("operator"))
     }
+    /// The contents of Secrets, encrypted, and the key to them.
+    pub fn secrets(&self) -> PathBuf {
+        self.0.join("secrets")
+    }
     /// Certificates and keys of the service accounts hosted here, a directory each.
     pub fn workloads(&self) -> PathBuf {
         self.0.join("workloads")

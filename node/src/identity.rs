@@ -129,3 +129,20 @@ pub fn wall_ms() -> u64 {
 pub fn der_chain(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
     chain.iter().map(|certificate| certificate.to_vec()).collect()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use weft_ca::init::{self, NewMesh};
+
+    use super::*;
+
+    /// The identity of the node `a`, which founded a mesh, and what else came of that.
+    pub(crate) fn founder() -> (IdentityReader, NewMesh) {
+        let mesh =
+            init::create_mesh(&"cluster.local".parse().unwrap(), &"a".parse().unwrap(), UnixTime::now()).unwrap();
+        let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
+        let key = PrivateKey::from_pem(mesh.node.key.to_pem().as_bytes()).unwrap();
+        let identity = NodeIdentity::new(Arc::new(key), mesh.node.chain.clone(), trust).unwrap();
+        (Arc::new(ArcSwap::from_pointee(identity)), mesh)
+    }
+}

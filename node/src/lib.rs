@@ -16,5 +16,6 @@ mod seeds;
 mod store;
 mod supervisor;
 mod telemetry;
+mod vault;
 
 pub use cli::main;

@@ -108,6 +108,7 @@ pub struct Telemetry {
     registry: Arc<Mutex<Registry>>,
     pub facts_refused: Family<Reason, Counter>,
     pub documents_refused: Family<Reason, Counter>,
+    pub secrets_refused: Family<Reason, Counter>,
     pub peers_refused: Family<Reason, Counter>,
     pub joins: Family<Reason, Counter>,
     pub member_events: Family<Event, Counter>,
@@ -120,6 +121,7 @@ impl Default for Telemetry {
         let mut registry = Registry::default();
         let facts_refused = Family::default();
         let documents_refused = Family::default();
+        let secrets_refused = Family::default();
         let peers_refused = Family::default();
         let joins = Family::default();
         let member_events = Family::default();
@@ -135,6 +137,7 @@ impl Default for Telemetry {
             "Documents that were neither stored nor forwarded",
             documents_refused.clone(),
         );
+        registry.register("weft_secrets_refused", "Questions of peers for Secrets refused", secrets_refused.clone());
         registry.register("weft_peers_refused", "Peer connections and messages refused", peers_refused.clone());
         registry.register("weft_joins", "Join requests answered, by outcome", joins.clone());
         registry.register("weft_member_events", "Changes of members' standing, as seen here", member_events.clone());
@@ -148,6 +151,7 @@ impl Default for Telemetry {
             registry: Arc::new(Mutex::new(registry)),
             facts_refused,
             documents_refused,
+            secrets_refused,
             peers_refused,
             joins,
             member_events,

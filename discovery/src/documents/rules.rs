@@ -42,7 +42,10 @@ fn check_name(what: &'static str, name: &str, limit: usize) -> Result<(), Refusa
 }
 
 /// Checks that the author signed the document and might, when it was stamped: documents outlive certificates.
-pub(super) fn verify(document: &SignedDocument, authority: &impl Authority) -> Result<(), Refusal> {
+///
+/// # Errors
+/// [`Refusal`]
+pub fn verify(document: &SignedDocument, authority: &impl Authority) -> Result<(), Refusal> {
     let signer = authority
         .signer(&document.chain, &document.signed_bytes(), &document.signature, document.stamp.millis)
         .map_err(Refusal::NotTrusted)?;

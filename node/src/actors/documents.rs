@@ -15,15 +15,20 @@ use tokio::{
 };
 use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP};
-use weft_policy::document::{Document, DocumentError, parse_stored};
+use weft_policy::{
+    api::core::SecretHead,
+    document::{Document, DocumentError, Spec, parse_stored},
+    secrets::Reference,
+};
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, SignedDocument, Stamp},
     frame::{MAX_FRAME_LEN, Push, Request, Response},
     id::{AccountPattern, NodeId, NodeName, Role, SpiffeId},
+    secret::{SecretDigest, SecretPayload},
 };
 
 use crate::{
-    actors::links,
+    actors::{links, secrets},
     admin::api::{Draft, Outcome, Prepare, Prepared, Write, Written},
     identity::{IdentityReader, MeshAuthority, NodeIdentity, der_chain, wall_ms},
     store::{DiskReport, Store, StoreError},
@@ -169,13 +174,14 @@ impl Handle {
     }
 
     pub async fn record_token(&self, record: TokenRecord) -> anyhow::Result<()> {
-        let draft = Draft { key: TokenRecord::key(&record.id), body: Some(serde_json::to_string(&record)?) };
+        let body = Some(serde_json::to_string(&record)?);
+        let draft = Draft { key: TokenRecord::key(&record.id), body, content: None };
         self.write(Write::Drafts(vec![draft])).await.map(drop)
     }
 
     /// Deletes the records of tokens that ended long ago.
     pub async fn forget_tokens(&self, tokens: &[TokenId]) -> anyhow::Result<()> {
-        let draft = |id: &TokenId| Draft { key: TokenRecord::key(&id.to_string()), body: None };
+        let draft = |id: &TokenId| Draft { key: TokenRecord::key(&id.to_string()), body: None, content: None };
         match tokens {
             [] => Ok(()),
             tokens => self.write(Write::Drafts(tokens.iter().map(draft).collect())).await.map(drop),
@@ -198,6 +204,57 @@ impl Held {
     pub fn policy(&self) -> impl Iterator<Item = (&SignedDocument, &Reading)> {
         self.documents.iter().filter_map(|document| Some((&**document, &self.readings.get(&document.key)?.1)))
     }
+
+    /// Whether the actor has read the disk: until then nothing is known of any document.
+    pub fn is_loaded(&self) -> bool {
+        self.root != [0; 16]
+    }
+
+    /// What is known of each Secret, deleted ones among them.
+    pub fn secrets(&self) -> impl Iterator<Item = (Reference, SecretState)> {
+        self.documents.iter().filter_map(|document| {
+            let reference = Reference::of_secret(&document.key)?;
+            let reading = self.readings.get(&document.key).map(|(_, reading)| reading);
+            let state = match (&document.body, reading) {
+                (None, _) => SecretState::Deleted,
+                (Some(_), Some(Reading { in_force: Some(read), error: None })) => match &read.spec {
+                    Spec::SecretHead(head) => head.content.digest.map_or(SecretState::Unreadable, SecretState::Sealed),
+                    _ => SecretState::Unreadable,
+                },
+                (Some(_), _) => SecretState::Unreadable,
+            };
+            Some((reference, state))
+        })
+    }
+
+    /// The document of a Secret, if it exists.
+    pub fn secret(&self, reference: &Reference) -> Option<&Arc<SignedDocument>> {
+        let is_meant =
+            |document: &&Arc<SignedDocument>| Reference::of_secret(&document.key).as_ref() == Some(reference);
+        self.documents.iter().find(is_meant).filter(|document| document.body.is_some())
+    }
+}
+
+/// What the documents say of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretState {
+    /// It commits to the content of this digest.
+    Sealed(SecretDigest),
+    /// It exists, and this build cannot read it.
+    Unreadable,
+    Deleted,
+}
+
+/// What a document says of a Secret; `None` if it is about something else, or deletes.
+///
+/// # Errors
+/// If it is about a Secret, and cannot be read.
+pub fn secret_head(key: &DocumentKey, body: Option<&str>) -> anyhow::Result<Option<SecretHead>> {
+    let (Some(_), Some(body)) = (Reference::of_secret(key), body) else { return Ok(None) };
+    match parse_stored(key, body, Stamp::default())?.spec {
+        Spec::SecretHead(head) => Ok(Some(*head)),
+        _ => bail!("{key} is no sealed Secret"),
+    }
 }
 
 /// What stays the same over the actor's restarts.
@@ -207,6 +264,8 @@ pub struct Setup {
     pub published: Published,
     pub store: Store,
     pub links: links::Handle,
+    /// What this node has of Secrets.
+    pub contents: watch::Receiver<Arc<secrets::Held>>,
     pub myself: Mailbox<Msg>,
     pub telemetry: Telemetry,
 }
@@ -318,14 +377,18 @@ impl DocumentsActor {
     fn prepare(&mut self, author: Option<SpiffeId>, drafts: &[Draft]) -> anyhow::Result<Vec<Prepared>> {
         let author = author.map_or_else(|| this_author(&self.setup.identity.load()), Ok)?;
         check_distinct(drafts.iter().map(|draft| &draft.key))?;
-        drafts.iter().try_for_each(|Draft { key, body }| check(key, body.as_deref()))?;
+        drafts.iter().try_for_each(|draft| check(&draft.key, draft.body.as_deref()))?;
         drafts.iter().map(|draft| self.prepare_one(&author, draft)).collect()
     }
 
-    fn prepare_one(&mut self, author: &SpiffeId, Draft { key, body }: &Draft) -> anyhow::Result<Prepared> {
+    fn prepare_one(&mut self, author: &SpiffeId, draft: &Draft) -> anyhow::Result<Prepared> {
+        let Draft { key, body, content } = draft;
         let current = self.table.get(key);
         let outcome = match (current, body) {
             (Some(current), Some(_)) if current.body == *body => Outcome::Unchanged,
+            (Some(current), Some(body)) if content.as_ref().is_some_and(|new| self.is_same(current, body, new)) => {
+                Outcome::Unchanged
+            }
             (Some(_), Some(_)) => Outcome::Configured,
             (None, Some(_)) => Outcome::Created,
             (_, None) => Outcome::Deleted,
@@ -337,10 +400,20 @@ impl DocumentsActor {
         Ok(Prepared { outcome, document })
     }
 
+    /// Whether a Secret says what it says now, though with a new salt.
+    fn is_same(&self, current: &SignedDocument, body: &str, new: &SecretPayload) -> bool {
+        let held = self.setup.contents.borrow().clone();
+        let known = Reference::of_secret(&current.key).and_then(|reference| held.contents.get(&reference));
+        known.is_some_and(|known| {
+            let with_known = body.replace(&new.digest().to_string(), &known.digest().to_string());
+            known.data == new.data && current.body.as_deref() == Some(&with_known)
+        })
+    }
+
     /// Writes documents, all or none: in the table only once they are verified and on disk.
     async fn write(&mut self, write: Write) -> anyhow::Result<Vec<Written>> {
         let (written, documents) = match write {
-            Write::Signed(documents) => {
+            Write::Signed { documents, .. } => {
                 check_distinct(documents.iter().map(|document| &document.key))?;
                 for document in &documents {
                     check(&document.key, document.body.as_deref())?;

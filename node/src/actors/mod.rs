@@ -7,6 +7,7 @@ pub mod health;
 pub mod issuer;
 pub mod links;
 pub mod membership;
+pub mod secrets;
 pub mod view;
 
 use std::{
@@ -26,6 +27,7 @@ use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
 use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
+    secrets::Reference,
     view::Service,
 };
 use weft_proxy::ports::Views;
@@ -36,7 +38,10 @@ use weft_wire::{
 };
 
 use crate::{
-    admin::{api, status::status_of},
+    admin::{
+        api,
+        status::{status_of, without_content},
+    },
     dir::Dir,
     identity::IdentityReader,
     supervisor::Supervisor,
@@ -77,6 +82,7 @@ pub struct Handles {
     pub supervisor: Supervisor,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
+    pub secrets: secrets::Handle,
     pub issuer: issuer::Handle,
     pub health: health::Handle,
     pub membership: membership::Handle,
@@ -234,18 +240,34 @@ impl Handles {
     /// All policy documents, by key.
     pub fn documents(&self) -> Vec<api::Document> {
         let (view, nodes) = (self.views.load(), self.nodes_with_all_documents());
-        let held = self.documents.held();
+        let (held, secrets) = (self.documents.held(), self.secrets.held());
         let documents = held.policy().filter_map(|(document, reading)| {
+            let status = status_of(reading, &view, nodes.clone(), document.stamp.millis);
+            let is_missing = Reference::of_secret(&document.key).is_some_and(|one| secrets.missing.contains(&one));
             Some(api::Document {
                 key: document.key.clone(),
                 author: document.author.to_string(),
                 created_millis: document.created.millis,
                 updated_millis: document.stamp.millis,
                 body: serde_json::from_str(document.body.as_deref()?).ok()?,
-                status: status_of(reading, &view, nodes.clone(), document.stamp.millis),
+                status: if is_missing { without_content(status) } else { status },
             })
         });
         documents.collect()
+    }
+
+    /// Gives documents to the mesh, and before them what they commit to.
+    pub async fn write(&self, write: api::Write) -> anyhow::Result<Vec<api::Written>> {
+        match write {
+            api::Write::Drafts(drafts) => {
+                self.secrets.secure_drafts(&drafts).await?;
+                self.documents.write(api::Write::Drafts(drafts)).await
+            }
+            api::Write::Signed { documents, contents } => {
+                self.secrets.secure(&documents, contents).await?;
+                self.documents.write(api::Write::Signed { documents, contents: Vec::new() }).await
+            }
+        }
     }
 
     fn nodes_with_all_documents(&self) -> api::Nodes {

@@ -16,6 +16,7 @@ use weft_policy::{
     compile::{Inputs, NodeInput, compile},
     document::Document,
     endpoint::Standing,
+    secrets::Contents,
 };
 use weft_proxy::ports::{ViewPublisher, Views};
 use weft_wire::id::{NodeName, TrustDomain};
@@ -37,6 +38,7 @@ pub struct Setup {
     pub standings: watch::Receiver<Standings>,
     pub documents: watch::Receiver<Arc<Vec<Arc<Document>>>>,
     pub hosted: watch::Receiver<HostedSet>,
+    pub secrets: watch::Receiver<Arc<Contents>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<ViewPublisher>>,
     pub views: Views,
@@ -48,11 +50,13 @@ pub struct ViewActor(pub Setup);
 
 impl ViewActor {
     fn compile(&mut self) {
-        let Setup { name, trust_domain, facts, standings, documents, hosted, publisher, views, first } = &mut self.0;
+        let Setup { name, trust_domain, facts, standings, documents, hosted, secrets, publisher, views, first } =
+            &mut self.0;
         let facts = facts.borrow_and_update().clone();
         let standings = standings.borrow_and_update().clone();
         let documents = documents.borrow_and_update().clone();
         let hosted = hosted.borrow_and_update().clone();
+        let secrets = secrets.borrow_and_update().clone();
         let standing = |node: &NodeName| match standings.get(&node.id()).map(|standing| standing.status) {
             _ if node == name => Standing::Preferred,
             Some(Status::Alive | Status::Suspect) => Standing::Preferred,
@@ -76,7 +80,7 @@ impl ViewActor {
             nodes: &nodes,
             documents: &documents,
             local: &local,
-            secrets: &Arc::default(),
+            secrets: &secrets,
         };
         let view = compile(&inputs, Some(&views.load()));
         tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
@@ -92,7 +96,7 @@ impl Actor for ViewActor {
     async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         loop {
             self.compile();
-            let Setup { facts, standings, documents, hosted, .. } = &mut self.0;
+            let Setup { facts, standings, documents, hosted, secrets, .. } = &mut self.0;
             let changed = async {
                 sleep(PAUSE).await;
                 tokio::select! {
@@ -100,6 +104,7 @@ impl Actor for ViewActor {
                     changed = standings.changed() => changed,
                     changed = documents.changed() => changed,
                     changed = hosted.changed() => changed,
+                    changed = secrets.changed() => changed,
                 }
             };
             tokio::select! {
@@ -130,6 +135,7 @@ mod tests {
         let (_standings, standings) = watch::channel(Standings::default());
         let (_documents, documents) = watch::channel(Arc::default());
         let (_hosted, hosted) = watch::channel(HostedSet::default());
+        let (_secrets, secrets) = watch::channel(Arc::default());
         let setup = Setup {
             name: "host-1".parse().unwrap(),
             trust_domain,
@@ -137,6 +143,7 @@ mod tests {
             standings,
             documents,
             hosted,
+            secrets,
             publisher: Arc::new(Mutex::new(publisher)),
             views: views.clone(),
             first: Arc::default(),

@@ -10,6 +10,7 @@ use weft_proxy::access_log;
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
     id::{AccountPattern, Role, ServiceName, SpiffeId},
+    secret::SecretPayload,
 };
 
 use crate::supervisor::ActorStatus;
@@ -163,6 +164,9 @@ pub struct Draft {
     pub key: DocumentKey,
     /// The document as JSON; `None` deletes.
     pub body: Option<String>,
+    /// What it commits to, if it is a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<SecretPayload>,
 }
 
 /// Body of `POST /api/v1/documents`: drafts for the node to sign, or prepared documents that an operator signed.
@@ -170,7 +174,12 @@ pub struct Draft {
 #[serde(rename_all = "lowercase")]
 pub enum Write {
     Drafts(Vec<Draft>),
-    Signed(Vec<SignedDocument>),
+    Signed {
+        documents: Vec<SignedDocument>,
+        /// What the Secrets among them commit to.
+        #[serde(default)]
+        contents: Vec<SecretPayload>,
+    },
 }
 
 /// An element of the answer to both: what happened to one document.

@@ -63,6 +63,18 @@ pub fn status_of(reading: &Reading, view: &MeshView, nodes: Nodes, generation: u
     DocumentStatus { observed_generation: generation, conditions, nodes }
 }
 
+/// The status of a Secret whose content this node needs and has not got.
+pub fn without_content(mut status: DocumentStatus) -> DocumentStatus {
+    for condition in status.conditions.iter_mut().filter(|condition| condition.kind == "Programmed") {
+        condition.status = "False".into();
+        condition.reason = "Pending".into();
+        condition.message = "this node has not fetched its content yet; a version that it has holds until then".into();
+        // It is fetched whenever a node that keeps it is reached.
+        condition.last_transition_time = None;
+    }
+    status
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -15,6 +15,7 @@ use weft_policy::document::{self, MAX_FILE_LEN, ParsedDocument, ParsedFile, not_
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
     id::{Namespace, SpiffeId},
+    secret::{SecretBytes, SecretPayload},
 };
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     select::Selection,
 };
 use crate::{
-    admin::api::{Document, Draft, Prepare, Prepared, Write, Written},
+    admin::api::{Document, Draft, Outcome, Prepare, Prepared, Write, Written},
     dir::{Credential, Dir},
     identity::der_chain,
 };
@@ -43,8 +44,7 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     };
     let mut writer = Writer::new(common, &args.writing).await?;
     for batch in batches {
-        let drafts = batch.iter().map(|one| Draft { key: one.key.clone(), body: Some(one.json.clone()) });
-        match writer.write(drafts.collect()).await {
+        match writer.write(drafts(batch)?).await {
             Ok(()) => batch.iter().filter_map(unenforced).for_each(|text| eprintln!("weft: {text}")),
             // A refusal is about this document; what else goes wrong would with the next one too.
             Err(error) if args.partial && error.is::<Refused>() => mistakes.push(format!("{error:#}")),
@@ -61,6 +61,15 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     Ok(())
 }
 
+/// The documents to write. A Secret is sealed: what is stored commits to its content, which goes another way.
+fn drafts(documents: &[ParsedDocument]) -> anyhow::Result<Vec<Draft>> {
+    let draft = |document: &ParsedDocument| {
+        let (body, content) = document.seal(new_salt())?;
+        Ok(Draft { key: document.key.clone(), body: Some(body), content })
+    };
+    documents.iter().map(draft).collect()
+}
+
 /// What the author of a document should hear of it, if not all of it is done.
 fn unenforced(document: &ParsedDocument) -> Option<String> {
     Some(format!("{} {}: {}", document.key.kind, document.key.name, not_enforced(&document.pending)?))
@@ -70,17 +79,49 @@ fn unenforced(document: &ParsedDocument) -> Option<String> {
 pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<ExitCode> {
     let Sources { documents, mistakes, .. } = read_all(&args.files, &args.namespace)?;
     refuse(&mistakes)?;
-    let live: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
+    let mut client = Client::connect(&common.dir).await?;
+    let live: Vec<Document> = client.get("/api/v1/documents").await?;
     let mut code = ExitCode::SUCCESS;
     for document in documents {
-        let before = live.iter().find(|live| live.key == document.key).map(|live| &live.body);
-        let changes = changes(&document.key, before, &serde_json::from_str(&document.json)?)?;
+        let before = live.iter().find(|live| live.key == document.key);
+        let mut after: Value = serde_json::from_str(&document.json)?;
+        let before = match before {
+            Some(live) if document.secret.is_some() => {
+                let mut before = live.body.clone();
+                let is_same = has_same_content(&mut client, live, &document).await?;
+                before["content"]["digest"] = HIDDEN.into();
+                after["content"]["digest"] = if is_same { HIDDEN } else { HIDDEN_CHANGE }.into();
+                Some(before)
+            }
+            before => before.map(|live| live.body.clone()),
+        };
+        let changes = changes(&document.key, before.as_ref(), &after)?;
         if !changes.is_empty() {
             output::print(&changes)?;
             code = ExitCode::FAILURE;
         }
     }
     Ok(code)
+}
+
+/// What a diff shows of a Secret's content: that there is one, and whether it is another one.
+const HIDDEN: &str = "***";
+const HIDDEN_CHANGE: &str = "*** (changed)";
+
+/// Whether a Secret would keep its content. The node knows, if it has it: the content itself is not told to anybody.
+async fn has_same_content(client: &mut Client, live: &Document, new: &ParsedDocument) -> anyhow::Result<bool> {
+    let (_, Some(content)) = new.seal(new_salt())? else { return Ok(false) };
+    let mut body = live.body.clone();
+    body["content"]["digest"] = content.digest().to_string().into();
+    let draft = Draft { key: live.key.clone(), body: Some(body.to_string()), content: Some(content) };
+    // Nothing is written, so whose name stands there has no meaning.
+    let prepare = Prepare { author: Some(live.author.parse()?), drafts: vec![draft] };
+    let prepared: Vec<Prepared> = client.post("/api/v1/documents/prepare", &prepare).await?;
+    Ok(prepared.iter().all(|prepared| prepared.outcome == Outcome::Unchanged))
+}
+
+fn new_salt() -> SecretBytes {
+    SecretBytes::new(rand::random::<[u8; SecretPayload::SALT_LEN]>().to_vec())
 }
 
 /// A unified diff of two versions of a document; empty if they are the same.
@@ -116,7 +157,7 @@ pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<
         }
     };
     if !keys.is_empty() {
-        let drafts = keys.into_iter().map(|key| Draft { key, body: None });
+        let drafts = keys.into_iter().map(|key| Draft { key, body: None, content: None });
         Writer::new(common, &args.writing).await?.write(drafts.collect()).await?;
     }
     if !missing.is_empty() && !args.ignore_not_found {
@@ -193,11 +234,19 @@ impl Writer {
             self.client.post("/api/v1/documents", &Write::Drafts(drafts)).await?
         } else {
             let author = self.operator.as_ref().map(|operator| operator.id.clone());
+            let contents: Vec<_> = drafts.iter().filter_map(|draft| draft.content.clone()).collect();
             let prepare = Prepare { author, drafts };
             let prepared: Vec<Prepared> = self.client.post("/api/v1/documents/prepare", &prepare).await?;
             if let (Some(operator), false) = (&self.operator, self.is_dry) {
-                let signed = prepared.iter().filter_map(|p| p.document.clone()).map(|d| operator.sign(d)).collect();
-                let _: Vec<Written> = self.client.post("/api/v1/documents", &Write::Signed(signed)).await?;
+                let documents: Vec<SignedDocument> =
+                    prepared.iter().filter_map(|p| p.document.clone()).map(|d| operator.sign(d)).collect();
+                let is_written = |content: &SecretPayload| {
+                    let digest = content.digest().to_string();
+                    documents.iter().any(|one| one.body.as_ref().is_some_and(|body| body.contains(&digest)))
+                };
+                let contents = contents.into_iter().filter(is_written).collect();
+                let write = Write::Signed { documents, contents };
+                let _: Vec<Written> = self.client.post("/api/v1/documents", &write).await?;
             }
             keys.into_iter().zip(prepared).map(|(key, prepared)| Written { key, outcome: prepared.outcome }).collect()
         };

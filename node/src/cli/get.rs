@@ -34,6 +34,8 @@ pub(super) async fn get(common: &Common, args: GetArgs) -> anyhow::Result<()> {
 }
 
 const HEADER: [&str; 9] = ["KIND", "NAMESPACE", "NAME", "STATUS", "AUTHOR", "UPDATED", "AGE", "NODES", "MESSAGE"];
+/// Digits of a Secret's digest that are shown.
+const DIGEST_SHOWN: usize = 12;
 /// Columns that are always shown.
 const NARROW: usize = 7;
 
@@ -98,6 +100,10 @@ fn with_status(document: &Document) -> Value {
     value["metadata"]["creationTimestamp"] = rfc3339(document.created_millis).into();
     value["metadata"]["generation"] = document.updated_millis.into();
     value["status"] = json!(document.status);
+    // Of a Secret's content, enough to tell versions apart.
+    if let Some(Value::String(digest)) = value.pointer_mut("/content/digest") {
+        digest.truncate(DIGEST_SHOWN);
+    }
     value
 }
 

@@ -23,6 +23,7 @@ use crate::{
         documents, facts,
         issuer::{self, Wanted},
         membership::gossip::GossipInbox,
+        secrets,
     },
     telemetry::{Reason, Telemetry},
 };
@@ -38,6 +39,7 @@ pub struct Receivers {
     pub gossip: GossipInbox,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
+    pub secrets: secrets::Handle,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -160,8 +162,11 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
             certify(Wanted::Workload(ServiceAccount { namespace, name: account }), csr).await
         }
         (Request::RenewIssuer { csr }, _) => certify(Wanted::Issuer, csr).await,
-        (Request::PullSecret { .. } | Request::KeepSecrets { .. }, _) => {
-            Err(anyhow::anyhow!("this node holds no Secrets"))
+        (Request::PullSecret { key, digest }, _) => {
+            to.secrets.answer(&peer.identity, &key, digest).map(Response::Secret)
+        }
+        (Request::KeepSecrets { documents, contents }, _) => {
+            to.secrets.keep(documents, contents).await.map(|()| Response::Kept)
         }
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });

@@ -40,7 +40,10 @@ pub async fn read_uni(mut stream: RecvStream) -> Result<(Option<UniKind>, Vec<u8
 pub async fn request(connection: &Connection, request: &Request) -> Result<Response, PeerError> {
     match exchange(connection, request, MAX_FRAME_LEN).await? {
         Response::Refused { why } => Err(PeerError::Refused(why)),
-        response => Ok(response),
+        response => {
+            response.check()?;
+            Ok(response)
+        }
     }
 }
 

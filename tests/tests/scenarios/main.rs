@@ -8,4 +8,5 @@ mod failure;
 mod formation;
 mod protocols;
 mod run;
+mod secrets;
 mod traffic;

@@ -3,16 +3,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use arc_swap::ArcSwap;
-use rustls::pki_types::UnixTime;
-use weft_ca::{
-    init::{self, NewMesh},
-    key::PrivateKey,
-    trust::TrustBundle,
-};
+use weft_ca::init::NewMesh;
 
 use super::*;
 use crate::{
+    identity::tests::founder,
     peer::quic::Quic,
     store::tests::on_disk_that_fills,
     supervisor::{Limits, Supervisor},
@@ -26,12 +21,7 @@ struct Bench {
 
 impl Bench {
     fn new(dir: &Path) -> Self {
-        let mesh =
-            init::create_mesh(&"cluster.local".parse().unwrap(), &"a".parse().unwrap(), UnixTime::now()).unwrap();
-        let trust = TrustBundle::new(vec![mesh.root.certificate().clone()]).unwrap();
-        let key = PrivateKey::from_pem(mesh.node.key.to_pem().as_bytes()).unwrap();
-        let identity = NodeIdentity::new(Arc::new(key), mesh.node.chain.clone(), trust).unwrap();
-        let identity = Arc::new(ArcSwap::from_pointee(identity));
+        let (identity, mesh) = founder();
         let supervisor = Supervisor::new(Limits::default()).unwrap();
         let telemetry = Telemetry::default();
         let quic = Quic::bind("127.0.0.1:0".parse().unwrap(), identity.clone()).unwrap();
@@ -39,7 +29,8 @@ impl Bench {
         let links = links::Handle::new(links, quic, Arc::default(), Arc::default(), telemetry.clone());
         let (store, full) = on_disk_that_fills(dir);
         let (myself, _) = supervisor.open("documents", 1);
-        let setup = Setup { identity, published: Published::default(), store, links, myself, telemetry };
+        let contents = watch::channel(Arc::default()).1;
+        let setup = Setup { identity, published: Published::default(), store, links, contents, myself, telemetry };
         Self { setup, full, mesh }
     }
 
@@ -93,7 +84,13 @@ fn body(name: &str, timeout: &str) -> String {
 }
 
 fn drafts(names: &[&str]) -> Write {
-    Write::Drafts(names.iter().map(|name| Draft { key: key(name), body: Some(body(name, "1s")) }).collect())
+    Write::Drafts(
+        names.iter().map(|name| Draft { key: key(name), body: Some(body(name, "1s")), content: None }).collect(),
+    )
+}
+
+fn signed(documents: Vec<SignedDocument>) -> Write {
+    Write::Signed { documents, contents: Vec::new() }
 }
 
 #[tokio::test]
@@ -159,7 +156,7 @@ async fn a_token_does_not_wake_the_readers_of_policy() {
         revoked: false,
     };
     let body = Some(serde_json::to_string(&record).unwrap());
-    actor.write(Write::Drafts(vec![Draft { key: TokenRecord::key("00"), body }])).await.unwrap();
+    actor.write(Write::Drafts(vec![Draft { key: TokenRecord::key("00"), body, content: None }])).await.unwrap();
     assert!(tokens.has_changed().unwrap());
     assert!(!policy.has_changed().unwrap());
     assert_eq!((bench.handle().count(), tokens.borrow_and_update().len()), (1, 1));
@@ -175,7 +172,7 @@ async fn preparing_says_what_would_become_of_each_and_writes_nothing() {
     let mut actor = DocumentsActor::new(bench.setup.clone());
     actor.write(drafts(&["same", "other", "gone"])).await.unwrap();
     let root = bench.handle().root();
-    let draft = |name: &str, body: Option<String>| Draft { key: key(name), body };
+    let draft = |name: &str, body: Option<String>| Draft { key: key(name), body, content: None };
     let wanted = [
         draft("new", Some(body("new", "1s"))),
         draft("other", Some(body("other", "2s"))),
@@ -195,14 +192,14 @@ async fn signed_documents_are_written_all_or_none() {
     let mut actor = DocumentsActor::new(bench.setup.clone());
     let (first, second) = (bench.document("first", "1s", 10), bench.document("second", "1s", 10));
     actor.merge(vec![bench.document("second", "2s", 5)], None).await;
-    let error = actor.write(Write::Signed(vec![first.clone(), second])).await.unwrap_err();
+    let error = actor.write(signed(vec![first.clone(), second])).await.unwrap_err();
     assert!(error.to_string().contains("second was changed meanwhile"), "{error}");
     let mut forged = bench.document("third", "1s", 0);
     forged.signature = vec![1];
-    actor.write(Write::Signed(vec![first.clone(), forged])).await.unwrap_err();
-    let error = actor.write(Write::Signed(vec![first.clone(), first.clone()])).await.unwrap_err();
+    actor.write(signed(vec![first.clone(), forged])).await.unwrap_err();
+    let error = actor.write(signed(vec![first.clone(), first.clone()])).await.unwrap_err();
     assert!(error.to_string().contains("first is given twice"), "{error}");
     assert_eq!(bench.listed(), ["second"]);
-    actor.write(Write::Signed(vec![first])).await.unwrap();
+    actor.write(signed(vec![first])).await.unwrap();
     assert_eq!(bench.listed(), ["first", "second"]);
 }
