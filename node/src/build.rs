@@ -472,6 +472,7 @@ fn proxy_config(config: &Config) -> anyhow::Result<ProxyConfig> {
         outbound: config.outbound.address,
         listeners: listeners.collect(),
         access_log: format.map(|format| AccessLog::start(format, std::io::stdout())).transpose()?,
+        limits: weft_proxy::config::Limits::default(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,9 +21,11 @@ use weft_policy::endpoint::ActiveRequest;
 
 use crate::{
     error::BrokeOff,
-    metrics::Flag,
+    http2::STREAM_WINDOW,
+    metrics::{Flag, Refused},
     pool::Lease,
     record::{ExchangeRecord, Received},
+    stall::Stall,
 };
 
 /// What goes to the upstream.
@@ -38,6 +41,8 @@ pub(crate) enum RequestBody {
 pub(crate) enum RequestBodyError {
     #[error(transparent)]
     Caller(#[from] hyper::Error),
+    #[error("it was announced and did not come")]
+    Stalled,
     #[error("the request is sent anew")]
     Superseded,
     #[error("the copy could not keep up with the request, or the request broke off")]
@@ -80,12 +85,15 @@ impl Body for RequestBody {
 pub(crate) struct CallerBody {
     from: Incoming,
     received: Rc<Received>,
+    stall: Stall,
     copies: Vec<mpsc::Sender<CopiedFrame>>,
 }
 
 impl CallerBody {
-    pub(crate) fn new(from: Incoming, received: Rc<Received>) -> Self {
-        Self { from, received, copies: Vec::new() }
+    /// `limit`: how long it may stand still, if its length is announced.
+    pub(crate) fn new(from: Incoming, received: Rc<Received>, limit: Duration) -> Self {
+        let stall = Stall::of(&from, limit);
+        Self { from, received, stall, copies: Vec::new() }
     }
 
     /// A body that gets the same frames as this one from here on.
@@ -97,7 +105,12 @@ impl CallerBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let polled = Pin::new(&mut self.from).poll_frame(cx);
+        if polled.is_pending() && self.stall.poll(cx).is_ready() {
+            self.received.broke_off.set(Some(BrokeOff::Stalled));
+            return Poll::Ready(Some(Err(RequestBodyError::Stalled)));
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.stall.moved();
             self.received.add(frame.data_ref().map_or(0, |data| data.len() as u64));
             // A copy that lags behind is given up: the request waits for none.
             self.copies.retain(|copy| KeptFrame::of(frame).is_none_or(|frame| copy.try_send(frame.into()).is_ok()));
@@ -258,11 +271,25 @@ impl Source {
         let len = frame.data_ref().map_or(0, Bytes::len);
         if self.overflowed || self.kept_len + len > MAX_KEPT {
             self.overflowed = true;
-            (self.kept, self.kept_len) = (Vec::new(), 0);
+            self.forget();
         } else {
             self.kept.extend(KeptFrame::of(frame));
             self.kept_len += len;
+            self.body.received.keeps(len as u64);
         }
+    }
+}
+
+impl Source {
+    fn forget(&mut self) {
+        self.kept = Vec::new();
+        self.body.received.forgets(std::mem::take(&mut self.kept_len) as u64);
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -273,6 +300,8 @@ pub(crate) enum BodyError {
     Upstream(#[from] hyper::Error),
     #[error("upstream request timeout")]
     Timeout,
+    #[error("the upstream announced a body that did not come")]
+    Stalled,
 }
 
 /// What goes to the caller. It carries the exchange's record, which is written when the body is dropped: at its end,
@@ -286,6 +315,9 @@ enum Kind {
     Own { text: Option<Bytes>, record: ExchangeRecord },
     Upstream {
         from: Incoming,
+        /// Noted as held for the caller, in bytes, since it has given data and was not polled again.
+        waiting: u64,
+        stall: Stall,
         /// Gives the connection back to its pool when dropped after the end.
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
@@ -311,8 +343,14 @@ impl ResponseBody {
         record: ExchangeRecord,
     ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        Self(Kind::Upstream { from, lease, deadline, record, _active: active })
+        let stall = Stall::of(&from, record.limits().stall_timeout);
+        Self(Kind::Upstream { from, waiting: 0, stall, lease, deadline, record, _active: active })
     }
+}
+
+/// Most that may have come of a body which is not read on: what its stream's window lets its sender send.
+fn may_wait(body: &Incoming) -> u64 {
+    body.size_hint().upper().unwrap_or(u64::MAX).min(STREAM_WINDOW.into())
 }
 
 impl Body for ResponseBody {
@@ -320,17 +358,25 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (from, lease, deadline, record) = match &mut self.get_mut().0 {
+        let (from, waiting, stall, lease, deadline, record) = match &mut self.get_mut().0 {
             Kind::Tunnel => return Poll::Ready(None),
             Kind::Own { text, record } => {
                 let text = text.take();
                 record.add_sent(text.as_ref().map_or(0, |text| text.len() as u64));
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Kind::Upstream { from, lease, deadline, record, .. } => (from, lease, deadline, record),
+            Kind::Upstream { from, waiting, stall, lease, deadline, record, .. } => {
+                (from, waiting, stall, lease, deadline, record)
+            }
         };
-        match Pin::new(from).poll_frame(cx) {
+        if *waiting > 0 {
+            record.load().reader_came(std::mem::take(waiting));
+        }
+        match Pin::new(&mut *from).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                stall.moved();
+                *waiting = may_wait(from);
+                record.load().waits_for_reader(*waiting);
                 match frame.data_ref() {
                     Some(data) => record.add_sent(data.len() as u64),
                     None => record.trailers(frame.trailers_ref()),
@@ -350,6 +396,11 @@ impl Body for ResponseBody {
                 if deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
                     record.fail(Flag::Timeout, &BodyError::Timeout);
                     return Poll::Ready(Some(Err(BodyError::Timeout)));
+                }
+                if stall.poll(cx).is_ready() {
+                    record.count_refused(Refused::StalledBody);
+                    record.fail(Flag::IdleTimeout, &BodyError::Stalled);
+                    return Poll::Ready(Some(Err(BodyError::Stalled)));
                 }
                 Poll::Pending
             }
@@ -376,11 +427,12 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper drops a body of known length without asking for its end again.
-        if let Kind::Upstream { from, lease, record, .. } = &mut self.0
-            && from.is_end_stream()
-        {
-            record.complete();
-            lease.finished();
+        if let Kind::Upstream { from, waiting, lease, record, .. } = &mut self.0 {
+            record.load().reader_came(*waiting);
+            if from.is_end_stream() {
+                record.complete();
+                lease.finished();
+            }
         }
     }
 }

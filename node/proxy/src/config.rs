@@ -1,6 +1,6 @@
 //! What the proxy is told once, at its start. What changes while it runs comes through [`crate::ports`].
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use weft_wire::id::ServiceName;
 
@@ -19,6 +19,34 @@ pub struct ProxyConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Where each exchange is written, if anywhere.
     pub access_log: Option<AccessLog>,
+    pub limits: Limits,
+}
+
+/// What all callers together may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of each listening address, the port for other nodes included.
+    pub connections: usize,
+    /// Bytes held for peers that send or read slowly, before requests are refused.
+    pub held_bytes: u64,
+    /// How long a local caller's connection may be idle between two requests of HTTP/1.1.
+    pub idle_timeout: Duration,
+    /// How long a caller may take for a request's head once it has begun, or to begin HTTP/2.
+    pub head_timeout: Duration,
+    /// How long a body may stand still that was announced with its length, and a response that nobody takes.
+    pub stall_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            held_bytes: 1 << 30,
+            idle_timeout: Duration::from_secs(300),
+            head_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(300),
+        }
+    }
 }
 
 /// A local address that leads to one service, whatever host the caller names.

@@ -44,6 +44,8 @@ pub(crate) enum ProxyError {
     Reset(Arc<hyper::Error>),
     #[error("upstream request timeout")]
     Timeout,
+    #[error("this node holds as much as it may for peers that send or read slowly")]
+    Overload,
     #[error("{0}")]
     Denied(Box<Denial>),
 }
@@ -93,6 +95,8 @@ pub(crate) enum BrokeOff {
     Gone,
     #[error("it is malformed")]
     Malformed,
+    #[error("it was announced and did not come")]
+    Stalled,
 }
 
 impl BrokeOff {

@@ -158,7 +158,10 @@ impl Outgoing {
         let received = (!body.is_end_stream()).then(|| record.received());
         let body = match &received {
             None => OutgoingBody::Empty,
-            Some(received) => OutgoingBody::Once(Some(RequestBody::Stream(CallerBody::new(body, received.clone())))),
+            Some(received) => {
+                let body = CallerBody::new(body, received.clone(), record.limits().stall_timeout);
+                OutgoingBody::Once(Some(RequestBody::Stream(body)))
+            }
         };
         Ok(Self {
             method: head.method,

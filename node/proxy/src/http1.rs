@@ -9,14 +9,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderMap, header};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::framing::{Framing, Refusal, Side};
-use crate::http2::MAX_HEADER_LIST;
+use crate::{http2::MAX_HEADER_LIST, stall::Deadline};
 
 /// Headers of a message.
 pub(crate) const MAX_HEADERS: usize = 128;
@@ -36,6 +37,10 @@ pub(crate) struct Strict<S> {
     framing: Framing,
     answers: Answers,
     refused: Option<Rest>,
+    /// The peer takes no more bytes, but may have answered before it stopped.
+    is_deaf: bool,
+    /// For a request's head.
+    deadline: Option<Deadline>,
 }
 
 /// Whether the responses of a connection answer a HEAD request just now: they have no body then, whatever they say.
@@ -55,16 +60,42 @@ enum Rest {
 }
 
 impl<S> Strict<S> {
-    pub(crate) fn requests(stream: S) -> Self {
-        Self::new(stream, Side::Requests, Answers::default())
+    /// `head_timeout`: how long a head may take, from its first byte on.
+    pub(crate) fn requests(stream: S, head_timeout: Duration) -> Self {
+        Self::new(stream, Side::Requests, Answers::default(), Some(Deadline::new(head_timeout)))
     }
 
     pub(crate) fn responses(stream: S, answers: Answers) -> Self {
-        Self::new(stream, Side::Responses, answers)
+        Self::new(stream, Side::Responses, answers, None)
     }
 
-    fn new(stream: S, side: Side, answers: Answers) -> Self {
-        Self { stream, framing: Framing::new(side, MAX_HEADER_LIST as usize), answers, refused: None }
+    fn new(stream: S, side: Side, answers: Answers, deadline: Option<Deadline>) -> Self {
+        let framing = Framing::new(side, MAX_HEADER_LIST as usize);
+        Self { stream, framing, answers, refused: None, is_deaf: false, deadline }
+    }
+
+    /// A workload may answer and close before it has read a request to its end. Writing on fails then, and hyper would
+    /// give up; but the answer may be there to read. If it is not, reading says so.
+    fn hears<T>(&mut self, written: Poll<io::Result<T>>, unheard: T) -> Poll<io::Result<T>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match written {
+            Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                self.is_deaf = self.framing.side() == Side::Responses;
+                Poll::Ready(if self.is_deaf { Ok(unheard) } else { Err(error) })
+            }
+            written => written,
+        }
+    }
+
+    fn waits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.deadline {
+            Some(deadline) if self.framing.is_in_head() => deadline.poll(cx).map(Err),
+            Some(deadline) => {
+                deadline.clear();
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -89,7 +120,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             return Poll::Ready(rest.read(buf));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        match Pin::new(&mut this.stream).poll_read(cx, buf)? {
+            Poll::Ready(()) => {}
+            Poll::Pending => return this.waits(cx),
+        }
         let Some(bytes) = buf.filled().get(before..) else { return Poll::Ready(Ok(())) };
         let Err(refused) = this.framing.pass(bytes, this.answers.0.load(Ordering::Relaxed)) else {
             return Poll::Ready(Ok(()));
@@ -107,7 +141,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        if this.is_deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.hears(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -115,7 +154,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let (this, all) = (self.get_mut(), || bufs.iter().map(|buf| buf.len()).sum());
+        if this.is_deaf {
+            return Poll::Ready(Ok(all()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.hears(written, all())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -123,7 +167,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.hears(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

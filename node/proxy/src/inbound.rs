@@ -16,11 +16,12 @@ use weft_wire::id::SpiffeId;
 use crate::{
     access::{self, Call},
     body::ResponseBody,
+    connection::Load,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
     limit,
-    listener::{serve_http1, serve_http2},
-    metrics::{Parties, Reporter},
+    listener::{limit_unread, serve_http1, serve_http2},
+    metrics::{Parties, Refused, Reporter},
     pool::{Need, connect_app},
     record::{Downstream, ExchangeRecord, Line},
     respond::X_WEFT_REASON,
@@ -34,7 +35,11 @@ use crate::{
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves one connection of another node.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Downstream) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Downstream, load: Rc<Load>) {
+    let Some(under_way) = worker.handshakes.begin(downstream.remote.ip()) else {
+        worker.metrics.shared().count_refused(Refused::Connections);
+        return;
+    };
     let handshake = TlsAcceptor::from(worker.tls.server()).accept(stream);
     let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -48,13 +53,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
             return;
         }
     };
+    drop(under_way);
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let Some(connection) = Connection::of(worker, &stream, downstream) else { return };
+    let Some(connection) = Connection::of(worker, &stream, downstream, load.clone()) else { return };
     let connection = Rc::new(connection);
+    if !matches!(alpn.as_deref(), Some(ALPN_TCP)) {
+        limit_unread(stream.get_ref().0, connection.worker.limits.stall_timeout);
+    }
     match alpn.as_deref() {
-        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection.clone()), &connection.worker).await,
+        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection.clone()), &connection.worker, load).await,
         Some(ALPN_HTTP1) => {
-            serve_http1(stream, Exchanges(connection.clone()), &connection.worker, HANDSHAKE_TIMEOUT).await;
+            serve_http1(stream, Exchanges(connection.clone()), &connection.worker, load, HANDSHAKE_TIMEOUT).await;
         }
         Some(ALPN_TCP) => connection.serve_tcp(stream).await,
         _ => connection.worker.metrics.shared().count_refused_handshake(),
@@ -65,6 +74,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
 struct Connection {
     worker: Rc<Worker>,
     downstream: Downstream,
+    load: Rc<Load>,
     /// The workload that the caller means.
     sni: Box<str>,
     peer: SpiffeId,
@@ -75,7 +85,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn of(worker: Rc<Worker>, stream: &TlsStream<TcpStream>, downstream: Downstream) -> Option<Self> {
+    fn of(worker: Rc<Worker>, stream: &TlsStream<TcpStream>, downstream: Downstream, load: Rc<Load>) -> Option<Self> {
         let session = stream.get_ref().1;
         let sni: Box<str> = session.server_name()?.into();
         let peer = Peer::of(session.peer_certificates()).ok()?;
@@ -84,7 +94,7 @@ impl Connection {
         let text = format!("By={by};Hash={};URI={}", peer.certificate_hash, peer.id);
         let client_cert = HeaderValue::try_from(text).ok()?;
         let principal = peer.id.to_string().trim_start_matches("spiffe://").into();
-        Some(Self { worker, downstream, sni, peer: peer.id, principal, client_cert })
+        Some(Self { worker, downstream, load, sni, peer: peer.id, principal, client_cert })
     }
 
     /// What policies are told of whoever calls a workload by this connection.
@@ -99,7 +109,8 @@ impl Connection {
     }
 
     async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        let mut record = ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &request);
+        let mut record =
+            ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &self.load, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
         let answer = self.forward(request, claim.as_ref(), &mut record).await;
         exchange::finish(&self.worker, answer.map(Reply::Upstream), record)
@@ -111,6 +122,7 @@ impl Connection {
         claim: Option<&HeaderValue>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
+        self.worker.refuse_when_overloaded()?;
         let view = self.worker.views.load();
         self.identify(&view, claim, record.parties());
         if let Some(line) = record.line() {

@@ -9,23 +9,27 @@
 
 mod access;
 pub mod access_log;
+mod admission;
 mod body;
 pub mod config;
+mod connection;
 pub mod decisions;
 mod error;
 mod exchange;
 pub mod http1;
-mod http2;
+pub mod http2;
 mod inbound;
 mod limit;
 mod listener;
 pub mod metrics;
 mod outbound;
+mod overload;
 mod pool;
 pub mod ports;
 mod record;
 mod respond;
 pub mod server;
+mod stall;
 mod target;
 mod tcp;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
     rc::Rc,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
@@ -17,6 +18,7 @@ use hyper::{
     service::{HttpService, Service},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -26,28 +28,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
+    admission::Slots,
     body::ResponseBody,
+    config::Limits,
+    connection::{End, Load},
     http1::{self, MAX_HEADERS, Strict},
-    http2::{CONNECTION_WINDOW, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW},
+    http2::{self, MAX_HEADER_LIST, Watched},
     metrics::Refused,
     record::{Downstream, with_sources},
     respond::LastOnConnection,
-    worker::{LocalExecutor, Worker},
+    stall::TooSlow,
+    worker::Worker,
 };
 
 /// First and longest pause after the system refused us a connection (usually for want of file descriptors).
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How long a local caller may take for a request's head. hyper's timer also runs between requests, so this is the
-/// idle time of kept-alive connections too.
-pub(crate) const LOCAL_HEAD_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often an HTTP/2 caller is pinged, and how long it may take to answer, so that dead hosts' connections end.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// First and longest pause while of HTTP/2's first bytes only one or two have come.
+const PREFACE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
 /// What every HTTP/2 connection begins with; no HTTP/1 method is like it.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Accepts until the worker stops, and has each connection served by a task of its own.
-pub(crate) async fn accept<F>(listener: TcpListener, worker: Rc<Worker>, serve: impl Fn(TcpStream, Downstream) -> F)
-where
+/// Accepts until the worker stops, and has each connection served by a task of its own, as far as there are slots.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    worker: Rc<Worker>,
+    slots: Slots,
+    serve: impl Fn(TcpStream, Downstream, Rc<Load>) -> F,
+) where
     F: Future<Output = ()> + 'static,
 {
     let mut pause = ACCEPT_PAUSE.0;
@@ -60,7 +67,11 @@ where
         match accepted.and_then(|(stream, remote)| prepare(stream, remote)) {
             Ok((stream, downstream)) => {
                 pause = ACCEPT_PAUSE.0;
-                worker.tasks.spawn(serve(stream, downstream));
+                let Some(slot) = slots.take() else {
+                    worker.metrics.shared().count_refused(Refused::Connections);
+                    continue;
+                };
+                worker.tasks.spawn(serve(stream, downstream, worker.connections.open()).map(|()| drop(slot)));
             }
             Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
@@ -78,6 +89,13 @@ fn prepare(stream: TcpStream, remote: std::net::SocketAddr) -> io::Result<(TcpSt
     Ok((stream, Downstream { local, remote }))
 }
 
+/// Has the system end a connection whose peer takes none of what is written to it.
+pub(crate) fn limit_unread(stream: &TcpStream, limit: Duration) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(limit)) {
+        debug!(%error, "no TCP_USER_TIMEOUT");
+    }
+}
+
 /// Whether an error concerns the one connection, and not our ability to accept any.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
@@ -86,8 +104,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Whether the caller speaks HTTP/2, by its first bytes; `None` if it says nothing. Nothing is handed to hyper
 /// before, so that a connection which only waits costs no buffers.
-pub(crate) async fn speaks_http2(stream: &TcpStream, stop: &CancellationToken) -> Option<bool> {
-    let give_up = Instant::now() + LOCAL_HEAD_TIMEOUT;
+pub(crate) async fn speaks_http2(stream: &TcpStream, limits: &Limits, stop: &CancellationToken) -> Option<bool> {
+    let mut give_up = Instant::now() + limits.idle_timeout;
+    let mut pause = PREFACE_PAUSE.0;
     let mut start = [0; 3];
     loop {
         let peeked = tokio::select! {
@@ -100,7 +119,13 @@ pub(crate) async fn speaks_http2(stream: &TcpStream, stop: &CancellationToken) -
             read if !HTTP2_PREFACE.starts_with(&start[..read]) => return Some(false),
             read if read == start.len() => return Some(true),
             // "P" or "PR": peeking again would return the same at once.
-            _ => sleep(Duration::from_millis(1)).await,
+            _ => {
+                if pause == PREFACE_PAUSE.0 {
+                    give_up = Instant::now() + limits.head_timeout;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(PREFACE_PAUSE.1);
+            }
         }
         if Instant::now() >= give_up {
             return None;
@@ -108,7 +133,7 @@ pub(crate) async fn speaks_http2(stream: &TcpStream, stop: &CancellationToken) -
     }
 }
 
-pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, worker: &Worker, head_timeout: Duration)
+pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>, idle_timeout: Duration)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
@@ -116,34 +141,23 @@ where
 {
     let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(idle_timeout)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_LIST as usize)
-        .serve_connection(TokioIo::new(Strict::requests(io)), ClosesWhenDue(service))
+        .serve_connection(TokioIo::new(Strict::requests(io, worker.limits.head_timeout)), ClosesWhenDue(service))
         .with_upgrades();
-    serve(pin!(connection), worker, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
+    serve(pin!(connection), worker, &load, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
 }
 
-pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker)
+pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     S::Future: 'static,
 {
-    let connection = conn::http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_LIST)
-        // Both guard against hostile peers, which local applications and authenticated nodes are not; on a link that
-        // many requests share, a limit on resets is an outage for all of them when some callers are impatient.
-        .max_local_error_reset_streams(None)
-        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
-        .keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
-        .serve_connection(TokioIo::new(io), service);
-    serve(pin!(connection), worker, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
+    let connection = http2::server()
+        .serve_connection(TokioIo::new(Watched::caller(io, load.clone(), worker.limits.head_timeout)), service);
+    serve(pin!(connection), worker, &load, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
 }
 
 /// Serves until the connection ends; when asked to stop, finishes what is under way: HTTP/1.1 ends keep-alive,
@@ -151,17 +165,32 @@ where
 async fn serve<C>(
     mut connection: Pin<&mut C>,
     worker: &Worker,
+    load: &Load,
     shut: impl FnOnce(Pin<&mut C>),
     refusal: impl FnOnce(&hyper::Error) -> Option<Refused>,
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = worker.tasks.stop.cancelled() => {
+    let mut is_ending = false;
+    let mut shut = Some(shut);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = worker.tasks.stop.cancelled(), if !is_ending => is_ending = true,
+            why = poll_fn(|cx| load.poll_end(cx)) => {
+                worker.metrics.shared().count_refused(why.refused());
+                debug!(?why, "a connection is ended");
+                // What is under way is finished, but for a peer that goes on even then.
+                if why != End::RapidReset || is_ending {
+                    return;
+                }
+                load.forgive();
+                is_ending = true;
+            }
+        }
+        if let Some(shut) = shut.take() {
             shut(connection.as_mut());
-            connection.await
         }
     };
     if let Err(error) = ended {
@@ -177,8 +206,11 @@ fn http1_refusal(error: &hyper::Error) -> Option<Refused> {
     match error {
         error if error.is_parse_too_large() => Some(Refused::HeadTooLarge),
         error if error.is_parse() => Some(Refused::MalformedHead),
-        error if error.is_timeout() => Some(Refused::HeadTimeout),
-        _ => None,
+        // hyper's own timer is for connections that are idle, which is no offence.
+        error => {
+            let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+            io.is_some_and(TooSlow::is).then_some(Refused::HeadTimeout)
+        }
     }
 }
 

@@ -35,10 +35,11 @@ use weft_wire::id::{Namespace, SpiffeId};
 use crate::{
     access::LocalGate,
     body::ResponseBody,
+    connection::Load,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
     limit::{self, Quota},
-    listener::{LOCAL_HEAD_TIMEOUT, serve_http1, serve_http2, speaks_http2},
+    listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
     metrics::{Flag, Parties, Reporter},
     pool::{Need, Stream},
     ports::Caller,
@@ -72,14 +73,16 @@ pub(crate) enum Target {
 
 impl Outbound {
     /// Serves one HTTP connection of an application.
-    pub(crate) async fn serve_http(self: Rc<Self>, stream: TcpStream, downstream: Downstream) {
+    pub(crate) async fn serve_http(self: Rc<Self>, stream: TcpStream, downstream: Downstream, load: Rc<Load>) {
         let worker = self.worker.clone();
-        let Some(http2) = speaks_http2(&stream, &worker.tasks.stop).await else { return };
-        let service = Exchanges { outbound: self, downstream };
+        let limits = worker.limits;
+        let Some(http2) = speaks_http2(&stream, &limits, &worker.tasks.stop).await else { return };
+        limit_unread(&stream, limits.stall_timeout);
+        let service = Exchanges { outbound: self, downstream, load: load.clone() };
         if http2 {
-            serve_http2(stream, service, &worker).await;
+            serve_http2(stream, service, &worker, load).await;
         } else {
-            serve_http1(stream, service, &worker, LOCAL_HEAD_TIMEOUT).await;
+            serve_http1(stream, service, &worker, load, limits.idle_timeout).await;
         }
     }
 
@@ -161,8 +164,13 @@ impl Outbound {
         .await
     }
 
-    async fn exchange(&self, request: Request<Incoming>, downstream: Downstream) -> Response<ResponseBody> {
-        let mut record = ExchangeRecord::begin(&self.worker, Reporter::Source, downstream, &request);
+    async fn exchange(
+        &self,
+        request: Request<Incoming>,
+        downstream: Downstream,
+        load: &Rc<Load>,
+    ) -> Response<ResponseBody> {
+        let mut record = ExchangeRecord::begin(&self.worker, Reporter::Source, downstream, load, &request);
         if request.method() == Method::CONNECT {
             return self.connect(request, downstream, record).await;
         }
@@ -210,6 +218,7 @@ impl Outbound {
         downstream: Downstream,
         record: &mut ExchangeRecord,
     ) -> Result<Reply, ProxyError> {
+        self.worker.refuse_when_overloaded()?;
         let view = self.worker.views.load();
         target::normalise_path(&mut request, view.settings.path_normalization)?;
         let caller = self.caller();
@@ -623,6 +632,7 @@ struct Failed {
 struct Exchanges {
     outbound: Rc<Outbound>,
     downstream: Downstream,
+    load: Rc<Load>,
 }
 
 impl HyperService<Request<Incoming>> for Exchanges {
@@ -631,7 +641,7 @@ impl HyperService<Request<Incoming>> for Exchanges {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (outbound, downstream) = (self.outbound.clone(), self.downstream);
-        Box::pin(async move { Ok(outbound.exchange(request, downstream).await) })
+        let (outbound, downstream, load) = (self.outbound.clone(), self.downstream, self.load.clone());
+        Box::pin(async move { Ok(outbound.exchange(request, downstream, &load).await) })
     }
 }

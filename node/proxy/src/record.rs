@@ -12,6 +12,8 @@ use weft_policy::{
 
 use crate::{
     access_log::{Entry, RequestLine},
+    config::Limits,
+    connection::Load,
     error::{BrokeOff, ProxyError},
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     worker::Worker,
@@ -29,14 +31,28 @@ pub(crate) struct Downstream {
 }
 
 /// What has come of a request's body.
-#[derive(Debug, Default)]
 pub(crate) struct Received {
-    pub(crate) bytes: Cell<u64>,
+    bytes: Cell<u64>,
+    load: Rc<Load>,
     pub(crate) broke_off: Cell<Option<BrokeOff>>,
 }
 
 impl Received {
+    fn new(load: Rc<Load>) -> Self {
+        Self { bytes: Cell::new(0), load, broke_off: Cell::new(None) }
+    }
+
+    /// Bytes are kept though they were passed on.
+    pub(crate) fn keeps(&self, bytes: u64) {
+        self.load.came(bytes);
+    }
+
+    pub(crate) fn forgets(&self, bytes: u64) {
+        self.load.passed(bytes);
+    }
+
     pub(crate) fn add(&self, bytes: u64) {
+        self.load.passed(bytes);
         self.bytes.set(self.bytes.get() + bytes);
     }
 }
@@ -46,6 +62,7 @@ pub(crate) struct ExchangeRecord(Box<State>);
 
 struct State {
     worker: Rc<Worker>,
+    load: Rc<Load>,
     started: Instant,
     parties: Parties,
     protocol: RequestProtocol,
@@ -145,6 +162,7 @@ impl ExchangeRecord {
         worker: &Rc<Worker>,
         reporter: Reporter,
         downstream: Downstream,
+        load: &Rc<Load>,
         request: &Request<B>,
     ) -> Self {
         let line = worker.access_log.is_some().then(|| {
@@ -152,8 +170,10 @@ impl ExchangeRecord {
             Box::new(Line::new(downstream, Some(line)))
         });
         let protocol = if is_grpc(request.headers()) { RequestProtocol::Grpc } else { RequestProtocol::Http };
+        load.began();
         Self(Box::new(State {
             worker: worker.clone(),
+            load: load.clone(),
             started: Instant::now(),
             parties: Parties::new(reporter),
             protocol,
@@ -209,7 +229,8 @@ impl ExchangeRecord {
 
     /// Where it is noted what comes of the request's body.
     pub(crate) fn received(&mut self) -> Rc<Received> {
-        self.0.received.get_or_insert_default().clone()
+        let load = &self.0.load;
+        self.0.received.get_or_insert_with(|| Rc::new(Received::new(load.clone()))).clone()
     }
 
     pub(crate) fn count_refused(&self, reason: Refused) {
@@ -244,6 +265,15 @@ impl ExchangeRecord {
         self.0.response_bytes += bytes;
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.worker.limits
+    }
+
+    /// What the caller's connection costs us.
+    pub(crate) fn load(&self) -> &Load {
+        &self.0.load
+    }
+
     /// The response is complete, as far as the caller's side can tell.
     pub(crate) fn complete(&mut self) {
         self.0.settled = true;
@@ -267,6 +297,8 @@ impl ExchangeRecord {
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
         let state = &mut *self.0;
+        let duration = state.started.elapsed();
+        state.load.ended(duration, !state.settled && !state.is_tunnel);
         if state.is_tunnel {
             return;
         }
@@ -275,7 +307,6 @@ impl Drop for ExchangeRecord {
         }
         let request_bytes = state.received.as_ref().map_or(0, |received| received.bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);
-        let duration = state.started.elapsed();
         let metrics = &state.worker.metrics;
         metrics.record_http(&state.parties, state.protocol, outcome, duration, request_bytes, response_bytes);
         if let Some(line) = state.line.take() {

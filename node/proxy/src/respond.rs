@@ -22,10 +22,12 @@ impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::RequestBroke(BrokeOff::Gone | BrokeOff::Malformed) => StatusCode::BAD_REQUEST,
+            Self::RequestBroke(BrokeOff::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } => StatusCode::BAD_GATEWAY,
+            Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownCluster(_) | Self::NoEndpoint(_) | Self::NotHosted(_) | Self::Connect(_) | Self::Reset(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -47,6 +49,7 @@ impl ProxyError {
                 Flag::DownstreamProtocol
             }
             Self::RequestBroke(BrokeOff::Gone) => Flag::DownstreamGone,
+            Self::RequestBroke(BrokeOff::Stalled) => Flag::IdleTimeout,
             Self::BadResponse(_) => Flag::UpstreamProtocol,
             Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => {
                 Flag::NoRoute
@@ -57,6 +60,7 @@ impl ProxyError {
             Self::Reset(_) => Flag::UpstreamReset,
             Self::Timeout => Flag::Timeout,
             Self::RateLimited(_) => Flag::RateLimited,
+            Self::Overload => Flag::Overload,
             Self::Aborted(_) => Flag::FaultInjected,
             Self::Denied(denial) => match &denial.why {
                 WhyDenied::Token { .. } => Flag::Unauthorized,
@@ -71,6 +75,7 @@ impl ProxyError {
         match self {
             Self::BadRequest(_) | Self::NotImplemented(_) => Some(Refused::BadRequest),
             Self::RequestBroke(BrokeOff::Malformed) => Some(Refused::MalformedBody),
+            Self::RequestBroke(BrokeOff::Stalled) => Some(Refused::StalledBody),
             Self::BadResponse(_) => Some(Refused::MalformedResponse),
             _ => None,
         }
@@ -82,6 +87,7 @@ impl ProxyError {
             Self::NotImplemented(_) => "not_implemented",
             Self::RequestBroke(BrokeOff::Gone) => "caller_gone",
             Self::RequestBroke(BrokeOff::Malformed) => "malformed_body",
+            Self::RequestBroke(BrokeOff::Stalled) => "stalled_body",
             Self::BadResponse(_) => "malformed_response",
             Self::UnknownHost { .. } => "unknown_host",
             Self::UnknownPort { .. } => "unknown_port",
@@ -98,6 +104,7 @@ impl ProxyError {
             Self::Reset(_) => "upstream_reset",
             Self::Timeout => "timeout",
             Self::RateLimited(_) => "rate_limited",
+            Self::Overload => "overload",
             Self::Aborted(_) => "fault_abort",
             Self::Denied(denial) => match &denial.why {
                 WhyDenied::Token { .. } => "bad_token",

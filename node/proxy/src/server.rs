@@ -18,11 +18,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Slots,
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
     inbound, listener,
     metrics::Metrics,
     outbound::{Outbound, Target},
+    overload::{self, Budget},
     ports::{Identities, KeySets, Views},
     tls::MeshTls,
     worker::{Shared, Tasks, Worker},
@@ -52,6 +54,22 @@ pub struct BoundProxy {
     outbound: SocketAddr,
 }
 
+/// Room for the connections of each listening address.
+#[derive(Clone)]
+struct ListenerSlots {
+    inbound: Slots,
+    outbound: Slots,
+    /// In the order of [`BoundProxy::listeners`].
+    listeners: Vec<Slots>,
+}
+
+impl ListenerSlots {
+    fn new(connections: usize, listeners: usize) -> Self {
+        let slots = || Slots::new(connections);
+        Self { inbound: slots(), outbound: slots(), listeners: (0..listeners).map(|_| slots()).collect() }
+    }
+}
+
 struct Sockets {
     inbound: TcpListener,
     outbound: TcpListener,
@@ -68,7 +86,7 @@ impl BoundProxy {
         keys: KeySets,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
-        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log } = config;
+        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, limits } = config;
         let tls = Arc::new(MeshTls::new(views.clone(), identities.clone())?);
         let (inbound_sockets, inbound) = bind(workers.get(), inbound, "data from other nodes")?;
         let (outbound_sockets, outbound) = bind(workers.get(), outbound, "calls of local applications")?;
@@ -85,7 +103,9 @@ impl BoundProxy {
             }
         }
         let decisions = Decisions::new(workers);
-        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, epoch: Instant::now() };
+        let budget = Budget::new(workers.get(), limits.held_bytes);
+        let epoch = Instant::now();
+        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, limits, budget, epoch };
         Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
     }
 
@@ -112,9 +132,10 @@ impl BoundProxy {
     /// Starts the worker threads, and with them to accept.
     pub fn run(self) -> Result<RunningProxy, StartError> {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let slots = ListenerSlots::new(self.shared.limits.connections, self.listeners.len());
         let mut running = RunningProxy { stop, cut, ended: Vec::with_capacity(self.workers.len()) };
         for (number, sockets) in self.workers.into_iter().enumerate() {
-            let (shared, listeners) = (self.shared.clone(), self.listeners.clone());
+            let (shared, listeners, slots) = (self.shared.clone(), self.listeners.clone(), slots.clone());
             // Children, so that workers do not contend for one token's lock at each of their connections.
             let (stop, cut) = (running.stop.child_token(), running.cut.child_token());
             let (started, has_started) = std::sync::mpsc::sync_channel(1);
@@ -123,7 +144,7 @@ impl BoundProxy {
                 .name(format!("weft-data-{number}"))
                 .spawn(move || {
                     let worker = (number, shared, Tasks::new(stop, cut));
-                    let started_up = run_worker(worker, sockets, listeners, &started);
+                    let started_up = run_worker(worker, sockets, listeners, slots, &started);
                     if let Err(error) = started_up {
                         let _ = started.send(Err(error));
                     }
@@ -141,10 +162,12 @@ fn run_worker(
     (number, shared, tasks): (usize, Shared, Tasks),
     sockets: Sockets,
     listeners: Vec<ListenerConfig>,
+    slots: ListenerSlots,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
+        let budget = shared.budget.clone();
         let worker = Worker::new(number, shared, tasks);
         let inbound = tokio::net::TcpListener::from_std(sockets.inbound)?;
         let outbound = tokio::net::TcpListener::from_std(sockets.outbound)?;
@@ -152,29 +175,42 @@ fn run_worker(
         let others = others.collect::<io::Result<Vec<_>>>()?;
 
         let of_inbound = worker.clone();
-        worker.tasks.spawn(listener::accept(inbound, worker.clone(), move |stream, downstream| {
-            inbound::serve(of_inbound.clone(), stream, downstream)
-        }));
+        worker.tasks.spawn(listener::accept(
+            inbound,
+            worker.clone(),
+            slots.inbound,
+            move |stream, downstream, load| inbound::serve(of_inbound.clone(), stream, downstream, load),
+        ));
         let named = Rc::new(Outbound { worker: worker.clone(), target: Target::Named, source: None });
-        worker.tasks.spawn(listener::accept(outbound, worker.clone(), move |stream, downstream| {
-            named.clone().serve_http(stream, downstream)
-        }));
-        for (socket, config) in others.into_iter().zip(listeners) {
+        worker.tasks.spawn(listener::accept(
+            outbound,
+            worker.clone(),
+            slots.outbound,
+            move |stream, downstream, load| named.clone().serve_http(stream, downstream, load),
+        ));
+        for ((socket, config), slots) in others.into_iter().zip(listeners).zip(slots.listeners) {
             let target = Target::Fixed { host: config.service.to_string().into(), port: config.port };
             let fixed = Rc::new(Outbound { worker: worker.clone(), target, source: config.source });
             match config.protocol {
                 ListenerProtocol::Http => {
-                    worker.tasks.spawn(listener::accept(socket, worker.clone(), move |stream, downstream| {
-                        fixed.clone().serve_http(stream, downstream)
-                    }));
+                    worker.tasks.spawn(listener::accept(
+                        socket,
+                        worker.clone(),
+                        slots,
+                        move |stream, downstream, load| fixed.clone().serve_http(stream, downstream, load),
+                    ));
                 }
                 ListenerProtocol::Tcp => {
-                    worker.tasks.spawn(listener::accept(socket, worker.clone(), move |stream, downstream| {
-                        fixed.clone().serve_tcp(stream, downstream)
-                    }));
+                    worker.tasks.spawn(listener::accept(
+                        socket,
+                        worker.clone(),
+                        slots,
+                        move |stream, downstream, _| fixed.clone().serve_tcp(stream, downstream),
+                    ));
                 }
             }
         }
+        tokio::task::spawn_local(overload::watch(worker.clone(), budget, number));
         let of_sweep = worker.clone();
         tokio::task::spawn_local(async move { of_sweep.pools.sweep().await });
         let _ = started.send(Ok(()));

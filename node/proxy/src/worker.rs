@@ -1,6 +1,7 @@
 //! What one worker thread owns. Shared among its tasks by `Rc`, never with another thread.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -19,8 +20,13 @@ use tokio_util::{
 
 use crate::{
     access_log::{AccessLog, Entry},
+    admission::Handshakes,
+    config::Limits,
+    connection::Connections,
     decisions::{Decisions, WorkerDecisions},
+    error::ProxyError,
     metrics::{Metrics, WorkerMetrics},
+    overload::Budget,
     pool::Pools,
     ports::{Identities, KeySets, Views},
     tls::MeshTls,
@@ -36,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) decisions: Decisions,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Budget,
     /// The zero of the clock that endpoints' load counters, which all workers share, are kept by.
     pub(crate) epoch: Instant,
 }
@@ -49,7 +57,12 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
+    pub(crate) connections: Connections,
+    pub(crate) handshakes: Handshakes,
+    /// Requests are refused, since too much is held for slow peers.
+    pub(crate) is_overloaded: Cell<bool>,
     epoch: Instant,
 }
 
@@ -64,7 +77,11 @@ impl Worker {
             tls: shared.tls,
             metrics: WorkerMetrics::new(shared.metrics),
             access_log: shared.access_log,
+            limits: shared.limits,
             tasks,
+            connections: Connections::default(),
+            handshakes: Handshakes::default(),
+            is_overloaded: Cell::new(false),
             epoch: shared.epoch,
         })
     }
@@ -77,6 +94,10 @@ impl Worker {
     /// Nanoseconds on the same clock.
     pub(crate) fn now_ns(&self) -> u64 {
         time::Instant::now().into_std().saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    pub(crate) fn refuse_when_overloaded(&self) -> Result<(), ProxyError> {
+        if self.is_overloaded.get() { Err(ProxyError::Overload) } else { Ok(()) }
     }
 
     pub(crate) fn log(&self, entry: Entry) {

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::StatusCode;
@@ -16,6 +17,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+
+use weft_proxy::config::Limits;
 use weft_wire::fact::Protocol;
 
 use support::*;
@@ -52,12 +55,6 @@ async fn recorder(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     (address, seen)
 }
 
-/// A caller's node and one that hosts `app` as `reviews`.
-async fn mesh_with(app: SocketAddr) -> Mesh {
-    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
-    Mesh::start(vec![caller().await, reviews])
-}
-
 /// Writes bytes on a connection of its own, and reads until the other side closes it.
 async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(to).await.unwrap();
@@ -66,15 +63,6 @@ async fn exchange(to: SocketAddr, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let _ = within(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
-}
-
-fn refused(node: &Node, reason: &str) -> f64 {
-    node.metric("weft_http_refused_total", &[&format!("reason=\"{reason}\"")])
-}
-
-async fn is_served(mesh: &Mesh) {
-    let response = send(mesh.client().outbound, get("reviews", "/")).await;
-    assert_eq!(response.status(), StatusCode::OK, "others are served");
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -262,4 +250,154 @@ async fn bytes_behind_a_response_are_not_the_answer_to_the_next_request() {
             assert!(!body.contains("smuggled"), "{answer:?}: {body}");
         }
     }
+}
+
+fn quick() -> Limits {
+    let soon = Duration::from_millis(300);
+    Limits { head_timeout: soon, stall_timeout: soon, connections: 20, ..Limits::default() }
+}
+
+/// As [`mesh_with`], with limits that tests can wait for at the caller's node.
+async fn quick_mesh(app: SocketAddr) -> Mesh {
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
+    Mesh::start(vec![Plan { limits: quick(), ..caller().await }, reviews])
+}
+
+#[tokio::test]
+async fn what_was_begun_has_to_go_on() {
+    let mesh = quick_mesh(echo().await).await;
+    let post = "POST / HTTP/1.1\r\nhost: reviews\r\n";
+    for (bytes, reason) in [
+        ("GET / HTTP/1.1\r\nhost: rev".to_owned(), "head_timeout"),
+        ("G".into(), "head_timeout"),
+        ("PRI * HTTP/2.0\r\n".into(), "head_timeout"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), "head_timeout"),
+        (format!("{post}content-length: 10\r\n\r\n12345"), "stalled_body"),
+    ] {
+        let before = refused(mesh.client(), reason);
+        exchange(mesh.client().outbound, bytes.as_bytes()).await;
+        eventually(&format!("{bytes:?} is counted"), || refused(mesh.client(), reason) > before).await;
+        is_served(&mesh).await;
+    }
+    let answer = exchange(mesh.client().outbound, format!("{post}content-length: 2\r\n\r\n1").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    // A second head that trickles on a connection that was served.
+    let before = refused(mesh.client(), "head_timeout");
+    let answer = exchange(mesh.client().outbound, b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\nGET / HT").await;
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 1, "{answer}");
+    eventually("it is counted", || refused(mesh.client(), "head_timeout") > before).await;
+}
+
+#[tokio::test]
+async fn a_response_that_was_announced_has_to_come() {
+    let (app, _) = recorder("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345").await;
+    let mesh = quick_mesh(app).await;
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert!(within(http_body_util::BodyExt::collect(response.into_body())).await.is_err());
+    let labels = ["response_flags=\"SI\"", "reporter=\"source\""];
+    eventually("it is counted", || mesh.client().metric("istio_requests_total", &labels) == 1.0).await;
+}
+
+#[tokio::test]
+async fn streams_without_a_length_may_be_silent_for_as_long_as_they_like() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let app = serve(false, move |request| {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap().to_bytes();
+            http::Response::new(text(body))
+        }
+    });
+    let mesh = quick_mesh(app.await).await;
+    let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(4 * quick().stall_timeout).await;
+    stream.write_all(b"1\r\nb\r\n0\r\n\r\n").await.unwrap();
+    release.send(true).unwrap();
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("ab"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_caller_who_reads_nothing_is_cut_off() {
+    let app = serve(false, |_| async { http::Response::new(text(bytes::Bytes::from(vec![b'x'; 64 << 20]))) }).await;
+    let mesh = quick_mesh(app).await;
+    let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+    eventually("it is cut off", || refused(mesh.client(), "stalled_reader") == 1.0).await;
+    is_served(&mesh).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_a_listeners_limit_are_closed_and_room_is_made_again() {
+    let (app, _) = recorder(OK).await;
+    let mesh = quick_mesh(app).await;
+    let mut held = Vec::new();
+    for _ in 0..quick().connections {
+        held.push(TcpStream::connect(mesh.client().outbound).await.unwrap());
+    }
+    assert_eq!(exchange(mesh.client().outbound, b"").await, "");
+    eventually("it is counted", || refused(mesh.client(), "connections") >= 1.0).await;
+    drop(held);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let answer =
+            exchange(mesh.client().outbound, b"GET / HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n").await;
+        if answer.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never served again");
+    }
+}
+
+#[tokio::test]
+async fn whoever_holds_most_is_cut_off_when_memory_is_short() {
+    // A workload that reads heads only.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let deaf = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let (app, _) = recorder(OK).await;
+    let hosted =
+        vec![hosted("deaf", "deaf-v1", Protocol::Http, deaf), hosted("reviews", "reviews-v1", Protocol::Http, app)];
+    let limits = Limits { held_bytes: 8 << 20, ..Limits::default() };
+    let mesh = Mesh::start(vec![Plan { hosted, limits, ..Plan::default() }]);
+    // One caller who holds a little, and one who sends what nobody reads.
+    let small = posts_over_http2(&mesh, "deaf", 1, 100_000).await;
+    let large = posts_over_http2(&mesh, "deaf", 64, 8 << 20).await;
+    eventually("the larger is cut off", || refused(mesh.client(), "overload") >= 1.0).await;
+    assert!(within(large).await.unwrap().is_err(), "its requests fail");
+    assert!(!small.is_finished(), "the smaller is left alone");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while send(mesh.client().outbound, get("reviews", "/")).await.status() != StatusCode::OK {
+        assert!(tokio::time::Instant::now() < deadline, "never served again");
+    }
+}
+
+/// So many POSTs of so many bytes on one HTTP/2 connection. Ends with what the first comes to that fails.
+async fn posts_over_http2(
+    mesh: &Mesh,
+    host: &'static str,
+    count: usize,
+    bytes: usize,
+) -> tokio::task::JoinHandle<hyper::Result<()>> {
+    let io = hyper_util::rt::TokioIo::new(TcpStream::connect(mesh.client().outbound).await.unwrap());
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    let body = bytes::Bytes::from(vec![b'x'; bytes]);
+    tokio::spawn(async move {
+        let posts = (0..count).map(|_| {
+            let request = http::Request::post(format!("http://{host}/")).body(text(body.clone())).unwrap();
+            sender.clone().send_request(request)
+        });
+        futures_util::future::try_join_all(posts).await.map(|_| ())
+    })
 }

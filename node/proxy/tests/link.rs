@@ -5,27 +5,11 @@ mod support;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
 use weft_wire::fact::Protocol;
 
-use support::*;
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const GOAWAY: u8 = 0x7;
-const END_HEADERS: u8 = 0x4;
-const ACK: u8 = 0x1;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
-    [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
+use support::{frames::*, *};
 
 #[tokio::test]
 async fn a_thousand_stream_errors_do_not_end_a_link_that_others_share() {
@@ -41,7 +25,7 @@ async fn a_thousand_stream_errors_do_not_end_a_link_that_others_share() {
 
     // :method GET, :scheme http, :path / from HPACK's static table; :authority r; content-length 0.
     let head = [0x82, 0x86, 0x84, 0x41, 0x01, b'r', 0x5c, 0x01, b'0'];
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     for stream in (1..).step_by(2).take(1_500) {
         bytes.extend(frame(HEADERS, END_HEADERS, stream, &head));
@@ -51,11 +35,7 @@ async fn a_thousand_stream_errors_do_not_end_a_link_that_others_share() {
     let writing = tokio::spawn(async move { to.write_all(&bytes).await.map(|()| to) });
     let answered = async {
         loop {
-            let mut head = [0; 9];
-            from.read_exact(&mut head).await.unwrap();
-            let [a, b, c, kind, flags, ..] = head;
-            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-            from.read_exact(&mut payload).await.unwrap();
+            let (kind, flags, _, payload) = read_frame(&mut from).await.unwrap();
             match kind {
                 GOAWAY => panic!("GOAWAY: {payload:?}"),
                 PING if flags & ACK != 0 => break,

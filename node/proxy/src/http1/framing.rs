@@ -110,9 +110,18 @@ impl Framing {
         Self { side, max_head, state, head, line, section: 0, interim: 0 }
     }
 
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
     /// Whether the bytes so far end between two messages.
     pub fn is_between_messages(&self) -> bool {
         self.state == State::Start && self.line.is_empty()
+    }
+
+    /// Whether the bytes so far end within a head.
+    pub fn is_in_head(&self) -> bool {
+        self.state == State::Fields || (self.state == State::Start && self.section > 0)
     }
 
     /// Follows the next bytes. `answers_head`: the response that they belong to answers a HEAD request.

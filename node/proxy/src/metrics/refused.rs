@@ -12,20 +12,38 @@ pub(crate) enum Refused {
     /// A request that is well-formed as such, and means nothing, or more than one thing.
     BadRequest,
     MalformedBody,
+    /// A body that was announced and did not come.
+    StalledBody,
+    /// A connection none of whose responses was read on.
+    StalledReader,
     MalformedResponse,
-    /// An HTTP/2 connection whose peer broke the protocol, or did what only a flood does.
+    /// An HTTP/2 connection whose peer broke the protocol.
     Http2,
+    /// An HTTP/2 connection that brought frames and no requests.
+    Flood,
+    /// A connection most of whose requests were taken back as soon as they were made.
+    RapidReset,
+    /// A connection beyond those that a listener takes, or a handshake beyond those that one address may have.
+    Connections,
+    /// A connection that held most when memory was short.
+    Overload,
 }
 
 impl Refused {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 13] = [
         Self::MalformedHead,
         Self::HeadTooLarge,
         Self::HeadTimeout,
         Self::BadRequest,
         Self::MalformedBody,
+        Self::StalledBody,
+        Self::StalledReader,
         Self::MalformedResponse,
         Self::Http2,
+        Self::Flood,
+        Self::RapidReset,
+        Self::Connections,
+        Self::Overload,
     ];
 
     fn as_str(self) -> &'static str {
@@ -35,8 +53,14 @@ impl Refused {
             Self::HeadTimeout => "head_timeout",
             Self::BadRequest => "bad_request",
             Self::MalformedBody => "malformed_body",
+            Self::StalledBody => "stalled_body",
+            Self::StalledReader => "stalled_reader",
             Self::MalformedResponse => "malformed_response",
             Self::Http2 => "http2",
+            Self::Flood => "http2_flood",
+            Self::RapidReset => "rapid_reset",
+            Self::Connections => "connections",
+            Self::Overload => "overload",
         }
     }
 }

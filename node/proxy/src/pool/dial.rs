@@ -7,7 +7,7 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,20 +21,15 @@ use crate::{
     body::RequestBody,
     error::ConnectError,
     http1::{Answers, MAX_HEADERS, Strict},
-    http2::{CONNECTION_WINDOW, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW},
+    http2::{MAX_HEADER_LIST, Watched},
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls},
-    worker::LocalExecutor,
 };
 
 /// A workload of this host answers at once or not at all.
 const APP_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// TCP and TLS together to another node. Istio's default connect timeout.
 const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer whose host has died silently is given up within 8 s. Pings go on while idle, so that no request is the
-/// first to find out.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes to a workload of this node (left) or, encrypted, to another node's (right).
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
@@ -146,18 +141,8 @@ pub(super) async fn http2<IO>(to: &str, io: IO) -> Result<http2::SendRequest<Req
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .initial_max_send_streams(MAX_STREAMS as usize)
-        // An upstream that answers early makes us reset streams; that is its way, and no reason to close the link.
-        .max_local_error_reset_streams(None)
-        .keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(io))
+    let (sender, connection) = crate::http2::client()
+        .handshake(TokioIo::new(Watched::upstream(io)))
         .await
         .map_err(|source| ConnectError::Http { to: to.into(), source: Arc::new(source) })?;
     tokio::task::spawn_local(connection);

@@ -2,6 +2,8 @@
 //! real certificates.
 #![allow(dead_code, unreachable_pub, reason = "a module of several test programs; each uses its own part of it")]
 
+pub mod frames;
+
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
@@ -42,7 +44,7 @@ use weft_policy::{
 };
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
-    config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
     metrics::Metrics,
     ports::{self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, ViewPublisher, WorkloadIdentity},
@@ -175,6 +177,7 @@ pub struct Plan {
     pub listeners: Vec<(&'static str, ListenerProtocol)>,
     /// The node's certificates come from here instead of from the mesh's CA.
     pub foreign: Option<Ca>,
+    pub limits: Limits,
     /// The account whose certificate is shown for every account.
     pub impostor: Option<&'static str>,
 }
@@ -251,6 +254,7 @@ impl Node {
                 })
                 .collect(),
             access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
+            limits: plan.limits,
         };
         let bound = BoundProxy::bind(config, view_reader, identity_reader, key_reader, metrics.clone()).unwrap();
         let (outbound, decisions) = (bound.outbound(), bound.decisions());
@@ -493,4 +497,21 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What a node has refused for a reason.
+pub fn refused(node: &Node, reason: &str) -> f64 {
+    node.metric("weft_http_refused_total", &[&format!("reason=\"{reason}\"")])
+}
+
+/// A caller's node and one that hosts `app` as `reviews`.
+pub async fn mesh_with(app: SocketAddr) -> Mesh {
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
+    Mesh::start(vec![caller().await, reviews])
+}
+
+/// Another caller gets its answer.
+pub async fn is_served(mesh: &Mesh) {
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.status(), http::StatusCode::OK, "others are served");
 }

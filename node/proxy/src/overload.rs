@@ -1,0 +1,83 @@
+//! Shedding load before memory runs out.
+//!
+//! What a connection may make us hold is counted as bodies pass ([`Load::held`](crate::connection::Load::held)), in
+//! cells of its worker. Ten times a second each worker adds them up for all to see. Where the sum is more than the
+//! budget, new requests are answered 503, and each worker ends its largest connection, until it is less. On the same
+//! occasion connections end whose callers read nothing of what they asked for.
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use crate::{
+    connection::{End, LEAST_OFFENCE, Look},
+    worker::Worker,
+};
+
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What all workers hold, in bytes: one sum for each.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    held: Arc<[AtomicU64]>,
+    limit: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(workers: usize, limit: u64) -> Self {
+        Self { held: (0..workers).map(|_| AtomicU64::new(0)).collect(), limit }
+    }
+
+    /// Notes what a worker holds. True if all together hold more than they may.
+    fn is_spent(&self, worker: usize, held: u64) -> bool {
+        if let Some(of_worker) = self.held.get(worker) {
+            of_worker.store(held, Ordering::Relaxed);
+        }
+        let all = self.held.iter().map(|held| held.load(Ordering::Relaxed));
+        all.fold(0_u64, u64::saturating_add) > self.limit
+    }
+}
+
+/// Watches the budget for one worker, for ever.
+pub(crate) async fn watch(worker: Rc<Worker>, budget: Budget, number: usize) {
+    let max_still = worker.limits.stall_timeout.as_millis().div_ceil(EVERY.as_millis());
+    let max_still = u32::try_from(max_still).unwrap_or(u32::MAX);
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Look { held, largest, stalled } = worker.connections.look(max_still);
+        for load in stalled {
+            load.end(End::StalledReader);
+        }
+        let is_spent = budget.is_spent(number, held);
+        if is_spent != worker.is_overloaded.replace(is_spent) && is_spent {
+            warn!(held, limit = budget.limit, "requests are refused until less is held for slow peers");
+        }
+        if let Some(largest) = largest.filter(|load| is_spent && load.held() >= LEAST_OFFENCE) {
+            largest.end(End::Overload);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_for_all_workers_together() {
+        let budget = Budget::new(2, 100);
+        assert!(!budget.is_spent(0, 60));
+        assert!(budget.clone().is_spent(1, 41));
+        assert!(budget.is_spent(0, 60), "whoever asks");
+        assert!(!budget.is_spent(0, 59));
+    }
+}
