@@ -27,7 +27,7 @@ use weft_wire::{
     id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
 
-pub(crate) use self::access::AccessIndex;
+pub(crate) use self::{access::AccessIndex, policies::destination_rules};
 use self::{
     documents::DocumentIndex,
     nodes::{NodeRows, Row, RowIndex},
@@ -109,6 +109,15 @@ pub(crate) struct Ingredients {
 }
 
 impl Ingredients {
+    /// The VirtualServices whose host matches, in the order in which they are asked.
+    pub(crate) fn rules(&self) -> &[Arc<RuleSet>] {
+        &self.rules
+    }
+
+    pub(crate) fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
     fn of(name: &ServiceName, fqdn: &str, parts: &Parts) -> Self {
         let Parts { rows, documents, .. } = parts;
         let declared = documents.declared.get(name).cloned();

@@ -1,6 +1,6 @@
 //! Faults on purpose: which request waits, fails, or is cut.
 
-use std::{ops::Range, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 use http::StatusCode;
 use weft_wire::document::Stamp;
@@ -52,6 +52,30 @@ impl Chance {
 pub struct FaultInjection {
     delay: Option<(Chance, Duration)>,
     end: Option<(Chance, FaultEnd)>,
+}
+
+impl fmt::Display for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0 as f64 / 10_000.0)
+    }
+}
+
+impl fmt::Display for FaultEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HttpStatus(status) => write!(f, "status {}", status.as_u16()),
+            Self::GrpcStatus(status) => write!(f, "gRPC status {}", status.code()),
+            Self::Reset => f.write_str("a reset"),
+        }
+    }
+}
+
+impl fmt::Display for FaultInjection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let delay = self.delay.map(|(chance, delay)| format!("{chance} wait {delay:?}"));
+        let end = self.end.map(|(chance, end)| format!("{chance} get {end}"));
+        f.write_str(&delay.into_iter().chain(end).collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl FaultInjection {

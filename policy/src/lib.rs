@@ -11,6 +11,7 @@
 //! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`]: what it asks
 //!   of policies.
 //! * [`settings`]: what holds in the whole mesh.
+//! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
 //!   may have.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ pub mod condition;
 pub mod cors;
 pub mod document;
 pub mod endpoint;
+pub mod explain;
 pub mod fault;
 pub mod headers;
 mod hosts;

@@ -89,6 +89,11 @@ pub struct Verdict<'l> {
 pub struct Limits(Vec<Arc<RateLimiter>>);
 
 impl Limits {
+    /// The documents, the oldest first.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &DocumentKey> {
+        self.0.iter().map(|limiter| &limiter.key)
+    }
+
     /// A policy that attaches in two ways counts once.
     pub(crate) fn add(&mut self, limiter: &Arc<RateLimiter>) {
         if !self.0.iter().any(|known| Arc::ptr_eq(known, limiter)) {

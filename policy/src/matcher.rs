@@ -1,5 +1,7 @@
 //! What a rule's `match` asks of a request and of who sends it. Section "D-ROUTE" of Istio's rules.
 
+use std::fmt;
+
 use http::{HeaderName, HeaderValue, header::GetAll};
 use weft_wire::id::Namespace;
 
@@ -111,6 +113,19 @@ impl<'r> Values<'r> {
     }
 }
 
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method => f.write_str("the method"),
+            Self::Authority => f.write_str("the host"),
+            Self::Scheme => f.write_str("the scheme"),
+            Self::Header(name) => write!(f, "header {name}"),
+            Self::Query(name) => write!(f, "parameter {name}"),
+            Self::Claim(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Field {
     fn value<'r>(&self, head: &RequestHead<'r>) -> Value<'r> {
         match self {
@@ -159,7 +174,42 @@ impl ClientMatch {
     }
 }
 
+impl ClientMatch {
+    /// Which condition does not hold, in words.
+    pub(crate) fn mismatch(&self, client: &Client<'_>, port: u16) -> Option<String> {
+        if let Some(wanted) = self.port.filter(|wanted| *wanted != port) {
+            return Some(format!("port is {port}, not {wanted}"));
+        }
+        if let Some(wanted) = self.namespace.as_ref().filter(|wanted| *wanted != client.namespace) {
+            return Some(format!("the caller's namespace is {}, not {wanted}", client.namespace));
+        }
+        let (name, wanted) = self.labels.iter().find(|(name, value)| client.label(name) != Some(value))?;
+        Some(match client.label(name) {
+            Some(value) => format!("the caller's label {name} is {value}, not {wanted}"),
+            None => format!("the caller has no label {name}"),
+        })
+    }
+}
+
 impl RequestMatch {
+    /// Which condition on the request does not hold, in words.
+    pub(crate) fn mismatch(&self, path: &str, values: &mut Values<'_>) -> Option<String> {
+        if let Some(uri) = self.uri.as_ref().filter(|uri| uri.matches(path).is_none()) {
+            return Some(format!("the path is {path}, not {}", uri.value));
+        }
+        let failed = self.values.iter().find(|condition| !values.matches(condition))?;
+        let field = values.fields.0.get(failed.field)?;
+        let wanted = if failed.inverted { format!("must not be {}", failed.wanted) } else { failed.wanted.to_string() };
+        Some(match field.value(values.head) {
+            Value::Missing => format!("{field} is missing; wanted: {wanted}"),
+            Value::One(value) => format!("{field} is {}; wanted: {wanted}", String::from_utf8_lossy(value)),
+            Value::Lines(lines) => {
+                let lines: Vec<_> = lines.iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+                format!("{field} is {}; wanted: {wanted}", lines.join(" and "))
+            }
+        })
+    }
+
     /// How much of the path matched, if all conditions on the request hold.
     pub(crate) fn matches(&self, path: &str, values: &mut Values<'_>) -> Option<MatchedPath> {
         let by_path = || match &self.uri {
@@ -193,6 +243,18 @@ impl UriMatch {
             StringMatch::Prefix(wanted) => starts_with(wanted),
             StringMatch::Suffix(wanted) => path.ends_with(wanted.as_str()).then_some(MatchedPath(bytes.len())),
             StringMatch::Regex(pattern) => pattern.0.is_whole(bytes).then_some(MatchedPath(bytes.len())),
+        }
+    }
+}
+
+impl fmt::Display for StringMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("anything"),
+            Self::Exact(wanted) => write!(f, "exactly {wanted}"),
+            Self::Prefix(wanted) => write!(f, "prefix {wanted}"),
+            Self::Suffix(wanted) => write!(f, "suffix {wanted}"),
+            Self::Regex(pattern) => write!(f, "regex {}", pattern.0.source()),
         }
     }
 }

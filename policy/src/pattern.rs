@@ -43,6 +43,11 @@ impl Pattern {
         Ok(Self { source: source.to_owned(), needs: Literal::of(&translated), whole })
     }
 
+    /// As it was given.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     pub(crate) fn is_whole(&self, value: &[u8]) -> bool {
         let may_match = match &self.needs {
             Some(Literal::Start(start)) => value.starts_with(start),

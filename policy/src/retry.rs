@@ -1,6 +1,6 @@
 //! `retries`: when a request is sent again. Envoy's conditions, with Istio's defaults.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
@@ -94,6 +94,25 @@ impl Default for RetryPolicy {
         // Its own words are known.
         let _ = policy.retry_on(DEFAULT_ON);
         policy
+    }
+}
+
+impl fmt::Display for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.attempts == 0 {
+            return f.write_str("none");
+        }
+        let mut on: Vec<String> = CONDITIONS
+            .iter()
+            .filter(|(_, condition)| *condition != Condition::StatusCodes && self.on.contains(condition))
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        on.extend(self.codes.iter().map(ToString::to_string));
+        write!(f, "{} more on {}", self.attempts, on.join(","))?;
+        match self.per_try_timeout {
+            Some(limit) => write!(f, ", {limit:?} a try"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -238,6 +238,14 @@ impl<T> Weighted<T> {
         Self(weighted.collect())
     }
 
+    /// Each choice with its share in percent.
+    pub(crate) fn shares(&self) -> Vec<(f64, &T)> {
+        let total = self.0.last().map_or(0, |(sum, _)| *sum);
+        let before = std::iter::once(0).chain(self.0.iter().map(|(sum, _)| *sum));
+        let percent = |part: u64| part as f64 * 100.0 / total as f64;
+        before.zip(&self.0).map(|(before, (sum, choice))| (percent(sum - before), choice)).collect()
+    }
+
     /// `random` is a fresh, uniform number.
     fn choose(&self, random: u64) -> Option<&T> {
         let total = self.0.last().map_or(0, |(sum, _)| *sum);
@@ -257,6 +265,17 @@ pub(crate) struct Query<'v, 'r> {
     pub(crate) random: u64,
 }
 
+/// Hears what routing looks at. A request's is `()`, and costs it nothing.
+pub(crate) trait Recorder<'v> {
+    /// One of a rule's conditions does not hold.
+    fn passed_over(&mut self, _: &'v HttpRule, _: &'v NamedMatch, _: &'v Fields) {}
+    fn matched(&mut self, _: &'v HttpRule, _: &'v NamedMatch) {}
+    /// It has no rule for such a client.
+    fn not_ruled(&mut self, _: &'v RuleSet) {}
+}
+
+impl Recorder<'_> for () {}
+
 /// What VirtualServices say of a request.
 pub(crate) enum Ruling<'v> {
     Matched(Matched<'v>),
@@ -267,7 +286,7 @@ pub(crate) enum Ruling<'v> {
 }
 
 impl<'v> Query<'v, '_> {
-    fn target(&self, target: &Target) -> Option<(&'v Arc<Service>, &'v Arc<Cluster>)> {
+    pub(crate) fn target(&self, target: &Target) -> Option<(&'v Arc<Service>, &'v Arc<Cluster>)> {
         let service = self.view.service_named(target.service.as_deref()?)?;
         let port = match (target.port, service.ports.as_slice()) {
             (Some(port), _) => port,
@@ -278,29 +297,37 @@ impl<'v> Query<'v, '_> {
     }
 
     /// By the first of the VirtualServices that has a rule for such a client.
-    pub(crate) fn by_rules(&self, rule_sets: &'v [Arc<RuleSet>], head: &RequestHead<'_>) -> Ruling<'v> {
+    pub(crate) fn by_rules(
+        &self,
+        rule_sets: &'v [Arc<RuleSet>],
+        head: &RequestHead<'_>,
+        recorder: &mut impl Recorder<'v>,
+    ) -> Ruling<'v> {
         for rules in rule_sets {
-            match self.by_rule_set(rules, head) {
-                Ruling::None => {}
+            match self.by_rule_set(rules, head, recorder) {
+                Ruling::None => recorder.not_ruled(rules),
                 ruling => return ruling,
             }
         }
         Ruling::None
     }
 
-    fn by_rule_set(&self, rules: &'v RuleSet, head: &RequestHead<'_>) -> Ruling<'v> {
+    fn by_rule_set(&self, rules: &'v RuleSet, head: &RequestHead<'_>, recorder: &mut impl Recorder<'v>) -> Ruling<'v> {
         let path = head.path();
         let mut values = Values::new(head, &rules.fields);
         let mut is_ruled = false;
         for rule in &rules.http {
             for one in &rule.matches {
                 if !one.request.client.matches(&self.client, self.port) {
+                    recorder.passed_over(rule, one, &rules.fields);
                     continue;
                 }
                 is_ruled = true;
                 if let Some(matched) = one.request.matches(path, &mut values) {
+                    recorder.matched(rule, one);
                     return Ruling::Matched(self.matched(rule, one, head, matched));
                 }
+                recorder.passed_over(rule, one, &rules.fields);
             }
         }
         if is_ruled { Ruling::NoMatch } else { Ruling::None }

@@ -135,7 +135,7 @@ impl MeshView {
         random: u64,
     ) -> Option<Matched<'v>> {
         let query = Query { view: self, port, client, random };
-        match (query.by_rules(host.rules(client.namespace), head), host) {
+        match (query.by_rules(host.rules(client.namespace), head, &mut ()), host) {
             (Ruling::Matched(matched), _) => Some(matched),
             (Ruling::None, Host::Service(service)) => query.by_default(service),
             (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
@@ -204,7 +204,7 @@ impl MeshView {
 }
 
 impl<'v> Host<'v> {
-    fn rules(self, client_namespace: &Namespace) -> &'v [Arc<RuleSet>] {
+    pub(crate) fn rules(self, client_namespace: &Namespace) -> &'v [Arc<RuleSet>] {
         match self {
             Self::Service(service) => service.rules.of(client_namespace),
             Self::Virtual(host) => host.rules.of(client_namespace),

@@ -1,12 +1,17 @@
 //! What the data path reads and others write: the view, this node's identities, and token issuers' keys. Readers take a
 //! snapshot without a lock; each snapshot has exactly one writer, which is why publishers are not `Clone` and publish by `&mut self`.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
-use tokio::sync::watch;
+use tokio::{sync::watch, time};
 use weft_policy::{
     authenticate::{KeysAt, KnownKeys},
     view::MeshView,
@@ -15,12 +20,26 @@ use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
 
 /// Where requests read the mesh as it is now.
 #[derive(Clone)]
-pub struct Views(Arc<ArcSwap<MeshView>>);
+pub struct Views {
+    swap: Arc<ArcSwap<MeshView>>,
+    /// The zero of the clock that what outlasts a view is counted by: endpoints' loads, limits.
+    epoch: Instant,
+}
 
 impl Views {
     /// The view to use for one whole request: load it once, so that all steps see the same mesh.
     pub fn load(&self) -> Arc<MeshView> {
-        self.0.load_full()
+        self.swap.load_full()
+    }
+
+    /// Time on the clock that all workers share.
+    pub(crate) fn elapsed(&self) -> Duration {
+        time::Instant::now().into_std().saturating_duration_since(self.epoch)
+    }
+
+    /// Milliseconds on that clock.
+    pub fn now_ms(&self) -> u64 {
+        self.elapsed().as_millis() as u64
     }
 }
 
@@ -36,7 +55,7 @@ impl ViewPublisher {
 /// A view with its writer.
 pub fn views(first: MeshView) -> (ViewPublisher, Views) {
     let swap = Arc::new(ArcSwap::from_pointee(first));
-    (ViewPublisher(swap.clone()), Views(swap))
+    (ViewPublisher(swap.clone()), Views { swap, epoch: Instant::now() })
 }
 
 /// Who this node can be on the data path, and whom it trusts.

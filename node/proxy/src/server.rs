@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -104,8 +104,7 @@ impl BoundProxy {
         }
         let decisions = Decisions::new(workers);
         let budget = Budget::new(workers.get(), limits.held_bytes);
-        let epoch = Instant::now();
-        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, limits, budget, epoch };
+        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, limits, budget };
         Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
     }
 

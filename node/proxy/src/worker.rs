@@ -6,13 +6,11 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use futures_util::FutureExt;
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use tokio::time;
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
@@ -44,8 +42,6 @@ pub(crate) struct Shared {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
-    /// The zero of the clock that endpoints' load counters, which all workers share, are kept by.
-    pub(crate) epoch: Instant,
 }
 
 pub(crate) struct Worker {
@@ -63,7 +59,6 @@ pub(crate) struct Worker {
     pub(crate) handshakes: Handshakes,
     /// Requests are refused, since too much is held for slow peers.
     pub(crate) is_overloaded: Cell<bool>,
-    epoch: Instant,
 }
 
 impl Worker {
@@ -82,18 +77,17 @@ impl Worker {
             connections: Connections::default(),
             handshakes: Handshakes::default(),
             is_overloaded: Cell::new(false),
-            epoch: shared.epoch,
         })
     }
 
     /// Milliseconds on the clock of endpoints' load counters.
     pub(crate) fn now_ms(&self) -> u64 {
-        time::Instant::now().into_std().saturating_duration_since(self.epoch).as_millis() as u64
+        self.views.now_ms()
     }
 
     /// Nanoseconds on the same clock.
     pub(crate) fn now_ns(&self) -> u64 {
-        time::Instant::now().into_std().saturating_duration_since(self.epoch).as_nanos() as u64
+        self.views.elapsed().as_nanos() as u64
     }
 
     pub(crate) fn refuse_when_overloaded(&self) -> Result<(), ProxyError> {

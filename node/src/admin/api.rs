@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use weft_proxy::access_log;
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
-    id::{AccountPattern, Role, ServiceName, SpiffeId},
+    id::{AccountPattern, Namespace, Role, ServiceName, SpiffeId},
     secret::SecretPayload,
 };
 
@@ -121,6 +121,30 @@ pub struct Workload {
     pub port: u16,
     /// What selectors see: with `app` and `version` where only the service and the version are given.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `POST /api/v1/explain/route`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    /// A workload or a service, with `.NAMESPACE` if it is of another one.
+    pub from: String,
+    /// `HOST` or `HOST:PORT`.
+    pub to: String,
+    pub namespace: Namespace,
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    pub scheme: String,
+    pub headers: Vec<(String, String)>,
+}
+
+/// Answer to `POST /api/v1/explain/route`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RouteExplanation {
+    /// For people.
+    pub text: String,
+    /// For programs; see `weft_policy::explain`.
+    pub explanation: serde_json::Value,
 }
 
 /// Body of `POST /api/v1/tokens`

@@ -192,6 +192,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             json(&handles.documents.prepare(read(body).await?).await?)
         }
         (Method::POST, ["api", "v1", "documents"]) => json(&handles.write(read(body).await?).await?),
+        (Method::POST, ["api", "v1", "explain", "route"]) => json(&handles.explain_route(&read(body).await?)?),
         (Method::GET, ["api", "v1", "tokens"]) => json(&handles.tokens()),
         (Method::POST, ["api", "v1", "tokens"]) => json(&handles.issuer.create_token(read(body).await?).await?),
         (Method::POST, ["api", "v1", "tokens", id, "revoke"]) => json(&handles.issuer.revoke_token(id).await?),

@@ -4,6 +4,7 @@
 mod analyze;
 mod client;
 mod documents;
+mod explain;
 mod get;
 mod join;
 mod output;
@@ -130,6 +131,9 @@ Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
   weft schema virtualservice > virtualservice.json
   weft schema gateways.gateway.networking.k8s.io    where several groups have the kind")]
     Schema(SchemaArgs),
+    /// Tell why the mesh does what it does with a request.
+    #[command(subcommand)]
+    Explain(explain::ExplainCommand),
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
     #[command(
@@ -392,6 +396,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Members => show::members(&common).await?,
         Command::Services => show::services(&common).await?,
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
+        Command::Explain(command) => return explain::run(&common, command).await,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
         Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),

@@ -11,6 +11,7 @@ use crate::{
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
+    view::Service,
 };
 
 /// Documents here hold for the whole mesh where no nearer one does.
@@ -48,6 +49,12 @@ impl Policy {
             _ => None,
         }
     }
+}
+
+/// The DestinationRules that hold for a service, as clients in a namespace see it.
+pub(crate) fn destination_rules(service: &Service, client: &Namespace) -> Vec<Arc<Document>> {
+    let holding = holding(&service.name, service.ingredients.policies());
+    holding.of(client).iter().map(|policy| policy.document.clone()).collect()
 }
 
 /// Of all whose host matches, the most specific host first and of these the oldest, the ones that hold together.

@@ -6,6 +6,7 @@ mod cli;
 mod documents;
 mod failure;
 mod formation;
+mod mesh_kinds;
 mod protocols;
 mod run;
 mod secrets;

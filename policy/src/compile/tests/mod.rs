@@ -1,5 +1,6 @@
 mod access;
 mod attached;
+mod explain;
 mod properties;
 mod routing;
 mod services;

@@ -1,0 +1,464 @@
+//! Why a request goes where it goes: the steps of its routing, in words. The functions are those that requests use;
+//! they tell a [`Recorder`] what they look at, which for requests is nobody.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, Method};
+use serde::Serialize;
+use weft_wire::id::Namespace;
+
+use crate::{
+    balance::Cluster,
+    compile,
+    document::Document,
+    endpoint::{EndpointAddress, Workload},
+    matcher::{Fields, Values},
+    normalise::normalise,
+    retry::RetryPolicy,
+    route::{
+        Action, Client, Forward, HttpRule, Matched, Mirror, NamedMatch, Query, Recorder, RequestHead, RuleAction,
+        RuleSet, Ruling, Target,
+    },
+    view::{Host, MeshView, Service},
+};
+
+/// What one wants to know of.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteQuestion<'q> {
+    /// A workload, or a service whose first workload calls; with `.NAMESPACE` if it is of another one.
+    pub from: &'q str,
+    /// Host, and port if it has several.
+    pub to: &'q str,
+    /// Where short names are at home.
+    pub namespace: &'q Namespace,
+    pub method: &'q Method,
+    pub path_and_query: &'q str,
+    pub scheme: &'q str,
+    pub headers: &'q HeaderMap,
+    /// Milliseconds on the clock of endpoints' load counters.
+    pub now_ms: u64,
+}
+
+/// One thing that was looked at or decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What it is about: `caller`, `host`, `rule`, `fault`, `timeout`, …
+    pub about: &'static str,
+    /// Which document says so, as `KIND NAMESPACE/NAME`; empty where no document does.
+    pub document: String,
+    /// Which of its fields.
+    pub field: String,
+    pub says: String,
+}
+
+/// A share of the requests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// Such as `outbound|9080|v1|reviews.default.svc.cluster.local`; what the document names, if that does not exist.
+    pub cluster: String,
+    pub percent: f64,
+    pub exists: bool,
+    /// Those that would be picked, the first first.
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    pub workload: String,
+    pub node: String,
+    pub address: String,
+    /// `healthy`, `unhealthy` or `draining`, as its own node says.
+    pub health: &'static str,
+    /// `preferred`, `demoted` or `excluded`, as this node sees it.
+    pub standing: &'static str,
+    /// A connect failed lately.
+    pub failing: bool,
+    pub active_requests: u32,
+    /// Whether it is called: a draining one never is.
+    pub picked: bool,
+}
+
+/// What becomes of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "camelCase")]
+pub enum Outcome {
+    /// To one of the shares.
+    Forward,
+    /// The proxy answers itself, for this reason.
+    Answer { status: u16, reason: String },
+}
+
+/// How a request is routed, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RouteExplanation {
+    pub steps: Vec<Step>,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    pub shares: Vec<Share>,
+}
+
+/// Routes a request that nobody sends.
+///
+/// # Errors
+/// No workload has the name of the caller.
+pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<RouteExplanation, String> {
+    let mut steps = Steps::default();
+    let caller = caller(view, question, &mut steps)?;
+    let client = Client { namespace: &caller.namespace, workload: Some(&caller) };
+    let (host, port) = match question.to.rsplit_once(':') {
+        Some((host, port)) => {
+            (host, Some(port.parse::<u16>().map_err(|_| format!("{port:?} is no port: write HOST:PORT"))?))
+        }
+        None => (question.to, None),
+    };
+    let answer = |status, reason: String, steps: Steps| {
+        Ok(RouteExplanation { steps: steps.0, outcome: Outcome::Answer { status, reason }, shares: Vec::new() })
+    };
+    let Some(found) = view.host(host, client.namespace) else {
+        steps.add("host", format!("{host} is no service of the mesh, and no VirtualService names it"));
+        return answer(502, "unknown_host".into(), steps);
+    };
+    let port = match found {
+        Host::Virtual(_) => port.unwrap_or(80),
+        Host::Service(service) => match service.port(port) {
+            Some(known) => known.port,
+            None => {
+                let known: Vec<String> = service.ports.iter().map(|known| known.port.to_string()).collect();
+                steps.add("host", format!("service {} has not this port; it has {}", service.name, known.join(", ")));
+                return answer(502, "unknown_port".into(), steps);
+            }
+        },
+    };
+    steps.add(
+        "host",
+        match found {
+            Host::Service(service) => format!("{host} is service {}, port {port} ({})", service.name, service.fqdn),
+            Host::Virtual(_) => format!("{host} is no service; VirtualServices name it"),
+        },
+    );
+    let Ok(path_and_query) = normalise(question.path_and_query, view.settings.path_normalization) else {
+        steps.add("path", "has an escaped NUL".into());
+        return answer(400, "bad_request".into(), steps);
+    };
+    if path_and_query != question.path_and_query {
+        steps.add("path", format!("is read as {path_and_query}"));
+    }
+    let head = RequestHead {
+        method: question.method,
+        path_and_query: &path_and_query,
+        authority: question.to,
+        scheme: question.scheme,
+        headers: question.headers,
+    };
+    let query = Query { view, port, client, random: 0 };
+    let mut notes = Notes { steps, query, head: &head, matched: None };
+    let rules = found.rules(client.namespace);
+    if let Host::Service(service) = found {
+        notes.invisible(service, rules);
+    }
+    let ruling = query.by_rules(rules, &head, &mut notes);
+    let Notes { mut steps, matched: rule, .. } = notes;
+    let matched = match (ruling, found) {
+        (Ruling::Matched(matched), _) => Some(matched),
+        (Ruling::None, Host::Service(service)) => {
+            steps.add("rule", "no VirtualService has a rule for this caller: the service itself is called".into());
+            query.by_default(service)
+        }
+        (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
+    };
+    let Some(matched) = matched else {
+        steps.add("rule", "none of the rules matches".into());
+        return answer(404, "no_route".into(), steps);
+    };
+    steps.of_rule(view, &matched, rule);
+    let forwarding = rule.and_then(|rule| match &rule.action {
+        RuleAction::Forward(forward) => Some(forward.destinations.shares()),
+        _ => None,
+    });
+    Ok(match matched.action {
+        Action::Redirect { status, location } => {
+            let reason = format!("redirect to {location}");
+            return answer(status.as_u16(), reason, steps);
+        }
+        Action::Respond(response) => return answer(response.status.as_u16(), "direct response".into(), steps),
+        Action::UnknownCluster if forwarding.as_ref().is_none_or(|shares| shares.len() < 2) => {
+            let named = forwarding.iter().flatten().map(|(_, destination)| named(&destination.target));
+            steps.add("destination", format!("{} does not exist", named.collect::<Vec<_>>().join(", ")));
+            return answer(503, "unknown_cluster".into(), steps);
+        }
+        action => {
+            if let Action::Forward(forward) = &action {
+                steps.of_forward(&query, forward);
+            }
+            let shares = match (forwarding, &action) {
+                (Some(shares), _) => shares
+                    .into_iter()
+                    .map(|(percent, destination)| match query.target(&destination.target) {
+                        Some((service, cluster)) => {
+                            steps.of_cluster(service, cluster, client.namespace);
+                            share(cluster, percent, question.now_ms)
+                        }
+                        None => {
+                            Share { cluster: named(&destination.target), percent, exists: false, endpoints: Vec::new() }
+                        }
+                    })
+                    .collect(),
+                (None, Action::Forward(forward)) => {
+                    steps.of_cluster(forward.service, forward.cluster, client.namespace);
+                    vec![share(forward.cluster, 100.0, question.now_ms)]
+                }
+                (None, _) => Vec::new(),
+            };
+            RouteExplanation { steps: steps.0, outcome: Outcome::Forward, shares }
+        }
+    })
+}
+
+/// The workload that is meant as the caller.
+fn caller(view: &MeshView, question: &RouteQuestion<'_>, steps: &mut Steps) -> Result<Arc<Workload>, String> {
+    let (name, namespace) = match question.from.split_once('.') {
+        Some((name, namespace)) => (name, namespace),
+        None => (question.from, question.namespace.as_str()),
+    };
+    let by_name = view.callers.by_name.get(format!("{namespace}/{name}").as_str()).and_then(|known| known.first());
+    let of_service = || {
+        let service = view.service_named(&format!("{name}.{namespace}"))?;
+        let endpoints = service.ports.iter().filter_map(|port| service.cluster(port.port));
+        let mut workloads: Vec<&Arc<Workload>> =
+            endpoints.flat_map(|cluster| &cluster.endpoints).map(|endpoint| &endpoint.workload).collect();
+        workloads.sort_by(|a, b| a.name.cmp(&b.name));
+        workloads.first().copied()
+    };
+    let workload = by_name.or_else(of_service).ok_or_else(|| {
+        format!(
+            "no workload or service {name} in namespace {namespace}: `weft services` and `weft endpoints` list them"
+        )
+    })?;
+    let labels: Vec<String> = workload.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    steps.add(
+        "caller",
+        format!(
+            "{} of namespace {}, as {}, labels {}",
+            workload.name,
+            workload.namespace,
+            workload.account,
+            labels.join(",")
+        ),
+    );
+    Ok(workload.clone())
+}
+
+#[derive(Default)]
+struct Steps(Vec<Step>);
+
+impl Steps {
+    fn add(&mut self, about: &'static str, says: String) {
+        self.0.push(Step { about, document: String::new(), field: String::new(), says });
+    }
+
+    fn add_of(&mut self, about: &'static str, document: &Document, field: String, says: String) {
+        self.0.push(Step { about, document: title(document), field, says });
+    }
+
+    /// What the matched rule says beside where the request goes.
+    fn of_rule(&mut self, view: &MeshView, matched: &Matched<'_>, rule: Option<&HttpRule>) {
+        let Some(rule) = rule else {
+            self.add("timeout", "none".into());
+            return self.add("retries", by_default(&view.settings.default_retry));
+        };
+        let field = |name: &str| format!("{}.{name}", place(rule));
+        if matched.cors.is_some() {
+            self.add_of("cors", &rule.document, field("corsPolicy"), "preflights are answered by the proxy".into());
+        }
+        if let Some(limits) = matched.origin.and_then(|origin| view.limits_of_rule(origin)) {
+            for key in limits.policies() {
+                self.add("limit", format!("{key} counts it at the caller"));
+            }
+        }
+        if let Some(fault) = matched.fault {
+            self.add_of("fault", &rule.document, field("fault"), fault.to_string());
+        }
+        if matched.headers.iter().any(Option::is_some) {
+            let says = "headers of the request or the response are changed".into();
+            self.add_of("headers", &rule.document, field("headers"), says);
+        }
+        let RuleAction::Forward(forward) = &rule.action else { return };
+        match forward.timeout {
+            Some(timeout) => {
+                let says = format!("{timeout:?} for the whole exchange");
+                self.add_of("timeout", &rule.document, field("timeout"), says);
+            }
+            None => self.add("timeout", "none".into()),
+        }
+        match &forward.retry {
+            Some(retry) => self.add_of("retries", &rule.document, field("retries"), retry.to_string()),
+            None => self.add("retries", by_default(&view.settings.default_retry)),
+        }
+    }
+
+    fn of_forward(&mut self, query: &Query<'_, '_>, forward: &Forward<'_>) {
+        if let Some(rewrite) = &forward.rewrite {
+            let path = rewrite.path_and_query.iter().map(|path| format!("path {path}"));
+            let host = rewrite.authority.iter().map(|host| format!("host {host}"));
+            self.add("rewrite", path.chain(host).collect::<Vec<_>>().join(", "));
+        }
+        for Mirror { target, share, .. } in forward.mirrors {
+            let exists = if query.target(target).is_some() { "" } else { ", which does not exist" };
+            self.add("mirror", format!("{}% to {}{exists}", share.percent(), named(target)));
+        }
+    }
+
+    /// Which DestinationRules make the cluster, and how it is called.
+    fn of_cluster(&mut self, service: &Service, cluster: &Cluster, client: &Namespace) {
+        for document in compile::destination_rules(service, client) {
+            let says = match cluster.subset.as_str() {
+                "" => format!("its policy holds for {}", service.name),
+                subset => format!("its policy and its subsets hold for {}, {subset} too", service.name),
+            };
+            self.add_of("destination", &document, String::new(), says);
+        }
+    }
+}
+
+fn by_default(retry: &RetryPolicy) -> String {
+    format!("the mesh's default: {retry}")
+}
+
+fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
+    let mut order: Vec<Arc<crate::endpoint::Endpoint>> = Vec::new();
+    // As a request would that fails everywhere.
+    while let Some(next) = cluster.pick(&order, 0, now_ms) {
+        if order.iter().any(|known| Arc::ptr_eq(known, next)) {
+            break;
+        }
+        order.push(next.clone());
+    }
+    let rest = cluster.endpoints.iter().filter(|endpoint| !order.iter().any(|known| Arc::ptr_eq(known, endpoint)));
+    let picked = order.iter().map(|endpoint| (endpoint, true)).chain(rest.map(|endpoint| (endpoint, false)));
+    let endpoints = picked.map(|(endpoint, picked)| Endpoint {
+        workload: endpoint.workload.name.to_string(),
+        node: endpoint.key.node.to_string(),
+        address: match &endpoint.address {
+            EndpointAddress::Local(address) => format!("{address}, directly"),
+            EndpointAddress::Remote { address, .. } => format!("{address}, mutual TLS"),
+        },
+        health: endpoint.health.as_str(),
+        standing: endpoint.standing.as_str(),
+        failing: endpoint.load.is_failing(now_ms),
+        active_requests: endpoint.load.active(),
+        picked,
+    });
+    Share { cluster: cluster.name.clone(), percent, exists: true, endpoints: endpoints.collect() }
+}
+
+/// What a document names as a destination.
+fn named(target: &Target) -> String {
+    let service = target.service.as_deref().unwrap_or("a host that is no service");
+    let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let subset = if target.subset.is_empty() { String::new() } else { format!(" subset {}", target.subset) };
+    format!("{service}{port}{subset}")
+}
+
+fn title(document: &Document) -> String {
+    let key = &document.key;
+    match &key.namespace {
+        Some(namespace) => format!("{} {namespace}/{}", key.kind, key.name),
+        None => format!("{} {}", key.kind, key.name),
+    }
+}
+
+/// The field of a rule.
+fn place(rule: &HttpRule) -> String {
+    let list = if rule.document.key.kind == "VirtualService" { "http" } else { "rules" };
+    format!("spec.{list}[{}]", rule.place)
+}
+
+/// The field of one of a rule's conditions.
+fn place_of(rule: &HttpRule, one: &NamedMatch) -> String {
+    match one.condition {
+        Some(condition) => format!("{}.{}[{condition}]", place(rule), if is_istio(rule) { "match" } else { "matches" }),
+        None => place(rule),
+    }
+}
+
+fn is_istio(rule: &HttpRule) -> bool {
+    rule.document.key.kind == "VirtualService"
+}
+
+/// Takes down what routing looks at.
+struct Notes<'v, 'r> {
+    steps: Steps,
+    query: Query<'v, 'r>,
+    head: &'r RequestHead<'r>,
+    matched: Option<&'v HttpRule>,
+}
+
+impl Notes<'_, '_> {
+    /// The VirtualServices that name the host and that this caller does not see.
+    fn invisible(&mut self, service: &Service, seen: &[Arc<RuleSet>]) {
+        let all = service.ingredients.rules();
+        for rules in all.iter().filter(|rules| !seen.iter().any(|known| Arc::ptr_eq(known, rules))) {
+            if let Some(rule) = rules.http.first() {
+                let says = "passed over: it is not exported to the caller's namespace".into();
+                self.steps.add_of("rule", &rule.document, "spec.exportTo".into(), says);
+            }
+        }
+    }
+}
+
+impl<'v> Recorder<'v> for Notes<'v, '_> {
+    fn passed_over(&mut self, rule: &'v HttpRule, one: &'v NamedMatch, fields: &'v Fields) {
+        let why = match one.request.client.mismatch(&self.query.client, self.query.port) {
+            Some(why) => why,
+            None => one.request.mismatch(self.head.path(), &mut Values::new(self.head, fields)).unwrap_or_default(),
+        };
+        self.steps.add_of("rule", &rule.document, place_of(rule, one), format!("passed over: {why}"));
+    }
+
+    fn matched(&mut self, rule: &'v HttpRule, one: &'v NamedMatch) {
+        self.matched = Some(rule);
+        let name = if one.route_name.is_empty() { String::new() } else { format!(" (route {})", one.route_name) };
+        self.steps.add_of("rule", &rule.document, place_of(rule, one), format!("matches{name}"));
+    }
+
+    fn not_ruled(&mut self, rules: &'v RuleSet) {
+        if let Some(rule) = rules.http.first() {
+            let says = "passed over: it has no rule for such a caller".into();
+            self.steps.add_of("rule", &rule.document, String::new(), says);
+        }
+    }
+}
+
+impl fmt::Display for RouteExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Step { about, document, field, says } in &self.steps {
+            write!(f, "{about:<12}{says}")?;
+            match (document.as_str(), field.as_str()) {
+                ("", _) => writeln!(f)?,
+                (document, "") => writeln!(f, "  [{document}]")?,
+                (document, field) => writeln!(f, "  [{document} {field}]")?,
+            }
+        }
+        match &self.outcome {
+            Outcome::Answer { status, reason } => writeln!(f, "{:<12}{status} {reason}, by the proxy", "answer")?,
+            Outcome::Forward => {}
+        }
+        for Share { cluster, percent, exists, endpoints } in &self.shares {
+            let percent = (percent * 100.0).round() / 100.0;
+            let note = match (exists, endpoints.iter().any(|endpoint| endpoint.picked)) {
+                (false, _) => ", which does not exist: 503 unknown_cluster",
+                (true, false) => ", which has no endpoint to call: 503 no_healthy_upstream",
+                (true, true) => "",
+            };
+            writeln!(f, "{:<12}{percent}% to {cluster}{note}", "forward")?;
+            for endpoint in endpoints {
+                let Endpoint { workload, node, address, health, standing, active_requests, .. } = endpoint;
+                let failing = if endpoint.failing { ", a connect failed lately" } else { "" };
+                let never = if endpoint.picked { "" } else { ", never called" };
+                let state = format!("{health}, {standing}{failing}{never}, {active_requests} active");
+                writeln!(f, "{:<12}  {workload} on {node} at {address}: {state}", "")?;
+            }
+        }
+        Ok(())
+    }
+}

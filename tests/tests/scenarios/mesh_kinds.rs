@@ -1,0 +1,87 @@
+//! weft's own kinds, and what the mesh tells of a request's way.
+
+use weft_tests::lab::{Lab, PATIENCE, wait_for};
+
+const LIMIT: &str = "
+apiVersion: weft.mesh/v1alpha1
+kind: RateLimit
+metadata: { name: echo }
+spec:
+  targetRefs: [{ group: '', kind: Service, name: echo }]
+  limits: [{ name: few, requests: 3, unit: Hour }]
+";
+
+#[test]
+fn a_limit_counts_all_callers_and_its_status_and_metrics_say_so() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_client();
+    lab.host_mut(2).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    lab.wait_healthy(1, "echo", 1);
+    let file = lab.file("limit.yaml", LIMIT);
+    let applied = lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    assert!(!applied.contains("not enforced"), "{applied}");
+    wait_for("the limit is known where the workload is", PATIENCE, || {
+        let got = lab.host(2).try_json(&["get", "ratelimit", "echo"])?;
+        let conditions = got["status"]["conditions"].as_array()?.clone();
+        let holds = |kind: &str| conditions.iter().any(|one| one["type"] == kind && one["status"] == "True");
+        (holds("Programmed") && holds("ResolvedRefs")).then_some(())
+    });
+
+    let statuses: Vec<u16> = (0..6).map(|i| lab.host(i % 2).call("echo", "/", &[]).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429]);
+    let counted = |outcome: &str| {
+        let outcome = format!("outcome=\"{outcome}\"");
+        lab.host(2).metric("weft_rate_limit_requests_total", &["policy=\"echo\"", "limit=\"few\"", &outcome])
+    };
+    assert_eq!((counted("passed"), counted("limited")), (3.0, 3.0));
+}
+
+const ROUTES: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: echo }
+spec:
+  hosts: [echo]
+  http:
+  - match: [{ headers: { end-user: { exact: jason } } }]
+    timeout: 3s
+    route: [{ destination: { host: echo } }]
+  - directResponse: { status: 418 }
+";
+
+#[test]
+fn any_node_explains_a_route_as_it_would_be_taken() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let file = lab.file("routes.yaml", ROUTES);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    for host in [0, 1] {
+        wait_for("the rule holds", PATIENCE, || {
+            let options = ["explain", "route", "--from", "echo", "--to", "echo:8080"];
+            let explained = lab.host(host).try_json(&options)?;
+            (explained["outcome"] == "answer" && explained["status"] == 418).then_some(())
+        });
+        let jason = ["explain", "route", "--from", "echo", "--to", "echo", "--path", "/x", "-H", "end-user: jason"];
+        let text = lab.host(host).weft(&jason).ok();
+        for words in [
+            "echo is service echo.default, port 8080",
+            "[VirtualService default/echo spec.http[0].match[0]]",
+            "3s for the whole exchange",
+            "100% to outbound|8080||echo.default.svc.cluster.local",
+            "healthy, preferred",
+        ] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        // What it says is what happens.
+        assert_eq!(lab.host(0).call("echo", "/x", &["-H", "end-user: jason"]).status, 200);
+        assert_eq!(lab.host(0).call("echo", "/x", &[]).status, 418);
+    }
+    let nobody = ["explain", "route", "--from", "nobody", "--to", "echo"];
+    lab.host(0).weft(&nobody).refused(&["no workload or service nobody in namespace default"]);
+}
