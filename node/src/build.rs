@@ -43,6 +43,7 @@ use crate::{
         facts::{self, FactsActor},
         health::{self, HealthActor},
         issuer::{self, IssuerActor},
+        keys::{self, KeysActor},
         links::{self, LinkTable, LinksActor},
         membership::{
             self, MembershipActor,
@@ -54,6 +55,7 @@ use crate::{
     admin::server::ApiActor,
     config::{self, Config},
     dir::Dir,
+    fetch::Fetcher,
     identity::NodeIdentity,
     peer::{quic::Quic, session::Receivers},
     seeds::Seeds,
@@ -84,6 +86,7 @@ struct Published {
     renewed: Arc<watch::Sender<u64>>,
     issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
+    key_sets: Arc<watch::Sender<keys::Wanted>>,
     /// Addresses with which to hold links.
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     /// Where members are or were.
@@ -147,7 +150,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         workloads: Default::default(),
         default_caller: None,
     });
-    let (_, keys) = key_sets();
+    let (key_publisher, keys) = key_sets();
     let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys, proxy_metrics)?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
@@ -163,6 +166,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (issuer_box, issuer_opened) = supervisor.open("issuer", 64);
     let (membership_box, membership_opened) = supervisor.open("membership", 256);
     let (health_box, health_opened) = supervisor.open("health", 256);
+    let (_, keys_opened) = supervisor.open("keys", 1);
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
@@ -177,6 +181,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         renewed: sender(0),
         issuer_end: sender(None),
         gossip_stats: sender(None),
+        key_sets: sender(keys::Wanted::default()),
         held: sender(BTreeSet::new()),
         remembered: sender(remembered(&store)),
     };
@@ -306,6 +311,13 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         Ok(HealthActor::new(about, hosted, next_id, myself))
     });
 
+    let setup = keys::Setup {
+        wanted: published.key_sets.subscribe(),
+        fetcher: Fetcher::new(views.clone(), proxy.outbound()),
+        publisher: Arc::new(Mutex::new(key_publisher)),
+    };
+    supervisor.start(keys_opened, move || Ok(KeysActor::new(setup.clone())));
+
     let setup = view::Setup {
         name,
         trust_domain,
@@ -314,6 +326,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         documents: published.documents.policy.subscribe(),
         hosted: published.hosted.subscribe(),
         secrets: published.secrets.in_use.subscribe(),
+        key_sets: published.key_sets.clone(),
         publisher: Arc::new(Mutex::new(view_publisher)),
         views: views.clone(),
         first: first_view.clone(),

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod demo;
 mod dir;
+mod fetch;
 mod health;
 mod identity;
 mod peer;

@@ -1,6 +1,10 @@
 //! The immutable snapshot that a request reads, loaded once and kept to the request's end.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use weft_wire::{
     fact::Protocol,
@@ -10,6 +14,7 @@ use weft_wire::{
 use crate::{
     access::Access,
     attached::Attached,
+    authenticate::KeysAt,
     balance::Cluster,
     compile::{AccessIndex, Ingredients, Parts},
     endpoint::{LocalWorkload, Workload},
@@ -189,6 +194,17 @@ impl MeshView {
     /// names it; `None` if no policy is for it.
     pub fn access(&self, workload: &Arc<Workload>) -> Option<&Arc<Access>> {
         self.access.get(workload)
+    }
+
+    /// The key sets of token issuers that workloads of this node need, each with the longest time that fetching it may
+    /// take.
+    pub fn key_sets(&self) -> BTreeMap<KeysAt, Duration> {
+        let mut wanted = BTreeMap::new();
+        for (at, limit) in self.access.all().flat_map(|access| access.authenticator.key_sets()) {
+            let longest: &mut Duration = wanted.entry(at.clone()).or_default();
+            *longest = limit.max(*longest);
+        }
+        wanted
     }
 
     /// The workload that a caller with a proven `account` says it is (`namespace/workload`), if some node announces

@@ -158,12 +158,12 @@ pub struct KeySets {
 }
 
 impl KeySets {
-    pub(crate) fn get(&self, at: &KeysAt) -> KnownKeys {
+    pub fn get(&self, at: &KeysAt) -> KnownKeys {
         self.table.load().get(at).cloned().unwrap_or(KnownKeys::NotFetched)
     }
 
     /// Tells each change from here on, to a request that has to wait.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> watch::Receiver<()> {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         changes
@@ -177,6 +177,11 @@ pub struct KeyPublisher {
 }
 
 impl KeyPublisher {
+    /// What was published last.
+    pub fn table(&self) -> Arc<KeyTable> {
+        self.table.load_full()
+    }
+
     pub fn publish(&mut self, table: KeyTable) {
         self.table.store(Arc::new(table));
         self.changed.send_replace(());

@@ -5,6 +5,7 @@ pub mod documents;
 pub mod facts;
 pub mod health;
 pub mod issuer;
+pub mod keys;
 pub mod links;
 pub mod membership;
 pub mod secrets;

@@ -22,7 +22,7 @@ use weft_proxy::ports::{ViewPublisher, Views};
 use weft_wire::id::{NodeName, TrustDomain};
 
 use crate::{
-    actors::{facts, health::HostedSet, membership::Standings},
+    actors::{facts, health::HostedSet, keys, membership::Standings},
     supervisor::{Actor, Inbox},
 };
 
@@ -39,6 +39,8 @@ pub struct Setup {
     pub documents: watch::Receiver<Arc<Vec<Arc<Document>>>>,
     pub hosted: watch::Receiver<HostedSet>,
     pub secrets: watch::Receiver<Arc<Contents>>,
+    /// Which keys of token issuers the view needs.
+    pub key_sets: Arc<watch::Sender<keys::Wanted>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<ViewPublisher>>,
     pub views: Views,
@@ -50,8 +52,19 @@ pub struct ViewActor(pub Setup);
 
 impl ViewActor {
     fn compile(&mut self) {
-        let Setup { name, trust_domain, facts, standings, documents, hosted, secrets, publisher, views, first } =
-            &mut self.0;
+        let Setup {
+            name,
+            trust_domain,
+            facts,
+            standings,
+            documents,
+            hosted,
+            secrets,
+            key_sets,
+            publisher,
+            views,
+            first,
+        } = &mut self.0;
         let facts = facts.borrow_and_update().clone();
         let standings = standings.borrow_and_update().clone();
         let documents = documents.borrow_and_update().clone();
@@ -84,7 +97,15 @@ impl ViewActor {
         };
         let view = compile(&inputs, Some(&views.load()));
         tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
+        let wanted = view.key_sets();
         publisher.lock().publish(view);
+        key_sets.send_if_modified(|known| {
+            let has_changed = **known != wanted;
+            if has_changed {
+                *known = Arc::new(wanted);
+            }
+            has_changed
+        });
         // Set already: the node has been ready since.
         let _ = first.set(());
     }
@@ -144,6 +165,7 @@ mod tests {
             documents,
             hosted,
             secrets,
+            key_sets: Arc::new(watch::channel(keys::Wanted::default()).0),
             publisher: Arc::new(Mutex::new(publisher)),
             views: views.clone(),
             first: Arc::default(),

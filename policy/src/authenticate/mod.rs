@@ -164,6 +164,14 @@ impl Authenticator {
         &self.claimed_headers
     }
 
+    /// The key sets that must be fetched, each with the time that this may take.
+    pub fn key_sets(&self) -> impl Iterator<Item = (&KeysAt, Duration)> {
+        self.rules.iter().filter_map(|rule| match &rule.keys {
+            RuleKeys::At(at) => Some((at, rule.fetch_timeout)),
+            RuleKeys::Given(_) => None,
+        })
+    }
+
     /// What comes of a request's tokens. `now` is in seconds since 1970.
     ///
     /// Where one rule or several say that a token is required, each of these must take one, and the others must not

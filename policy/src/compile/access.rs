@@ -40,6 +40,11 @@ struct Entry {
 }
 
 impl AccessIndex {
+    /// The access of each workload that has any.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Access>> {
+        self.by_workload.values().map(|entry| &entry.access)
+    }
+
     pub(crate) fn get(&self, workload: &Arc<Workload>) -> Option<&Arc<Access>> {
         if self.by_workload.is_empty() {
             return None;
