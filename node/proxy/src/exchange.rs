@@ -5,11 +5,11 @@ use std::{cell::Cell, rc::Rc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use weft_policy::{
@@ -25,6 +25,7 @@ use crate::{
     pool::{Lease, Need},
     record::{ExchangeRecord, Received, with_sources},
     respond, tcp,
+    upgrade::{self, Upgrade},
     worker::Worker,
 };
 
@@ -50,22 +51,12 @@ pub(crate) fn head<'r, B>(request: &'r Request<B>, authority: &'r Authority) -> 
     }
 }
 
-/// The protocol that an HTTP/1.1 request wants to switch to. Not h2c, not even as one choice of several: what is
-/// upgraded becomes a tunnel, and HTTP/2 in it would pass by all that is decided per request.
-fn upgrade(head: &request::Parts) -> Option<HeaderValue> {
-    let protocol = head.headers.get(header::UPGRADE)?;
-    let asks = head.version == Version::HTTP_11 && connection_options(&head.headers).any(|o| is(o, "upgrade"));
-    let offers_h2c = protocol.to_str().map_or(true, |offered| offered.split(',').any(|p| is(p.trim(), "h2c")));
-    let is_single = head.headers.get_all(header::UPGRADE).iter().nth(1).is_none();
-    (asks && is_single && !offers_h2c).then(|| protocol.clone())
-}
-
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+pub(crate) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::CONNECTION).into_iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
-fn is(a: &str, b: &str) -> bool {
+pub(crate) fn is(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
@@ -129,7 +120,7 @@ pub(crate) struct Outgoing {
     body: OutgoingBody,
     /// What has come of the body, if there is one.
     received: Option<Rc<Received>>,
-    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    upgrade: Option<Upgrade>,
     /// See [`Self::remember`].
     before_gate: Option<Box<(HeaderMap, PathAndQuery)>>,
 }
@@ -143,8 +134,7 @@ impl Outgoing {
         record: &mut ExchangeRecord,
     ) -> Result<Self, ProxyError> {
         let (mut head, body) = request.into_parts();
-        let upgrade =
-            upgrade(&head).and_then(|protocol| head.extensions.remove::<OnUpgrade>().map(|client| (protocol, client)));
+        let upgrade = upgrade::wanted(&mut head);
         let mut headers = head.headers;
         strip_hop_by_hop(&mut headers);
         headers.remove(X_FORWARDED_CLIENT_CERT);
@@ -361,7 +351,7 @@ impl Outgoing {
                 // HTTP/2 needs no length to say so; some HTTP/1.1 servers do (RFC 9110 section 8.6).
                 headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
             }
-            if let Some((protocol, _)) = &self.upgrade {
+            if let Some(Upgrade { protocol, .. }) = &self.upgrade {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, protocol.clone());
             }
@@ -383,8 +373,8 @@ impl Outgoing {
     }
 
     /// Whom to give the connection to, if the upstream switches protocols.
-    pub(crate) fn into_client_upgrade(self) -> Option<OnUpgrade> {
-        self.upgrade.map(|(_, client)| client)
+    pub(crate) fn into_client_upgrade(self) -> Option<upgrade::Client> {
+        self.upgrade.map(|upgrade| upgrade.client)
     }
 }
 
@@ -442,16 +432,20 @@ pub(crate) struct Answer {
     pub(crate) lease: Lease,
     pub(crate) active: Option<ActiveRequest>,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) client_upgrade: Option<OnUpgrade>,
+    pub(crate) client_upgrade: Option<upgrade::Client>,
 }
 
 impl Answer {
     /// What becomes a tunnel is decided by the caller's request, never by an upstream alone.
     fn switches_unasked(&self) -> bool {
         let protocol = self.response.headers().get(header::UPGRADE);
-        self.response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && (self.client_upgrade.is_none()
-                || protocol.is_none_or(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"h2c")))
+        match &self.client_upgrade {
+            _ if self.response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                self.client_upgrade.as_ref().is_some_and(|client| client.is_misled_by(&self.response))
+            }
+            None => true,
+            Some(_) => protocol.is_none_or(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"h2c")),
+        }
     }
 
     /// The response for the caller. Its body carries the record to the exchange's end.
@@ -467,10 +461,13 @@ impl Answer {
             return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, record));
         };
         let upstream = hyper::upgrade::on(&mut response);
+        let (mut head, _) = response.into_parts();
+        client.grant(&mut head.status, &mut head.headers, protocol);
+        let stream = client.stream;
         let (received, sent) = (record.received(), Cell::new(0));
         worker.tasks.spawn(async move {
             let _kept = (lease, active);
-            match tokio::try_join!(client, upstream) {
+            match tokio::try_join!(stream, upstream) {
                 Ok((client, upstream)) => {
                     let client = tcp::Counted::new(
                         TokioIo::new(client),
@@ -484,9 +481,6 @@ impl Answer {
                 Err(error) => record.fail(Flag::UpstreamReset, &error),
             }
         });
-        let (mut head, _) = response.into_parts();
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(header::UPGRADE, protocol);
         Response::from_parts(head, ResponseBody::tunnel())
     }
 }
@@ -514,9 +508,10 @@ pub(crate) fn finish(
     record: ExchangeRecord,
 ) -> Response<ResponseBody> {
     match reply {
-        Ok(Reply::Upstream(answer)) if answer.switches_unasked() => {
-            respond::refuse(&ProxyError::BadResponse("it switches to a protocol that nobody asked for".into()), record)
-        }
+        Ok(Reply::Upstream(answer)) if answer.switches_unasked() => respond::refuse(
+            &ProxyError::BadResponse("it switches protocols unasked, or does not where it was asked to".into()),
+            record,
+        ),
         Ok(Reply::Upstream(answer)) => answer.into_response(worker, record),
         Ok(Reply::Own(response)) => respond::answer(response, record),
         Err(error) => respond::refuse(&error, record),
@@ -527,23 +522,12 @@ pub(crate) fn finish(
 mod tests {
     use super::*;
 
-    fn head(version: Version, headers: &[(&'static str, &'static str)]) -> request::Parts {
+    fn head(version: Version, headers: &[(&'static str, &'static str)]) -> http::request::Parts {
         let mut request = Request::get("/").version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         request.body(()).unwrap().into_parts().0
-    }
-
-    #[test]
-    fn only_an_http1_request_that_asks_for_it_upgrades_and_never_to_h2c() {
-        let asks = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
-        assert!(upgrade(&head(Version::HTTP_11, &asks)).is_some());
-        assert!(upgrade(&head(Version::HTTP_2, &asks)).is_none());
-        assert!(upgrade(&head(Version::HTTP_11, &asks[1..])).is_none());
-        for offered in ["h2c", "H2C", "websocket, h2c"] {
-            assert!(upgrade(&head(Version::HTTP_11, &[("connection", "Upgrade"), ("upgrade", offered)])).is_none());
-        }
     }
 
     #[test]

@@ -46,7 +46,8 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 /// first to find out.
 const UPSTREAM_KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3));
 
-pub(crate) fn server() -> server::conn::http2::Builder<LocalExecutor> {
+/// `extended`: offers extended CONNECT (RFC 8441).
+pub(crate) fn server(extended: bool) -> server::conn::http2::Builder<LocalExecutor> {
     let mut builder = server::conn::http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -62,6 +63,9 @@ pub(crate) fn server() -> server::conn::http2::Builder<LocalExecutor> {
         .max_local_error_reset_streams(None)
         .keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1);
+    if extended {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 

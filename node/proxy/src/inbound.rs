@@ -61,7 +61,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
         limit_unread(stream.get_ref().0, connection.worker.limits.stall_timeout);
     }
     match alpn.as_deref() {
-        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection.clone()), &connection.worker, load).await,
+        Some(ALPN_HTTP2) => serve_http2(stream, Exchanges(connection.clone()), &connection.worker, load, false).await,
         Some(ALPN_HTTP1) => {
             serve_http1(stream, Exchanges(connection.clone()), &connection.worker, load, HANDSHAKE_TIMEOUT).await;
         }

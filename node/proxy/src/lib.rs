@@ -33,4 +33,5 @@ mod stall;
 mod target;
 mod tcp;
 mod tls;
+mod upgrade;
 mod worker;

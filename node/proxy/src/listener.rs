@@ -149,13 +149,13 @@ where
     serve(pin!(connection), worker, &load, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
 }
 
-pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>)
+pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>, extended: bool)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     S::Future: 'static,
 {
-    let connection = http2::server()
+    let connection = http2::server(extended)
         .serve_connection(TokioIo::new(Watched::caller(io, load.clone(), worker.limits.head_timeout)), service);
     serve(pin!(connection), worker, &load, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
 }

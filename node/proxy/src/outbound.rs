@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -47,6 +47,7 @@ use crate::{
     respond::{self, X_WEFT_REASON},
     target,
     tcp::{self, TcpRecord},
+    upgrade,
     worker::Worker,
 };
 
@@ -80,7 +81,7 @@ impl Outbound {
         limit_unread(&stream, limits.stall_timeout);
         let service = Exchanges { outbound: self, downstream, load: load.clone() };
         if http2 {
-            serve_http2(stream, service, &worker, load).await;
+            serve_http2(stream, service, &worker, load, true).await;
         } else {
             serve_http1(stream, service, &worker, load, limits.idle_timeout).await;
         }
@@ -166,13 +167,15 @@ impl Outbound {
 
     async fn exchange(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         downstream: Downstream,
         load: &Rc<Load>,
     ) -> Response<ResponseBody> {
         let mut record = ExchangeRecord::begin(&self.worker, Reporter::Source, downstream, load, &request);
-        if request.method() == Method::CONNECT {
-            return self.connect(request, downstream, record).await;
+        match upgrade::is_plain_connect(&mut request) {
+            Ok(false) => {}
+            Ok(true) => return self.connect(request, downstream, record).await,
+            Err(error) => return respond::refuse(&error, record),
         }
         let reply = self.reply(request, downstream, &mut record).await;
         exchange::finish(&self.worker, reply, record)

@@ -317,7 +317,10 @@ impl Drop for ExchangeRecord {
 }
 
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    // Not application/grpc-web: its clients read HTTP/1.1 statuses.
+    rest.is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
 /// An error with what caused it, on one line.

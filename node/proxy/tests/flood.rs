@@ -188,7 +188,7 @@ async fn what_would_be_another_request_in_http1_is_refused_in_http2() {
         ("an unknown pseudo-header", with(field(b":a", b"b"))),
         ("a pseudo-header of responses", with(field(b":status", b"200"))),
         ("a second :path", with(field(b":path", b"/b"))),
-        (":protocol that was not offered", with(field(b":protocol", b"websocket"))),
+        (":protocol without CONNECT", with(field(b":protocol", b"websocket"))),
         ("a pseudo-header after a header", only(vec![vec![0x82, 0x86], field(b"a", b"b"), field(b":path", b"/")])),
         ("no path", only(vec![vec![0x82, 0x86], field(b":authority", b"reviews")])),
         ("an empty path", pseudo(b"")),
