@@ -30,6 +30,7 @@ use weft_wire::{
 pub(crate) use self::{access::AccessIndex, policies::destination_rules};
 use self::{
     documents::DocumentIndex,
+    gateway_api::route::Route,
     nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
     services::Declared,
@@ -106,6 +107,7 @@ pub(crate) struct Ingredients {
     /// Those whose host matches: the most specific first, of these the oldest.
     policies: Vec<Arc<Policy>>,
     rules: Vec<Arc<RuleSet>>,
+    routes: Vec<Arc<Route>>,
 }
 
 impl Ingredients {
@@ -127,6 +129,7 @@ impl Ingredients {
             selected: selected.unwrap_or_default(),
             policies: documents.policies.matching(fqdn).cloned().collect(),
             rules: documents.rules.matching(fqdn).cloned().collect(),
+            routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
             declared,
         }
     }
@@ -137,6 +140,7 @@ impl Ingredients {
             && same(&self.selected, &other.selected)
             && same(&self.policies, &other.policies)
             && same(&self.rules, &other.rules)
+            && same(&self.routes, &other.routes)
     }
 }
 
@@ -202,7 +206,7 @@ fn services<'p>(
         let ingredients = Ingredients::of(name, &fqdn, parts);
         match known {
             Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
-            _ => Arc::new(services::service(inputs, name, fqdn, ingredients)),
+            known => Arc::new(services::service(inputs, name, fqdn, ingredients, known.map(|known| known.as_ref()))),
         }
     });
     let services = services.collect();

@@ -61,7 +61,7 @@ impl Condition {
             wanted,
             inverted: false,
         });
-        let uri = condition.path.clone().map(|value| UriMatch { value, ignore_case: false });
+        let uri = condition.path.clone().map(|value| UriMatch { value, ignore_case: false, whole_segments: false });
         Self {
             head: RequestMatch { client: ClientMatch::default(), uri, values: values.collect() },
             principals: condition.principals.iter().map(|principal| PrincipalPattern::new(principal)).collect(),

@@ -16,6 +16,8 @@ pub struct Cors {
     pub(crate) credentials: bool,
     /// A preflight of another origin is answered too, instead of being forwarded.
     pub(crate) answers_unmatched: bool,
+    /// A star for headers is answered with those that are asked for, as a star for methods is.
+    pub(crate) echoes_headers: bool,
 }
 
 /// What becomes of a request.
@@ -66,7 +68,9 @@ impl Cors {
             return CorsOutcome::Allow(answer);
         }
         put(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        put(header::ACCESS_CONTROL_ALLOW_HEADERS, self.headers.as_ref());
+        let echoes = self.echoes_headers && self.headers.as_ref().is_some_and(|allowed| allowed == "*");
+        let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        put(header::ACCESS_CONTROL_ALLOW_HEADERS, if echoes { asked } else { self.headers.as_ref() });
         put(header::ACCESS_CONTROL_MAX_AGE, self.max_age.as_ref());
         CorsOutcome::Answer(answer)
     }

@@ -33,6 +33,8 @@ pub(crate) struct UriMatch {
     pub(crate) value: StringMatch,
     /// Only for exact and prefix, as in Istio.
     pub(crate) ignore_case: bool,
+    /// A prefix ends where a segment of the path does, as in the Gateway API.
+    pub(crate) whole_segments: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -235,7 +237,8 @@ impl UriMatch {
             } else {
                 start == prefix.as_bytes()
             };
-            same.then_some(MatchedPath(prefix.len()))
+            let ends = !self.whole_segments || matches!(bytes.get(prefix.len()), None | Some(b'/'));
+            (same && ends).then_some(MatchedPath(prefix.len()))
         };
         match &self.value {
             StringMatch::Any => Some(MatchedPath::ANY),

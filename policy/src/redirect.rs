@@ -11,6 +11,8 @@ pub(crate) struct Redirect {
     pub(crate) scheme: Option<String>,
     pub(crate) authority: Option<String>,
     pub(crate) port: RedirectPort,
+    /// A port that the request's host names stays where no other one is given. Istio's rule, not the Gateway API's.
+    pub(crate) keeps_port: bool,
     pub(crate) path: RedirectPath,
 }
 
@@ -44,6 +46,7 @@ impl Redirect {
         let port = port.filter(|port| default_port(scheme) != Some(*port));
         let host = match &self.authority {
             Some(authority) => authority,
+            None if !self.keeps_port => without_port(head.authority),
             None => kept_host(head, scheme, port.is_some()),
         };
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -72,6 +75,13 @@ fn default_port(scheme: &str) -> Option<u16> {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     }
 }
 

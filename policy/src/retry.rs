@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use crate::api::networking::HttpRetry;
+use crate::api::{gateway::HttpRouteRetry, networking::HttpRetry};
 
 /// When, how often and after which pause a request is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +134,24 @@ impl RetryPolicy {
             Some(pause) => policy.with_base_pause(pause.get()),
             None => policy,
         }
+    }
+
+    /// Of a rule of the Gateway API, with the limit of each try; `None` if it says nothing of either. What fails
+    /// without a response is retried wherever retries are asked for.
+    pub(crate) fn of_route(retry: Option<&HttpRouteRetry>, per_try_timeout: Option<Duration>) -> Option<Self> {
+        let Some(retry) = retry else {
+            return per_try_timeout.is_some().then(|| Self { per_try_timeout, ..Self::default() });
+        };
+        let mut policy = Self { per_try_timeout, ..Self::default() };
+        policy.on.push(Condition::Reset);
+        policy.codes.extend(retry.codes.iter().filter_map(|code| u16::try_from(code.get()).ok()));
+        if let Some(attempts) = retry.attempts {
+            policy.attempts = u32::try_from(attempts.get()).unwrap_or(u32::MAX);
+        }
+        Some(match retry.backoff.and_then(|pause| pause.limit()) {
+            Some(pause) => policy.with_base_pause(pause),
+            None => policy,
+        })
     }
 
     /// Reads conditions and status codes, joined by commas.

@@ -9,6 +9,8 @@ use crate::{matcher::MatchedPath, pattern, route::RequestHead};
 pub(crate) enum PathRewrite {
     /// Replaces what the rule's condition matched: the prefix, or for exact and regex the whole path.
     Matched(String),
+    /// Replaces the whole path.
+    Whole(String),
     Regex(RegexRewrite),
 }
 
@@ -18,6 +20,7 @@ impl PathRewrite {
         let path = head.path();
         let mut new = match self {
             Self::Matched(new) => format!("{new}{}", path.get(matched.0..).unwrap_or_default()),
+            Self::Whole(new) => new.clone(),
             Self::Regex(rewrite) => rewrite.apply(path),
         };
         if !new.starts_with('/') {

@@ -1,13 +1,13 @@
 //! Routing: from a request's head, and from who sends it, to the cluster that serves it or to an answer.
 //!
-//! A VirtualService is compiled once into a [`RuleSet`], which names services; a request looks those up in its view.
+//! A VirtualService, or a namespace's routes for a service, is compiled once into a [`RuleSet`], which names services; a request looks those up in its view.
 //! So neither knows of the other's changes.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use weft_wire::id::Namespace;
+use weft_wire::{document::Stamp, id::Namespace};
 
 use crate::{
     api::values::Share,
@@ -98,6 +98,8 @@ pub enum Action<'v> {
     Respond(&'v DirectResponse),
     /// The rule names a service, port or subset that does not exist: 503, flag NC.
     UnknownCluster,
+    /// The rule of a route of the Gateway API sends the request to nothing that exists and may be named: 500.
+    InvalidBackend,
 }
 
 #[derive(Debug)]
@@ -138,9 +140,12 @@ pub enum TcpRouting<'v> {
 /// Route name of a service that no VirtualService rules, as in Istio.
 const DEFAULT_ROUTE_NAME: &str = "default";
 
-/// One VirtualService, as clients inside the mesh are ruled by it.
+/// One VirtualService, or the routes of the Gateway API that one namespace has for a service, as clients inside the
+/// mesh are ruled by it.
 #[derive(Debug)]
 pub(crate) struct RuleSet {
+    /// When it was first applied; of several documents the oldest.
+    pub(crate) created: Stamp,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) visible: Visibility,
     pub(crate) http: Vec<HttpRule>,
@@ -185,6 +190,16 @@ pub(crate) struct ForwardRule {
     pub(crate) path_rewrite: Option<PathRewrite>,
     pub(crate) authority: Option<String>,
     pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) unresolved: Unresolved,
+}
+
+/// What becomes of a request whose destination does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    /// As in Istio.
+    UnknownCluster,
+    /// As in the Gateway API.
+    InvalidBackend,
 }
 
 #[derive(Debug)]
@@ -194,6 +209,18 @@ pub(crate) struct HttpDestination {
     /// The rule's operations are in `headers` already.
     pub(crate) has_rules_headers: bool,
     pub(crate) authority: Option<String>,
+    pub(crate) own: Option<Box<DestinationFilters>>,
+}
+
+/// What is done to the requests of one destination beside what the rule does.
+#[derive(Debug)]
+pub(crate) struct DestinationFilters {
+    /// They are sent elsewhere.
+    pub(crate) redirect: Option<Redirect>,
+    /// Instead of the rule's.
+    pub(crate) path_rewrite: Option<PathRewrite>,
+    /// The rule's with them.
+    pub(crate) mirrors: Vec<Mirror>,
 }
 
 /// One `tcp` entry.
@@ -205,14 +232,14 @@ pub(crate) struct TcpRule {
 }
 
 /// A copy of a share of the requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Mirror {
     pub(crate) target: Target,
     pub(crate) share: Share,
 }
 
 /// A service, or a part of it, as a document names it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// As [`MeshView`] finds it; `None` for a host that cannot be a service.
     pub(crate) service: Option<String>,
@@ -343,16 +370,18 @@ impl<'v> Query<'v, '_> {
         let mut headers = [None, rule.headers.as_ref()];
         let action = match &rule.action {
             RuleAction::Respond(response) => Action::Respond(response),
-            RuleAction::Redirect(redirect) => {
-                Action::Redirect { status: redirect.status, location: redirect.location(head, path, self.port) }
-            }
+            RuleAction::Redirect(redirect) => self.redirect(redirect, head, path),
             RuleAction::Forward(forward) => {
                 let chosen = forward.destinations.choose(self.random);
                 if let Some(destination) = chosen {
                     let of_rule = rule.headers.as_ref().filter(|_| !destination.has_rules_headers);
                     headers = [destination.headers.as_ref(), of_rule];
                 }
-                self.forward(forward, chosen, head, path)
+                let own = chosen.and_then(|destination| destination.own.as_ref());
+                match own.and_then(|own| own.redirect.as_ref()) {
+                    Some(redirect) => self.redirect(redirect, head, path),
+                    None => self.forward(forward, chosen, head, path),
+                }
             }
         };
         Matched {
@@ -365,6 +394,10 @@ impl<'v> Query<'v, '_> {
         }
     }
 
+    fn redirect(&self, redirect: &Redirect, head: &RequestHead<'_>, path: MatchedPath) -> Action<'v> {
+        Action::Redirect { status: redirect.status, location: redirect.location(head, path, self.port) }
+    }
+
     fn forward(
         &self,
         rule: &'v ForwardRule,
@@ -373,13 +406,20 @@ impl<'v> Query<'v, '_> {
         path: MatchedPath,
     ) -> Action<'v> {
         let found = chosen.and_then(|destination| Some((destination, self.target(&destination.target)?)));
-        let Some((destination, (service, cluster))) = found else { return Action::UnknownCluster };
-        let path_and_query = rule.path_rewrite.as_ref().map(|rewrite| rewrite.apply(head, path));
+        let Some((destination, (service, cluster))) = found else {
+            return match rule.unresolved {
+                Unresolved::UnknownCluster => Action::UnknownCluster,
+                Unresolved::InvalidBackend => Action::InvalidBackend,
+            };
+        };
+        let own = destination.own.as_ref();
+        let path_rewrite = own.and_then(|own| own.path_rewrite.as_ref()).or(rule.path_rewrite.as_ref());
+        let path_and_query = path_rewrite.map(|rewrite| rewrite.apply(head, path));
         let authority = rule.authority.as_deref().or(destination.authority.as_deref());
         let rewrite =
             (path_and_query.is_some() || authority.is_some()).then_some(Rewrite { path_and_query, authority });
         let retry = rule.retry.as_ref().unwrap_or(&self.view.settings.default_retry);
-        let mirrors = rule.mirrors.as_slice();
+        let mirrors = own.map_or(&rule.mirrors, |own| &own.mirrors).as_slice();
         Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors })
     }
 

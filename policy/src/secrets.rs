@@ -21,7 +21,7 @@ use crate::{
         networking::{self, ClientTlsSettings, DestinationRule, TrafficPolicy},
         target::ROOT_NAMESPACE,
     },
-    compile::gateway_api::{Referent, may_refer},
+    compile::gateway_api::attach::{Referent, may_refer},
     document::{Document, Spec},
 };
 

@@ -244,8 +244,11 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Its endpoints, as the DestinationRules divide them that hold for a client.
     pub(crate) clusters: PerNamespace<Arc<Clusters>>,
-    /// The VirtualServices that rule it, as a client sees them; the first that has a rule for the client holds.
+    /// The VirtualServices and routes that rule it, as a client sees them; the first that has a rule for the client
+    /// holds.
     pub(crate) rules: PerNamespace<Vec<Arc<RuleSet>>>,
+    /// Those of its routes, which are among them.
+    pub(crate) of_routes: Vec<Arc<RuleSet>>,
     /// Its workloads on this node, by server name.
     pub(crate) local: Vec<(Box<str>, Arc<LocalWorkload>)>,
     /// What it was made of.

@@ -25,13 +25,15 @@ pub(crate) enum ProxyError {
     UnknownPort { service: ServiceName, port: String, known: String },
     #[error("port {port} of service {service} is {protocol}, not HTTP: use CONNECT or a tcp listener")]
     NotHttp { service: ServiceName, port: u16, protocol: &'static str },
-    #[error("no rule of the VirtualService for {0} matches this request")]
+    #[error("no rule for {0} matches this request")]
     NoRoute(String),
     #[error("the VirtualService for {0} names a destination or subset that does not exist")]
     UnknownCluster(String),
     /// With the words of Envoy's filter.
     #[error("local_rate_limited")]
     RateLimited(Quota),
+    #[error("a route of {0} sends this request to no backend that exists and may be named")]
+    InvalidBackend(String),
     #[error("fault filter abort")]
     Aborted(FaultEnd),
     #[error("no healthy upstream: {0} has no endpoint that may be called")]

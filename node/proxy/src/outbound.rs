@@ -51,7 +51,7 @@ use crate::{
     worker::Worker,
 };
 
-/// The port that a client means who names a host that is no service, and no port.
+/// The port that a client means who names none, where it is not the service's only one.
 const HTTP_PORT: u16 = 80;
 /// The longest that a mirrored request may take whose rule has no timeout.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
@@ -122,7 +122,14 @@ impl Outbound {
             namespace: client.namespace.to_string(),
         })?;
         let port = match found {
-            Host::Service(service) => service_port(service, port)?.port,
+            Host::Service(service) => {
+                let is_http = || service.port(None).is_none() && service.port(Some(HTTP_PORT)).is_some();
+                let port = match &self.target {
+                    Target::Named => port.or_else(|| is_http().then_some(HTTP_PORT)),
+                    Target::Fixed { .. } => port,
+                };
+                service_port(service, port)?.port
+            }
             Host::Virtual(_) => port.unwrap_or(HTTP_PORT),
         };
         Ok((found, port))
@@ -272,6 +279,7 @@ impl Outbound {
                 inject(fault, record).await?;
             }
             match action {
+                Action::InvalidBackend => Err(ProxyError::InvalidBackend(authority.host().to_owned())),
                 Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
                 Action::Redirect { status, location } => redirect(status, location),
                 Action::Respond(response) => Ok(respond_with(response)),

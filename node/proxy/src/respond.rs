@@ -31,6 +31,7 @@ impl ProxyError {
             Self::UnknownCluster(_) | Self::NoEndpoint(_) | Self::NotHosted(_) | Self::Connect(_) | Self::Reset(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::InvalidBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
@@ -54,7 +55,7 @@ impl ProxyError {
             Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => {
                 Flag::NoRoute
             }
-            Self::UnknownCluster(_) => Flag::NoCluster,
+            Self::UnknownCluster(_) | Self::InvalidBackend(_) => Flag::NoCluster,
             Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::NoHealthyUpstream,
             Self::Connect(_) => Flag::ConnectFailure,
             Self::Reset(_) => Flag::UpstreamReset,
@@ -94,6 +95,7 @@ impl ProxyError {
             Self::NotHttp { .. } => "not_http",
             Self::NoRoute(_) => "no_route",
             Self::UnknownCluster(_) => "unknown_cluster",
+            Self::InvalidBackend(_) => "invalid_backend",
             Self::NoEndpoint(_) => "no_healthy_upstream",
             Self::NotHosted(_) => "not_hosted",
             Self::Connect(ConnectError::NoCaller) => "no_caller",
@@ -135,6 +137,8 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     let (status, body) = if record.is_grpc() {
         let code = match error {
             ProxyError::Aborted(FaultEnd::GrpcStatus(status)) => status.code(),
+            // UNAVAILABLE, as the Gateway API says.
+            ProxyError::InvalidBackend(_) => 14,
             error => grpc_code(error.status()),
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -341,3 +341,18 @@ async fn a_tcp_rule_leads_connections_to_another_service() {
     let seen = read(send(mesh.client().listeners[0], get("any", "/through/tcp")).await).await;
     assert!(seen.starts_with("GET /through/tcp\n"), "{seen}");
 }
+
+#[tokio::test]
+async fn a_route_without_a_valid_backend_is_an_error_of_the_servers() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: reviews}\n\
+                 spec: {parentRefs: [{group: '', kind: Service, name: reviews}], rules: [{}]}\n";
+    let mesh = echoing(route).await;
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-weft-reason"]),
+        (500, &"invalid_backend".parse().unwrap())
+    );
+    let response =
+        send(mesh.client().outbound, with_headers(Method::POST, &[("content-type", "application/grpc")])).await;
+    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
+}

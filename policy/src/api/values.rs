@@ -83,6 +83,11 @@ pub struct Share(f64);
 impl Share {
     pub const ALL: Self = Self(100.0);
 
+    /// `numerator` of `denominator`, at most all.
+    pub fn of_parts(numerator: i64, denominator: i64) -> Self {
+        Self((numerator as f64 / denominator as f64 * 100.0).clamp(0.0, 100.0))
+    }
+
     pub fn of_percent(percent: Int<0, 100>) -> Self {
         Self(percent.get() as f64)
     }

@@ -13,6 +13,10 @@ use weft_wire::{
 use super::{
     access::{SecurityDocuments, is_about_security},
     attached::{LimitPolicy, is_route},
+    gateway_api::{
+        attach::service_parents,
+        route::{Grant, Route},
+    },
     policies::Policy,
     rules,
     services::Declared,
@@ -40,6 +44,8 @@ pub(super) struct DocumentIndex {
     /// All of them, the oldest first.
     pub(super) rules_by_age: Vec<Arc<RuleSet>>,
     pub(super) security: SecurityDocuments,
+    /// The routes of the Gateway API that have a service as a parent, the oldest first.
+    pub(super) routes_of_services: HashMap<ServiceName, Vec<Arc<Route>>>,
     pub(super) mesh_config: Option<Arc<Document>>,
     /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
@@ -56,6 +62,7 @@ enum Part {
     Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
     /// For workloads of this node, to be compiled with the others that are for the same ones.
     Security(Arc<Document>),
+    Route(Arc<Route>),
     MeshConfig(Arc<Document>),
     Limit(Arc<LimitPolicy>),
 }
@@ -70,6 +77,7 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
         .filter(|document| matches!(&document.spec, Spec::VirtualService(rules) if rules.is_delegate()))
         .map(|document| (&document.key, document))
         .collect();
+    let grants: Vec<Grant<'_>> = documents.iter().filter_map(|document| Grant::of(document)).collect();
     let mut sorted: Vec<&Arc<Document>> = documents.iter().collect();
     // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
     sorted.sort_unstable_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
@@ -77,7 +85,7 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
     let mut index = DocumentIndex { documents: documents.to_vec(), ..DocumentIndex::default() };
     for document in sorted {
         let address = Arc::as_ptr(document) as usize;
-        if let Some(part) = Part::read(document, known, &delegates) {
+        if let Some(part) = Part::read(document, known, &delegates, &grants) {
             index.add(&part);
             index.parts.insert(address, part);
         }
@@ -97,6 +105,7 @@ impl Part {
         document: &Arc<Document>,
         index: &DocumentIndex,
         delegates: &HashMap<&DocumentKey, &Arc<Document>>,
+        grants: &[Grant<'_>],
     ) -> Option<Self> {
         let known = index.parts.get(&(Arc::as_ptr(document) as usize));
         match (&document.spec, known) {
@@ -109,6 +118,13 @@ impl Part {
                     Some(part @ Self::Rules(_, held)) if are_same(held, &wanted) => Some(part.clone()),
                     _ => Some(Self::Rules(Arc::new(rules::compile(document, service, &wanted)), wanted)),
                 }
+            }
+            (Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_), known) => {
+                let known = known.and_then(|part| match part {
+                    Self::Route(route) => Some(route),
+                    _ => None,
+                });
+                Route::read(document, grants, known).map(Self::Route)
             }
             (_, Some(part)) => Some(part.clone()),
             (Spec::DestinationRule(_), None) => Policy::read(document).map(|policy| Self::Policy(Arc::new(policy))),
@@ -153,6 +169,13 @@ impl DocumentIndex {
             Part::Security(document) => {
                 let namespace = document.namespace().as_str().into();
                 self.security.entry(namespace).or_default().push(document.clone());
+            }
+            Part::Route(route) => {
+                let services: BTreeSet<ServiceName> =
+                    service_parents(&route.namespace, route.parents()).map(|parent| parent.service).collect();
+                for service in services {
+                    self.routes_of_services.entry(service).or_default().push(route.clone());
+                }
             }
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }

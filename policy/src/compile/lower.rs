@@ -20,7 +20,7 @@ use crate::{
     redirect::{Redirect, RedirectPath, RedirectPort},
     retry::RetryPolicy,
     rewrite::{PathRewrite, RegexRewrite},
-    route::{DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, Weighted},
+    route::{DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, Unresolved, Weighted},
 };
 
 pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> RequestMatch {
@@ -49,7 +49,7 @@ pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> Requ
             true => client_match(one.port, &one.source_namespace, &one.source_labels),
             false => client_match(one.port, "", &Default::default()),
         },
-        uri: one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case }),
+        uri: one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case, whole_segments: false }),
         values,
     }
 }
@@ -103,6 +103,7 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
                 (_, own) => own,
             },
             authority: share.headers.as_ref().and_then(authority),
+            own: None,
         };
         (weight(share.weight), destination)
     });
@@ -115,6 +116,7 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
         path_rewrite: rewrite.and_then(path_rewrite),
         authority: rewritten.or_else(|| rule.headers.as_ref().and_then(authority)),
         mirrors: mirrors(rule, namespace),
+        unresolved: Unresolved::UnknownCluster,
     })))
 }
 
@@ -143,6 +145,7 @@ fn redirect(redirect: &HttpRedirect) -> Option<Redirect> {
             (None, Some(RedirectPortSelection::FromRequestPort)) => RedirectPort::Dialled,
             (None, Some(RedirectPortSelection::FromProtocolDefault) | None) => RedirectPort::Default,
         },
+        keeps_port: true,
         path: match (redirect.uri.strip_prefix("%PREFIX()%"), redirect.uri.as_str()) {
             (Some(prefix), _) => RedirectPath::Prefix(prefix.to_owned()),
             (None, "") if !redirect.prefix_rewrite.is_empty() => RedirectPath::Prefix(redirect.prefix_rewrite.clone()),
@@ -188,6 +191,7 @@ pub(super) fn cors(policy: &CorsPolicy) -> Cors {
         max_age: policy.max_age.map(|age| age.get().as_secs().into()),
         credentials: policy.allow_credentials.unwrap_or(false),
         answers_unmatched: policy.unmatched_preflights == Some(UnmatchedPreflights::Ignore),
+        echoes_headers: false,
     }
 }
 

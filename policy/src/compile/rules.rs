@@ -64,6 +64,7 @@ pub(super) fn compile(
         }
     }
     RuleSet {
+        created: document.created,
         hosts: service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
         visible: Visibility::read(&service.export_to, &namespace),
         http,

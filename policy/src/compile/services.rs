@@ -11,7 +11,7 @@ use weft_wire::{
 };
 
 use super::{
-    Ingredients, Inputs,
+    Ingredients, Inputs, gateway_api,
     nodes::Row,
     policies::{self, Merged},
     visible_rules,
@@ -20,6 +20,9 @@ use crate::{
     api::core::{self, TransportProtocol},
     document::{Document, Spec},
     endpoint::{EndpointAddress, LocalWorkload},
+    hosts::HostPattern,
+    namespaces::{PerNamespace, same},
+    route::RuleSet,
     view::{Clusters, Service, ServicePort, sni},
 };
 
@@ -67,8 +70,20 @@ impl Declared {
 }
 
 /// Puts a service together.
-pub(super) fn service(inputs: &Inputs<'_>, name: &ServiceName, fqdn: Arc<str>, ingredients: Ingredients) -> Service {
+pub(super) fn service(
+    inputs: &Inputs<'_>,
+    name: &ServiceName,
+    fqdn: Arc<str>,
+    ingredients: Ingredients,
+    known: Option<&Service>,
+) -> Service {
     let model = Model::new(&ingredients);
+    let has_same_routes =
+        |known: &&Service| same(&known.ingredients.routes, &ingredients.routes) && known.ports == model.ports;
+    let of_routes = match known.filter(has_same_routes) {
+        Some(known) => known.of_routes.clone(),
+        None => gateway_api::mesh::rule_sets(name, &model.ports, &ingredients.routes),
+    };
     let clusters = policies::holding(name, &ingredients.policies)
         .map(|policies| Arc::new(Clusters::new(name, &fqdn, &model, &Merged(policies))));
     let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
@@ -90,10 +105,34 @@ pub(super) fn service(inputs: &Inputs<'_>, name: &ServiceName, fqdn: Arc<str>, i
         local: local.collect(),
         ports: model.ports,
         clusters,
-        rules: visible_rules(&ingredients.rules),
+        rules: rules(&fqdn, &ingredients.rules, &of_routes),
+        of_routes,
         fqdn,
         ingredients,
     }
+}
+
+/// What rules a service: VirtualServices, the most specific host first and of one host the oldest first, and its
+/// routes, which stand together among those for the whole host, by the age of the oldest route that a client sees.
+fn rules(fqdn: &str, services: &[Arc<RuleSet>], routes: &[Arc<RuleSet>]) -> PerNamespace<Vec<Arc<RuleSet>>> {
+    if routes.is_empty() {
+        return visible_rules(services);
+    }
+    let namespaces = services.iter().chain(routes).flat_map(|rules| rules.visible.names());
+    PerNamespace::new(namespaces, |namespace| {
+        let seen = |rules: &&Arc<RuleSet>| rules.visible.includes(namespace);
+        let mut all: Vec<Arc<RuleSet>> = services.iter().filter(seen).cloned().collect();
+        let routes: Vec<Arc<RuleSet>> = routes.iter().filter(seen).cloned().collect();
+        if let Some(oldest) = routes.iter().map(|rules| rules.created).min() {
+            let is_older = |rules: &&Arc<RuleSet>| {
+                let names_it = |host: &HostPattern| matches!(host, HostPattern::Exact(name) if name == fqdn);
+                rules.created <= oldest && rules.hosts.iter().any(names_it)
+            };
+            let at = all.iter().take_while(is_older).count();
+            all.splice(at..at, routes);
+        }
+        all
+    })
 }
 
 /// A service before its endpoints are made.

@@ -43,7 +43,6 @@ pub struct GatewayClass {
 impl Resource for GatewayClass {
     fn check(&self, checker: &mut Checker<'_>) {
         check_chars("description", self.description.as_deref(), MAX_DESCRIPTION, checker);
-        checker.pending("controllerName", true);
     }
 }
 

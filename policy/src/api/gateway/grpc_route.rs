@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    GatewayDefaultScope, HeaderName, HeaderValue, Hostname, HttpHeaderFilter, HttpRequestMirrorFilter,
+    Backend, GatewayDefaultScope, HeaderName, HeaderValue, Hostname, HttpHeaderFilter, HttpRequestMirrorFilter,
     LocalObjectReference, ParentReferences, SectionName, SessionPersistence, ValueMatchType,
-    http_route::{MAX_VALUE_CHARS, check_chars, check_match_count, check_union, check_value},
+    http_route::{MAX_VALUE_CHARS, check_chars, check_match_count, check_union, check_value, refuse_extension},
     layer4::check_hostnames,
     references::{Weight, backend_ref, check_parents, weight_one},
 };
@@ -109,11 +109,18 @@ impl Resource for GrpcRoute {
         checker.unique("rules", &self.rules, |rule| rule.name.as_ref());
         check_match_count(self.rules.iter().map(|rule| rule.matches.len()).sum(), checker);
         checker.each("rules", &self.rules, |checker, rule| rule.check(checker));
-        checker.pending("rules", !self.rules.is_empty());
+        checker.pending("useDefaultGateways", self.use_default_gateways == Some(GatewayDefaultScope::All));
     }
 }
 
 impl GrpcRouteRule {
+    /// All that it sends anything to, copies too.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = Backend<'_>> {
+        let filters = self.filters.iter().chain(self.backend_refs.iter().flat_map(|backend| backend.filters.iter()));
+        let mirrors = filters.filter_map(|filter| filter.request_mirror.as_ref());
+        self.backend_refs.iter().map(GrpcBackendRef::object).chain(mirrors.map(|mirror| mirror.backend_ref.object()))
+    }
+
     fn check(&self, checker: &mut Checker<'_>) {
         checker.each("matches", &self.matches, |checker, one| {
             checker.given("method", &one.method, |checker, method| method.check(checker));
@@ -126,10 +133,21 @@ impl GrpcRouteRule {
             check_filters(&backend.filters, checker);
         });
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
+        checker.pending("sessionPersistence", self.session_persistence.is_some());
     }
 }
 
 impl GrpcMethodMatch {
+    /// What the whole path matches, which in gRPC is `/SERVICE/METHOD`.
+    ///
+    /// # Errors
+    /// Both together are too much for one expression.
+    pub(crate) fn path_pattern(&self) -> Result<Pattern, String> {
+        let part =
+            |text: &Option<String>| text.as_ref().map_or_else(|| "[^/]+".to_owned(), |text| format!("(?:{text})"));
+        Pattern::new(&format!("/{}/{}", part(&self.service), part(&self.method)))
+    }
+
     fn check(&self, checker: &mut Checker<'_>) {
         if self.service.is_none() && self.method.is_none() {
             checker.error("one of service, method must be given, or both");
@@ -154,6 +172,14 @@ impl GrpcMethodMatch {
                 }
                 ValueMatchType::Exact => {}
             }
+        }
+        let is_right = |part: &Option<String>| part.as_ref().is_none_or(|part| Pattern::new(part).is_ok());
+        if self.kind == ValueMatchType::RegularExpression
+            && is_right(&self.service)
+            && is_right(&self.method)
+            && let Err(what) = self.path_pattern()
+        {
+            checker.error(format!("service and method together: {what}"));
         }
     }
 }
@@ -185,6 +211,7 @@ fn check_filters(filters: &[GrpcRouteFilter], checker: &mut Checker<'_>) {
         checker.given("requestHeaderModifier", &filter.request_header_modifier, |checker, one| one.check(checker));
         checker.given("responseHeaderModifier", &filter.response_header_modifier, |checker, one| one.check(checker));
         checker.given("requestMirror", &filter.request_mirror, |checker, mirror| mirror.check(checker));
+        refuse_extension(&filter.extension_ref, checker);
     });
 }
 

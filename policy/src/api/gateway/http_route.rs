@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    BackendObjectReference, CorsOrigin, Duration, GatewayDefaultScope, HeaderName, HeaderValue, Hostname,
+    Backend, BackendObjectReference, CorsOrigin, Duration, GatewayDefaultScope, HeaderName, HeaderValue, Hostname,
     LocalObjectReference, ParentReferences, PreciseHostname, SectionName,
     layer4::check_hostnames,
     references::{Weight, backend_ref, check_parents, weight_one},
@@ -131,6 +131,22 @@ pub enum HttpMethod {
     Options,
     Trace,
     Patch,
+}
+
+impl HttpMethod {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+        }
+    }
 }
 
 /// Something done to a request or its response: the field that `type` names.
@@ -355,6 +371,23 @@ pub enum CorsMethod {
     Any,
 }
 
+impl CorsMethod {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Any => "*",
+        }
+    }
+}
+
 /// Asks a server whether the request may pass.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -480,7 +513,7 @@ impl Resource for HttpRoute {
         let matches: usize = self.rules.iter().map(|rule| rule.matches.len().max(1)).sum();
         check_match_count(matches, checker);
         checker.each("rules", &self.rules, |checker, rule| rule.check(checker));
-        checker.pending("rules", true);
+        checker.pending("useDefaultGateways", self.use_default_gateways == Some(GatewayDefaultScope::All));
     }
 }
 
@@ -491,12 +524,20 @@ pub(super) fn check_match_count(matches: usize, checker: &mut Checker<'_>) {
 }
 
 impl HttpRouteRule {
+    /// All that it sends anything to, copies too.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = Backend<'_>> {
+        let filters = self.filters.iter().chain(self.backend_refs.iter().flat_map(|backend| backend.filters.iter()));
+        let mirrors = filters.filter_map(|filter| filter.request_mirror.as_ref());
+        self.backend_refs.iter().map(HttpBackendRef::object).chain(mirrors.map(|mirror| mirror.backend_ref.object()))
+    }
+
     fn check(&self, checker: &mut Checker<'_>) {
         checker.each("matches", &self.matches, |checker, one| one.check(checker));
         check_filters(&self.filters, checker);
         checker.each("backendRefs", &self.backend_refs, |checker, backend| {
             backend.object().check(checker);
             check_filters(&backend.filters, checker);
+            checker.each("filters", &backend.filters, |checker, filter| checker.pending("cors", filter.cors.is_some()));
         });
         self.check_together(checker);
         checker.given("timeouts", &self.timeouts, |checker, timeouts| timeouts.check(checker));
@@ -504,6 +545,7 @@ impl HttpRouteRule {
             checker.unique("codes", &retry.codes, |code| Some(code.get()));
         });
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
+        checker.pending("sessionPersistence", self.session_persistence.is_some());
     }
 
     fn check_together(&self, checker: &mut Checker<'_>) {
@@ -632,6 +674,13 @@ pub(super) fn check_union<K: PartialEq + Copy>(
     }
 }
 
+/// A filter that nobody has must not be skipped, and weft has none beside those of the Gateway API.
+pub(super) fn refuse_extension(reference: &Option<LocalObjectReference>, checker: &mut Checker<'_>) {
+    checker.given("extensionRef", reference, |checker, extension| {
+        checker.error(format!("{} is not a filter that weft has: it has no filters of its own", extension.kind));
+    });
+}
+
 fn check_filters(filters: &[HttpRouteFilter], checker: &mut Checker<'_>) {
     use HttpRouteFilterType as Type;
     let has = |kind| filters.iter().any(|filter| filter.kind == kind);
@@ -698,6 +747,8 @@ impl HttpRouteFilter {
         });
         checker.given("cors", &self.cors, |checker, cors| cors.check(checker));
         checker.given("externalAuth", &self.external_auth, |checker, auth| auth.check(checker));
+        checker.pending("externalAuth", self.external_auth.is_some());
+        refuse_extension(&self.extension_ref, checker);
     }
 }
 

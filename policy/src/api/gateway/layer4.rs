@@ -58,6 +58,7 @@ impl Resource for TcpRoute {
     fn check(&self, checker: &mut Checker<'_>) {
         check_parents(&self.parent_refs, checker);
         check_rules(&self.rules, checker);
+        checker.pending("useDefaultGateways", self.use_default_gateways == Some(GatewayDefaultScope::All));
     }
 }
 
@@ -65,6 +66,7 @@ impl Resource for UdpRoute {
     fn check(&self, checker: &mut Checker<'_>) {
         check_parents(&self.parent_refs, checker);
         check_rules(&self.rules, checker);
+        checker.pending("rules", true);
     }
 }
 
@@ -76,6 +78,7 @@ impl Resource for TlsRoute {
         }
         check_hostnames(&self.hostnames, checker);
         check_rules(&self.rules, checker);
+        checker.pending("rules", true);
     }
 }
 
@@ -96,5 +99,4 @@ fn check_rules(rules: &[ConnectionRule], checker: &mut Checker<'_>) {
     checker.each("rules", rules, |checker, rule| {
         checker.each("backendRefs", &rule.backend_refs, |checker, backend| backend.object().check(checker));
     });
-    checker.pending("rules", true);
 }

@@ -59,6 +59,10 @@ pub enum GatewayDefaultScope {
 }
 
 impl ParentReference {
+    pub(crate) fn is_service(&self) -> bool {
+        self.group.is_empty() && &*self.kind == "Service"
+    }
+
     fn is_same_parent(&self, other: &Self) -> bool {
         (&self.group, &self.kind, &self.namespace, &self.name)
             == (&other.group, &other.kind, &other.namespace, &other.name)
@@ -88,6 +92,8 @@ pub(super) fn check_parents(parents: &[ParentReference], checker: &mut Checker<'
         }
         before += 1;
     });
+    // Gateways have no listeners yet.
+    checker.pending("parentRefs", parents.iter().any(|parent| !parent.is_service()));
 }
 
 /// Makes a struct of a reference to a backend, with more fields.

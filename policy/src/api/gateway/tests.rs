@@ -914,3 +914,28 @@ proptest::proptest! {
         parse("Gateway", &format!("{{gatewayClassName: {quoted}, listeners: [{listener}], addresses: [{{value: {quoted}}}]}}"));
     }
 }
+
+#[test]
+fn a_filter_of_somebody_elses_is_refused() {
+    let filter = "{type: ExtensionRef, extensionRef: {group: example.com, kind: Thing, name: a}}";
+    for kind in ["HTTPRoute", "GRPCRoute"] {
+        let path = "spec.rules[0].filters[0].extensionRef";
+        refused(kind, "v1", &rule(&format!("{{filters: [{filter}]}}")), path, "is not a filter that weft has");
+    }
+}
+
+#[test]
+fn what_gateways_and_sessions_ask_for_is_pending_and_what_services_do_is_not() {
+    for (fields, expected) in [
+        ("parentRefs: [{group: '', kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 1}]}]", vec![]),
+        ("parentRefs: [{name: gw}], rules: [{}]", vec!["spec.parentRefs"]),
+        ("rules: [{sessionPersistence: {}}]", vec!["spec.rules[0].sessionPersistence"]),
+    ] {
+        for kind in ["HTTPRoute", "GRPCRoute"] {
+            let file = read(kind, "v1", &format!("{{{fields}}}"));
+            let [document] = &file.documents[..] else { panic!("{:?}", file.errors) };
+            let pending = parse_stored(&document.key, &document.json, Default::default()).unwrap().pending;
+            assert_eq!(pending.iter().map(|one| one.path.as_str()).collect::<Vec<_>>(), expected, "{kind} {fields}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 mod access;
 mod attached;
 mod explain;
+mod gateway_api;
 mod properties;
 mod routing;
 mod services;
@@ -188,6 +189,7 @@ fn outcome(view: &MeshView, request: &Request) -> String {
         Some(Action::Redirect { location, .. }) => location,
         Some(Action::Respond(response)) => String::from_utf8(response.body.to_vec()).unwrap(),
         Some(Action::UnknownCluster) => "NC".into(),
+        Some(Action::InvalidBackend) => "500".into(),
         None => "404".into(),
     }
 }

@@ -19,6 +19,12 @@ fn picture(view: &MeshView) -> String {
             picture.push_str(&format!("  {:?} {:?}\n", rule.matches, rule.action));
         }
     }
+    for rules in view.services().flat_map(|service| &service.of_routes) {
+        picture.push_str(&format!("{:?} {:?}\n", rules.visible, rules.created));
+        for rule in &rules.http {
+            picture.push_str(&format!("  {} {:?} {:?}\n", rule.document.key, rule.matches, rule.action));
+        }
+    }
     let mut virtual_hosts: Vec<&str> = view
         .by_host
         .iter()
@@ -62,10 +68,19 @@ fn rich_mesh() -> Mesh {
         .apply(&destination_rule("e", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"))
         .apply(&authorization("allow", "default", "{selector: {matchLabels: {version: v1}}, rules: [{}]}"))
         .apply(&authorization("deny", "istio-system", "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}"))
+        .apply(&gateway_api::of_kind("HTTPRoute", "g", "default", "", "{matches: [{path: {value: /g}}]}"))
+        .apply(&gateway_api::of_kind("HTTPRoute", "h", "prod", "", "{backendRefs: [{name: web, namespace: default, port: 80}]}"))
+        .apply(&gateway_api::of_kind("GRPCRoute", "i", "default", ", port: 9080", "{matches: [{method: {service: s}}]}"))
+        .apply(
+            "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: j}, spec: {from: \
+             [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: prod}], to: [{group: '', kind: Service}]}}",
+        )
         .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}");
     // Two documents with one stamp, of two authors.
     mesh.next_stamp -= 1;
-    mesh.apply(&to("f", "[web]", 4))
+    mesh = mesh.apply(&to("f", "[web]", 4));
+    mesh.next_stamp -= 1;
+    mesh.apply(&gateway_api::of_kind("HTTPRoute", "k", "default", "", "{matches: [{path: {value: /g}}]}"))
 }
 
 proptest! {

@@ -1,104 +1,12 @@
-//! What attaches to what in the Gateway API, and in which order rules are tried: pure functions on the documents.
+//! What attaches to what, and what may name what.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use weft_wire::{
-    document::Stamp,
-    id::{Namespace, ServiceName},
-};
+use weft_wire::id::{Namespace, ServiceName};
 
 use crate::api::gateway::{
-    AllowedRoutes, GROUP, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule, HttpRoute, HttpRouteMatch,
-    HttpRouteRule, ListenerNamespaces, ListenersFrom, ParentReference, PathMatchType, ReferenceGrant, RoutesFrom,
+    AllowedRoutes, GROUP, ListenerNamespaces, ListenersFrom, ParentReference, ReferenceGrant, RoutesFrom,
 };
-
-/// What decides between rules that match alike: the older route goes first, then the first by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seniority {
-    created: Stamp,
-    /// `namespace/name`, which is compared as one text.
-    name: String,
-}
-
-impl Seniority {
-    pub fn new(created: Stamp, namespace: &Namespace, name: &str) -> Self {
-        Self { created, name: format!("{namespace}/{name}") }
-    }
-}
-
-/// One match of one rule, in the order in which they are tried.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ranked<'r, Rule, Match> {
-    /// The route's place in the list that was ranked.
-    pub route: usize,
-    /// The rule's place in its route.
-    pub rule_index: usize,
-    pub rule: &'r Rule,
-    /// `None` for a rule without matches: it holds for all requests.
-    pub condition: Option<&'r Match>,
-}
-
-/// Ranks the matches of HTTPRoutes that attach to the same parent and hold for the same host: Exact before PathPrefix
-/// before RegularExpression, the longer path, one with a method, more headers, more query parameters; then by seniority
-/// of the routes, and by the written order in a route.
-pub fn ranked_http<'r>(routes: &[(Seniority, &'r HttpRoute)]) -> Vec<Ranked<'r, HttpRouteRule, HttpRouteMatch>> {
-    let rules = routes.iter().map(|(seniority, route)| (seniority, &route.rules[..]));
-    ranked(rules, |rule| &rule.matches, http_precision)
-}
-
-/// Ranks the matches of GRPCRoutes likewise: the longer service, the longer method, more headers; then as
-/// [`ranked_http`].
-pub fn ranked_grpc<'r>(routes: &[(Seniority, &'r GrpcRoute)]) -> Vec<Ranked<'r, GrpcRouteRule, GrpcRouteMatch>> {
-    let rules = routes.iter().map(|(seniority, route)| (seniority, &route.rules[..]));
-    ranked(rules, |rule| &rule.matches, grpc_precision)
-}
-
-fn ranked<'s, 'r: 's, Rule: 'r, Match: 'r, Precision: Ord>(
-    routes: impl Iterator<Item = (&'s Seniority, &'r [Rule])>,
-    matches_of: impl Fn(&'r Rule) -> &'r [Match],
-    precision_of: impl Fn(Option<&Match>) -> Precision,
-) -> Vec<Ranked<'r, Rule, Match>> {
-    let mut all = Vec::new();
-    for (route, (seniority, rules)) in routes.enumerate() {
-        for (rule_index, rule) in rules.iter().enumerate() {
-            let conditions: Vec<Option<&Match>> = match matches_of(rule) {
-                [] => vec![None],
-                matches => matches.iter().map(Some).collect(),
-            };
-            for (place, condition) in conditions.into_iter().enumerate() {
-                let key = (Reverse(precision_of(condition)), seniority, rule_index, place);
-                all.push((key, Ranked { route, rule_index, rule, condition }));
-            }
-        }
-    }
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
-    all.into_iter().map(|(_, one)| one).collect()
-}
-
-/// How closely a match says what it means; what is compared first stands first.
-fn http_precision(condition: Option<&HttpRouteMatch>) -> (u8, usize, bool, usize, usize) {
-    let everything = HttpRouteMatch::default();
-    let condition = condition.unwrap_or(&everything);
-    let path = match condition.path.kind {
-        PathMatchType::Exact => 2,
-        PathMatchType::PathPrefix => 1,
-        PathMatchType::RegularExpression => 0,
-    };
-    (
-        path,
-        condition.path.value.len(),
-        condition.method.is_some(),
-        condition.headers.len(),
-        condition.query_params.len(),
-    )
-}
-
-fn grpc_precision(condition: Option<&GrpcRouteMatch>) -> (usize, usize, usize) {
-    let Some(condition) = condition else { return (0, 0, 0) };
-    let len_of =
-        |part: fn(&GrpcMethodMatch) -> Option<&String>| condition.method.as_ref().and_then(part).map_or(0, String::len);
-    (len_of(|method| method.service.as_ref()), len_of(|method| method.method.as_ref()), condition.headers.len())
-}
 
 /// For whom a route of a Service holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +26,11 @@ pub struct ServiceParent<'r> {
 }
 
 impl ServiceParent<'_> {
+    /// Whether the route holds for all ports of the service, whichever it has.
+    pub fn is_whole(&self) -> bool {
+        self.reference.port.is_none() && self.reference.section_name.is_none()
+    }
+
     /// Whether the route holds for a port of the service, given by number and name.
     pub fn holds_for(&self, number: u16, name: &str) -> bool {
         self.reference.port.is_none_or(|port| port.number() == number)
@@ -130,25 +43,12 @@ pub fn service_parents<'r>(
     route_namespace: &'r Namespace,
     parents: &'r [ParentReference],
 ) -> impl Iterator<Item = ServiceParent<'r>> {
-    parents.iter().filter(|parent| parent.group.is_empty() && &*parent.kind == "Service").filter_map(move |reference| {
+    parents.iter().filter(|parent| parent.is_service()).filter_map(move |reference| {
         let namespace = reference.namespace.as_ref().unwrap_or(route_namespace);
         let side = if namespace == route_namespace { Side::Producer } else { Side::Consumer };
         let service = ServiceName { name: reference.name.parse().ok()?, namespace: namespace.clone() };
         Some(ServiceParent { service, side, reference })
     })
-}
-
-/// Of the routes that attach to a port of a service, each given by its namespace, those that hold for a client: the
-/// routes of the client's own namespace if there are some, else the service's. Routes of a third namespace are not
-/// for this client.
-pub fn routes_for_client<'a, R>(
-    client: &Namespace,
-    service: &Namespace,
-    attached: &'a [(Namespace, R)],
-) -> impl Iterator<Item = &'a R> + use<'a, R> {
-    let of = |wanted: &Namespace| attached.iter().any(|(namespace, _)| namespace == wanted);
-    let chosen = if of(client) { client.clone() } else { service.clone() };
-    attached.iter().filter(move |(namespace, _)| *namespace == chosen).map(|(_, route)| route)
 }
 
 /// One end of a reference between documents.
@@ -250,89 +150,11 @@ pub fn host_precision(hostname: &str) -> (bool, usize) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
-    use crate::document::{Spec, parse_stored, parse_yaml};
-
-    fn namespace(name: &str) -> Namespace {
-        name.parse().unwrap()
-    }
-
-    fn spec(kind: &str, spec: &str) -> Spec {
-        let text =
-            format!("{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: a}}, spec: {spec}}}");
-        let file = parse_yaml(&text, &namespace("default")).unwrap();
-        assert!(file.errors.is_empty(), "{:?}", file.errors);
-        parse_stored(&file.documents[0].key, &file.documents[0].json, Stamp::default()).unwrap().spec
-    }
-
-    fn http_route(matches: &[&str]) -> HttpRoute {
-        let rules: Vec<String> = matches.iter().map(|one| format!("{{matches: [{one}]}}")).collect();
-        let Spec::HttpRoute(route) = spec("HTTPRoute", &format!("{{rules: [{}]}}", rules.join(", "))) else { panic!() };
-        *route
-    }
-
-    fn seniority(millis: u64, name: &str) -> Seniority {
-        Seniority::new(Stamp { millis, counter: 0 }, &namespace("default"), name)
-    }
-
-    /// From the most to the least precise.
-    const BY_PRECISION: [&str; 11] = [
-        "{path: {type: Exact, value: /aa}}",
-        "{path: {type: Exact, value: /a}, method: GET}",
-        "{path: {type: Exact, value: /a}}",
-        "{path: {value: /aaa}}",
-        "{path: {value: /a}, method: GET, headers: [{name: a, value: b}]}",
-        "{path: {value: /a}, method: GET}",
-        "{path: {value: /a}, headers: [{name: a, value: b}, {name: b, value: b}]}",
-        "{path: {value: /a}, headers: [{name: a, value: b}], queryParams: [{name: a, value: b}]}",
-        "{path: {value: /a}, headers: [{name: a, value: b}]}",
-        "{}",
-        "{path: {type: RegularExpression, value: '/aaaaaaaa'}, method: GET}",
-    ];
-
-    #[test]
-    fn http_rules_are_tried_from_the_most_to_the_least_precise() {
-        let mut backwards = BY_PRECISION;
-        backwards.reverse();
-        let route = http_route(&backwards);
-        let ranked = ranked_http(&[(seniority(1, "a"), &route)]);
-        let order: Vec<usize> = ranked.iter().map(|one| one.rule_index).collect();
-        assert_eq!(order, (0..BY_PRECISION.len()).rev().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn of_equal_rules_the_older_routes_goes_first_then_the_first_by_name_then_the_first_written() {
-        let (one, two) = (http_route(&["{}", "{}"]), http_route(&["{}"]));
-        let places = |routes: &[(Seniority, &HttpRoute)]| -> Vec<(usize, usize)> {
-            ranked_http(routes).iter().map(|one| (one.route, one.rule_index)).collect()
-        };
-        assert_eq!(places(&[(seniority(2, "a"), &one), (seniority(1, "b"), &two)]), [(1, 0), (0, 0), (0, 1)]);
-        assert_eq!(places(&[(seniority(1, "b"), &one), (seniority(1, "a"), &two)]), [(1, 0), (0, 0), (0, 1)]);
-    }
-
-    #[test]
-    fn a_rule_without_matches_ranks_as_the_prefix_of_all_paths() {
-        let route = http_route(&["", "{path: {value: /a}}", "{path: {type: RegularExpression, value: '.*'}}"]);
-        let order: Vec<usize> = ranked_http(&[(seniority(1, "a"), &route)]).iter().map(|one| one.rule_index).collect();
-        assert_eq!(order, [1, 0, 2]);
-    }
-
-    #[test]
-    fn grpc_rules_are_tried_by_service_method_and_headers() {
-        let matches = [
-            "{method: {service: aaa}}",
-            "{method: {service: aa, method: bb}}",
-            "{method: {service: aa, method: b}, headers: [{name: a, value: b}]}",
-            "{method: {service: aa, method: b}}",
-            "{method: {method: bbbbbbb}}",
-            "{headers: [{name: a, value: b}]}",
-            "",
-        ];
-        let rules: Vec<String> = matches.iter().rev().map(|one| format!("{{matches: [{one}]}}")).collect();
-        let Spec::GrpcRoute(route) = spec("GRPCRoute", &format!("{{rules: [{}]}}", rules.join(", "))) else { panic!() };
-        let order: Vec<usize> = ranked_grpc(&[(seniority(1, "a"), &route)]).iter().map(|one| one.rule_index).collect();
-        assert_eq!(order, (0..matches.len()).rev().collect::<Vec<_>>());
-    }
+    use super::{
+        super::testing::{namespace, spec},
+        *,
+    };
+    use crate::document::Spec;
 
     fn parents(text: &str) -> Vec<ParentReference> {
         let Spec::HttpRoute(route) = spec("HTTPRoute", &format!("{{parentRefs: [{text}]}}")) else { panic!() };
@@ -366,18 +188,6 @@ mod tests {
             let parent = service_parents(&route_namespace, &references).next().unwrap();
             assert_eq!([parent.holds_for(80, "http"), parent.holds_for(81, "grpc")], expected, "{fields}");
         }
-    }
-
-    #[test]
-    fn a_consumers_routes_beat_the_producers_and_a_third_namespaces_are_ignored() {
-        let attached = [(namespace("service"), "producer"), (namespace("client"), "consumer")];
-        let chosen = |client: &str, attached: &[(Namespace, &'static str)]| -> Vec<&'static str> {
-            routes_for_client(&namespace(client), &namespace("service"), attached).copied().collect()
-        };
-        assert_eq!(chosen("client", &attached), ["consumer"]);
-        assert_eq!(chosen("service", &attached), ["producer"]);
-        assert_eq!(chosen("third", &attached), ["producer"]);
-        assert!(chosen("third", &attached[1..]).is_empty());
     }
 
     #[test]
@@ -480,26 +290,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_order_of_rules_does_not_depend_on_the_order_of_documents(
-            choices in prop::collection::vec((0..BY_PRECISION.len(), 0_u64..3), 1..12), rotation in 0_usize..12,
-        ) {
-            let named: Vec<(Seniority, HttpRoute)> = choices
-                .iter()
-                .enumerate()
-                .map(|(i, (choice, created))| (seniority(*created, &format!("r{i}")), http_route(&[BY_PRECISION[*choice]])))
-                .collect();
-            let mut routes: Vec<(Seniority, &HttpRoute)> =
-                named.iter().map(|(seniority, route)| (seniority.clone(), route)).collect();
-            let names = |routes: &[(Seniority, &HttpRoute)]| -> Vec<String> {
-                ranked_http(routes).iter().map(|one| routes[one.route].0.name.clone()).collect()
-            };
-            let before = names(&routes);
-            let len = routes.len();
-            routes.rotate_left(rotation % len);
-            prop_assert_eq!(before, names(&routes));
-        }
-
         #[test]
         fn hosts_meet_in_the_same_one_whoever_asks(a in "(\\*\\.)?[ab](\\.[ab]){0,3}", b in "(\\*\\.)?[ab](\\.[ab]){0,3}") {
             prop_assert_eq!(common_host(&a, &b), common_host(&b, &a));

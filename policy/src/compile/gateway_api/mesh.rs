@@ -1,0 +1,83 @@
+//! Routes whose parents are services: what they say to clients inside the mesh.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use weft_wire::id::{Namespace, ServiceName};
+
+use super::{
+    attach::service_parents,
+    route::Route,
+    rules::{Attached, grpc_rules, http_rules},
+};
+use crate::{
+    document::Spec,
+    matcher::{ClientMatch, Fields},
+    namespaces::Visibility,
+    route::{RuleSet, TcpRule, Weighted},
+    view::ServicePort,
+};
+
+/// The rules of a service's routes. Each holds for the clients who see it, and the first that has a rule for a client
+/// decides: a consumer's before the producer's, and of one namespace those of GRPCRoutes before those of HTTPRoutes.
+pub(in crate::compile) fn rule_sets(
+    service: &ServiceName,
+    ports: &[ServicePort],
+    routes: &[Arc<Route>],
+) -> Vec<Arc<RuleSet>> {
+    let mut by_namespace: BTreeMap<&Namespace, Vec<Attached<'_>>> = BTreeMap::new();
+    for route in routes {
+        let ports = attached_ports(route, service, ports);
+        if !ports.is_empty() {
+            by_namespace.entry(&route.namespace).or_default().push(Attached { route, ports });
+        }
+    }
+    let producers = by_namespace.remove_entry(&service.namespace);
+    let of_consumers =
+        by_namespace.into_iter().map(|(namespace, attached)| (Visibility::Only([namespace.clone()].into()), attached));
+    let of_producers = producers.into_iter().map(|(_, attached)| (Visibility::All, attached));
+    of_consumers.chain(of_producers).flat_map(|(visible, attached)| sets_of(&visible, &attached)).collect()
+}
+
+/// The ports at which a route holds that names the service as a parent, `None` being any; empty if it holds nowhere.
+pub(crate) fn attached_ports(route: &Route, service: &ServiceName, ports: &[ServicePort]) -> Vec<Option<u16>> {
+    let parents: Vec<_> =
+        service_parents(&route.namespace, route.parents()).filter(|parent| parent.service == *service).collect();
+    if parents.iter().any(|parent| parent.is_whole()) {
+        return vec![None];
+    }
+    let is_attached = |port: &&ServicePort| parents.iter().any(|parent| parent.holds_for(port.port, &port.name));
+    ports.iter().filter(is_attached).map(|port| Some(port.port)).collect()
+}
+
+fn sets_of(visible: &Visibility, attached: &[Attached<'_>]) -> Vec<Arc<RuleSet>> {
+    let created = attached.iter().map(|one| one.route.document.created).min().unwrap_or_default();
+    let set = |http, fields, tcp| RuleSet { created, hosts: Vec::new(), visible: visible.clone(), http, fields, tcp };
+    let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
+    let grpc = grpc_rules(attached, &mut of_grpc);
+    let http = http_rules(attached, &mut of_http);
+    let sets = [set(grpc, of_grpc, Vec::new()), set(http, of_http, tcp_rules(attached))];
+    sets.into_iter().filter(|set| !set.http.is_empty() || !set.tcp.is_empty()).map(Arc::new).collect()
+}
+
+/// The rules of TCPRoutes, the oldest first.
+fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
+    let mut attached: Vec<&Attached<'_>> = attached.iter().collect();
+    attached.sort_by(|a, b| a.route.seniority.cmp(&b.route.seniority));
+    let rules = attached.into_iter().filter_map(|one| match &one.route.document.spec {
+        Spec::TcpRoute(route) => Some((one, route)),
+        _ => None,
+    });
+    let rules = rules.flat_map(|(one, route)| route.rules.iter().map(move |rule| (one, rule)));
+    rules
+        .map(|(one, rule)| {
+            let backends = rule.backend_refs.iter().filter(|backend| backend.weight.get() > 0);
+            let targets: Vec<_> = backends
+                .map(|backend| (backend.weight.get().unsigned_abs(), one.route.target(backend.object())))
+                .collect();
+            TcpRule {
+                matches: one.ports.iter().map(|port| ClientMatch { port: *port, ..ClientMatch::default() }).collect(),
+                destinations: Weighted::new(targets.into_iter()),
+            }
+        })
+        .collect()
+}

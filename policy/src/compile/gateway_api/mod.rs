@@ -1,0 +1,12 @@
+//! The Gateway API: what attaches to what, in which order rules are tried, and what routes say to requests.
+
+pub mod attach;
+mod conditions;
+mod filters;
+pub(crate) mod mesh;
+mod rank;
+pub(crate) mod route;
+mod rules;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,196 @@
+//! From the rules of routes, in the order in which they are tried, to the rules that requests are routed by.
+
+use std::time::Duration;
+
+use super::{
+    conditions,
+    filters::{Filter, Filters},
+    rank::{Ranked, Seniority, ranked_grpc, ranked_http},
+    route::Route,
+};
+use crate::{
+    api::gateway::{Backend, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteRule},
+    cors::Cors,
+    document::Spec,
+    headers::HeaderRules,
+    matcher::{Fields, RequestMatch},
+    retry::RetryPolicy,
+    route::{
+        DestinationFilters, ForwardRule, HttpDestination, HttpRule, NamedMatch, RuleAction, Target, Unresolved,
+        Weighted,
+    },
+};
+
+/// A route where it holds: at these ports that clients dial, `None` being any.
+pub(super) struct Attached<'r> {
+    pub(super) route: &'r Route,
+    pub(super) ports: Vec<Option<u16>>,
+}
+
+/// The rules of all HTTPRoutes among these.
+pub(super) fn http_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
+    let of_kind = of_kind(attached, |spec| match spec {
+        Spec::HttpRoute(route) => Some(&**route),
+        _ => None,
+    });
+    let routes: Vec<(Seniority, &HttpRoute)> =
+        of_kind.iter().map(|(attached, route)| (attached.route.seniority.clone(), *route)).collect();
+    let mut rules = Rules { attached: of_kind.iter().map(|(attached, _)| *attached).collect(), rules: Vec::new() };
+    for one in ranked_http(&routes) {
+        let condition = one.condition.map(|(_, condition)| condition);
+        rules.add(&one, one.rule.name.as_deref(), |port| conditions::http(condition, port, fields), http_consequence);
+    }
+    rules.into_rules()
+}
+
+/// The rules of all GRPCRoutes among these.
+pub(super) fn grpc_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
+    let of_kind = of_kind(attached, |spec| match spec {
+        Spec::GrpcRoute(route) => Some(&**route),
+        _ => None,
+    });
+    let routes: Vec<(Seniority, &GrpcRoute)> =
+        of_kind.iter().map(|(attached, route)| (attached.route.seniority.clone(), *route)).collect();
+    let mut rules = Rules { attached: of_kind.iter().map(|(attached, _)| *attached).collect(), rules: Vec::new() };
+    for one in ranked_grpc(&routes) {
+        let condition = one.condition.map(|(_, condition)| condition);
+        rules.add(&one, one.rule.name.as_deref(), |port| conditions::grpc(condition, port, fields), grpc_consequence);
+    }
+    rules.into_rules()
+}
+
+fn of_kind<'a, 'r, Kind>(
+    attached: &'a [Attached<'r>],
+    read: impl Fn(&'r Spec) -> Option<&'r Kind>,
+) -> Vec<(&'a Attached<'r>, &'r Kind)> {
+    attached.iter().filter_map(|one| Some((one, read(&one.route.document.spec)?))).collect()
+}
+
+/// Rules that grow match by match; of one route's rule, matches that follow each other are one.
+struct Rules<'a, 'r> {
+    attached: Vec<&'a Attached<'r>>,
+    rules: Vec<((usize, usize), HttpRule)>,
+}
+
+impl Rules<'_, '_> {
+    fn add<Rule, Match>(
+        &mut self,
+        ranked: &Ranked<'_, Rule, Match>,
+        name: Option<&str>,
+        mut condition: impl FnMut(Option<u16>) -> Option<RequestMatch>,
+        consequence: impl FnOnce(&Rule, &Route) -> Consequence,
+    ) {
+        let Some(Attached { route, ports }) = self.attached.get(ranked.route) else { return };
+        let route_name = name.map_or_else(
+            || format!("{}.{}.{}", route.namespace, route.document.key.name, ranked.rule_index),
+            str::to_owned,
+        );
+        let place = ranked.condition.map(|(place, _)| place);
+        let matches = ports.iter().filter_map(|port| condition(*port));
+        let matches = matches.map(|request| NamedMatch { route_name: route_name.clone(), condition: place, request });
+        let which = (ranked.route, ranked.rule_index);
+        if let Some((last, rule)) = self.rules.last_mut()
+            && *last == which
+        {
+            rule.matches.extend(matches);
+            return;
+        }
+        let matches = matches.collect();
+        let Consequence { cors, headers, action } = consequence(ranked.rule, route);
+        let document = route.document.clone();
+        self.rules.push((
+            which,
+            HttpRule { document, place: ranked.rule_index, matches, cors, fault: None, headers, action },
+        ));
+    }
+
+    fn into_rules(self) -> Vec<HttpRule> {
+        self.rules.into_iter().map(|(_, rule)| rule).collect()
+    }
+}
+
+/// What a rule does.
+struct Consequence {
+    cors: Option<Cors>,
+    headers: Option<HeaderRules>,
+    action: RuleAction,
+}
+
+fn http_consequence(rule: &HttpRouteRule, route: &Route) -> Consequence {
+    let timeouts = rule.timeouts.unwrap_or_default();
+    let limits = Limits {
+        timeout: timeouts.request.and_then(|limit| limit.limit()),
+        retry: RetryPolicy::of_route(rule.retry.as_ref(), timeouts.backend_request.and_then(|limit| limit.limit())),
+    };
+    let backends = rule.backend_refs.iter();
+    let backends = backends.map(|backend| (backend.weight.get(), backend.object(), &*backend.filters));
+    Consequence::new(&rule.filters, backends, limits, route)
+}
+
+fn grpc_consequence(rule: &GrpcRouteRule, route: &Route) -> Consequence {
+    let backends = rule.backend_refs.iter();
+    let backends = backends.map(|backend| (backend.weight.get(), backend.object(), &*backend.filters));
+    Consequence::new(&rule.filters, backends, Limits::default(), route)
+}
+
+#[derive(Default)]
+struct Limits {
+    timeout: Option<Duration>,
+    retry: Option<RetryPolicy>,
+}
+
+impl Consequence {
+    fn new<'a, F: 'a>(
+        filters: &'a [F],
+        backends: impl Iterator<Item = (i64, Backend<'a>, &'a [F])>,
+        limits: Limits,
+        route: &Route,
+    ) -> Self
+    where
+        Filter<'a>: From<&'a F>,
+    {
+        let of_rule = Filters::new(filters, route);
+        if let Some(redirect) = of_rule.redirect {
+            return Self { cors: of_rule.cors, headers: of_rule.headers, action: RuleAction::Redirect(redirect) };
+        }
+        // Those without weight get nothing, even one alone.
+        let backends = backends.filter(|(weight, ..)| *weight > 0 && !of_rule.is_unsupported);
+        let destinations: Vec<(u64, HttpDestination)> = backends
+            .map(|(weight, backend, filters)| (weight.unsigned_abs(), destination(backend, filters, &of_rule, route)))
+            .collect();
+        let action = RuleAction::Forward(Box::new(ForwardRule {
+            destinations: Weighted::new(destinations.into_iter()),
+            timeout: limits.timeout,
+            retry: limits.retry,
+            path_rewrite: of_rule.path_rewrite,
+            authority: of_rule.authority,
+            mirrors: of_rule.mirrors,
+            unresolved: Unresolved::InvalidBackend,
+        }));
+        Self { cors: of_rule.cors, headers: of_rule.headers, action }
+    }
+}
+
+fn destination<'a, F: 'a>(backend: Backend<'a>, filters: &'a [F], of_rule: &Filters, route: &Route) -> HttpDestination
+where
+    Filter<'a>: From<&'a F>,
+{
+    let mut own = Filters::new(filters, route);
+    let has_own = own.redirect.is_some() || own.path_rewrite.is_some() || !own.mirrors.is_empty();
+    own.mirrors.extend(of_rule.mirrors.iter().cloned());
+    let target = route.target(backend);
+    HttpDestination {
+        // What cannot be done to its requests must not be left out.
+        target: if own.is_unsupported || own.cors.is_some() { Target::default() } else { target },
+        headers: own.headers,
+        has_rules_headers: false,
+        authority: own.authority,
+        own: has_own.then(|| {
+            Box::new(DestinationFilters {
+                redirect: own.redirect,
+                path_rewrite: own.path_rewrite,
+                mirrors: own.mirrors,
+            })
+        }),
+    }
+}

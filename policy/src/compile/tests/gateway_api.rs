@@ -1,0 +1,444 @@
+//! What routes of the Gateway API say to clients inside the mesh.
+
+use super::*;
+
+/// A route of a kind in a namespace, for a service of the default namespace.
+pub(super) fn of_kind(kind: &str, name: &str, namespace: &str, fields: &str, rules: &str) -> String {
+    format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: {namespace}}}, \
+         spec: {{parentRefs: [{{group: '', kind: Service, name: reviews, namespace: default{fields}}}], rules: [{rules}]}}}}"
+    )
+}
+
+fn http_route(rules: &str) -> String {
+    of_kind("HTTPRoute", "r", "default", "", rules)
+}
+
+/// Services that requests are told apart by.
+const SERVICES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// reviews, and a service for each way that a request may go.
+fn mesh() -> Mesh {
+    bookinfo().node("other", SERVICES.iter().map(|name| row(name, &format!("{name}-1"))).collect())
+}
+
+fn to(service: &str) -> String {
+    format!("backendRefs: [{{name: {service}, port: 9080}}]")
+}
+
+/// Where a request goes, or what becomes of it.
+fn fate_of(matched: Option<Matched<'_>>) -> String {
+    match matched.map(|matched| matched.action) {
+        Some(Action::Forward(forward)) => forward.service.name.name.to_string(),
+        Some(Action::Redirect { location, .. }) => location,
+        Some(Action::Respond(_)) => "answered".into(),
+        Some(Action::UnknownCluster) => "503".into(),
+        Some(Action::InvalidBackend) => "500".into(),
+        None => "404".into(),
+    }
+}
+
+fn fate(view: &MeshView, request: &Request) -> String {
+    fate_of(route(view, request))
+}
+
+/// Of a request that a client of a namespace sends to a port of reviews.
+fn fate_for(view: &MeshView, namespace: &str, port: u16) -> String {
+    let namespace = namespace.parse().unwrap();
+    let client = Client { namespace: &namespace, workload: None };
+    fate_of(view.route(Host::Service(service(view, "reviews")), port, &get("/").head(), client, 0))
+}
+
+#[test]
+fn the_most_precise_match_of_all_routes_wins() {
+    let view = mesh()
+        .apply(&of_kind(
+            "HTTPRoute",
+            "one",
+            "default",
+            "",
+            &format!(
+                "{{{}}}, {{matches: [{{path: {{value: /x}}}}, {{headers: [{{name: v, value: '2'}}]}}], {}}}",
+                to("a"),
+                to("b")
+            ),
+        ))
+        .apply(&of_kind(
+            "HTTPRoute",
+            "two",
+            "default",
+            "",
+            &format!("{{matches: [{{path: {{value: /x/y}}}}, {{path: {{type: Exact, value: /x}}}}], {}}}", to("c")),
+        ))
+        .view();
+    for (path, expected) in [("/", "a"), ("/x/z", "b"), ("/x", "c"), ("/x/y/z", "c"), ("/xy", "a")] {
+        assert_eq!(fate(&view, &get(path)), expected, "{path}");
+    }
+    assert_eq!(fate(&view, &get("/").header("v", "2")), "b");
+}
+
+#[test]
+fn paths_match_exactly_by_segments_or_by_expression() {
+    for (path, request, expected) in [
+        ("{type: Exact, value: /a}", "/a?q", true),
+        ("{type: Exact, value: /a}", "/a/", false),
+        ("{type: PathPrefix, value: /a}", "/a", true),
+        ("{type: PathPrefix, value: /a}", "/a/", true),
+        ("{type: PathPrefix, value: /a}", "/a/b", true),
+        ("{type: PathPrefix, value: /a}", "/ab", false),
+        ("{type: PathPrefix, value: /a/}", "/a", true),
+        ("{type: PathPrefix, value: /a/}", "/ab", false),
+        ("{type: PathPrefix, value: /a}", "/A", false),
+        ("{type: PathPrefix, value: /}", "/anything", true),
+        ("{type: RegularExpression, value: '/a[0-9]'}", "/a1", true),
+        ("{type: RegularExpression, value: '/a[0-9]'}", "/a1/", false),
+    ] {
+        let view = mesh().apply(&http_route(&format!("{{matches: [{{path: {path}}}], {}}}", to("a")))).view();
+        assert_eq!(fate(&view, &get(request)), if expected { "a" } else { "404" }, "{path} on {request}");
+    }
+}
+
+#[test]
+fn headers_query_parameters_and_methods_match_together() {
+    let matching = |condition: &str, request: &Request| {
+        let view = mesh().apply(&http_route(&format!("{{matches: [{condition}], {}}}", to("a")))).view();
+        fate(&view, request) == "a"
+    };
+    let both = "{method: GET, headers: [{name: X-A, value: b}], queryParams: [{name: q, value: '1'}]}";
+    assert!(matching(both, &get("/?q=1").header("x-a", "b")));
+    assert!(!matching(both, &get("/?q=1")) && !matching(both, &get("/?q=2").header("x-a", "b")));
+    assert!(!matching(both, &Request { method: Method::POST, ..get("/?q=1").header("x-a", "b") }));
+    let expression = "{headers: [{type: RegularExpression, name: x-a, value: 'b+'}]}";
+    assert!(
+        matching(expression, &get("/").header("x-a", "bb")) && !matching(expression, &get("/").header("x-a", "bc"))
+    );
+    let twice = "{headers: [{name: X-A, value: b}, {name: x-a, value: c}]}";
+    assert!(matching(twice, &get("/").header("x-a", "b")), "of two entries for a header the first holds");
+}
+
+#[test]
+fn grpc_methods_match_by_service_method_and_expression() {
+    for (method, path, expected) in [
+        ("{service: a.S, method: M}", "/a.S/M", true),
+        ("{service: a.S, method: M}", "/a.S/N", false),
+        ("{service: a.S}", "/a.S/N", true),
+        ("{service: a.S}", "/a.S2/N", false),
+        ("{method: M}", "/any.S/M", true),
+        ("{method: M}", "/any.S/MM", false),
+        ("{type: RegularExpression, service: 'a\\..*', method: 'M|N'}", "/a.S/N", true),
+        ("{type: RegularExpression, service: 'a\\..*'}", "/b.S/N", false),
+    ] {
+        let rules = format!("{{matches: [{{method: {method}}}], {}}}", to("a"));
+        let view = mesh().apply(&of_kind("GRPCRoute", "r", "default", "", &rules)).view();
+        assert_eq!(fate(&view, &get(path)), if expected { "a" } else { "404" }, "{method} on {path}");
+    }
+}
+
+#[test]
+fn a_grpc_route_beats_the_http_routes_of_its_namespace() {
+    let view = mesh()
+        .apply(&http_route(&format!("{{matches: [{{path: {{type: Exact, value: /}}}}], {}}}", to("a"))))
+        .apply(&of_kind("GRPCRoute", "g", "default", "", &format!("{{{}}}", to("b"))))
+        .view();
+    assert_eq!(fate(&view, &get("/")), "b");
+}
+
+#[test]
+fn a_parent_may_be_one_port_of_a_service() {
+    let on_two_ports = || {
+        mesh().apply(
+            "{apiVersion: v1, kind: Service, metadata: {name: reviews}, spec: {ports: \
+             [{name: http, port: 9080}, {name: alt, port: 80, targetPort: 9080}]}}",
+        )
+    };
+    for (fields, expected) in [
+        ("", ["a", "a"]),
+        (", port: 80", ["reviews", "a"]),
+        (", sectionName: http", ["a", "reviews"]),
+        (", port: 81", ["reviews", "reviews"]),
+        (", port: 80, sectionName: http", ["reviews", "reviews"]),
+    ] {
+        let route = of_kind("HTTPRoute", "r", "default", fields, &format!("{{{}}}", to("a")));
+        let view = on_two_ports().apply(&route).view();
+        assert_eq!([9080, 80].map(|port| fate_for(&view, "default", port)), expected, "{fields}");
+    }
+}
+
+#[test]
+fn a_consumers_routes_beat_the_producers_and_a_third_namespaces_are_ignored() {
+    let consumer =
+        of_kind("HTTPRoute", "c", "client", "", "{backendRefs: [{name: b, namespace: default, port: 9080}]}");
+    let grant = "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: g}, spec: \
+                 {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: client}], to: [{group: '', kind: Service}]}}";
+    let mesh = mesh().apply(&consumer).apply(grant);
+    let view = mesh.view();
+    assert_eq!(["client", "default", "third"].map(|client| fate_for(&view, client, 9080)), ["b", "reviews", "reviews"]);
+    let view = mesh.apply(&http_route(&format!("{{{}}}", to("a")))).view();
+    assert_eq!(["client", "default", "third"].map(|client| fate_for(&view, client, 9080)), ["b", "a", "a"]);
+}
+
+#[test]
+fn a_backend_of_another_namespace_needs_its_grant() {
+    let route = http_route("{backendRefs: [{name: ratings, namespace: prod, port: 9080}]}");
+    let grant = |to: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, \
+             metadata: {{name: g, namespace: prod}}, spec: \
+             {{from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}}], to: [{to}]}}}}"
+        )
+    };
+    let mesh = mesh().apply(&route);
+    let without = mesh.view();
+    assert_eq!(fate(&without, &get("/")), "500");
+    let mut mesh = mesh.apply(&grant("{group: '', kind: Service, name: ratings}"));
+    let with = mesh.view_after(Some(&without));
+    assert_eq!(fate(&with, &get("/")), "ratings", "a grant that comes later counts");
+    mesh.documents.pop();
+    assert_eq!(fate(&mesh.view_after(Some(&with)), &get("/")), "500", "and one that goes");
+    let mesh = mesh.apply(&grant("{group: '', kind: Service, name: other}"));
+    assert_eq!(fate(&mesh.view(), &get("/")), "500");
+}
+
+#[test]
+fn what_goes_to_no_valid_backend_is_answered_with_500() {
+    for rule in [
+        "{}",
+        "{backendRefs: [{name: a, port: 9080, weight: 0}]}",
+        "{backendRefs: [{name: a, port: 9080, weight: 0}, {name: b, port: 9080, weight: 0}]}",
+        "{backendRefs: [{name: missing, port: 9080}]}",
+        "{backendRefs: [{name: a, port: 1}]}",
+        "{backendRefs: [{group: example.com, kind: Thing, name: a, port: 9080}]}",
+    ] {
+        assert_eq!(fate(&mesh().apply(&http_route(rule)).view(), &get("/")), "500", "{rule}");
+    }
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: empty}, spec: {ports: [{port: 80}]}}";
+    let view = mesh().apply(service).apply(&http_route("{backendRefs: [{name: empty, port: 80}]}")).view();
+    assert!(forward(&view, &get("/")).cluster.endpoints.is_empty(), "one without endpoints is valid");
+}
+
+#[test]
+fn an_invalid_backend_keeps_its_share() {
+    let route = http_route("{backendRefs: [{name: a, port: 9080, weight: 3}, {name: missing, port: 9080, weight: 1}]}");
+    let view = mesh().apply(&route).view();
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let reviews = Host::Service(service(&view, "reviews"));
+    for (random, expected) in [(0, "a"), (u64::MAX / 4 * 3 - 9, "a"), (u64::MAX / 4 * 3 + 9, "500"), (u64::MAX, "500")]
+    {
+        assert_eq!(fate_of(view.route(reviews, 9080, &get("/").head(), client, random)), expected, "{random}");
+    }
+}
+
+/// The path and host that a backend sees.
+fn rewritten(condition: &str, rewrite: &str, path: &'static str) -> (Option<String>, Option<String>) {
+    let rule =
+        format!("{{matches: [{condition}], filters: [{{type: URLRewrite, urlRewrite: {rewrite}}}], {}}}", to("a"));
+    let view = mesh().apply(&http_route(&rule)).view();
+    let rewrite = forward(&view, &get(path)).rewrite.unwrap();
+    (rewrite.path_and_query, rewrite.authority.map(str::to_owned))
+}
+
+#[test]
+fn a_matched_prefix_is_replaced_by_whole_segments() {
+    for (prefix, new, path, expected) in [
+        ("/foo", "/xyz", "/foo/bar", "/xyz/bar"),
+        ("/foo", "/xyz/", "/foo/bar", "/xyz/bar"),
+        ("/foo/", "/xyz", "/foo/bar", "/xyz/bar"),
+        ("/foo/", "/xyz/", "/foo/bar?q=1", "/xyz/bar?q=1"),
+        ("/foo", "/xyz", "/foo", "/xyz"),
+        ("/foo", "/xyz", "/foo/", "/xyz/"),
+        ("/foo", "", "/foo/bar", "/bar"),
+        ("/foo", "", "/foo/", "/"),
+        ("/foo", "", "/foo", "/"),
+        ("/foo", "/", "/foo/", "/"),
+        ("/foo", "/", "/foo", "/"),
+        ("/foo", "/", "/foo/bar", "/bar"),
+        ("/", "/xyz", "/bar", "/xyz/bar"),
+    ] {
+        let rewrite = format!("{{path: {{type: ReplacePrefixMatch, replacePrefixMatch: '{new}'}}}}");
+        let (path_and_query, _) = rewritten(&format!("{{path: {{value: {prefix}}}}}"), &rewrite, path);
+        assert_eq!(path_and_query.as_deref(), Some(expected), "{prefix} by {new} on {path}");
+    }
+}
+
+#[test]
+fn a_whole_path_and_the_host_are_replaced() {
+    let rewrite = "{hostname: example.org, path: {type: ReplaceFullPath, replaceFullPath: /new}}";
+    let expected = (Some("/new?q".to_owned()), Some("example.org".to_owned()));
+    assert_eq!(rewritten("{path: {value: /a}}", rewrite, "/a/b?q"), expected);
+    assert_eq!(rewritten("{}", "{hostname: example.org}", "/a"), (None, Some("example.org".to_owned())));
+}
+
+#[test]
+fn a_redirect_names_the_port_that_is_given_else_the_schemes_else_the_dialled_one() {
+    // The request is for http://reviews:9080.
+    for (redirect, expected) in [
+        ("{}", "http://reviews:9080/a/b?q"),
+        ("{hostname: example.org}", "http://example.org:9080/a/b?q"),
+        ("{scheme: https}", "https://reviews/a/b?q"),
+        ("{scheme: http}", "http://reviews/a/b?q"),
+        ("{port: 8080}", "http://reviews:8080/a/b?q"),
+        ("{port: 80}", "http://reviews/a/b?q"),
+        ("{scheme: https, port: 443}", "https://reviews/a/b?q"),
+        ("{scheme: https, port: 80}", "https://reviews:80/a/b?q"),
+        ("{path: {type: ReplaceFullPath, replaceFullPath: /n}}", "http://reviews:9080/n?q"),
+        ("{path: {type: ReplacePrefixMatch, replacePrefixMatch: /n/}}", "http://reviews:9080/n/b?q"),
+        ("{path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}", "http://reviews:9080/b?q"),
+    ] {
+        let filters = format!("[{{type: RequestRedirect, requestRedirect: {redirect}}}]");
+        let rule = format!("{{matches: [{{path: {{value: /a}}}}], filters: {filters}}}");
+        let view = mesh().apply(&http_route(&rule)).view();
+        assert_eq!(fate(&view, &get("/a/b?q")), expected, "{redirect}");
+        let Some(Action::Redirect { status, .. }) = route(&view, &get("/a/b?q")).map(|one| one.action) else {
+            panic!()
+        };
+        assert_eq!(status.as_u16(), 302);
+    }
+}
+
+#[test]
+fn a_backend_may_have_filters_of_its_own() {
+    let backends = |filter: &str| {
+        let rule = format!(
+            "{{matches: [{{path: {{value: /a}}}}], backendRefs: [{{name: a, port: 9080, filters: [{filter}]}}]}}"
+        );
+        mesh().apply(&http_route(&rule)).view()
+    };
+    let view = backends("{type: RequestRedirect, requestRedirect: {scheme: https}}");
+    assert_eq!(fate(&view, &get("/a")), "https://reviews/a");
+    let view = backends(
+        "{type: URLRewrite, urlRewrite: {hostname: x.org, path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}",
+    );
+    let rewrite = forward(&view, &get("/a/c")).rewrite.unwrap();
+    assert_eq!((rewrite.path_and_query.as_deref(), rewrite.authority), (Some("/b/c"), Some("x.org")));
+    let view = backends("{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 9080}}}");
+    assert_eq!(forward(&view, &get("/a")).mirrors.len(), 1);
+    let view = backends("{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x, value: 'a %b'}]}}");
+    let headers = route(&view, &get("/a")).unwrap().headers[0].unwrap();
+    assert!(headers.request.is_fixed(), "no variables: {headers:?}");
+}
+
+#[test]
+fn a_filter_that_cannot_be_done_is_not_skipped() {
+    let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {}, backendRef: {name: b, port: 9080}}}";
+    let view = mesh().apply(&http_route(&format!("{{filters: [{auth}], {}}}", to("a")))).view();
+    assert_eq!(fate(&view, &get("/")), "500");
+    let rule = format!("{{backendRefs: [{{name: a, port: 9080, filters: [{auth}]}}]}}");
+    assert_eq!(fate(&mesh().apply(&http_route(&rule)).view(), &get("/")), "500");
+}
+
+#[test]
+fn a_share_of_the_requests_is_mirrored() {
+    for (share, expected) in
+        [("", 100.0), (", percent: 20", 20.0), (", fraction: {numerator: 1, denominator: 4}", 25.0)]
+    {
+        let filters =
+            format!("[{{type: RequestMirror, requestMirror: {{backendRef: {{name: b, port: 9080}}{share}}}}}]");
+        let view = mesh().apply(&http_route(&format!("{{filters: {filters}, {}}}", to("a")))).view();
+        let [mirror] = forward(&view, &get("/")).mirrors else { panic!() };
+        assert_eq!(mirror.share.percent(), expected, "{share}");
+        let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+        assert_eq!(view.mirrored(mirror, 9080, client, 0).unwrap().service.to_string(), "b.default");
+    }
+}
+
+#[test]
+fn timeouts_and_retries_are_the_routes() {
+    let limits = |fields: &str| {
+        let view = mesh().apply(&http_route(&format!("{{{fields}, {}}}", to("a")))).view();
+        let forward = forward(&view, &get("/"));
+        (forward.timeout.map(|limit| limit.as_millis()), forward.retry.clone())
+    };
+    let (timeout, retry) = limits("timeouts: {request: 2s, backendRequest: 500ms}");
+    assert_eq!((timeout, retry.per_try_timeout.map(|limit| limit.as_millis())), (Some(2000), Some(500)));
+    assert_eq!(limits("timeouts: {request: 0s}").0, None, "zero is no limit");
+    let (_, retry) = limits("retry: {attempts: 4, codes: [503, 599], backoff: 10ms}");
+    assert_eq!(retry.attempts, 4);
+    for (code, expected) in [(503, true), (599, true), (500, false)] {
+        let status = http::StatusCode::from_u16(code).unwrap();
+        assert_eq!(retry.is_on_response(status, &HeaderMap::new()), expected, "{code}");
+    }
+    use crate::retry::Failure;
+    for failure in [Failure::Connect, Failure::Refused, Failure::Reset, Failure::TryTimeout] {
+        assert!(retry.is_on_failure(failure), "{failure:?}");
+    }
+}
+
+#[test]
+fn origins_may_have_wildcards_and_stars_are_answered_with_what_is_asked_for() {
+    let cors = "{allowOrigins: ['https://www.foo.com', 'https://*.bar.com', 'http://*.baz.com:*'], allowMethods: ['*'], \
+                allowHeaders: ['*'], allowCredentials: true}";
+    let rule = format!("{{filters: [{{type: CORS, cors: {cors}}}], {}}}", to("a"));
+    let view = mesh().apply(&http_route(&rule)).view();
+    let answer = |origin: &str| {
+        let request = Request { method: Method::OPTIONS, ..get("/") }
+            .header("origin", origin)
+            .header("access-control-request-method", "PUT")
+            .header("access-control-request-headers", "x-a, x-b");
+        match route(&view, &request).unwrap().cors.unwrap().decide(&request.method, &request.headers) {
+            crate::cors::CorsOutcome::Answer(headers) => headers,
+            other => panic!("{other:?}"),
+        }
+    };
+    for origin in ["https://www.foo.com", "https://a.bar.com", "https://a.b.bar.com", "http://a.baz.com:81"] {
+        let headers = answer(origin);
+        assert_eq!(headers["access-control-allow-origin"], origin);
+        assert_eq!(headers["access-control-allow-methods"], "PUT");
+        assert_eq!(headers["access-control-allow-headers"], "x-a, x-b");
+        assert_eq!(headers["access-control-max-age"], "5");
+    }
+    for origin in
+        ["https://foo.com", "https://bar.com", "http://a.bar.com", "https://a.bar.com.evil", "http://a.baz.com"]
+    {
+        assert!(!answer(origin).contains_key("access-control-allow-origin"), "{origin}");
+    }
+}
+
+#[test]
+fn of_a_route_and_a_virtual_service_the_older_holds() {
+    let service = rule("v", "[reviews]", "[{route: [{destination: {host: b}}]}]");
+    let wildcard = rule("w", "['*.default.svc.cluster.local']", "[{route: [{destination: {host: c}}]}]");
+    let route = http_route(&format!("{{{}}}", to("a")));
+    assert_eq!(fate(&mesh().apply(&service).apply(&route).view(), &get("/")), "b");
+    assert_eq!(fate(&mesh().apply(&route).apply(&service).view(), &get("/")), "a");
+    assert_eq!(fate(&mesh().apply(&wildcard).apply(&route).view(), &get("/")), "a", "a wildcard is less specific");
+}
+
+#[test]
+fn a_tcp_route_splits_connections() {
+    let route = of_kind(
+        "TCPRoute",
+        "t",
+        "default",
+        "",
+        "{backendRefs: [{name: a, port: 9080, weight: 1}, {name: missing, port: 9080, weight: 1}, {name: b, port: 9080, weight: 0}]}",
+    );
+    let view = mesh().apply(&route).view();
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let destination = |random| match view.route_tcp(service(&view, "reviews"), 9080, client, random) {
+        TcpRouting::Forward(service, _) => service.name.to_string(),
+        TcpRouting::UnknownCluster => "none".into(),
+    };
+    assert_eq!([destination(0), destination(u64::MAX)], ["a.default", "none"]);
+    assert_eq!(fate(&view, &get("/")), "reviews", "HTTP requests do not ask it");
+}
+
+#[test]
+fn rules_of_routes_are_kept_while_only_endpoints_change() {
+    let mut mesh = mesh().apply(&http_route(&format!("{{{}}}", to("a"))));
+    let before = mesh.view();
+    Arc::make_mut(&mut mesh.nodes[0].record).endpoints[0].health = EndpointHealth::Unhealthy;
+    let after = mesh.view_after(Some(&before));
+    let rules = |view: &MeshView| service(view, "reviews").of_routes[0].clone();
+    assert!(!Arc::ptr_eq(service(&before, "reviews"), service(&after, "reviews")));
+    assert!(Arc::ptr_eq(&rules(&before), &rules(&after)));
+}
+
+#[test]
+fn a_rule_is_named_by_its_name_else_by_its_place() {
+    let rules = format!("{{name: first, matches: [{{path: {{value: /a}}}}], {}}}, {{{}}}", to("a"), to("b"));
+    let view = mesh().apply(&http_route(&rules)).view();
+    let named = route(&view, &get("/a")).unwrap();
+    let origin = named.origin.unwrap();
+    assert_eq!((named.route_name, origin.rule, origin.condition), ("first", 0, Some(0)));
+    assert_eq!(route(&view, &get("/")).unwrap().route_name, "default.r.1");
+}
