@@ -8,7 +8,7 @@ mod access;
 mod attached;
 mod clusters;
 mod documents;
-pub mod gateway_api;
+pub(crate) mod gateway_api;
 mod lower;
 mod nodes;
 mod policies;
@@ -81,6 +81,10 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    pub(crate) fn documents(&self) -> &[Arc<Document>] {
+        self.documents.all()
+    }
+
     /// All RateLimits, the oldest first.
     pub(crate) fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
         self.documents.limits.iter().map(|policy| &*policy.limiter)

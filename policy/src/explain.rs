@@ -181,6 +181,10 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             return answer(status.as_u16(), reason, steps);
         }
         Action::Respond(response) => return answer(response.status.as_u16(), "direct response".into(), steps),
+        Action::InvalidBackend if forwarding.as_ref().is_none_or(|shares| shares.len() < 2) => {
+            steps.add("destination", "the rule sends it to no backend that exists and may be named".into());
+            return answer(500, "invalid_backend".into(), steps);
+        }
         Action::UnknownCluster if forwarding.as_ref().is_none_or(|shares| shares.len() < 2) => {
             let named = forwarding.iter().flatten().map(|(_, destination)| named(&destination.target));
             steps.add("destination", format!("{} does not exist", named.collect::<Vec<_>>().join(", ")));

@@ -47,4 +47,5 @@ mod rewrite;
 pub mod route;
 pub mod secrets;
 pub mod settings;
+pub mod status;
 pub mod view;

@@ -17,6 +17,7 @@ use crate::{
     authenticate::KeysAt,
     balance::Cluster,
     compile::{AccessIndex, Ingredients, Parts},
+    document::Document,
     endpoint::{LocalWorkload, Workload},
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
@@ -178,6 +179,11 @@ impl MeshView {
     /// All RateLimits, the oldest first.
     pub fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
         self.parts.rate_limits()
+    }
+
+    /// The documents that it was made of.
+    pub(crate) fn documents(&self) -> &[Arc<Document>] {
+        self.parts.documents()
     }
 
     /// All services, sorted by namespace, then name.

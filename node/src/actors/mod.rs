@@ -31,6 +31,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     explain::{RouteQuestion, explain_route},
     secrets::Reference,
+    status::Judge,
     view::Service,
 };
 use weft_proxy::ports::Views;
@@ -272,8 +273,9 @@ impl Handles {
     pub fn documents(&self) -> Vec<api::Document> {
         let (view, nodes) = (self.views.load(), self.nodes_with_all_documents());
         let (held, secrets) = (self.documents.held(), self.secrets.held());
+        let judge = Judge::new(&view);
         let documents = held.policy().filter_map(|(document, reading)| {
-            let status = status_of(reading, &view, nodes.clone(), document.stamp.millis);
+            let status = status_of(reading, &view, &judge, nodes.clone(), document.stamp.millis);
             let is_missing = Reference::of_secret(&document.key).is_some_and(|one| secrets.missing.contains(&one));
             Some(api::Document {
                 key: document.key.clone(),

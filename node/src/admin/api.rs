@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use weft_policy::status::ParentName;
 use weft_proxy::access_log;
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
@@ -262,7 +263,39 @@ pub struct DocumentStatus {
     /// The `metadata.generation` that was judged.
     pub observed_generation: u64,
     pub conditions: Vec<Condition>,
+    /// Of a route of the Gateway API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<ParentStatus>,
+    /// Of a Gateway or ListenerSet of the Gateway API.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerStatus>,
     pub nodes: Nodes,
+}
+
+/// What a parent of a route makes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    pub parent_ref: ParentName,
+    pub controller_name: String,
+    pub conditions: Vec<Condition>,
+}
+
+/// What became of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    pub name: String,
+    pub supported_kinds: Vec<RouteKind>,
+    pub attached_routes: usize,
+    pub conditions: Vec<Condition>,
+}
+
+/// A kind of routes that a listener takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteKind {
+    pub group: String,
+    pub kind: String,
 }
 
 impl DocumentStatus {

@@ -1,17 +1,25 @@
 //! The status of a document: standard conditions, with the reasons of the Gateway API where it has one.
 
 use weft_policy::{
+    api::gateway::GROUP,
     document::not_enforced,
     references::{missing_backends, missing_targets},
+    status::{self as judged, GatewayStatus, Judge},
     view::MeshView,
 };
 
-use super::api::{Condition, DocumentStatus, Nodes, rfc3339};
+use super::api::{Condition, DocumentStatus, ListenerStatus, Nodes, ParentStatus, RouteKind, rfc3339};
 use crate::actors::documents::Reading;
 
 /// Judges a document by how it was read and by what there is in the view. `generation` is the stamp of its newest
 /// version, in milliseconds since 1970.
-pub fn status_of(reading: &Reading, view: &MeshView, nodes: Nodes, generation: u64) -> DocumentStatus {
+pub fn status_of(
+    reading: &Reading,
+    view: &MeshView,
+    judge: &Judge<'_>,
+    nodes: Nodes,
+    generation: u64,
+) -> DocumentStatus {
     let condition = |kind: &str, good: bool, reason: &str, message: String| Condition {
         kind: kind.into(),
         status: if good { "True" } else { "False" }.into(),
@@ -60,7 +68,55 @@ pub fn status_of(reading: &Reading, view: &MeshView, nodes: Nodes, generation: u
         };
         conditions.push(Condition { last_transition_time: None, ..refs });
     }
-    DocumentStatus { observed_generation: generation, conditions, nodes }
+    let mut status =
+        DocumentStatus { observed_generation: generation, conditions, parents: vec![], listeners: vec![], nodes };
+    if let Some(found) = reading.in_force.as_ref().and_then(|document| judge.status_of(document)) {
+        add(&mut status, found);
+    }
+    status
+}
+
+/// Adds what the Gateway API's own status has. Of a route, the document's conditions sum up its parents'.
+fn add(status: &mut DocumentStatus, found: GatewayStatus) {
+    let generation = status.observed_generation;
+    // All of it depends on other documents too.
+    let condition = |one: &judged::Condition| Condition {
+        kind: one.kind.into(),
+        status: if one.holds { "True" } else { "False" }.into(),
+        reason: one.reason.into(),
+        message: one.message.clone(),
+        observed_generation: generation,
+        last_transition_time: None,
+    };
+    let all = |conditions: &[judged::Condition]| conditions.iter().map(condition).collect::<Vec<_>>();
+    let of_parents = || found.parents.iter().flat_map(|parent| &parent.conditions);
+    let refused = || of_parents().filter(|one| one.kind == "Accepted" && !one.holds);
+    let mut summary = all(&found.conditions);
+    if refused().count() == found.parents.len() {
+        summary.extend(refused().next().map(condition));
+    }
+    let refs = || of_parents().filter(|one| one.kind == "ResolvedRefs");
+    summary.extend(refs().find(|one| !one.holds).or_else(|| refs().next()).map(condition));
+    for one in summary {
+        match status.conditions.iter_mut().find(|known| known.kind == one.kind) {
+            Some(known) => *known = one,
+            None => status.conditions.push(one),
+        }
+    }
+    let parents = found.parents.iter().map(|parent| ParentStatus {
+        parent_ref: parent.parent.clone(),
+        controller_name: judged::CONTROLLER_NAME.into(),
+        conditions: all(&parent.conditions),
+    });
+    status.parents = parents.collect();
+    let kind = |kind: &&'static str| RouteKind { group: GROUP.into(), kind: (*kind).into() };
+    let listeners = found.listeners.iter().map(|listener| ListenerStatus {
+        name: listener.name.clone(),
+        supported_kinds: listener.supported_kinds.iter().map(kind).collect(),
+        attached_routes: listener.attached_routes,
+        conditions: all(&listener.conditions),
+    });
+    status.listeners = listeners.collect();
 }
 
 /// The status of a Secret whose content this node needs and has not got.
@@ -97,7 +153,7 @@ mod tests {
     fn said(reading: &Reading) -> Vec<String> {
         let nodes = Nodes { current: 1, total: 2, lagging: vec!["b".into()] };
         let view = MeshView::empty("cluster.local".parse().unwrap());
-        let status = status_of(reading, &view, nodes.clone(), GENERATION);
+        let status = status_of(reading, &view, &Judge::new(&view), nodes.clone(), GENERATION);
         assert_eq!((status.observed_generation, &status.nodes), (GENERATION, &nodes));
         let line = |condition: &Condition| {
             assert_eq!(condition.observed_generation, GENERATION);
@@ -123,6 +179,34 @@ mod tests {
                 "ResolvedRefs True ResolvedRefs: "
             ]
         );
+    }
+
+    #[test]
+    fn a_route_says_what_each_parent_makes_of_it_and_sums_that_up() {
+        let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {parentRefs: \
+                    [{group: '', kind: Service, name: web, port: 80}], rules: [{backendRefs: [{name: web, port: 80}]}]}\n";
+        let parsed = parse_yaml(text, &Namespace::default_namespace()).unwrap().documents.remove(0);
+        let route = parse_stored(&parsed.key, &parsed.json, Stamp::default()).unwrap();
+        let view = MeshView::empty("cluster.local".parse().unwrap());
+        let nodes = Nodes { current: 1, total: 1, lagging: vec![] };
+        let status = status_of(&Reading::of(Arc::new(route)), &view, &Judge::new(&view), nodes, GENERATION);
+        let json = serde_json::to_value(&status).unwrap();
+        let parent = &json["parents"][0];
+        assert_eq!(
+            parent["parentRef"],
+            serde_json::json!({ "group": "", "kind": "Service", "name": "web", "port": 80 })
+        );
+        assert_eq!(parent["controllerName"], "weft.mesh/gateway-controller");
+        assert_eq!(parent["conditions"][0]["reason"], "NoMatchingParent");
+        assert_eq!(parent["conditions"][0]["observedGeneration"], GENERATION);
+        assert_eq!(parent["conditions"][1]["reason"], "BackendNotFound");
+        let summary: Vec<(&str, &str)> =
+            status.conditions.iter().map(|one| (one.kind.as_str(), one.reason.as_str())).collect();
+        assert_eq!(
+            summary,
+            [("Accepted", "NoMatchingParent"), ("Programmed", "Programmed"), ("ResolvedRefs", "BackendNotFound")]
+        );
+        assert!(json.get("listeners").is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `weft get`.
 
 use serde_json::{Value, json};
+use weft_policy::api::gateway::GROUP;
 use weft_wire::document::DocumentKey;
 
 use super::{
@@ -43,8 +44,15 @@ fn print(format: Format, documents: &[Document], alone: bool) -> anyhow::Result<
     match format {
         Format::Table | Format::Wide => {
             let (now, columns) = (wall_ms(), if format == Format::Wide { HEADER.len() } else { NARROW });
-            let rows: Vec<_> = documents.iter().map(|document| row(document, now)[..columns].to_vec()).collect();
-            Ok(output::print(&output::table(&HEADER[..columns], &rows))?)
+            let own = own_columns(documents);
+            let mut header = HEADER[..columns].to_vec();
+            header.splice(NAMED..NAMED, own.iter().map(|(name, _)| *name));
+            let rows = documents.iter().map(|document| {
+                let mut row = row(document, now)[..columns].to_vec();
+                row.splice(NAMED..NAMED, own.iter().map(|(_, value)| value(document)));
+                row
+            });
+            Ok(output::print(&output::table(&header, &rows.collect::<Vec<_>>()))?)
         }
         Format::Name => {
             Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
@@ -59,6 +67,45 @@ fn print(format: Format, documents: &[Document], alone: bool) -> anyhow::Result<
             data(format, &value, &[], |_| vec![])
         }
     }
+}
+
+/// Columns before those of a kind's own.
+const NAMED: usize = 3;
+
+type Column = (&'static str, fn(&Document) -> String);
+
+/// What kubectl shows of a kind, if all documents are of one.
+fn own_columns(documents: &[Document]) -> &'static [Column] {
+    const HOSTNAMES: Column = ("HOSTNAMES", |document| match document.body["spec"].get("hostnames") {
+        Some(hostnames) => hostnames.to_string(),
+        None => String::new(),
+    });
+    const ACCEPTED: Column = ("ACCEPTED", |document| condition_of(document, "Accepted"));
+    const PROGRAMMED: Column = ("PROGRAMMED", |document| condition_of(document, "Programmed"));
+    const CLASS: Column = ("CLASS", |document| text_of(document, "gatewayClassName"));
+    // No gateway is served yet, so none has an address.
+    const ADDRESS: Column = ("ADDRESS", |_| String::new());
+    const CONTROLLER: Column = ("CONTROLLER", |document| text_of(document, "controllerName"));
+    let Some(first) = documents.first().map(|document| &document.key) else { return &[] };
+    let is_one_kind =
+        documents.iter().all(|document| (&document.key.group, &document.key.kind) == (&first.group, &first.kind));
+    match (first.group.as_str(), first.kind.as_str()) {
+        _ if !is_one_kind => &[],
+        (GROUP, "HTTPRoute" | "GRPCRoute" | "TLSRoute") => &[HOSTNAMES],
+        (GROUP, "Gateway") => &[CLASS, ADDRESS, PROGRAMMED],
+        (GROUP, "ListenerSet") => &[ACCEPTED, PROGRAMMED],
+        (GROUP, "GatewayClass") => &[CONTROLLER, ACCEPTED],
+        _ => &[],
+    }
+}
+
+fn text_of(document: &Document, field: &str) -> String {
+    document.body["spec"][field].as_str().unwrap_or_default().to_owned()
+}
+
+fn condition_of(document: &Document, kind: &str) -> String {
+    let found = document.status.conditions.iter().find(|condition| condition.kind == kind);
+    found.map(|condition| condition.status.clone()).unwrap_or_default()
 }
 
 fn row(document: &Document, now: u64) -> [String; HEADER.len()] {
@@ -139,7 +186,13 @@ mod tests {
             created_millis: 1_000,
             updated_millis: 2_000,
             body: serde_json::from_str(&parsed.json).unwrap(),
-            status: DocumentStatus { observed_generation: 2_000, conditions, nodes },
+            status: DocumentStatus {
+                observed_generation: 2_000,
+                conditions,
+                parents: vec![],
+                listeners: vec![],
+                nodes,
+            },
         }
     }
 
@@ -190,6 +243,35 @@ mod tests {
                 ["VirtualService", "default", "reviews", status, author, "3s", "4s", "1/2", message].map(str::to_owned);
             assert_eq!(row(&document(conditions), 5_000), expected);
         }
+    }
+
+    #[test]
+    fn one_kind_alone_has_the_columns_that_kubectl_shows() {
+        let routes = |kind: &str, spec: Value| {
+            let mut document = document(vec![condition("Accepted", "True", ""), condition("Programmed", "False", "")]);
+            document.key.group = GROUP.into();
+            document.key.kind = kind.into();
+            document.body["spec"] = spec;
+            document
+        };
+        for (kind, spec, expected) in [
+            ("HTTPRoute", json!({ "hostnames": ["a.b"] }), &[("HOSTNAMES", "[\"a.b\"]")][..]),
+            ("HTTPRoute", json!({}), &[("HOSTNAMES", "")]),
+            (
+                "Gateway",
+                json!({ "gatewayClassName": "istio" }),
+                &[("CLASS", "istio"), ("ADDRESS", ""), ("PROGRAMMED", "False")],
+            ),
+            ("GatewayClass", json!({ "controllerName": "a/b" }), &[("CONTROLLER", "a/b"), ("ACCEPTED", "True")]),
+            ("TCPRoute", json!({}), &[]),
+        ] {
+            let one = [routes(kind, spec)];
+            let columns = own_columns(&one).iter().map(|(name, value)| (*name, value(&one[0]))).collect::<Vec<_>>();
+            let columns: Vec<(&str, &str)> = columns.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(columns, expected, "{kind}");
+        }
+        let mixed = [routes("HTTPRoute", json!({})), document(vec![])];
+        assert!(own_columns(&mixed).is_empty());
     }
 
     #[test]

@@ -232,7 +232,13 @@ mod tests {
             created_millis: 0,
             updated_millis: 0,
             body: json!({ "metadata": { "labels": labels } }),
-            status: DocumentStatus { observed_generation: 0, conditions: Vec::new(), nodes },
+            status: DocumentStatus {
+                observed_generation: 0,
+                conditions: Vec::new(),
+                parents: vec![],
+                listeners: vec![],
+                nodes,
+            },
         }
     }
 

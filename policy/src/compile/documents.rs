@@ -147,6 +147,11 @@ fn are_same(a: &[Option<Arc<Document>>], b: &[Option<Arc<Document>>]) -> bool {
 }
 
 impl DocumentIndex {
+    /// What it was made of.
+    pub(super) fn all(&self) -> &[Arc<Document>] {
+        &self.documents
+    }
+
     fn add(&mut self, part: &Part) {
         match part {
             Part::Service(declared) => {

@@ -359,7 +359,7 @@ impl Gateway {
 }
 
 /// What the rules of a listener are about, in a Gateway and in a ListenerSet.
-trait AnyListener {
+pub(crate) trait AnyListener {
     fn name(&self) -> &SectionName;
     fn hostname(&self) -> Option<&Hostname>;
     fn port(&self) -> Option<i64>;

@@ -82,7 +82,7 @@ pub fn may_refer<'g>(
 }
 
 /// Kinds of routes that a listener of a protocol takes unless it says which.
-fn kinds_of_protocol(protocol: &str) -> &'static [&'static str] {
+pub fn kinds_of_protocol(protocol: &str) -> &'static [&'static str] {
     match protocol.to_ascii_uppercase().as_str() {
         "HTTP" | "HTTPS" => &["HTTPRoute", "GRPCRoute"],
         "TLS" => &["TLSRoute", "TCPRoute"],
@@ -139,11 +139,6 @@ pub fn common_host<'h>(listener: &'h str, route: &'h str) -> Option<&'h str> {
         (Some(a), Some(b)) if b.ends_with(a) => Some(route),
         (Some(a), Some(b)) => a.ends_with(b).then_some(listener),
     }
-}
-
-/// How closely a hostname says which host it means: an exact one most, then the longer wildcard. The higher goes first.
-pub fn host_precision(hostname: &str) -> (bool, usize) {
-    (!hostname.starts_with('*'), hostname.len())
 }
 
 #[cfg(test)]
@@ -285,8 +280,6 @@ mod tests {
         ] {
             assert_eq!(common_host(listener, route), expected, "{listener} and {route}");
         }
-        assert!(host_precision("a.b") > host_precision("*.example.com"));
-        assert!(host_precision("*.a.example.com") > host_precision("*.example.com"));
     }
 
     proptest! {

@@ -1,0 +1,159 @@
+//! What became of Gateways and ListenerSets.
+
+use super::{Condition, GatewayStatus, ListenerStatus};
+use crate::{
+    api::gateway::{GROUP, Gateway, ListenerSet, SecretObjectReference},
+    compile::gateway_api::{
+        attach::{Referent, kinds_of_protocol, may_refer},
+        listeners::{Conflict, Documents, Listener},
+        route::parents,
+    },
+    document::Document,
+};
+
+/// Why nothing of a Gateway is in force.
+const NO_LISTENERS: &str = "no gateway listeners yet: weft reads and judges Gateways, and does not serve them";
+
+pub(super) fn of_gateway(document: &Document, gateway: &Gateway, documents: &Documents<'_>) -> GatewayStatus {
+    if !documents.serves_class(&gateway.gateway_class_name) {
+        let message = format!("there is no GatewayClass {} that weft serves", gateway.gateway_class_name);
+        return GatewayStatus {
+            conditions: vec![Condition::bad("Accepted", "Pending", message)],
+            ..GatewayStatus::default()
+        };
+    }
+    let Some(document) = documents.all().iter().find(|known| known.key == document.key) else {
+        return GatewayStatus::default();
+    };
+    let all = documents.listeners(document, gateway);
+    of_owner(document, &all, documents)
+}
+
+pub(super) fn of_listener_set(document: &Document, set: &ListenerSet, documents: &Documents<'_>) -> GatewayStatus {
+    let Some((gateway, spec)) = documents.gateway_of(document, set) else {
+        let message = format!("Gateway {} is not there, or takes no listeners from here", set.parent_ref.name);
+        return GatewayStatus {
+            conditions: vec![Condition::bad("Accepted", "NotAllowed", message)],
+            ..GatewayStatus::default()
+        };
+    };
+    of_owner(document, &documents.listeners(gateway, spec), documents)
+}
+
+/// Of the Gateway or ListenerSet that has some of a Gateway's listeners.
+fn of_owner(document: &Document, all: &[Listener<'_>], documents: &Documents<'_>) -> GatewayStatus {
+    let counts = attached_routes(all, documents);
+    let own = all.iter().zip(counts).filter(|(listener, _)| listener.owner.key == document.key);
+    let listeners: Vec<ListenerStatus> =
+        own.map(|(listener, attached_routes)| of_listener(listener, attached_routes, documents)).collect();
+    let is_good = |status: &&ListenerStatus| {
+        let conditions = status.conditions.iter();
+        conditions.clone().all(|condition| condition.holds || !["Accepted", "ResolvedRefs"].contains(&condition.kind))
+    };
+    let accepted = match listeners.iter().filter(is_good).count() {
+        0 => Condition::bad("Accepted", "ListenersNotValid", "none of its listeners is valid"),
+        good if good < listeners.len() => Condition {
+            reason: "ListenersNotValid",
+            message: "some of its listeners are not valid".to_owned(),
+            ..Condition::good("Accepted")
+        },
+        _ => Condition::good("Accepted"),
+    };
+    let programmed = Condition::bad("Programmed", "NotImplemented", NO_LISTENERS);
+    GatewayStatus { conditions: vec![accepted, programmed], listeners, ..GatewayStatus::default() }
+}
+
+/// How many routes attach to each listener.
+fn attached_routes(listeners: &[Listener<'_>], documents: &Documents<'_>) -> Vec<usize> {
+    let mut counts = vec![0; listeners.len()];
+    for document in documents.all() {
+        let mut places: Vec<usize> = parents(&document.spec)
+            .into_iter()
+            .flatten()
+            .filter_map(|parent| documents.attach(document, parent, listeners).ok())
+            .flatten()
+            .map(|(place, _)| place)
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        for place in places {
+            if let Some(count) = counts.get_mut(place) {
+                *count += 1;
+            }
+        }
+    }
+    counts
+}
+
+fn of_listener(listener: &Listener<'_>, attached_routes: usize, documents: &Documents<'_>) -> ListenerStatus {
+    let served = kinds_of_protocol(&listener.protocol);
+    let asked = &listener.spec.allowed_routes().kinds;
+    let is_served = |group: &str, kind: &str| group == GROUP && served.contains(&kind);
+    let supported_kinds = served
+        .iter()
+        .copied()
+        .filter(|kind| asked.is_empty() || asked.iter().any(|one| &*one.group == GROUP && &*one.kind == *kind));
+    let has_unknown = asked.iter().any(|one| !is_served(&one.group, &one.kind));
+
+    let accepted = match (served.is_empty(), listener.conflict) {
+        (true, _) => {
+            Condition::bad("Accepted", "UnsupportedProtocol", format!("weft has no protocol {}", listener.protocol))
+        }
+        (false, Some(_)) => {
+            Condition::bad("Accepted", reason_of(listener.conflict), "another listener stands before it")
+        }
+        (false, None) => Condition::good("Accepted"),
+    };
+    let conflicted = match listener.conflict {
+        None => Condition { holds: false, reason: "NoConflicts", ..Condition::good("Conflicted") },
+        conflict => Condition { reason: reason_of(conflict), ..Condition::good("Conflicted") },
+    };
+    let resolved = if has_unknown {
+        Condition::bad("ResolvedRefs", "InvalidRouteKinds", "a listener of this protocol takes no routes of that kind")
+    } else {
+        certificates(listener, documents)
+    };
+    ListenerStatus {
+        name: listener.spec.name().to_string(),
+        supported_kinds: supported_kinds.collect(),
+        attached_routes,
+        conditions: vec![accepted, conflicted, resolved, Condition::bad("Programmed", "NotImplemented", NO_LISTENERS)],
+    }
+}
+
+fn reason_of(conflict: Option<Conflict>) -> &'static str {
+    match conflict {
+        Some(Conflict::Protocol) => "ProtocolConflict",
+        Some(Conflict::Hostname) => "HostnameConflict",
+        None => "NoConflicts",
+    }
+}
+
+/// By the first certificate that is wrong.
+fn certificates(listener: &Listener<'_>, documents: &Documents<'_>) -> Condition {
+    let own = listener.owner.namespace();
+    let from = Referent {
+        group: &listener.owner.key.group,
+        kind: &listener.owner.key.kind,
+        namespace: &own,
+        name: &listener.owner.key.name,
+    };
+    let references = listener.spec.tls().into_iter().flat_map(|tls| tls.certificate_refs.iter());
+    let wrong = references.into_iter().find_map(|reference: &SecretObjectReference| {
+        let namespace = reference.namespace.as_ref().unwrap_or(&own);
+        let to = Referent { group: &reference.group, kind: &reference.kind, namespace, name: &reference.name };
+        if !may_refer(from, to, documents.grants().iter().map(|one| (&one.namespace, one.grant))) {
+            return Some((
+                "RefNotPermitted",
+                format!("no ReferenceGrant in {namespace} lets it name {}", reference.name),
+            ));
+        }
+        let is_secret = reference.group.is_empty() && &*reference.kind == "Secret";
+        let is_there = is_secret && documents.has("", "Secret", namespace, &reference.name);
+        (!is_there).then(|| ("InvalidCertificateRef", format!("there is no Secret {} in {namespace}", reference.name)))
+    });
+    match wrong {
+        Some((reason, message)) => Condition::bad("ResolvedRefs", reason, message),
+        None => Condition::good("ResolvedRefs"),
+    }
+}

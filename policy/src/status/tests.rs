@@ -1,0 +1,214 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use weft_wire::{document::Stamp, id::Namespace};
+
+use super::*;
+use crate::{
+    compile::{Inputs, compile},
+    document::{parse_stored, parse_yaml},
+};
+
+const SERVICES: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{name: http, port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db, namespace: prod}, spec: {ports: [{port: 80}]}}
+";
+
+fn documents(yaml: &str) -> Vec<Arc<Document>> {
+    let file = parse_yaml(yaml, &Namespace::default_namespace()).unwrap();
+    assert!(file.errors.is_empty(), "{:?}", file.errors);
+    let stamped = file.documents.iter().zip(1..);
+    stamped
+        .map(|(one, millis)| Arc::new(parse_stored(&one.key, &one.json, Stamp { millis, counter: 0 }).unwrap()))
+        .collect()
+}
+
+fn of_kind(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\n{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}\n"
+    )
+}
+
+/// The status of the document of this name.
+fn status(yaml: &str, name: &str) -> GatewayStatus {
+    let documents = documents(&format!("{SERVICES}{yaml}"));
+    let view = compile(
+        &Inputs {
+            trust_domain: &"cluster.local".parse().unwrap(),
+            this_node: &"here".parse().unwrap(),
+            nodes: &[],
+            documents: &documents,
+            local: &BTreeMap::new(),
+            secrets: &Default::default(),
+        },
+        None,
+    );
+    let document = documents.iter().find(|document| document.key.name == name).unwrap();
+    Judge::new(&view).status_of(document).unwrap()
+}
+
+/// Each condition as `TYPE`, or `TYPE!` where it does not hold, and its reason where that is another word.
+fn said(conditions: &[Condition]) -> String {
+    let one = |condition: &Condition| match (condition.holds, condition.kind == condition.reason) {
+        (true, true) => condition.kind.to_owned(),
+        (holds, _) => format!("{}{} {}", condition.kind, if holds { "" } else { "!" }, condition.reason),
+    };
+    conditions.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn route_with(parent: &str, rules: &str) -> String {
+    of_kind("HTTPRoute", "r", &format!("{{parentRefs: [{parent}], hostnames: [a.example.com], rules: [{rules}]}}"))
+}
+
+#[test]
+fn a_route_is_accepted_by_a_service_that_has_the_port() {
+    for (fields, expected) in [
+        ("name: web", "Accepted"),
+        ("name: web, port: 80", "Accepted"),
+        ("name: web, sectionName: http", "Accepted"),
+        ("name: web, port: 81", "Accepted! NoMatchingParent"),
+        ("name: missing", "Accepted! NoMatchingParent"),
+        ("name: web, namespace: prod", "Accepted! NoMatchingParent"),
+        ("name: db, namespace: prod", "Accepted"),
+    ] {
+        let status = status(&route_with(&format!("{{group: '', kind: Service, {fields}}}"), "{}"), "r");
+        assert_eq!(said(&status.parents[0].conditions), format!("{expected}, ResolvedRefs"), "{fields}");
+    }
+}
+
+#[test]
+fn backends_are_resolved_if_they_are_services_that_exist_and_may_be_named() {
+    let grant = "---\n{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: g, namespace: prod}, \
+                 spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}], to: [{group: '', kind: Service}]}}\n";
+    for (backend, more, expected) in [
+        ("{name: web, port: 80}", "", "ResolvedRefs"),
+        ("{name: web, port: 81}", "", "ResolvedRefs! BackendNotFound"),
+        ("{name: missing, port: 80}", "", "ResolvedRefs! BackendNotFound"),
+        ("{group: example.com, kind: Thing, name: web}", "", "ResolvedRefs! InvalidKind"),
+        ("{name: db, namespace: prod, port: 80}", "", "ResolvedRefs! RefNotPermitted"),
+        ("{name: db, namespace: prod, port: 80}", grant, "ResolvedRefs"),
+    ] {
+        let route = route_with("{group: '', kind: Service, name: web}", &format!("{{backendRefs: [{backend}]}}"));
+        let status = status(&format!("{route}{more}"), "r");
+        assert_eq!(said(&status.parents[0].conditions), format!("Accepted, {expected}"), "{backend}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_not_accepted() {
+    let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {}, backendRef: {name: web, port: 80}}}";
+    let route = route_with("{group: '', kind: Service, name: web}", &format!("{{filters: [{auth}]}}"));
+    assert_eq!(said(&status(&route, "r").parents[0].conditions), "Accepted! UnsupportedValue, ResolvedRefs");
+}
+
+fn gateway(class: &str, listeners: &str) -> String {
+    of_kind("Gateway", "gw", &format!("{{gatewayClassName: {class}, listeners: [{listeners}]}}"))
+}
+
+#[test]
+fn a_route_attaches_to_listeners_by_name_kind_namespace_and_host() {
+    for (listener, parent, expected) in [
+        ("name: a, port: 80, protocol: HTTP", "{name: gw}", "Accepted"),
+        ("name: a, port: 80, protocol: HTTP, hostname: '*.example.com'", "{name: gw, sectionName: a}", "Accepted"),
+        (
+            "name: a, port: 80, protocol: HTTP, hostname: b.example.com",
+            "{name: gw}",
+            "Accepted! NoMatchingListenerHostname",
+        ),
+        ("name: a, port: 80, protocol: HTTP", "{name: gw, sectionName: b}", "Accepted! NoMatchingParent"),
+        ("name: a, port: 80, protocol: HTTP", "{name: gw, port: 81}", "Accepted! NoMatchingParent"),
+        ("name: a, port: 80, protocol: HTTP", "{name: other}", "Accepted! NoMatchingParent"),
+        ("name: a, port: 80, protocol: TCP", "{name: gw}", "Accepted! NotAllowedByListeners"),
+        (
+            "name: a, port: 80, protocol: HTTP, allowedRoutes: {kinds: [{kind: GRPCRoute}]}",
+            "{name: gw}",
+            "Accepted! NotAllowedByListeners",
+        ),
+        (
+            "name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {a: b}}}}",
+            "{name: gw}",
+            "Accepted! NotAllowedByListeners",
+        ),
+    ] {
+        let yaml = format!("{}{}", gateway("istio", &format!("{{{listener}}}")), route_with(parent, "{}"));
+        assert_eq!(said(&status(&yaml, "r").parents[0].conditions), format!("{expected}, ResolvedRefs"), "{listener}");
+        let attached = status(&yaml, "gw").listeners[0].attached_routes;
+        assert_eq!(attached, usize::from(expected == "Accepted"), "{listener}");
+    }
+}
+
+#[test]
+fn a_listener_says_what_it_takes_and_what_is_wrong_with_it() {
+    for (listener, kinds, expected) in [
+        (
+            "name: a, port: 80, protocol: HTTP",
+            &["HTTPRoute", "GRPCRoute"][..],
+            "Accepted, Conflicted! NoConflicts, ResolvedRefs",
+        ),
+        (
+            "name: a, port: 80, protocol: example.com/x",
+            &[],
+            "Accepted! UnsupportedProtocol, Conflicted! NoConflicts, ResolvedRefs",
+        ),
+        (
+            "name: a, port: 80, protocol: HTTP, allowedRoutes: {kinds: [{kind: HTTPRoute}, {kind: TCPRoute}]}",
+            &["HTTPRoute"],
+            "Accepted, Conflicted! NoConflicts, ResolvedRefs! InvalidRouteKinds",
+        ),
+        (
+            "name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: missing}]}",
+            &["HTTPRoute", "GRPCRoute"],
+            "Accepted, Conflicted! NoConflicts, ResolvedRefs! InvalidCertificateRef",
+        ),
+        (
+            "name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: missing, namespace: prod}]}",
+            &["HTTPRoute", "GRPCRoute"],
+            "Accepted, Conflicted! NoConflicts, ResolvedRefs! RefNotPermitted",
+        ),
+    ] {
+        let status = status(&gateway("weft", &format!("{{{listener}}}")), "gw");
+        let [only] = &status.listeners[..] else { panic!("{status:?}") };
+        assert_eq!(only.supported_kinds, kinds, "{listener}");
+        assert_eq!(said(&only.conditions), format!("{expected}, Programmed! NotImplemented"), "{listener}");
+    }
+    let two = "{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: TCP}";
+    let status = status(&gateway("weft", two), "gw");
+    assert!(
+        said(&status.listeners[1].conditions).starts_with("Accepted! ProtocolConflict, Conflicted ProtocolConflict")
+    );
+    assert_eq!(said(&status.conditions), "Accepted ListenersNotValid, Programmed! NotImplemented");
+}
+
+#[test]
+fn gateways_of_classes_that_are_served_elsewhere_are_left_alone() {
+    let class = |controller: &str| of_kind("GatewayClass", "c", &format!("{{controllerName: {controller}}}"));
+    for (controller, of_class, of_gateway) in [
+        (CONTROLLER_NAME, "Accepted, SupportedVersion", "Accepted, Programmed! NotImplemented"),
+        ("istio.io/gateway-controller", "Accepted, SupportedVersion", "Accepted, Programmed! NotImplemented"),
+        ("example.com/other", "Accepted! Pending", "Accepted! Pending"),
+    ] {
+        let yaml = format!("{}{}", class(controller), gateway("c", "{name: a, port: 80, protocol: HTTP}"));
+        assert_eq!(said(&status(&yaml, "c").conditions), of_class, "{controller}");
+        assert_eq!(said(&status(&yaml, "gw").conditions), of_gateway, "{controller}");
+        let routes = format!("{yaml}{}", route_with("{name: gw}", "{}"));
+        assert_eq!(status(&routes, "r").parents.is_empty(), controller == "example.com/other");
+    }
+}
+
+#[test]
+fn a_listener_set_adds_listeners_where_it_may() {
+    let set = of_kind(
+        "ListenerSet",
+        "s",
+        "{parentRef: {name: gw}, listeners: [{name: b, port: 81, protocol: HTTP}, {name: c, port: 80, protocol: HTTP}]}",
+    );
+    let closed = gateway("weft", "{name: a, port: 80, protocol: HTTP}");
+    assert_eq!(said(&status(&format!("{closed}{set}"), "s").conditions), "Accepted! NotAllowed");
+    let open = closed.replace("listeners:", "allowedListeners: {namespaces: {from: Same}}, listeners:");
+    let status = status(&format!("{open}{set}"), "s");
+    assert_eq!(said(&status.conditions), "Accepted ListenersNotValid, Programmed! NotImplemented");
+    assert!(
+        said(&status.listeners[1].conditions).starts_with("Accepted! HostnameConflict"),
+        "the Gateway's own goes first"
+    );
+}
