@@ -39,6 +39,7 @@ use crate::{
     api::gateway::PolicyTargetReference,
     document::Document,
     endpoint::{LocalWorkload, Standing},
+    experiment::Experiment,
     hosts::{self, HostIndex, HostPattern},
     limit::RateLimiter,
     namespaces::{PerNamespace, same},
@@ -88,6 +89,11 @@ impl Parts {
     /// All RateLimits, the oldest first.
     pub(crate) fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
         self.documents.limits.iter().map(|policy| &*policy.limiter)
+    }
+
+    /// All FaultExperiments, the oldest first.
+    pub(crate) fn experiments(&self) -> impl Iterator<Item = &Experiment> {
+        self.documents.experiments.iter().map(|policy| &*policy.experiment)
     }
 
     /// Whether the mesh has what a policy attaches to.

@@ -450,7 +450,7 @@ impl fmt::Display for RouteExplanation {
         for Share { cluster, percent, exists, endpoints } in &self.shares {
             let percent = (percent * 100.0).round() / 100.0;
             let note = match (exists, endpoints.iter().any(|endpoint| endpoint.picked)) {
-                (false, _) => ", which does not exist: 503 unknown_cluster",
+                (false, _) => ", which does not exist: refused",
                 (true, false) => ", which has no endpoint to call: 503 no_healthy_upstream",
                 (true, true) => "",
             };

@@ -1,17 +1,12 @@
 //! Faults on purpose: which request waits, fails, or is cut.
 
-use std::{fmt, ops::Range, time::Duration};
+use std::{fmt, time::Duration};
 
 use http::StatusCode;
-use weft_wire::document::Stamp;
 
-use crate::{
-    api::{
-        mesh::{FaultExperiment, StopCondition},
-        networking::{GrpcStatus, HttpFaultInjection},
-        values::{Int, Percent, Share},
-    },
-    condition::{Conditions, Request},
+use crate::api::{
+    networking::{GrpcStatus, HttpFaultInjection},
+    values::{Int, Percent, Share},
 };
 
 const MILLION: u64 = 1_000_000;
@@ -34,15 +29,15 @@ pub enum FaultEnd {
 
 /// A share of the requests, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    fn of(share: Share) -> Self {
+    pub(crate) fn of(share: Share) -> Self {
         Self((share.percent() * 10_000.0).round() as u64)
     }
 
     /// `random` is a fresh, uniform number.
-    fn hits(self, random: u32) -> bool {
+    pub(crate) fn hits(self, random: u32) -> bool {
         (u64::from(random) * MILLION) >> 32 < self.0
     }
 }
@@ -107,67 +102,9 @@ impl FaultInjection {
     }
 }
 
-fn end_of(http_status: Option<Int<200, 599>>, grpc_status: Option<GrpcStatus>) -> Option<FaultEnd> {
+pub(crate) fn end_of(http_status: Option<Int<200, 599>>, grpc_status: Option<GrpcStatus>) -> Option<FaultEnd> {
     let status = http_status.and_then(|status| StatusCode::from_u16(u16::try_from(status.get()).ok()?).ok());
     status.map(FaultEnd::HttpStatus).or(grpc_status.map(FaultEnd::GrpcStatus))
-}
-
-/// A FaultExperiment, ready to be asked.
-#[derive(Debug)]
-pub struct Experiment {
-    /// Milliseconds since 1970.
-    active: Range<u64>,
-    conditions: Conditions,
-    chance: Chance,
-    fault: Fault,
-}
-
-impl Experiment {
-    /// `created` is when the document was first applied.
-    pub fn new(policy: &FaultExperiment, created: Stamp) -> Self {
-        let abort = policy.fault.abort.and_then(|abort| end_of(abort.http_status, abort.grpc_status));
-        let reset = policy.fault.reset.map(|_| FaultEnd::Reset);
-        let start = policy.start.map_or(created.millis, |start| start.unix_ms());
-        Self {
-            active: start..policy.end.unix_ms(),
-            conditions: Conditions::new(&policy.matches),
-            chance: Chance::of(policy.percentage.value),
-            fault: Fault { delay: policy.fault.delay.map(|delay| delay.fixed_delay.get()), end: abort.or(reset) },
-        }
-    }
-
-    /// What is done to a request. `random` is a fresh, uniform number; `now_unix_ms` the wall clock.
-    pub fn decide(&self, request: &Request<'_>, random: u64, now_unix_ms: u64) -> Option<Fault> {
-        let hits = self.active.contains(&now_unix_ms) && self.chance.hits((random >> 32) as u32);
-        (hits && self.conditions.hold(request)).then_some(self.fault)
-    }
-
-    /// Whether its end is past.
-    pub fn is_over(&self, now_unix_ms: u64) -> bool {
-        now_unix_ms >= self.active.end
-    }
-}
-
-/// What was seen in a stop condition's window of requests that got no fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    pub requests: u64,
-    pub failed: u64,
-    /// Took longer than [`mesh::LatencyCondition::above`](crate::api::mesh::LatencyCondition).
-    pub slow: u64,
-}
-
-impl StopCondition {
-    /// Whether the experiment must end.
-    pub fn is_met(&self, seen: Observed) -> bool {
-        if seen.requests == 0 || seen.requests < self.min_requests() {
-            return false;
-        }
-        let percent_of = |part: u64| part as f64 * 100.0 / seen.requests as f64;
-        let fails = self.error_percentage.is_some_and(|most| percent_of(seen.failed) >= most.value.percent());
-        let is_slow = self.latency.is_some_and(|latency| percent_of(seen.slow) > 100.0 - latency.percentile.percent());
-        fails || is_slow
-    }
 }
 
 #[cfg(test)]
@@ -175,7 +112,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::condition::tests::with_request;
 
     const ALWAYS: u64 = 0;
     const NEVER: u64 = u64::MAX;
@@ -218,72 +154,6 @@ mod tests {
         let abort = injection(r#"{"abort": {"grpcStatus": "UNAVAILABLE", "percentage": {"value": 100}}}"#).unwrap();
         let end = Some(FaultEnd::GrpcStatus(GrpcStatus::Unavailable));
         assert_eq!(abort.decide(0), Some(Fault { delay: None, end }));
-    }
-
-    fn experiment(fields: &str) -> Experiment {
-        let text = format!(
-            r#"{{"targetRefs": [{{"group": "", "kind": "Service", "name": "a"}}], "end": "1970-01-01T00:01:00Z", {fields}}}"#
-        );
-        let policy: FaultExperiment = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        Experiment::new(&policy, Stamp { millis: 10_000, counter: 0 })
-    }
-
-    fn decide(experiment: &Experiment, path: &str, random: u64, now: u64) -> Option<Fault> {
-        with_request(path, None, None, |request| experiment.decide(request, random, now))
-    }
-
-    #[test]
-    fn an_experiment_runs_from_its_start_to_its_end() {
-        let fault = r#""fault": {"reset": {}}, "percentage": {"value": 100}"#;
-        let (applied, planned) =
-            (experiment(fault), experiment(&format!(r#"{fault}, "start": "1970-01-01T00:00:30Z""#)));
-        let reset = Some(Fault { delay: None, end: Some(FaultEnd::Reset) });
-        for (now, from_applied, from_planned) in [
-            (9_999, None, None),
-            (10_000, reset, None),
-            (29_999, reset, None),
-            (30_000, reset, reset),
-            (59_999, reset, reset),
-            (60_000, None, None),
-        ] {
-            assert_eq!(decide(&applied, "/", ALWAYS, now), from_applied, "{now}");
-            assert_eq!(decide(&planned, "/", ALWAYS, now), from_planned, "{now}");
-            assert_eq!(applied.is_over(now), now >= 60_000);
-        }
-    }
-
-    #[test]
-    fn an_experiment_hits_a_share_of_the_requests_that_it_is_about() {
-        let experiment = experiment(
-            r#""fault": {"delay": {"fixedDelay": "1s"}, "abort": {"httpStatus": 500}}, "percentage": {"value": 50},
-               "match": [{"path": {"prefix": "/ratings"}}]"#,
-        );
-        let fault = Fault {
-            delay: Some(Duration::from_secs(1)),
-            end: Some(FaultEnd::HttpStatus(StatusCode::from_u16(500).unwrap())),
-        };
-        assert_eq!(decide(&experiment, "/ratings/1", ALWAYS, 20_000), Some(fault));
-        assert_eq!(decide(&experiment, "/ratings/1", NEVER, 20_000), None);
-        assert_eq!(decide(&experiment, "/reviews/1", ALWAYS, 20_000), None);
-    }
-
-    #[test]
-    fn an_experiment_stops_on_errors_or_latency_of_enough_requests() {
-        let condition = |text: &str| serde_json::from_str::<StopCondition>(text).unwrap();
-        let errors = condition(r#"{"errorPercentage": {"value": 5}}"#);
-        let latency = condition(r#"{"latency": {"percentile": 99, "above": "1s"}, "minRequests": 1}"#);
-        for (stop, requests, failed, slow, expected) in [
-            (errors, 100, 5, 0, true),
-            (errors, 100, 4, 100, false),
-            (errors, 19, 19, 0, false),
-            (errors, 0, 0, 0, false),
-            (latency, 1_000, 1_000, 10, false),
-            (latency, 1_000, 0, 11, true),
-            (latency, 1, 0, 1, true),
-            (latency, 0, 0, 0, false),
-        ] {
-            assert_eq!(stop.is_met(Observed { requests, failed, slow }), expected, "{requests} {failed} {slow}");
-        }
     }
 
     proptest! {

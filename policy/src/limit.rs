@@ -89,6 +89,10 @@ pub struct Verdict<'l> {
 pub struct Limits(Vec<Arc<RateLimiter>>);
 
 impl Limits {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The documents, the oldest first.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &DocumentKey> {
         self.0.iter().map(|limiter| &limiter.key)

@@ -31,6 +31,7 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
 pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<String>> {
     let targets: &[PolicyTargetReference] = match &document.spec {
         Spec::RateLimit(policy) => &policy.target_refs,
+        Spec::FaultExperiment(policy) => &policy.target_refs,
         _ => return None,
     };
     let missing = targets.iter().filter(|target| !view.parts.is_target(&document.key, target, &view.services));

@@ -19,6 +19,7 @@ use crate::{
     compile::{AccessIndex, Ingredients, Parts},
     document::Document,
     endpoint::{LocalWorkload, Workload},
+    experiment::Experiment,
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
@@ -174,6 +175,20 @@ impl MeshView {
     /// is one of this view's.
     pub fn limits_of_workload(&self, workload: &Arc<Workload>, target_port: u16) -> Option<&Limits> {
         self.attached.limits_of_workload(workload, target_port)
+    }
+
+    /// The experiments with requests that a rule matched, or that go to a port of a service.
+    pub fn experiments(
+        &self,
+        origin: Option<Origin<'_>>,
+        to: Option<(&ServiceName, u16)>,
+    ) -> impl Iterator<Item = &Arc<Experiment>> {
+        self.attached.experiments(origin, to)
+    }
+
+    /// All FaultExperiments, the oldest first.
+    pub fn all_experiments(&self) -> impl Iterator<Item = &Experiment> {
+        self.parts.experiments()
     }
 
     /// All RateLimits, the oldest first.

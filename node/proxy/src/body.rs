@@ -300,6 +300,8 @@ pub(crate) enum BodyError {
     Upstream(#[from] hyper::Error),
     #[error("upstream request timeout")]
     Timeout,
+    #[error("fault filter abort")]
+    Cut,
     #[error("the upstream announced a body that did not come")]
     Stalled,
 }
@@ -311,6 +313,8 @@ pub(crate) struct ResponseBody(Kind);
 enum Kind {
     /// The head was all; the connection is a tunnel now, and the record is with it.
     Tunnel,
+    /// Nothing is said: the connection or the stream is cut before the head goes out.
+    Cut { _record: ExchangeRecord },
     /// The proxy's own words.
     Own { text: Option<Bytes>, record: ExchangeRecord },
     Upstream {
@@ -329,6 +333,10 @@ enum Kind {
 impl ResponseBody {
     pub(crate) fn tunnel() -> Self {
         Self(Kind::Tunnel)
+    }
+
+    pub(crate) fn cut(record: ExchangeRecord) -> Self {
+        Self(Kind::Cut { _record: record })
     }
 
     pub(crate) fn own(text: Bytes, record: ExchangeRecord) -> Self {
@@ -360,6 +368,7 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (from, waiting, stall, lease, deadline, record) = match &mut self.get_mut().0 {
             Kind::Tunnel => return Poll::Ready(None),
+            Kind::Cut { .. } => return Poll::Ready(Some(Err(BodyError::Cut))),
             Kind::Own { text, record } => {
                 let text = text.take();
                 record.add_sent(text.as_ref().map_or(0, |text| text.len() as u64));
@@ -410,6 +419,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Tunnel => true,
+            Kind::Cut { .. } => false,
             Kind::Own { text, .. } => text.is_none(),
             Kind::Upstream { from, .. } => from.is_end_stream(),
         }
@@ -418,6 +428,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Tunnel => SizeHint::with_exact(0),
+            Kind::Cut { .. } => SizeHint::default(),
             Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Upstream { from, .. } => from.size_hint(),
         }

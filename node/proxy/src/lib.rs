@@ -16,6 +16,7 @@ mod connection;
 pub mod decisions;
 mod error;
 mod exchange;
+mod fault;
 pub mod http1;
 pub mod http2;
 mod inbound;

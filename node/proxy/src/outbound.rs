@@ -24,7 +24,7 @@ use weft_policy::{
     condition,
     cors::CorsOutcome,
     endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
-    fault::{Fault, FaultInjection},
+    fault::FaultEnd,
     headers::{HeaderContext, HeaderOperations, HeaderRules},
     retry::{Failure, RetryPolicy},
     route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
@@ -38,6 +38,7 @@ use crate::{
     connection::Load,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    fault::{self, Plan},
     limit::{self, Quota},
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
     metrics::{Flag, Parties, Reporter},
@@ -271,12 +272,24 @@ impl Outbound {
                 Some(limit::admit(limits, &asked, self.worker.now_ns()))
             }
         };
+        let to = match &action {
+            Action::Forward(forward) => Some((&forward.service.name, forward.cluster.port)),
+            _ => None,
+        };
+        let mut experiments = view.experiments(origin, to).peekable();
+        let plan = experiments.peek().is_some().then(|| {
+            let principal = caller.as_deref().map(|caller| principal_of(&view, caller));
+            Plan::of(experiments, &condition::Request { head: &head, principal: principal.as_deref() })
+        });
         let done = async {
             if let Some(Err(refused)) = &quota {
                 return Err(refused.clone());
             }
-            if let Some(fault) = fault {
-                inject(fault, record).await?;
+            if let Some(fault) = fault.and_then(|fault| fault.decide(rand::random())) {
+                fault::inject(fault, record).await?;
+            }
+            if let Some(plan) = plan {
+                plan.carry_out(record).await?;
             }
             match action {
                 Action::InvalidBackend => Err(ProxyError::InvalidBackend(authority.host().to_owned())),
@@ -300,7 +313,11 @@ impl Outbound {
             }
         };
         // What the rule says of responses holds for refusals too.
-        let mut reply = done.await.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record)));
+        let mut reply = match done.await {
+            // There is no answer to change.
+            Err(cut @ ProxyError::Aborted(FaultEnd::Reset)) => return Err(cut),
+            done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
+        };
         operations.of_response(reply.headers_mut());
         reply.headers_mut().extend(allowed);
         if let Some(Ok(Some(quota))) = quota {
@@ -421,16 +438,6 @@ fn respond_with(response: &DirectResponse) -> Reply {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     own(response.status, headers, response.body.clone())
-}
-
-/// Does to a request what its rule's fault says: the delay first, then the abort.
-async fn inject(fault: &FaultInjection, record: &mut ExchangeRecord) -> Result<(), ProxyError> {
-    let Some(Fault { delay, end }) = fault.decide(rand::random()) else { return Ok(()) };
-    if let Some(delay) = delay {
-        record.flag(Flag::DelayInjected);
-        sleep(delay).await;
-    }
-    end.map_or(Ok(()), |end| Err(ProxyError::Aborted(end)))
 }
 
 /// Where copies of a request go, and whether their host says so.

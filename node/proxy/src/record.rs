@@ -1,13 +1,15 @@
 //! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
 //! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
 
-use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, time::SystemTime};
+use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, Request, Response, header};
 use tokio::time::Instant;
+use tracing::warn;
 use weft_policy::{
     balance::Cluster,
     endpoint::{Endpoint, EndpointAddress},
+    experiment::Experiment,
 };
 
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
     config::Limits,
     connection::Load,
     error::{BrokeOff, ProxyError},
+    fault,
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     worker::Worker,
 };
@@ -72,6 +75,8 @@ struct State {
     is_tunnel: bool,
     received: Option<Rc<Received>>,
     response_bytes: u64,
+    /// Experiments that want to know how it went; mostly none.
+    watching: Vec<Arc<Experiment>>,
     /// Only with an access log.
     line: Option<Box<Line>>,
 }
@@ -182,6 +187,7 @@ impl ExchangeRecord {
             is_tunnel: false,
             received: None,
             response_bytes: 0,
+            watching: Vec::new(),
             line,
         }))
     }
@@ -192,6 +198,11 @@ impl ExchangeRecord {
 
     pub(crate) fn is_grpc(&self) -> bool {
         self.0.protocol == RequestProtocol::Grpc
+    }
+
+    /// Experiments are told how it ends.
+    pub(crate) fn watch(&mut self, watching: Vec<Arc<Experiment>>) {
+        self.0.watching = watching;
     }
 
     pub(crate) fn parties(&mut self) -> &mut Parties {
@@ -307,6 +318,12 @@ impl Drop for ExchangeRecord {
         }
         let request_bytes = state.received.as_ref().map_or(0, |received| received.bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);
+        for experiment in &state.watching {
+            // A caller who went away says nothing of the service.
+            if state.settled && experiment.observe(outcome.is_failure(), duration, fault::unix_ms()) {
+                warn!(experiment = %experiment.key.name, "a FaultExperiment's stop condition is met: it ends here");
+            }
+        }
         let metrics = &state.worker.metrics;
         metrics.record_http(&state.parties, state.protocol, outcome, duration, request_bytes, response_bytes);
         if let Some(line) = state.line.take() {

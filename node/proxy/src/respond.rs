@@ -118,6 +118,10 @@ impl ProxyError {
 
 /// Answers in the upstream's place.
 pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response<ResponseBody> {
+    if let ProxyError::Aborted(FaultEnd::Reset) = error {
+        record.fail(error.flag(), error);
+        return Response::new(ResponseBody::cut(record));
+    }
     let response = refusal(error, &mut record);
     send(response, record)
 }

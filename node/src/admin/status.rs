@@ -1,8 +1,11 @@
 //! The status of a document: standard conditions, with the reasons of the Gateway API where it has one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use weft_policy::{
     api::gateway::GROUP,
-    document::not_enforced,
+    document::{Spec, not_enforced},
+    experiment::{Observed, Phase},
     references::{missing_backends, missing_targets},
     status::{self as judged, GatewayStatus, Judge},
     view::MeshView,
@@ -68,6 +71,26 @@ pub fn status_of(
         };
         conditions.push(Condition { last_transition_time: None, ..refs });
     }
+    if let Some(Spec::FaultExperiment(_)) = reading.in_force.as_ref().map(|document| &document.spec)
+        && let Some(phase) = phase_of(reading, view)
+    {
+        let (is_active, reason, message) = match phase {
+            Phase::Scheduled => (false, "Scheduled", String::new()),
+            Phase::Running => (true, "Running", String::new()),
+            Phase::Ended => (false, "Ended", String::new()),
+            Phase::Stopped { at_unix_ms, seen: Observed { requests, failed, slow } } => (
+                false,
+                "Stopped",
+                format!(
+                    "this node stopped it at {}: of {requests} requests without the fault {failed} failed and {slow} \
+                     were slow",
+                    rfc3339(at_unix_ms)
+                ),
+            ),
+        };
+        let active = condition("Active", is_active, reason, message);
+        conditions.push(Condition { last_transition_time: None, ..active });
+    }
     let mut status =
         DocumentStatus { observed_generation: generation, conditions, parents: vec![], listeners: vec![], nodes };
     if let Some(found) = reading.in_force.as_ref().and_then(|document| judge.status_of(document)) {
@@ -129,6 +152,12 @@ pub fn without_content(mut status: DocumentStatus) -> DocumentStatus {
         condition.last_transition_time = None;
     }
     status
+}
+
+fn phase_of(reading: &Reading, view: &MeshView) -> Option<Phase> {
+    let now_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let key = &reading.in_force.as_ref()?.key;
+    view.all_experiments().find(|experiment| experiment.key == *key).map(|experiment| experiment.phase(now_unix_ms))
 }
 
 #[cfg(test)]

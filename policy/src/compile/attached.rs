@@ -10,6 +10,7 @@ use crate::{
     attached::{Attached, OfRule, OfWorkload, address},
     document::{Document, Spec},
     endpoint::{EndpointAddress, Workload},
+    experiment::Experiment,
     limit::{Limits, RateLimiter},
     view::{Service, ServicePort},
 };
@@ -41,10 +42,37 @@ impl LimitPolicy {
     }
 }
 
+/// A FaultExperiment.
+#[derive(Debug)]
+pub(crate) struct ExperimentPolicy {
+    document: Arc<Document>,
+    pub(crate) experiment: Arc<Experiment>,
+}
+
+impl ExperimentPolicy {
+    /// `before` is the policy of the same name that was known until now.
+    pub(super) fn new(document: &Arc<Document>, policy: &mesh::FaultExperiment, before: Option<&Self>) -> Self {
+        let before = before.map(|before| &*before.experiment);
+        let experiment = Experiment::new(document.key.clone(), policy, document.created, before);
+        Self { document: document.clone(), experiment: Arc::new(experiment) }
+    }
+
+    pub(super) fn key(&self) -> &DocumentKey {
+        &self.document.key
+    }
+
+    fn targets(&self) -> &[PolicyTargetReference] {
+        match &self.document.spec {
+            Spec::FaultExperiment(policy) => &policy.target_refs,
+            _ => &[],
+        }
+    }
+}
+
 /// Finds what the policies are for.
 pub(super) fn compile(documents: &DocumentIndex, services: &[Arc<Service>]) -> Arc<Attached> {
     let mut attached = Attached::default();
-    if documents.limits.is_empty() {
+    if documents.limits.is_empty() && documents.experiments.is_empty() {
         return Arc::new(attached);
     }
     for policy in &documents.limits {
@@ -57,14 +85,32 @@ pub(super) fn compile(documents: &DocumentIndex, services: &[Arc<Service>]) -> A
                 }
             } else if let Some(route) = documents.routes.get(&route_key(policy.key(), target)) {
                 for rule in rules_of(route, target) {
-                    let found = attached.by_rule.entry((address(route), rule));
-                    let found = found.or_insert_with(|| OfRule { document: route.clone(), limits: Limits::default() });
-                    found.limits.add(&policy.limiter);
+                    of_rule(&mut attached, route, rule).limits.add(&policy.limiter);
+                }
+            }
+        }
+    }
+    for policy in &documents.experiments {
+        for target in policy.targets() {
+            if &*target.kind == "Service" {
+                let Some(service) = service_of(policy.key(), target, services) else { continue };
+                let found = attached.by_service.entry(service.name.clone()).or_default();
+                for port in service.ports.iter().filter(|port| is_port(target, port)) {
+                    found.push((port.port, policy.experiment.clone()));
+                }
+            } else if let Some(route) = documents.routes.get(&route_key(policy.key(), target)) {
+                for rule in rules_of(route, target) {
+                    of_rule(&mut attached, route, rule).experiments.push(policy.experiment.clone());
                 }
             }
         }
     }
     Arc::new(attached)
+}
+
+fn of_rule<'a>(attached: &'a mut Attached, route: &Arc<Document>, rule: usize) -> &'a mut OfRule {
+    let found = attached.by_rule.entry((address(route), rule));
+    found.or_insert_with(|| OfRule { document: route.clone(), limits: Limits::default(), experiments: Vec::new() })
 }
 
 /// The workloads of this node that serve the service, or its port that the target names, each with the port that it

@@ -12,7 +12,7 @@ use weft_wire::{
 
 use super::{
     access::{SecurityDocuments, is_about_security},
-    attached::{LimitPolicy, is_route},
+    attached::{ExperimentPolicy, LimitPolicy, is_route},
     gateway_api::{
         attach::service_parents,
         route::{Grant, Route},
@@ -49,6 +49,8 @@ pub(super) struct DocumentIndex {
     pub(super) mesh_config: Option<Arc<Document>>,
     /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
+    /// The oldest first.
+    pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
     /// What policies may attach to; empty while there are no such policies.
     pub(super) routes: HashMap<DocumentKey, Arc<Document>>,
 }
@@ -65,6 +67,7 @@ enum Part {
     Route(Arc<Route>),
     MeshConfig(Arc<Document>),
     Limit(Arc<LimitPolicy>),
+    Experiment(Arc<ExperimentPolicy>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -90,7 +93,7 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
             index.parts.insert(address, part);
         }
     }
-    if !index.limits.is_empty() {
+    if !index.limits.is_empty() || !index.experiments.is_empty() {
         let routes = documents.iter().filter(|document| is_route(document));
         index.routes = routes.map(|document| (document.key.clone(), document.clone())).collect();
     }
@@ -132,6 +135,11 @@ impl Part {
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
+            (Spec::FaultExperiment(policy), None) => {
+                let before = index.experiments.iter().find(|known| *known.key() == document.key);
+                let made = ExperimentPolicy::new(document, policy, before.map(|known| &**known));
+                Some(Self::Experiment(Arc::new(made)))
+            }
             (Spec::RateLimit(policy), None) => {
                 let before = index.limits.iter().find(|known| *known.key() == document.key);
                 Some(Self::Limit(Arc::new(LimitPolicy::new(document, policy, before.map(|known| &**known)))))
@@ -170,6 +178,7 @@ impl DocumentIndex {
                 }
                 self.rules_by_age.push(rules.clone());
             }
+            Part::Experiment(policy) => self.experiments.push(policy.clone()),
             Part::Limit(policy) => self.limits.push(policy.clone()),
             Part::Security(document) => {
                 let namespace = document.namespace().as_str().into();

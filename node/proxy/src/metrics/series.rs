@@ -70,6 +70,14 @@ pub(crate) struct HttpOutcome {
     pub(crate) flag: Flag,
 }
 
+impl HttpOutcome {
+    /// Whether it is a server's failure: 5xx, or a gRPC status that stands for one.
+    pub(crate) fn is_failure(&self) -> bool {
+        // Unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
+        self.status >= 500 || self.grpc_status.is_some_and(|code| matches!(code, 2 | 4 | 12..=15))
+    }
+}
+
 /// A worker's own map from what it has at hand to the shared series.
 pub(crate) struct WorkerMetrics {
     shared: Metrics,

@@ -57,7 +57,7 @@ fn each_rule_says_why_it_was_passed_over_until_one_matches() {
     let endpoint = &told.shares[0].endpoints[0];
     assert_eq!((endpoint.workload.as_str(), endpoint.address.as_str()), ("reviews-v1", "127.0.0.9:9080, directly"));
     let text = told.to_string();
-    assert!(text.contains("25% to reviews.default subset v9, which does not exist: 503"), "{text}");
+    assert!(text.contains("25% to reviews.default subset v9, which does not exist: refused"), "{text}");
 }
 
 #[test]
