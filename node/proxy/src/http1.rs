@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -31,6 +31,10 @@ pub(crate) fn may_switch(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).iter().any(|value| framing::is_switch(value.as_bytes()))
 }
 
+/// How long, and for how many bytes, a connection is read on that we have ended.
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_LINGER: usize = 1 << 20;
+
 /// A connection of whose bytes only those can be read that have one meaning.
 pub(crate) struct Strict<S> {
     stream: S,
@@ -41,6 +45,14 @@ pub(crate) struct Strict<S> {
     is_deaf: bool,
     /// For a request's head.
     deadline: Option<Deadline>,
+    /// Once nothing is written any more.
+    linger: Option<Linger>,
+}
+
+struct Linger {
+    deadline: Deadline,
+    /// Bytes that may come still.
+    left: usize,
 }
 
 /// Whether the responses of a connection answer a HEAD request just now: they have no body then, whatever they say.
@@ -71,7 +83,7 @@ impl<S> Strict<S> {
 
     fn new(stream: S, side: Side, answers: Answers, deadline: Option<Deadline>) -> Self {
         let framing = Framing::new(side, MAX_HEADER_LIST as usize);
-        Self { stream, framing, answers, refused: None, is_deaf: false, deadline }
+        Self { stream, framing, answers, refused: None, is_deaf: false, deadline, linger: None }
     }
 
     /// A workload may answer and close before it has read a request to its end. Writing on fails then, and hyper would
@@ -139,7 +151,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Reads on for a while, for nobody. To close with bytes unread is to reset the connection, and the caller's system
+    /// then may throw away the answer which says what was wrong (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let linger = self.linger.get_or_insert_with(|| Linger { deadline: Deadline::new(LINGER), left: MAX_LINGER });
+        let mut bytes = [0; 4_096];
+        while linger.left > 0 {
+            let mut buf = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    linger.left = linger.left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    ready!(linger.deadline.poll(cx));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.is_deaf {
@@ -173,6 +208,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let is_unread = this.refused.is_some() || this.framing.is_in_message();
+        if this.framing.side() == Side::Requests && is_unread { this.poll_linger(cx) } else { Poll::Ready(Ok(())) }
     }
 }

@@ -401,3 +401,51 @@ async fn posts_over_http2(
         futures_util::future::try_join_all(posts).await.map(|_| ())
     })
 }
+
+#[tokio::test]
+async fn random_and_mutated_requests_leave_a_node_as_it_was() {
+    use rand::{Rng, SeedableRng, rngs::SmallRng};
+    const SEEDS: [&[u8]; 4] = [
+        b"GET /a?b=c HTTP/1.1\r\nhost: reviews\r\naccept: */*\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: reviews\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: u\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\nhello",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0c\x01\x05\0\0\0\x01\x82\x86\x84\x41\x07reviews",
+    ];
+    let mesh = quick_mesh(echo().await).await;
+    let mut random = SmallRng::seed_from_u64(9112);
+    for i in 0..400 {
+        let mut bytes = SEEDS[i % SEEDS.len()].to_vec();
+        for _ in 0..random.random_range(1..8) {
+            let at = random.random_range(0..bytes.len());
+            match random.random_range(0..4) {
+                0 => bytes[at] = random.random(),
+                1 => bytes.insert(at, b"\r\n\0 :;,\t"[random.random_range(0..8)]),
+                2 => bytes.truncate(at.max(1)),
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = within(stream.read_to_end(&mut answer)).await;
+    }
+    is_served(&mesh).await;
+    let answered = mesh.client().metric("istio_requests_total", &["response_code=\"200\""]);
+    assert!(answered >= 1.0, "some of them were requests");
+}
+
+#[tokio::test]
+async fn whoever_is_refused_hears_why_though_it_was_still_writing() {
+    let mesh = mesh_with(echo().await).await;
+    let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\n").await.unwrap();
+    within(stream.readable()).await.unwrap();
+    for _ in 0..10 {
+        stream.write_all(b"host: reviews\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}

@@ -3,6 +3,7 @@
 
 mod admission;
 mod cli;
+mod clients;
 mod documents;
 mod failure;
 mod formation;

@@ -124,6 +124,11 @@ impl Framing {
         self.state == State::Fields || (self.state == State::Start && self.section > 0)
     }
 
+    /// Whether more of a message is to come, as far as is looked at.
+    pub fn is_in_message(&self) -> bool {
+        self.state != State::Opaque && (self.state != State::Start || self.section > 0)
+    }
+
     /// Follows the next bytes. `answers_head`: the response that they belong to answers a HEAD request.
     pub fn pass(&mut self, bytes: &[u8], answers_head: bool) -> Result<(), Refused> {
         let mut at = 0;
