@@ -82,6 +82,15 @@ impl HostPattern {
         Err(format!("{text:?} is not a host: a DNS name, with * at most as its start"))
     }
 
+    /// A name as it is written, without a namespace to complete it: a server name of TLS.
+    pub(crate) fn verbatim(text: &str) -> Self {
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        match name.strip_prefix('*') {
+            Some(end) => Self::Wildcard(end.to_owned()),
+            None => Self::Exact(name),
+        }
+    }
+
     pub(crate) fn is_everything(&self) -> bool {
         matches!(self, Self::Wildcard(end) if end.is_empty())
     }

@@ -17,7 +17,7 @@ use crate::{
     endpoint::Workload,
     fault::FaultInjection,
     headers::HeaderRules,
-    hosts::HostPattern,
+    hosts::{self, HostPattern},
     matcher::{ClientMatch, Fields, MatchedPath, RequestMatch, Values},
     namespaces::Visibility,
     redirect::Redirect,
@@ -133,6 +133,8 @@ pub struct DirectResponse {
 #[derive(Debug)]
 pub enum TcpRouting<'v> {
     Forward(&'v Arc<Service>, &'v Arc<Cluster>),
+    /// There are rules for TLS, and none is for the server that the client names.
+    NoRoute,
     /// The rule names a service, port or subset that does not exist. Also: the service has no such port.
     UnknownCluster,
 }
@@ -150,6 +152,7 @@ pub(crate) struct RuleSet {
     pub(crate) visible: Visibility,
     pub(crate) http: Vec<HttpRule>,
     pub(crate) fields: Fields,
+    pub(crate) tls: Vec<TlsRule>,
     pub(crate) tcp: Vec<TcpRule>,
 }
 
@@ -221,6 +224,21 @@ pub(crate) struct DestinationFilters {
     pub(crate) path_rewrite: Option<PathRewrite>,
     /// The rule's with them.
     pub(crate) mirrors: Vec<Mirror>,
+}
+
+/// One `tls` entry.
+#[derive(Debug)]
+pub(crate) struct TlsRule {
+    /// Any of these.
+    pub(crate) matches: Vec<TlsMatch>,
+    pub(crate) destinations: Weighted<Target>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TlsMatch {
+    pub(crate) client: ClientMatch,
+    /// Any of these, as the client writes them in its SNI.
+    pub(crate) server_names: Vec<HostPattern>,
 }
 
 /// One `tcp` entry.
@@ -437,12 +455,38 @@ impl<'v> Query<'v, '_> {
         })
     }
 
-    pub(crate) fn tcp(&self, rule_sets: &'v [Arc<RuleSet>], service: &'v Arc<Service>) -> TcpRouting<'v> {
-        let holds = |rule: &&TcpRule| {
-            rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
+    /// Whether the server that the client names in its TLS handshake decides where its connection goes.
+    pub(crate) fn reads_server_name(&self, rule_sets: &[Arc<RuleSet>]) -> bool {
+        let mut matches = rule_sets.iter().flat_map(|rules| &rules.tls).flat_map(|rule| &rule.matches);
+        matches.any(|one| one.client.matches(&self.client, self.port))
+    }
+
+    /// `server_name` is the one of the client's TLS handshake, if its first bytes are one.
+    pub(crate) fn tcp(
+        &self,
+        rule_sets: &'v [Arc<RuleSet>],
+        service: &'v Arc<Service>,
+        server_name: Option<&str>,
+    ) -> TcpRouting<'v> {
+        let by_tls = server_name.and_then(|name| {
+            hosts::with_lower_case(name, |name| {
+                let holds = |one: &TlsMatch| {
+                    one.server_names.iter().any(|wanted| wanted.matches(name))
+                        && one.client.matches(&self.client, self.port)
+                };
+                let mut rules = rule_sets.iter().flat_map(|rules| &rules.tls);
+                rules.find(|rule| rule.matches.iter().any(holds)).map(|rule| &rule.destinations)
+            })?
+        });
+        let by_tcp = || {
+            let holds = |rule: &&TcpRule| {
+                rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
+            };
+            rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds).map(|rule| &rule.destinations)
         };
-        let found = match rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds) {
-            Some(rule) => rule.destinations.choose(self.random).and_then(|target| self.target(target)),
+        let found = match by_tls.or_else(by_tcp) {
+            Some(destinations) => destinations.choose(self.random).and_then(|target| self.target(target)),
+            None if self.reads_server_name(rule_sets) => return TcpRouting::NoRoute,
             None => service.cluster_of(self.client.namespace, self.port, "").map(|cluster| (service, cluster)),
         };
         found.map_or(TcpRouting::UnknownCluster, |(service, cluster)| TcpRouting::Forward(service, cluster))

@@ -149,15 +149,22 @@ impl MeshView {
         }
     }
 
-    /// Where a connection to a service goes that is not read as HTTP. `random` is a fresh, uniform number.
+    /// Whether the server that a client names in its TLS handshake decides where its connection to a service goes.
+    pub fn reads_server_name(&self, service: &Arc<Service>, port: u16, client: Client<'_>) -> bool {
+        Query { view: self, port, client, random: 0 }.reads_server_name(service.rules.of(client.namespace))
+    }
+
+    /// Where a connection to a service goes that is not read as HTTP. `server_name` is the one of the client's TLS
+    /// handshake, where that was read; `random` is a fresh, uniform number.
     pub fn route_tcp<'v>(
         &'v self,
         service: &'v Arc<Service>,
         port: u16,
         client: Client<'_>,
+        server_name: Option<&str>,
         random: u64,
     ) -> TcpRouting<'v> {
-        Query { view: self, port, client, random }.tcp(service.rules.of(client.namespace), service)
+        Query { view: self, port, client, random }.tcp(service.rules.of(client.namespace), service, server_name)
     }
 
     /// Where a copy of a request goes, if this one is of the share that is mirrored. `port` is the one that the client

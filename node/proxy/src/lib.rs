@@ -11,6 +11,7 @@ mod access;
 pub mod access_log;
 mod admission;
 mod body;
+mod client_hello;
 pub mod config;
 mod connection;
 pub mod decisions;

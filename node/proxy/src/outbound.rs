@@ -16,6 +16,7 @@ use http_body::Body as _;
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -35,6 +36,7 @@ use weft_wire::id::{Namespace, SpiffeId};
 use crate::{
     access::LocalGate,
     body::ResponseBody,
+    client_hello::ClientHello,
     connection::Load,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
@@ -73,6 +75,15 @@ pub(crate) enum Target {
     Fixed { host: Box<str>, port: Option<u16> },
 }
 
+/// What a client of bytes names: nothing, where the listener does.
+#[derive(Clone, Copy, Default)]
+struct Named<'a> {
+    host: &'a str,
+    port: Option<u16>,
+    /// In its TLS handshake, where that was read.
+    server_name: Option<&'a str>,
+}
+
 impl Outbound {
     /// Serves one HTTP connection of an application.
     pub(crate) async fn serve_http(self: Rc<Self>, stream: TcpStream, downstream: Downstream, load: Rc<Load>) {
@@ -94,11 +105,53 @@ impl Outbound {
         let mut parties = Parties::new(Reporter::Source);
         let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(downstream, None)));
         let view = self.worker.views.load();
-        match self.dial(&view, ("", None), downstream, &mut parties, line.as_deref_mut()).await {
+        if self.reads_server_name(&view, Named::default()) {
+            return self.serve_tls(&view, Named::default(), stream, downstream, line, started).await;
+        }
+        match self.dial(&view, Named::default(), downstream, &mut parties, line.as_deref_mut()).await {
             Ok((upstream, _active)) => {
                 TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, upstream).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
+        }
+    }
+
+    /// Serves a connection that goes where the server name in its TLS handshake says.
+    async fn serve_tls(
+        &self,
+        view: &MeshView,
+        named: Named<'_>,
+        mut client: impl AsyncRead + AsyncWrite + Unpin,
+        downstream: Downstream,
+        mut line: Option<Box<Line>>,
+        started: Instant,
+    ) {
+        let mut parties = Parties::new(Reporter::Source);
+        let dialled = async {
+            let hello = ClientHello::read(&mut client).await;
+            let hello = hello.map_err(|_| ProxyError::BadRequest("no TLS ClientHello came that could be read"))?;
+            let named = Named { server_name: hello.server_name.as_deref(), ..named };
+            let dialled = self.dial(view, named, downstream, &mut parties, line.as_deref_mut()).await?;
+            Ok((dialled, hello))
+        };
+        match dialled.await {
+            Ok(((upstream, _active), hello)) => {
+                let record = TcpRecord::opened(&self.worker, &parties, line, started);
+                record.splice(hello.before(client), upstream).await;
+            }
+            Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
+        }
+    }
+
+    /// Whether what a client says first decides where its connection goes.
+    fn reads_server_name(&self, view: &MeshView, named: Named<'_>) -> bool {
+        let caller = self.caller();
+        let caller = caller.as_deref();
+        let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
+        let client = Client { namespace: namespace_of(caller), workload };
+        match self.host(view, client, named.host, named.port) {
+            Ok((Host::Service(service), port)) => view.reads_server_name(service, port, client),
+            Ok((Host::Virtual(_), _)) | Err(_) => false,
         }
     }
 
@@ -140,7 +193,7 @@ impl Outbound {
     async fn dial(
         &self,
         view: &MeshView,
-        (host, port): (&str, Option<u16>),
+        Named { host, port, server_name }: Named<'_>,
         downstream: Downstream,
         parties: &mut Parties,
         mut line: Option<&mut Line>,
@@ -156,8 +209,13 @@ impl Outbound {
                 return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace: namespace.to_string() });
             }
         };
-        let TcpRouting::Forward(service, cluster) = view.route_tcp(service, port, client, rand::random()) else {
-            return Err(ProxyError::UnknownCluster(service.fqdn.to_string()));
+        if let (Some(line), Some(server_name)) = (&mut line, server_name) {
+            line.server_name(server_name);
+        }
+        let (service, cluster) = match view.route_tcp(service, port, client, server_name, rand::random()) {
+            TcpRouting::Forward(service, cluster) => (service, cluster),
+            TcpRouting::NoRoute => return Err(ProxyError::NoRoute(service.fqdn.to_string())),
+            TcpRouting::UnknownCluster => return Err(ProxyError::UnknownCluster(service.fqdn.to_string())),
         };
         parties.service = Some(service.clone());
         if let Some(line) = &mut line {
@@ -174,7 +232,7 @@ impl Outbound {
     }
 
     async fn exchange(
-        &self,
+        self: &Rc<Self>,
         mut request: Request<Incoming>,
         downstream: Downstream,
         load: &Rc<Load>,
@@ -191,7 +249,7 @@ impl Outbound {
 
     /// CONNECT: a tunnel to a service of the mesh, as an HTTP proxy gives it.
     async fn connect(
-        &self,
+        self: &Rc<Self>,
         mut request: Request<Incoming>,
         downstream: Downstream,
         mut record: ExchangeRecord,
@@ -203,8 +261,18 @@ impl Outbound {
         let client: OnUpgrade = hyper::upgrade::on(&mut request);
         let view = self.worker.views.load();
         let started = record.started();
+        let port = Some(port);
+        if self.reads_server_name(&view, Named { host: authority.host(), port, server_name: None }) {
+            let (outbound, (_, line)) = (self.clone(), record.into_tunnel());
+            self.worker.tasks.spawn(async move {
+                let Ok(client) = client.await else { return };
+                let (client, named) = (TokioIo::new(client), Named { host: authority.host(), port, server_name: None });
+                outbound.serve_tls(&view, named, client, downstream, line, started).await;
+            });
+            return Response::new(ResponseBody::tunnel());
+        }
         let (parties, line) = record.parties_and_line();
-        let named = (authority.host(), Some(port));
+        let named = Named { host: authority.host(), port, server_name: None };
         match self.dial(&view, named, downstream, parties, line).await {
             Ok((upstream, active)) => {
                 let (parties, line) = record.into_tunnel();

@@ -30,10 +30,45 @@ async fn reverser() -> SocketAddr {
     address
 }
 
+/// An application that reads to the end, and answers with its name and what it read.
+async fn named(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = name.as_bytes().to_vec();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+        }
+    });
+    address
+}
+
+/// What a TLS client says first to a server.
+fn client_hello(server_name: &'static str) -> Vec<u8> {
+    let config = std::sync::Arc::new(data_client(None, b"h2"));
+    let mut client = rustls::ClientConnection::new(config, server_name.try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
 async fn mesh(protocol: Protocol) -> Mesh {
     let db = Plan { hosted: vec![hosted("db", "db-v1", protocol, reverser().await)], ..Plan::default() };
     let client = Plan { listeners: vec![("db", ListenerProtocol::Tcp)], ..caller().await };
     Mesh::start(vec![client, db])
+}
+
+/// A tunnel through an HTTP proxy.
+async fn tunnel(proxy: SocketAddr, to: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream.write_all(format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+    stream
 }
 
 async fn reversed(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
@@ -63,14 +98,7 @@ async fn a_listener_carries_bytes_and_half_closes_each_way() {
 async fn connect_tunnels_to_a_service_as_an_http_proxy_does() {
     for protocol in [Protocol::Tcp, Protocol::Http] {
         let mesh = mesh(protocol).await;
-        let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
-        stream.write_all(b"CONNECT db.default:9080 HTTP/1.1\r\nhost: db.default:9080\r\n\r\n").await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(within(stream.read_u8()).await.unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
-        assert_eq!(reversed(stream, b"abc").await, b"cba");
+        assert_eq!(reversed(tunnel(mesh.client().outbound, "db.default:9080").await, b"abc").await, b"cba");
     }
 }
 
@@ -106,4 +134,36 @@ async fn a_connection_to_a_dead_endpoint_goes_to_its_twin() {
     for _ in 0..20 {
         assert_eq!(reversed(TcpStream::connect(mesh.client().listeners[0]).await.unwrap(), b"xy").await, b"yx");
     }
+}
+
+#[tokio::test]
+async fn tls_goes_by_the_server_that_its_client_names_and_is_not_ended() {
+    const RULES: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: db}
+spec:
+  hosts: [db, '*.example.com']
+  tls:
+  - {match: [{sniHosts: [a.example.com]}], route: [{destination: {host: a}}]}
+  - {match: [{sniHosts: ['*.example.com']}], route: [{destination: {host: b}}]}
+";
+    let host = |service, address| hosted(service, service, Protocol::Tcp, address);
+    let hosted = vec![host("db", named("db").await), host("a", named("a").await), host("b", named("b").await)];
+    let client = Plan { listeners: vec![("db", ListenerProtocol::Tcp)], ..caller().await };
+    let mesh = Mesh::start_with(RULES, vec![client, Plan { hosted, ..Plan::default() }]);
+    for tunnelled in [false, true] {
+        for (server_name, expected) in [("a.example.com", "a"), ("c.example.com", "b"), ("other.org", "")] {
+            let stream = match tunnelled {
+                false => TcpStream::connect(mesh.client().listeners[0]).await.unwrap(),
+                true => tunnel(mesh.client().outbound, "db:9080").await,
+            };
+            let hello = client_hello(server_name);
+            let answer = reversed(stream, &hello).await;
+            let whole = if expected.is_empty() { Vec::new() } else { [expected.as_bytes(), &hello].concat() };
+            assert_eq!(answer, whole, "{server_name}, {tunnelled}");
+        }
+    }
+    let refused = ["reporter=\"source\"", "response_flags=\"NR\""];
+    assert_eq!(mesh.client().metric("istio_tcp_connections_opened_total", &refused), 2.0);
 }

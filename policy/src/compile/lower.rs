@@ -9,18 +9,21 @@ use crate::{
     api::{
         networking::{
             self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpMatchRequest,
-            HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, UnmatchedPreflights,
+            HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, TlsRoute, UnmatchedPreflights,
         },
         values::{Int, Port, Share, StringMatch},
     },
     cors::Cors,
     headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
-    hosts,
+    hosts::{self, HostPattern},
     matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch},
     redirect::{Redirect, RedirectPath, RedirectPort},
     retry::RetryPolicy,
     rewrite::{PathRewrite, RegexRewrite},
-    route::{DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, Unresolved, Weighted},
+    route::{
+        DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, TlsMatch, TlsRule,
+        Unresolved, Weighted,
+    },
 };
 
 pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> RequestMatch {
@@ -219,6 +222,20 @@ fn authority(headers: &Headers) -> Option<String> {
     let request = headers.request.as_ref()?;
     let mut values = request.set.iter().chain(&request.add);
     values.find(|(name, _)| networking::is_authority(name)).map(|(_, value)| value.clone())
+}
+
+/// `None` for a rule that no client inside the mesh could match.
+pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace) -> Option<TlsRule> {
+    // As for TCP below.
+    let holds =
+        |one: &&networking::TlsMatchAttributes| rules::is_for_mesh(&one.gateways) && one.destination_subnets.is_empty();
+    let matches = rule.matches.iter().filter(holds).map(|one| TlsMatch {
+        client: client_match(one.port, &one.source_namespace, &one.source_labels),
+        server_names: one.sni_hosts.iter().map(|name| HostPattern::verbatim(name)).collect(),
+    });
+    let matches: Vec<TlsMatch> = matches.collect();
+    let destinations = rule.route.iter().map(|share| (weight(share.weight), target(&share.destination, namespace)));
+    (!matches.is_empty()).then(|| TlsRule { matches, destinations: Weighted::new(destinations) })
 }
 
 /// `None` for a rule that no client inside the mesh could match.

@@ -69,6 +69,7 @@ pub(super) fn compile(
         visible: Visibility::read(&service.export_to, &namespace),
         http,
         fields,
+        tls: service.tls.iter().filter_map(|rule| lower::tls_rule(rule, &namespace)).collect(),
         tcp: service.tcp.iter().filter_map(|rule| lower::tcp_rule(rule, &namespace)).collect(),
     }
 }

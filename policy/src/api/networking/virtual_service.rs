@@ -66,7 +66,6 @@ impl Resource for VirtualService {
         check_export_to(&self.export_to, Export::Namespaces, checker);
         let names = self.gateways.iter().any(|gateway| gateway != MESH_GATEWAY);
         checker.pending("gateways", names);
-        checker.pending("tls", !self.tls.is_empty());
     }
 }
 

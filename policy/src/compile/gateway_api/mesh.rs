@@ -51,7 +51,10 @@ pub(crate) fn attached_ports(route: &Route, service: &ServiceName, ports: &[Serv
 
 fn sets_of(visible: &Visibility, attached: &[Attached<'_>]) -> Vec<Arc<RuleSet>> {
     let created = attached.iter().map(|one| one.route.document.created).min().unwrap_or_default();
-    let set = |http, fields, tcp| RuleSet { created, hosts: Vec::new(), visible: visible.clone(), http, fields, tcp };
+    let set = |http, fields, tcp| {
+        let (hosts, tls) = (Vec::new(), Vec::new());
+        RuleSet { created, hosts, visible: visible.clone(), http, fields, tls, tcp }
+    };
     let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
     let grpc = grpc_rules(attached, &mut of_grpc);
     let http = http_rules(attached, &mut of_http);

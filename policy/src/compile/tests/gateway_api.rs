@@ -414,9 +414,9 @@ fn a_tcp_route_splits_connections() {
     );
     let view = mesh().apply(&route).view();
     let client = Client { namespace: &Namespace::default_namespace(), workload: None };
-    let destination = |random| match view.route_tcp(service(&view, "reviews"), 9080, client, random) {
+    let destination = |random| match view.route_tcp(service(&view, "reviews"), 9080, client, None, random) {
         TcpRouting::Forward(service, _) => service.name.to_string(),
-        TcpRouting::UnknownCluster => "none".into(),
+        TcpRouting::NoRoute | TcpRouting::UnknownCluster => "none".into(),
     };
     assert_eq!([destination(0), destination(u64::MAX)], ["a.default", "none"]);
     assert_eq!(fate(&view, &get("/")), "reviews", "HTTP requests do not ask it");

@@ -825,18 +825,61 @@ fn tcp_rules_split_connections_and_are_not_asked_for_http() {
         let view = bookinfo().apply(SUBSETS).apply(&tcp(rules)).view();
         assert_eq!(outcome(&view, &get("/")), "", "HTTP");
         let client = Client { namespace: &Namespace::default_namespace(), workload: None };
-        match view.route_tcp(service(&view, "reviews"), 9080, client, random) {
+        match view.route_tcp(service(&view, "reviews"), 9080, client, None, random) {
             TcpRouting::Forward(_, cluster) => cluster.subset.clone(),
-            TcpRouting::UnknownCluster => "NC".into(),
+            other => format!("{other:?}"),
         }
     };
     let to = |subset: &str| format!("route: [{{destination: {{host: reviews, subset: {subset}}}}}]");
     assert_eq!(subset(&format!("[{{{}}}]", to("v1")), 0), "v1");
-    assert_eq!(subset(&format!("[{{{}}}]", to("v9")), 0), "NC");
+    assert_eq!(subset(&format!("[{{{}}}]", to("v9")), 0), "UnknownCluster");
     assert_eq!(subset(&format!("[{{match: [{{port: 1}}], {}}}, {{{}}}]", to("v1"), to("v2")), 0), "v2");
     assert_eq!(subset(&format!("[{{match: [{{port: 1}}], {}}}]", to("v1")), 0), "", "no rule holds");
     assert_eq!(subset(&format!("[{{match: [{{destinationSubnets: [10.0.0.0/8]}}], {}}}]", to("v1")), 0), "");
     let split = "[{route: [{destination: {host: reviews, subset: v1}, weight: 1}, \
                    {destination: {host: reviews, subset: v2}, weight: 1}]}]";
     assert_eq!((subset(split, 0), subset(split, u64::MAX)), ("v1".into(), "v2".into()));
+}
+
+#[test]
+fn tls_rules_go_by_the_server_that_the_client_names() {
+    let with = |rules: &str| {
+        let text = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: t}}, \
+               spec: {{hosts: [reviews, '*.example.com'], {rules}}}}}"
+        );
+        bookinfo().apply(SUBSETS).apply(&text).view()
+    };
+    let subset = |view: &MeshView, server_name: Option<&str>| {
+        let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+        let service = service(view, "reviews");
+        assert!(view.reads_server_name(service, 9080, client));
+        match view.route_tcp(service, 9080, client, server_name, 0) {
+            TcpRouting::Forward(_, cluster) => cluster.subset.clone(),
+            other => format!("{other:?}"),
+        }
+    };
+    let tls = "tls: [\
+        {match: [{sniHosts: [A.example.com], port: 1}], route: [{destination: {host: reviews}}]}, \
+        {match: [{sniHosts: [reviews]}, {sniHosts: [a.example.com]}], route: [{destination: {host: reviews, subset: v1}}]}, \
+        {match: [{sniHosts: ['*.example.com']}], route: [{destination: {host: reviews, subset: v2}}]}]";
+    let only_tls = with(tls);
+    for (server_name, expected) in [
+        (Some("a.example.com"), "v1"),
+        (Some("A.Example.com"), "v1"),
+        (Some("reviews"), "v1"),
+        (Some("b.example.com"), "v2"),
+        (Some("example.com"), "NoRoute"),
+        (Some("other.org"), "NoRoute"),
+        (None, "NoRoute"),
+    ] {
+        assert_eq!(subset(&only_tls, server_name), expected, "{server_name:?}");
+    }
+    let with_tcp = with(&format!("{tls}, tcp: [{{route: [{{destination: {{host: reviews, subset: v1}}}}]}}]"));
+    assert_eq!(subset(&with_tcp, Some("b.example.com")), "v2");
+    assert_eq!(subset(&with_tcp, Some("other.org")), "v1", "what no rule for TLS takes is for those for TCP");
+    assert_eq!(subset(&with_tcp, None), "v1");
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let without = bookinfo().view();
+    assert!(!without.reads_server_name(service(&without, "reviews"), 9080, client));
 }

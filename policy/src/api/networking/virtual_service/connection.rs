@@ -76,6 +76,7 @@ impl TlsRoute {
                 Ok(_) => {}
             });
             check_subnets("destinationSubnets", &one.destination_subnets, checker);
+            checker.pending("destinationSubnets", !one.destination_subnets.is_empty());
             checker.each("gateways", &one.gateways, |checker, gateway| check_gateway_name(gateway, checker));
         });
         check_connection_routes(&self.route, checker);
