@@ -1,4 +1,4 @@
-//! What the gate found against callers, kept for a while so that `weft why` can tell it.
+//! What the gate found against callers, kept for a while under an id that callers are told.
 //!
 //! A ring for each worker, locked only to keep a finding and to look for one: who is let in never comes here.
 

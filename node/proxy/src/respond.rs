@@ -15,7 +15,7 @@ use crate::{
 
 /// Why the proxy answered instead of an upstream: one word for programs; the body has the sentence for people.
 pub(crate) const X_WEFT_REASON: HeaderName = HeaderName::from_static("x-weft-reason");
-/// Names a refusal to the operator, who can ask `weft why`.
+/// Names a refusal among those that the node keeps (`crate::decisions`).
 pub(crate) const X_WEFT_DECISION: HeaderName = HeaderName::from_static("x-weft-decision");
 
 impl ProxyError {
