@@ -31,16 +31,17 @@ use weft_proxy::{
     server::{BoundProxy, Drained, RunningProxy},
 };
 use weft_wire::{
-    fact::{NodeRecord, NodeState},
+    fact::{FactVersion, NodeRecord, NodeState},
     frame::MESH_PORT,
     id::ServiceAccount,
 };
 
 use crate::{
     actors::{
-        DRAIN_NOTICE, Handles, Stop,
+        Handles, Stop,
         documents::{self, DocumentsActor},
         facts::{self, FactsActor},
+        follow::Following,
         health::{self, HealthActor},
         issuer::{self, IssuerActor},
         keys::{self, KeysActor},
@@ -82,6 +83,8 @@ struct Published {
     hosted: Arc<watch::Sender<health::HostedSet>>,
     standings: Arc<watch::Sender<membership::Standings>>,
     rumours: Arc<watch::Sender<Arc<MemberSet>>>,
+    /// The facts of the present view.
+    followed: Arc<watch::Sender<Arc<facts::Published>>>,
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
     renewed: Arc<watch::Sender<u64>>,
     issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
@@ -100,7 +103,6 @@ fn sender<T>(first: T) -> Arc<watch::Sender<T>> {
 /// A node whose sockets are bound and whose actors run.
 pub struct Node {
     handles: Handles,
-    links: links::Handle,
     quic: Quic,
     proxy: RunningProxy,
     stop: mpsc::Receiver<Stop>,
@@ -177,6 +179,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         hosted: sender(hosted),
         standings: sender(membership::Standings::default()),
         rumours: sender(Arc::default()),
+        followed: sender(Arc::default()),
         certified: sender(BTreeSet::new()),
         renewed: sender(0),
         issuer_end: sender(None),
@@ -269,11 +272,13 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(issuer_opened, move || IssuerActor::new(setup.clone()));
 
+    let following = Following::new(published.followed.subscribe(), views.clone());
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
         secrets: secrets.clone(),
+        following: following.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -328,6 +333,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         secrets: published.secrets.in_use.subscribe(),
         key_sets: published.key_sets.clone(),
         publisher: Arc::new(Mutex::new(view_publisher)),
+        followed: published.followed.clone(),
         views: views.clone(),
         first: first_view.clone(),
     };
@@ -346,6 +352,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer,
         health,
         membership,
+        links,
+        following,
         hosted: published.hosted.subscribe(),
         certified: published.certified.subscribe(),
         issuer_end: published.issuer_end.subscribe(),
@@ -358,7 +366,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let of_api = handles.clone();
     supervisor
         .start(api_opened, move || Ok(ApiActor { unix: unix.clone(), tcp: tcp.clone(), handles: of_api.clone() }));
-    Ok(Node { handles, links, quic, proxy: proxy.run()?, stop: stopped, store, published })
+    Ok(Node { handles, quic, proxy: proxy.run()?, stop: stopped, store, published })
 }
 
 impl Node {
@@ -414,8 +422,9 @@ impl Node {
         tracing::info!("node stopping");
         end_by_force_after(END_DEADLINE);
         self.save_peers(self.published.remembered.borrow().clone()).await;
-        say(&self.handles.facts, NodeState::Draining).await;
-        tokio::time::sleep(DRAIN_NOTICE).await;
+        if let Some(version) = say(&self.handles.facts, NodeState::Draining).await {
+            self.handles.callers_follow(version).await;
+        }
         if self.proxy.drain(DRAIN_DEADLINE).await == Drained::Cut {
             tracing::warn!("some exchanges did not finish within {DRAIN_DEADLINE:?} and were cut");
         }
@@ -424,7 +433,7 @@ impl Node {
             Stop::Leave => NodeState::Left,
         };
         say(&self.handles.facts, last_word).await;
-        self.links.flush(Duration::from_millis(500)).await;
+        self.handles.links.flush(Duration::from_millis(500)).await;
         let cut = self.handles.supervisor.shutdown(ACTORS_DEADLINE).await;
         if !cut.is_empty() {
             tracing::warn!(actors = cut.join(", "), "actors had to be cut");
@@ -446,10 +455,10 @@ impl Node {
     }
 }
 
-async fn say(facts: &facts::Handle, state: NodeState) {
-    if let Err(error) = facts.say(state).await {
-        tracing::warn!(%error, ?state, "peers could not be told");
-    }
+/// Returns the version of what was said.
+async fn say(facts: &facts::Handle, state: NodeState) -> Option<FactVersion> {
+    let said = facts.say(state).await;
+    said.inspect_err(|error| tracing::warn!(%error, ?state, "peers could not be told")).ok()
 }
 
 /// Accounts that the configuration names besides those of its services.

@@ -99,6 +99,9 @@ pub enum Request {
     /// "Keep these Secrets for the mesh": their documents and, in the same order, their contents. Asked of nodes that
     /// may write documents, by a node that may not.
     KeepSecrets { documents: Vec<SignedDocument>, contents: Vec<SecretPayload> },
+    /// "Tell me when your requests follow what I said of myself up to this version, and those sent before are answered."
+    /// Asked before a node or a workload stops taking requests.
+    AwaitFollowing { version: FactVersion },
 }
 
 impl Request {
@@ -139,6 +142,8 @@ pub enum Response {
     Secret(SecretPayload),
     /// Done, on disk.
     Kept,
+    /// New requests follow what the asker said.
+    Following,
 }
 
 impl Response {

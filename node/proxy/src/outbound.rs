@@ -47,7 +47,7 @@ use crate::{
     pool::{Need, Stream},
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
-    respond::{self, X_WEFT_REASON},
+    respond::{self, NOT_HOSTED, X_WEFT_REASON},
     target,
     tcp::{self, TcpRecord},
     upgrade,
@@ -593,6 +593,11 @@ impl Tries<'_> {
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
             match self.once_within_limit(endpoint, need, retries, &mut outgoing).await {
+                // The workload went away before the view said so: another one, whatever the policy, as this one did not fail.
+                Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(&tried, endpoint) => {
+                    tried.push(endpoint.clone());
+                    continue;
+                }
                 Ok(answer) => {
                     let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
                     if is_worth && retries == self.policy.attempts && retries > 0 {
@@ -615,7 +620,7 @@ impl Tries<'_> {
                 }
             }
             retries += 1;
-            if self.policy.avoid_tried && !tried.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
+            if self.policy.avoid_tried && !knows(&tried, endpoint) {
                 tried.push(endpoint.clone());
             }
             sleep(self.policy.pause(retries, rand::random())).await;
@@ -703,6 +708,17 @@ impl Tries<'_> {
             outgoing.headers.insert(X_WEFT_SOURCE, claim.clone());
         }
     }
+}
+
+fn knows(tried: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {
+    tried.iter().any(|known| Arc::ptr_eq(known, endpoint))
+}
+
+/// Whether another node's proxy says that it does not host the endpoint's workload. Only proxies can say so.
+fn is_not_hosted(endpoint: &Endpoint, answer: &Answer) -> bool {
+    matches!(endpoint.address, EndpointAddress::Remote { .. })
+        && answer.response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && answer.response.headers().get(X_WEFT_REASON).is_some_and(|reason| reason == NOT_HOSTED)
 }
 
 struct Failed {

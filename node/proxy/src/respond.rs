@@ -15,6 +15,8 @@ use crate::{
 
 /// Why the proxy answered instead of an upstream: one word for programs; the body has the sentence for people.
 pub(crate) const X_WEFT_REASON: HeaderName = HeaderName::from_static("x-weft-reason");
+/// [`X_WEFT_REASON`] of a node that does not host the workload that it was asked for: nobody has seen the request.
+pub(crate) const NOT_HOSTED: &str = "not_hosted";
 /// Names a refusal among those that the node keeps (`crate::decisions`).
 pub(crate) const X_WEFT_DECISION: HeaderName = HeaderName::from_static("x-weft-decision");
 
@@ -97,7 +99,7 @@ impl ProxyError {
             Self::UnknownCluster(_) => "unknown_cluster",
             Self::InvalidBackend(_) => "invalid_backend",
             Self::NoEndpoint(_) => "no_healthy_upstream",
-            Self::NotHosted(_) => "not_hosted",
+            Self::NotHosted(_) => NOT_HOSTED,
             Self::Connect(ConnectError::NoCaller) => "no_caller",
             Self::Connect(ConnectError::NoIdentity(_)) => "no_identity",
             Self::Connect(ConnectError::Peer { .. }) => "wrong_identity",

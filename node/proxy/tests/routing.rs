@@ -356,3 +356,31 @@ async fn a_route_without_a_valid_backend_is_an_error_of_the_servers() {
         send(mesh.client().outbound, with_headers(Method::POST, &[("content-type", "application/grpc")])).await;
     assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
 }
+
+#[tokio::test]
+async fn a_request_for_a_workload_that_has_gone_is_sent_to_another_whatever_the_policy() {
+    let documents = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec: {hosts: \
+                     [reviews], http: [{retries: {attempts: 0}, route: [{destination: {host: reviews}}]}]}\n";
+    let twin = async |name: &str| Plan {
+        hosted: vec![hosted("reviews", name, Protocol::Http, echo().await)],
+        ..Plan::default()
+    };
+    let plans = vec![caller().await, twin("reviews-v1").await, twin("reviews-v2").await];
+    let mut mesh = Mesh::start_with(documents, plans);
+    // The caller has links with both nodes, and does not hear that one hosts nothing any more.
+    for _ in 0..30 {
+        assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::OK);
+    }
+    mesh.nodes[1].hosted.clear();
+    mesh.publish_to(1);
+    for method in [Method::GET, Method::POST, Method::GET, Method::POST, Method::GET, Method::GET] {
+        let request = Request::builder().method(method).uri("/").header("host", "reviews");
+        let response = send(mesh.client().outbound, request.body(text("")).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    mesh.nodes[2].hosted.clear();
+    mesh.publish_to(2);
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody has it");
+    assert_eq!(response.headers()["x-weft-reason"], "not_hosted");
+}

@@ -92,7 +92,7 @@ pub enum Msg {
         reply: oneshot::Sender<anyhow::Result<()>>,
     },
     ForgetUses(Vec<TokenId>),
-    Say(NodeState, oneshot::Sender<()>),
+    Say(NodeState, oneshot::Sender<FactVersion>),
 }
 
 #[derive(Clone)]
@@ -137,8 +137,8 @@ impl Handle {
         Ok(self.mailbox.send(Msg::ForgetUses(tokens)).await?)
     }
 
-    /// Tells the mesh whether this node is up, draining, or has left.
-    pub async fn say(&self, state: NodeState) -> anyhow::Result<()> {
+    /// Tells the mesh whether this node is up, draining, or has left. Returns the version of what it said.
+    pub async fn say(&self, state: NodeState) -> anyhow::Result<FactVersion> {
         Ok(self.mailbox.ask(|reply| Msg::Say(state, reply)).await?)
     }
 }
@@ -491,7 +491,8 @@ impl Actor for FactsActor {
                         self.setup.state.send_replace(state);
                         self.say_record();
                         stale = false;
-                        let _ = reply.send(());
+                        let said = self.setup.seq.load(Ordering::Relaxed);
+                        let _ = reply.send(FactVersion { incarnation: self.setup.incarnation, seq: said });
                     }
                     None => return Ok(self.save().await?),
                 },

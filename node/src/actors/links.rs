@@ -20,6 +20,7 @@ use tokio::{
 use weft_discovery::overlay::DialSchedule;
 use weft_wire::{
     codec::{self, WireError},
+    fact::FactVersion,
     frame::{MAX_PUSH_LEN, Push, Request, Response, UniKind},
     id::{NodeId, NodeName},
 };
@@ -207,6 +208,17 @@ impl Handle {
     /// Has links with these addresses held; no others are dialled, but for gossip's sake.
     pub fn hold(&self, addresses: BTreeSet<SocketAddr>) {
         self.held.send_replace(addresses);
+    }
+
+    /// Asks every linked peer whether its requests follow what this node said up to `version`; returns how many say so.
+    /// Whoever has not answered by the deadline does not.
+    pub async fn followed_by(&self, version: FactVersion, deadline: Duration) -> usize {
+        let asked = self.table.all().into_iter().map(|link| async move {
+            let question = Request::AwaitFollowing { version };
+            let answer = tokio::time::timeout(deadline, stream::request(&link.connection, &question)).await;
+            matches!(answer, Ok(Ok(Response::Following)))
+        });
+        join_all(asked).await.into_iter().filter(|follows| *follows).count()
     }
 
     /// Waits until the peers have all that was pushed to them, at most so long.

@@ -3,6 +3,7 @@
 
 pub mod documents;
 pub mod facts;
+pub mod follow;
 pub mod health;
 pub mod issuer;
 pub mod keys;
@@ -36,7 +37,7 @@ use weft_policy::{
 };
 use weft_proxy::ports::Views;
 use weft_wire::{
-    fact::EndpointHealth,
+    fact::{EndpointHealth, EndpointRow, FactVersion},
     frame::MESH_PORT,
     id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
 };
@@ -52,8 +53,13 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// After a workload or node has said that it drains, callers have this long to hear it before it goes.
-pub const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+/// Callers that do not confirm that they send nothing new, such as nodes of an older version and those with which there
+/// is no link, have this long to hear that a workload or node drains.
+const DRAIN_NOTICE: Duration = Duration::from_millis(500);
+/// A peer that has not answered by then does not confirm.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+/// Requests that were about to be sent when their node followed have so long to be counted, or to arrive.
+const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// Why the node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +96,8 @@ pub struct Handles {
     pub issuer: issuer::Handle,
     pub health: health::Handle,
     pub membership: membership::Handle,
+    pub links: links::Handle,
+    pub following: follow::Following,
     pub hosted: watch::Receiver<health::HostedSet>,
     pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
     /// When a CA node's intermediate ends.
@@ -337,11 +345,38 @@ impl Handles {
         .collect()
     }
 
-    /// Has callers send nothing new to a workload, and gives them time to hear it.
+    /// Has callers send nothing new to a workload; returns when they do not.
     pub async fn drain_workload(&self, namespace: Namespace, name: WorkloadName) -> anyhow::Result<()> {
-        self.health.drain((namespace, name)).await?;
-        tokio::time::sleep(DRAIN_NOTICE).await;
+        self.health.drain((namespace.clone(), name.clone())).await?;
+        let is_this = |row: &EndpointRow| row.service.namespace == namespace && row.workload == name;
+        let me = self.identity.load().name.clone();
+        let drains = |facts: &Arc<facts::Published>| {
+            let rows = facts.nodes.get(&me).map_or(&[][..], |node| &node.record.endpoints);
+            rows.iter().filter(|row| is_this(row)).all(|row| row.health == EndpointHealth::Draining)
+        };
+        let mut said = self.facts.published().clone();
+        let said =
+            tokio::time::timeout(DRAIN_NOTICE, said.wait_for(drains)).await.context("not said in time")??.clone();
+        if let Some(node) = said.nodes.get(&me) {
+            self.callers_follow(node.version).await;
+        }
         Ok(())
+    }
+
+    /// Waits until callers follow what this node said up to `version`: all peers confirm it, and this node's own requests
+    /// do. Whoever does not confirm has [`DRAIN_NOTICE`], or a little longer if others do not answer at all.
+    pub async fn callers_follow(&self, version: FactVersion) {
+        let notice = tokio::time::sleep(DRAIN_NOTICE);
+        let me = self.identity.load().name.clone();
+        let standings = self.membership.standings().borrow().clone();
+        let peers = standings.values().filter(|standing| standing.status == Status::Alive).count();
+        let (confirmed, own) =
+            tokio::join!(self.links.followed_by(version, CONFIRMED_WITHIN), self.following.confirm(&me, version));
+        if confirmed < peers || own.is_err() {
+            tracing::debug!(confirmed, peers, "not all callers confirm that they send nothing new");
+            notice.await;
+        }
+        tokio::time::sleep(UNDER_WAY).await;
     }
 
     /// Begins the node's departure for good.

@@ -43,6 +43,8 @@ pub struct Setup {
     pub key_sets: Arc<watch::Sender<keys::Wanted>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<ViewPublisher>>,
+    /// The facts that the published view was made of. Outlives the actor.
+    pub followed: Arc<watch::Sender<Arc<facts::Published>>>,
     pub views: Views,
     /// Set once the first view is out: the node is not ready before.
     pub first: Arc<OnceLock<()>>,
@@ -62,6 +64,7 @@ impl ViewActor {
             secrets,
             key_sets,
             publisher,
+            followed,
             views,
             first,
         } = &mut self.0;
@@ -106,6 +109,7 @@ impl ViewActor {
             }
             has_changed
         });
+        followed.send_replace(facts.clone());
         // Set already: the node has been ready since.
         let _ = first.set(());
     }
@@ -167,6 +171,7 @@ mod tests {
             secrets,
             key_sets: Arc::new(watch::channel(keys::Wanted::default()).0),
             publisher: Arc::new(Mutex::new(publisher)),
+            followed: Arc::new(watch::channel(Arc::default()).0),
             views: views.clone(),
             first: Arc::default(),
         };

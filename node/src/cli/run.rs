@@ -33,7 +33,7 @@ use crate::config::{HealthCheckSpec, HttpProbeSpec, ServiceSpec, TcpProbeSpec};
 /// Pause between attempts to register again after the node went away.
 const RECONNECT: Duration = Duration::from_millis(500);
 /// A process that shall stop does not wait longer for a node that hangs.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub(super) struct RunArgs {

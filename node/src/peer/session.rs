@@ -21,6 +21,7 @@ use super::{
 use crate::{
     actors::{
         documents, facts,
+        follow::Following,
         issuer::{self, Wanted},
         membership::gossip::GossipInbox,
         secrets,
@@ -40,6 +41,7 @@ pub struct Receivers {
     pub facts: facts::Handle,
     pub documents: documents::Handle,
     pub secrets: secrets::Handle,
+    pub following: Following,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -168,6 +170,10 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
         (Request::KeepSecrets { documents, contents }, _) => {
             to.secrets.keep(documents, contents).await.map(|()| Response::Kept)
         }
+        (Request::AwaitFollowing { version }, _) => match peer.identity.id.as_node() {
+            Some(node) => to.following.confirm(node, version).await.map(|()| Response::Following),
+            None => Err(anyhow::anyhow!("not a node")),
+        },
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

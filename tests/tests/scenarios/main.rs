@@ -4,6 +4,7 @@
 mod admission;
 mod cli;
 mod clients;
+mod continuity;
 mod documents;
 mod failure;
 mod formation;

@@ -97,6 +97,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             "request/keep_secrets.bin",
             Request::KeepSecrets { documents: vec![document(Some(BODY))], contents: vec![secret()] },
         ),
+        ("request/await_following.bin", Request::AwaitFollowing { version }),
     ]
 }
 
@@ -108,6 +109,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("response/refused.bin", Response::Refused { why: "not within your grant".into() }),
         ("response/secret.bin", Response::Secret(secret())),
         ("response/kept.bin", Response::Kept),
+        ("response/following.bin", Response::Following),
     ]
 }
 

@@ -205,26 +205,31 @@ impl Mesh {
 
     /// Gives every node the view of the mesh as it is described now.
     pub fn publish(&mut self) {
+        (0..self.nodes.len()).for_each(|i| self.publish_to(i));
+    }
+
+    /// Gives one node that view; what the others know stays as it was.
+    pub fn publish_to(&mut self, i: usize) {
         let records: Vec<NodeInput> = self.nodes.iter().map(Node::record).collect();
         let parsed = parse_yaml(&self.documents, &Namespace::default_namespace()).unwrap().documents;
         let documents: Vec<_> = parsed
             .iter()
             .map(|document| Arc::new(parse_stored(&document.key, &document.json, Stamp::default()).unwrap()))
             .collect();
-        for node in &mut self.nodes {
-            let local = node.hosted.iter().map(|hosted| {
-                ((hosted.row.service.namespace.clone(), hosted.row.workload.clone()), hosted.address.ip())
-            });
-            let inputs = Inputs {
-                trust_domain: &trust_domain(),
-                this_node: &node.name.clone(),
-                nodes: &records,
-                documents: &documents,
-                local: &local.collect::<BTreeMap<(Namespace, WorkloadName), IpAddr>>(),
-                secrets: &Arc::default(),
-            };
-            node.views.publish(compile(&inputs, None));
-        }
+        let node = &mut self.nodes[i];
+        let local = node
+            .hosted
+            .iter()
+            .map(|hosted| ((hosted.row.service.namespace.clone(), hosted.row.workload.clone()), hosted.address.ip()));
+        let inputs = Inputs {
+            trust_domain: &trust_domain(),
+            this_node: &node.name.clone(),
+            nodes: &records,
+            documents: &documents,
+            local: &local.collect::<BTreeMap<(Namespace, WorkloadName), IpAddr>>(),
+            secrets: &Arc::default(),
+        };
+        node.views.publish(compile(&inputs, None));
     }
 
     pub fn client(&self) -> &Node {
