@@ -1,22 +1,73 @@
 //! Clusters, and the choice of one endpoint among a cluster's.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+mod hash;
+mod limits;
+mod locality;
+mod outlier;
+mod table;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use weft_wire::{fact::EndpointHealth, id::ServiceName};
 
+pub(crate) use self::{
+    hash::{CookieKey, HashKey},
+    limits::{Limits, Retries},
+    locality::{LocalityPattern, NEAREST, Preference},
+    outlier::OutlierSettings,
+    table::TableKind,
+};
+pub use self::{
+    hash::{HashPolicy, Hashed, Keyed},
+    limits::{Held, Overflow},
+    outlier::{Cause, Monitor, Outcome, Trip, Verdict},
+};
+use self::{
+    limits::InUse,
+    locality::{Level, choose_level},
+    table::Table,
+};
 use crate::endpoint::{Endpoint, Standing};
 
-/// How an endpoint is chosen among equals. DestinationRule `loadBalancer.simple`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// How an endpoint is chosen among equals. DestinationRule `loadBalancer`.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Balancer {
     /// The less busy of two chosen at random (P2C).
     #[default]
     LeastRequest,
     RoundRobin,
     Random,
+    /// The one that the request's key belongs to; at random without a key.
+    Hash(Arc<HashPolicy>),
+}
+
+/// What documents say of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) balancer: Balancer,
+    pub(crate) preference: Preference,
+    pub(crate) outlier: Option<OutlierSettings>,
+    pub(crate) limits: Limits,
+}
+
+/// What a choice depends on, besides the cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempt<'a> {
+    /// Endpoints that this request has been to: avoided if another exists.
+    pub tried: &'a [Arc<Endpoint>],
+    /// The request's key; see [`HashPolicy::hash`].
+    pub hash: Option<u64>,
+    /// A fresh, uniform number.
+    pub random: u64,
+    /// The caller's monotonic clock, in milliseconds.
+    pub now_ms: u64,
 }
 
 /// Endpoints that one destination (service, port, subset) may go to.
@@ -30,14 +81,49 @@ pub struct Cluster {
     pub port: u16,
     /// Empty for the whole service.
     pub subset: String,
-    pub balancer: Balancer,
-    /// Sorted by tier (see [`Cluster::pick`]), then key, so that each tier is one slice. Draining ones come last and are in no tier.
+    settings: Settings,
+    /// Sorted by tier (see [`Cluster::pick`]), level, then key, so that each is one slice. Draining ones come last and
+    /// are in no tier.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Where each tier ends in `endpoints`.
     tier_ends: [usize; TIERS],
+    /// By how near they are, or by their share; one that has all where that does not count.
+    levels: Vec<Level>,
+    table: Option<Arc<Table>>,
+    /// For each of the table's names its place in `endpoints`.
+    places: Vec<u32>,
+    state: Arc<ClusterState>,
+}
+
+/// What a cluster remembers of its requests. It outlives views, which come with each change of an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterState {
     /// Round robin's place. Shared by all cores: the order is the mesh's, not a core's.
     cursor: AtomicUsize,
+    in_use: Arc<InUse>,
+    /// Until then, on the callers' clock, some endpoint may be ejected.
+    ejections_until_ms: AtomicU64,
+    /// One verdict at a time: each counts those before it.
+    judging: Mutex<()>,
 }
+
+/// What a cluster is called.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterName<'a> {
+    pub(crate) service: &'a ServiceName,
+    pub(crate) fqdn: &'a Arc<str>,
+    pub(crate) port: u16,
+    pub(crate) subset: &'a str,
+}
+
+impl ClusterName<'_> {
+    fn text(&self) -> String {
+        format!("outbound|{}|{}|{}", self.port, self.subset, self.fqdn)
+    }
+}
+
+/// After so many owners of a key that cannot serve it is worth a look whether any endpoint can.
+const FEW_OWNERS: usize = 16;
 
 const TIERS: usize = 4;
 
@@ -55,62 +141,192 @@ fn tier(endpoint: &Endpoint) -> Option<usize> {
 }
 
 impl Cluster {
+    /// `previous` is this cluster in the view before, whose memory and table it goes on with.
     pub(crate) fn new(
-        service: ServiceName,
-        fqdn: Arc<str>,
-        port: u16,
-        subset: &str,
-        balancer: Balancer,
+        name: &ClusterName<'_>,
+        settings: Settings,
         mut endpoints: Vec<Arc<Endpoint>>,
+        previous: Option<&Cluster>,
     ) -> Self {
+        let Settings { balancer, preference, outlier, .. } = &settings;
+        endpoints.retain(|endpoint| preference.level(endpoint).is_some());
+        if outlier.is_some() {
+            endpoints.iter_mut().for_each(|endpoint| *endpoint = monitored(endpoint, previous));
+        }
         let rank = |endpoint: &Endpoint| tier(endpoint).unwrap_or(TIERS);
-        endpoints.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.key.cmp(&b.key)));
+        let level = |endpoint: &Endpoint| preference.level(endpoint).unwrap_or_default();
+        endpoints.sort_by_cached_key(|endpoint| (rank(endpoint), level(endpoint), endpoint.key.clone()));
         let tier_ends = std::array::from_fn(|t| endpoints.partition_point(|endpoint| rank(endpoint) <= t));
+        let known_table = previous.and_then(|previous| previous.table.as_ref());
+        let usable = endpoints.get(..tier_ends[TIERS - 1]).unwrap_or_default();
+        let (table, places) = match balancer {
+            Balancer::Hash(policy) => {
+                let (table, places) = hash_table(policy.table, usable, known_table);
+                (Some(table), places)
+            }
+            Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => (None, Vec::new()),
+        };
         Self {
-            name: format!("outbound|{port}|{subset}|{fqdn}"),
-            service,
-            fqdn,
-            port,
-            subset: subset.to_owned(),
-            balancer,
+            name: name.text(),
+            service: name.service.clone(),
+            fqdn: name.fqdn.clone(),
+            port: name.port,
+            subset: name.subset.to_owned(),
+            levels: levels(preference, usable, tier_ends[0]),
+            settings,
             endpoints,
             tier_ends,
-            cursor: AtomicUsize::new(0),
+            table,
+            places,
+            state: previous.map(|previous| previous.state.clone()).unwrap_or_default(),
+        }
+    }
+
+    pub fn balancer(&self) -> &Balancer {
+        &self.settings.balancer
+    }
+
+    /// How a request's key is found, if keys choose endpoints here.
+    pub fn hash_policy(&self) -> Option<&HashPolicy> {
+        match &self.settings.balancer {
+            Balancer::Hash(policy) => Some(policy),
+            Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => None,
         }
     }
 
     /// Chooses an endpoint: the best tier first (healthy and preferred, demoted, excluded, unhealthy), an endpoint
-    /// with a recent connect failure ranking with the demoted; never a draining one. Those in `tried` are avoided if
-    /// another exists. `random` is a fresh, uniform number; `now_ms` the caller's monotonic clock in milliseconds.
+    /// with a recent connect failure ranking with the demoted; in the best tier the nearest, or by shares of localities.
+    /// Never a draining one; and one that is ejected only where so few are left that `minHealthPercent` has all serve.
     ///
     /// Allocates nothing, and looks at two endpoints at most unless some are failing or tried.
-    pub fn pick(&self, tried: &[Arc<Endpoint>], random: u64, now_ms: u64) -> Option<&Arc<Endpoint>> {
+    pub fn pick(&self, attempt: &Attempt<'_>) -> Option<&Arc<Endpoint>> {
         let [best, demoted, excluded, usable] = self.tier_ends;
-        let is_new = |endpoint: &Arc<Endpoint>| !tried.iter().any(|other| Arc::ptr_eq(other, endpoint));
-        let is_passing = |endpoint: &Arc<Endpoint>| !endpoint.load.is_failing(now_ms);
+        let now_ms = attempt.now_ms;
+        let is_new = |endpoint: &Endpoint| !attempt.tried.iter().any(|other| std::ptr::eq(&**other, endpoint));
+        if self.needs_all(now_ms) {
+            let any = self.choose(0..usable, attempt, is_new);
+            return any.or_else(|| self.choose(0..usable, attempt, |_| true));
+        }
+        let serves = |endpoint: &Endpoint| !endpoint.is_ejected(now_ms);
+        let is_left = |endpoint: &Endpoint| serves(endpoint) && is_new(endpoint);
+        let is_passing = |endpoint: &Endpoint| !endpoint.load.is_failing(now_ms) && is_left(endpoint);
 
-        self.choose(0..best, random, |endpoint| is_passing(endpoint) && is_new(endpoint))
-            .or_else(|| self.choose(best..demoted, random, |endpoint| is_passing(endpoint) && is_new(endpoint)))
-            .or_else(|| self.choose(0..demoted, random, is_new))
-            .or_else(|| self.choose(demoted..excluded, random, is_new))
-            .or_else(|| self.choose(excluded..usable, random, is_new))
-            .or_else(|| self.choose(0..usable, random, |_| true))
+        self.level(attempt)
+            .and_then(|level| self.choose(level.best.clone(), attempt, is_passing))
+            .or_else(|| self.in_any_level(attempt, is_passing))
+            .or_else(|| self.choose(best..demoted, attempt, is_passing))
+            .or_else(|| self.choose(0..demoted, attempt, is_left))
+            .or_else(|| self.choose(demoted..excluded, attempt, is_left))
+            .or_else(|| self.choose(excluded..usable, attempt, is_left))
+            .or_else(|| self.choose(0..usable, attempt, serves))
+    }
+
+    /// Where a request looks first.
+    fn level(&self, attempt: &Attempt<'_>) -> Option<&Level> {
+        if let [only] = self.levels.as_slice() {
+            return Some(only);
+        }
+        let by_shares = matches!(self.settings.preference, Preference::Shares(_));
+        // A number of its own, so that the choice within the level is free; a key stays with its level.
+        let random = mixed(attempt.hash.unwrap_or(attempt.random));
+        choose_level(&self.levels, by_shares, random, |level| self.serving(level.best.clone(), attempt.now_ms))
+    }
+
+    /// The best of the other levels, where the one that was looked at has nothing.
+    fn in_any_level(&self, attempt: &Attempt<'_>, eligible: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
+        let others = self.levels.get(..).filter(|levels| levels.len() > 1).into_iter().flatten();
+        others.into_iter().find_map(|level| self.choose(level.best.clone(), attempt, &eligible))
+    }
+
+    /// How many of these are not ejected.
+    fn serving(&self, range: Range<usize>, now_ms: u64) -> usize {
+        if now_ms >= self.state.ejections_until_ms.load(Ordering::Relaxed) {
+            return range.len();
+        }
+        let endpoints = self.endpoints.get(range).unwrap_or_default();
+        endpoints.iter().filter(|endpoint| !endpoint.is_ejected(now_ms)).count()
+    }
+
+    /// Whether so few endpoints serve that all must: Envoy's panic.
+    fn needs_all(&self, now_ms: u64) -> bool {
+        let Some(OutlierSettings { min_health_percent, .. }) = self.settings.outlier else { return false };
+        let [best, .., usable] = self.tier_ends;
+        min_health_percent > 0 && (100 * self.serving(0..best, now_ms) as u64) < min_health_percent * usable as u64
+    }
+
+    /// Notes what came of a try. If that was one failure too many in a row, says what follows: one caller hears it.
+    pub fn record(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now_ms: u64) -> Option<Verdict> {
+        let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
+        let cause = monitor.note(settings, outcome, now_ms)?;
+        // Somebody judges just now: then the next failure asks again.
+        let Ok(_judging) = self.state.judging.try_lock() else { return None };
+        if monitor.is_ejected(now_ms) {
+            return None;
+        }
+        let all = self.endpoints.len();
+        let ejected = all - self.serving(0..all, now_ms) + 1;
+        if 100 * ejected as u64 > settings.max_ejection_percent * all as u64 {
+            monitor.forgive(cause);
+            return Some(Verdict::Overflow);
+        }
+        let until_ms = monitor.eject(settings, cause, now_ms);
+        self.state.ejections_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+        Some(Verdict::Ejected(Trip { endpoint: endpoint.clone(), cause, until_ms }))
+    }
+
+    /// Whether what comes of a try is looked at.
+    pub fn is_recorded(&self) -> bool {
+        self.settings.outlier.is_some()
+    }
+
+    /// A place among the requests that may be under way; `None` where they are not limited.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold_request(&self) -> Result<Option<Held>, Overflow> {
+        self.state.in_use.request(&self.settings.limits)
+    }
+
+    /// A place among the connections; `None` where they are not limited.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold_connection(&self) -> Result<Option<Held>, Overflow> {
+        self.state.in_use.connection(&self.settings.limits)
+    }
+
+    /// A place among the connections, as soon as there is one. `place` is the caller's among those who wait: `None` at
+    /// first, and kept until the answer.
+    pub fn poll_connection(&self, place: &mut Option<Held>, cx: &Context<'_>) -> Poll<Result<Option<Held>, Overflow>> {
+        self.state.in_use.poll_connection(&self.settings.limits, place, cx)
+    }
+
+    /// A place among the retries that may be under way.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold_retry(&self) -> Result<Held, Overflow> {
+        let active = || self.endpoints.iter().map(|endpoint| endpoint.load.active()).sum();
+        self.state.in_use.retry(&self.settings.limits, active)
     }
 
     /// Chooses among the endpoints in `range` that are `eligible`.
     fn choose(
         &self,
-        range: std::ops::Range<usize>,
-        random: u64,
-        eligible: impl Fn(&Arc<Endpoint>) -> bool,
+        range: Range<usize>,
+        attempt: &Attempt<'_>,
+        eligible: impl Fn(&Endpoint) -> bool,
     ) -> Option<&Arc<Endpoint>> {
-        let tier = self.endpoints.get(range).unwrap_or_default();
+        let tier = self.endpoints.get(range.clone()).unwrap_or_default();
         if tier.is_empty() {
             return None;
         }
-        let draw = match self.balancer {
-            Balancer::RoundRobin => Draw::InTurn(self.cursor.fetch_add(1, Ordering::Relaxed)),
-            Balancer::LeastRequest | Balancer::Random => Draw::AtRandom(random),
+        if let (Some(table), Some(hash)) = (&self.table, attempt.hash) {
+            return self.owner(table, hash, range, eligible);
+        }
+        let draw = match self.settings.balancer {
+            Balancer::RoundRobin => Draw::InTurn(self.state.cursor.fetch_add(1, Ordering::Relaxed)),
+            Balancer::LeastRequest | Balancer::Random | Balancer::Hash(_) => Draw::AtRandom(attempt.random),
         };
         if let Some(chosen) = self.choose_one(tier.len(), draw, |i| tier.get(i))
             && eligible(chosen)
@@ -120,6 +336,27 @@ impl Cluster {
         // Rare: count the eligible and choose among just those, so that an ineligible one's share is spread evenly.
         let count = tier.iter().filter(|endpoint| eligible(endpoint)).count();
         self.choose_one(count, draw.again(), |i| tier.iter().filter(|endpoint| eligible(endpoint)).nth(i))
+    }
+
+    /// The first owner of a key that is in `range` and `eligible`: the keys of one that is not are spread over the
+    /// others, and all other keys stay where they are.
+    fn owner(
+        &self,
+        table: &Table,
+        hash: u64,
+        range: Range<usize>,
+        eligible: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Arc<Endpoint>> {
+        let serves = |owner: usize| {
+            let place = *self.places.get(owner)? as usize;
+            let endpoint = self.endpoints.get(place).filter(|_| range.contains(&place))?;
+            eligible(endpoint).then_some(endpoint)
+        };
+        let mut owners = table.owners_of(hash);
+        owners.by_ref().take(FEW_OWNERS).find_map(serves).or_else(|| {
+            let mut in_range = self.endpoints.get(range.clone()).unwrap_or_default().iter();
+            in_range.any(|endpoint| eligible(endpoint)).then(|| owners.find_map(serves))?
+        })
     }
 
     /// Chooses among `count` endpoints, the `i`-th of which `get` gives.
@@ -132,7 +369,7 @@ impl Cluster {
         if count == 0 {
             return None;
         }
-        match (self.balancer, draw) {
+        match (&self.settings.balancer, draw) {
             (_, Draw::InTurn(turn)) => get(turn % count),
             (Balancer::LeastRequest, Draw::AtRandom(random)) if count > 1 => {
                 let (first, second) = two_of(count, random);
@@ -155,14 +392,54 @@ impl Draw {
     fn again(self) -> Self {
         match self {
             Self::InTurn(turn) => Self::InTurn(turn),
-            // The finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
-            Self::AtRandom(random) => {
-                let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                Self::AtRandom(mixed ^ (mixed >> 31))
-            }
+            Self::AtRandom(random) => Self::AtRandom(mixed(random)),
         }
     }
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
+fn mixed(random: u64) -> u64 {
+    let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// The endpoint with what was seen of it, in the view before or from now on.
+fn monitored(endpoint: &Arc<Endpoint>, previous: Option<&Cluster>) -> Arc<Endpoint> {
+    let known = previous.into_iter().flat_map(|previous| &previous.endpoints).find(|known| known.key == endpoint.key);
+    let monitor = known.and_then(|known| known.monitor.clone()).unwrap_or_default();
+    Arc::new(Endpoint { monitor: Some(monitor), ..Endpoint::clone(endpoint) })
+}
+
+/// The levels of these endpoints, the best `best` of which are sorted by level.
+fn levels(preference: &Preference, endpoints: &[Arc<Endpoint>], best: usize) -> Vec<Level> {
+    if *preference == Preference::None {
+        return vec![Level { best: 0..best, total: endpoints.len(), weight: 0 }];
+    }
+    let of: Vec<usize> = endpoints.iter().filter_map(|endpoint| preference.level(endpoint)).collect();
+    let mut numbers = of.clone();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let sorted = of.get(..best).unwrap_or_default();
+    let level = |number: usize| Level {
+        best: sorted.partition_point(|of| *of < number)..sorted.partition_point(|of| *of <= number),
+        total: of.iter().filter(|of| **of == number).count(),
+        weight: preference.share(number),
+    };
+    numbers.into_iter().map(level).collect()
+}
+
+/// The table for these endpoints, the known one if it is; and for each of its names the endpoint's place.
+fn hash_table(kind: TableKind, endpoints: &[Arc<Endpoint>], known: Option<&Arc<Table>>) -> (Arc<Table>, Vec<u32>) {
+    let mut sorted: Vec<(u32, &Arc<Endpoint>)> = (0..).zip(endpoints).collect();
+    sorted.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
+    let (places, names): (Vec<u32>, Vec<String>) =
+        sorted.into_iter().map(|(place, endpoint)| (place, endpoint.key.to_string())).unzip();
+    let table = match known.filter(|known| known.is_of(kind, &names)) {
+        Some(known) => known.clone(),
+        None => Arc::new(Table::new(kind, names)),
+    };
+    (table, places)
 }
 
 /// A number below `n`, even over a uniform `random` (Lemire's multiply-high).
@@ -178,164 +455,4 @@ fn two_of(n: usize, random: u64) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_wire::{fact::Protocol, id::SpiffeId};
-
-    use super::*;
-    use crate::endpoint::{EndpointAddress, EndpointKey, EndpointLoad, Workload};
-
-    fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpoint> {
-        let service: ServiceName = "reviews.default".parse().unwrap();
-        let workload = Arc::new(Workload {
-            namespace: service.namespace.clone(),
-            name: name.parse().unwrap(),
-            account: "default/reviews".parse().unwrap(),
-            principal: String::new(),
-            app: String::new(),
-            version: String::new(),
-            canonical_service: String::new(),
-            canonical_revision: String::new(),
-            service,
-            node: "a".parse().unwrap(),
-            labels: std::collections::BTreeMap::new(),
-        });
-        Arc::new(Endpoint {
-            key: EndpointKey {
-                node: workload.node.clone(),
-                namespace: workload.namespace.clone(),
-                workload: workload.name.clone(),
-                target_port: 9080,
-            },
-            workload,
-            address: EndpointAddress::Local(([127, 0, 0, 1], 9080).into()),
-            identities: Arc::<[SpiffeId]>::from([]),
-            protocol: Protocol::Http,
-            health,
-            standing,
-            load: Arc::new(EndpointLoad::default()),
-        })
-    }
-
-    fn cluster(balancer: Balancer, endpoints: Vec<Arc<Endpoint>>) -> Cluster {
-        let service: ServiceName = "reviews.default".parse().unwrap();
-        let fqdn = service.fqdn().into();
-        Cluster::new(service, fqdn, 9080, "v1", balancer, endpoints)
-    }
-
-    fn healthy(names: &[&str]) -> Vec<Arc<Endpoint>> {
-        names.iter().map(|name| endpoint(name, EndpointHealth::Healthy, Standing::Preferred)).collect()
-    }
-
-    /// Evenly spread numbers, as a random source gives them.
-    fn spread(count: u64) -> impl Iterator<Item = u64> {
-        (0..count).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17).wrapping_mul(0xbf58_476d_1ce4_e5b9))
-    }
-
-    fn name(endpoint: Option<&Arc<Endpoint>>) -> &str {
-        endpoint.map_or("none", |endpoint| endpoint.key.workload.as_str())
-    }
-
-    #[test]
-    fn a_cluster_has_envoys_name() {
-        let cluster = cluster(Balancer::default(), vec![]);
-        assert_eq!(cluster.name, "outbound|9080|v1|reviews.default.svc.cluster.local");
-    }
-
-    #[test]
-    fn the_best_tier_that_has_an_endpoint_serves() {
-        use EndpointHealth::{Draining, Healthy, Unhealthy};
-        let mut endpoints = vec![
-            endpoint("draining", Draining, Standing::Preferred),
-            endpoint("unhealthy", Unhealthy, Standing::Preferred),
-            endpoint("excluded", Healthy, Standing::Excluded),
-            endpoint("demoted", Healthy, Standing::Demoted),
-            endpoint("preferred", Healthy, Standing::Preferred),
-        ];
-        for balancer in [Balancer::LeastRequest, Balancer::RoundRobin, Balancer::Random] {
-            let mut endpoints = endpoints.clone();
-            for expected in ["preferred", "demoted", "excluded", "unhealthy", "none"] {
-                let cluster = cluster(balancer, endpoints.clone());
-                for random in spread(50) {
-                    assert_eq!(name(cluster.pick(&[], random, 0)), expected, "{balancer:?}");
-                }
-                endpoints.pop();
-            }
-        }
-        endpoints.clear();
-        assert!(cluster(Balancer::RoundRobin, endpoints).pick(&[], 0, 0).is_none());
-    }
-
-    #[test]
-    fn round_robin_gives_each_its_turn() {
-        let cluster = cluster(Balancer::RoundRobin, healthy(&["a", "b", "c"]));
-        let turns: Vec<&str> = (0..6).map(|_| name(cluster.pick(&[], 7, 0))).collect();
-        assert_eq!(turns, ["a", "b", "c", "a", "b", "c"]);
-    }
-
-    #[test]
-    fn random_spreads_evenly() {
-        let cluster = cluster(Balancer::Random, healthy(&["a", "b", "c", "d"]));
-        let mut counts = [0_u32; 4];
-        for random in spread(8_000) {
-            let chosen = cluster.pick(&[], random, 0).unwrap();
-            counts[cluster.endpoints.iter().position(|other| Arc::ptr_eq(other, chosen)).unwrap()] += 1;
-        }
-        assert!(counts.iter().all(|count| (1_800..2_200).contains(count)), "{counts:?}");
-    }
-
-    #[test]
-    fn least_request_prefers_the_less_busy_of_two() {
-        let endpoints = healthy(&["busy", "idle"]);
-        let _active = endpoints[0].load.begin();
-        let cluster = cluster(Balancer::LeastRequest, endpoints);
-        assert!(spread(100).all(|random| name(cluster.pick(&[], random, 0)) == "idle"));
-    }
-
-    #[test]
-    fn least_request_never_compares_an_endpoint_with_itself() {
-        for n in 2..9 {
-            for random in spread(200) {
-                let (first, second) = two_of(n, random);
-                assert!(first != second && first < n && second < n);
-            }
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_was_tried_is_avoided_if_another_exists() {
-        for balancer in [Balancer::LeastRequest, Balancer::RoundRobin, Balancer::Random] {
-            let cluster = cluster(balancer, healthy(&["a", "b", "c"]));
-            let tried = [cluster.endpoints[0].clone(), cluster.endpoints[2].clone()];
-            assert!(spread(50).all(|random| name(cluster.pick(&tried, random, 0)) == "b"));
-            assert!(cluster.pick(&cluster.endpoints, 1, 0).is_some(), "better the same again than none");
-        }
-    }
-
-    #[test]
-    fn a_failed_connect_ranks_an_endpoint_with_the_demoted_until_its_hold_ends() {
-        use EndpointHealth::{Healthy, Unhealthy};
-        let failing = endpoint("failing", Healthy, Standing::Preferred);
-        failing.load.connect_failed(100);
-        let with = |name: &str, health, standing| {
-            cluster(Balancer::Random, vec![failing.clone(), endpoint(name, health, standing)])
-        };
-        let demoted = with("demoted", Healthy, Standing::Demoted);
-        assert!(spread(20).all(|random| name(demoted.pick(&[], random, 200)) == "demoted"));
-        let unhealthy = with("unhealthy", Unhealthy, Standing::Preferred);
-        assert!(spread(20).all(|random| name(unhealthy.pick(&[], random, 200)) == "failing"));
-        assert!(spread(20).all(|random| name(demoted.pick(&[], random, 1_100)) == "failing"), "the hold has ended");
-    }
-
-    #[test]
-    fn the_share_of_a_failing_endpoint_is_spread_evenly() {
-        let cluster = cluster(Balancer::Random, healthy(&["a", "b", "c", "d"]));
-        cluster.endpoints[0].load.connect_failed(0);
-        let mut counts = [0_u32; 4];
-        for random in spread(9_000) {
-            let chosen = cluster.pick(&[], random, 1).unwrap();
-            counts[cluster.endpoints.iter().position(|other| Arc::ptr_eq(other, chosen)).unwrap()] += 1;
-        }
-        assert_eq!(counts[0], 0);
-        assert!(counts[1..].iter().all(|count| (2_700..3_300).contains(count)), "{counts:?}");
-    }
-}
+mod tests;

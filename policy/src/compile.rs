@@ -38,7 +38,7 @@ use self::{
 use crate::{
     api::gateway::PolicyTargetReference,
     document::Document,
-    endpoint::{LocalWorkload, Standing},
+    endpoint::{LocalWorkload, Place, Standing},
     experiment::Experiment,
     hosts::{self, HostIndex, HostPattern},
     limit::RateLimiter,
@@ -111,6 +111,8 @@ impl Parts {
 #[derive(Debug, Default)]
 pub(crate) struct Ingredients {
     declared: Option<Arc<Declared>>,
+    /// This node's, from where its endpoints are near or far; `None` until its record is known.
+    here: Option<Arc<Place>>,
     /// Rows announced under the service's name, and those that its selector selects.
     own: Vec<Arc<Row>>,
     selected: Vec<Arc<Row>>,
@@ -130,7 +132,7 @@ impl Ingredients {
         &self.policies
     }
 
-    fn of(name: &ServiceName, fqdn: &str, parts: &Parts) -> Self {
+    fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, parts: &Parts) -> Self {
         let Parts { rows, documents, .. } = parts;
         let declared = documents.declared.get(name).cloned();
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared));
@@ -140,12 +142,14 @@ impl Ingredients {
             policies: documents.policies.matching(fqdn).cloned().collect(),
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
+            here: here.cloned(),
             declared,
         }
     }
 
     fn are_same(&self, other: &Self) -> bool {
         self.declared.as_ref().map(Arc::as_ptr) == other.declared.as_ref().map(Arc::as_ptr)
+            && self.here.as_ref().map(Arc::as_ptr) == other.here.as_ref().map(Arc::as_ptr)
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
             && same(&self.policies, &other.policies)
@@ -179,6 +183,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
+        own_address: inputs.nodes.iter().find(|node| node.name == *inputs.this_node).map(|node| node.record.advertise),
         by_host,
         by_end,
         local: local_workloads(&services),
@@ -201,6 +206,7 @@ fn services<'p>(
     let names: BTreeSet<&ServiceName> = parts.documents.declared.keys().chain(parts.rows.announced.keys()).collect();
     let mut known = known.iter().peekable();
     let mut ends = HashSet::new();
+    let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
     let services = names.into_iter().map(|name| {
         while known.peek().is_some_and(|service| service.name < *name) {
             known.next();
@@ -213,7 +219,7 @@ fn services<'p>(
                 _ => None,
             }));
         }
-        let ingredients = Ingredients::of(name, &fqdn, parts);
+        let ingredients = Ingredients::of(name, &fqdn, here, parts);
         match known {
             Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
             known => Arc::new(services::service(inputs, name, fqdn, ingredients, known.map(|known| known.as_ref()))),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc,
@@ -11,8 +12,10 @@ use std::{
 
 use weft_wire::{
     fact::{EndpointHealth, Protocol},
-    id::{Namespace, NodeName, ServiceAccount, ServiceName, SpiffeId, WorkloadName},
+    id::{Locality, Namespace, NodeName, ServiceAccount, ServiceName, SpiffeId, WorkloadName},
 };
+
+use crate::balance::{Held, Monitor};
 
 /// What the mesh thinks of an endpoint beyond its own node's health checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +48,14 @@ pub struct EndpointKey {
     pub target_port: u16,
 }
 
+/// The name that consistent hashing knows it by: the same on all nodes.
+impl fmt::Display for EndpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, namespace, workload, target_port } = self;
+        write!(f, "{node}/{namespace}/{workload}:{target_port}")
+    }
+}
+
 /// Where an endpoint is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointAddress {
@@ -65,16 +76,34 @@ pub struct Endpoint {
     pub protocol: Protocol,
     pub health: EndpointHealth,
     pub standing: Standing,
+    /// Where it is.
+    pub place: Arc<Place>,
     pub load: Arc<EndpointLoad>,
+    /// What its cluster has seen of it; `None` where no outlierDetection holds.
+    pub monitor: Option<Arc<Monitor>>,
+}
+
+/// A node, as far as its endpoints are chosen by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub node: NodeName,
+    pub locality: Locality,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Endpoint {
+    /// Whether outlier detection has taken it out of use.
+    pub fn is_ejected(&self, now_ms: u64) -> bool {
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected(now_ms))
+    }
+
     /// Whether nothing has changed.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.key == other.key
             && Arc::ptr_eq(&self.workload, &other.workload)
             && self.address == other.address
             && self.identities == other.identities
+            && Arc::ptr_eq(&self.place, &other.place)
             && (self.protocol, self.health, self.standing) == (other.protocol, other.health, other.standing)
     }
 }
@@ -138,7 +167,7 @@ impl EndpointLoad {
     #[must_use = "the request counts as active only while the guard lives"]
     pub fn begin(self: &Arc<Self>) -> ActiveRequest {
         self.active.fetch_add(1, Ordering::Relaxed);
-        ActiveRequest(self.clone())
+        ActiveRequest { load: self.clone(), held: [None, None] }
     }
 
     /// Requests that are active now.
@@ -178,11 +207,21 @@ impl EndpointLoad {
 
 /// One active request; see [`EndpointLoad::begin`].
 #[derive(Debug)]
-pub struct ActiveRequest(Arc<EndpointLoad>);
+pub struct ActiveRequest {
+    load: Arc<EndpointLoad>,
+    held: [Option<Held>; 2],
+}
+
+impl ActiveRequest {
+    /// Has it hold places within its cluster's limits: as a request, and for its connection.
+    pub fn hold(&mut self, held: [Option<Held>; 2]) {
+        self.held = held;
+    }
+}
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.load.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use weft_wire::id::Namespace;
 
 use crate::{
-    balance::Cluster,
+    balance::{Attempt, Cluster},
     compile,
     document::Document,
     endpoint::{EndpointAddress, Workload},
@@ -331,7 +331,7 @@ fn by_default(retry: &RetryPolicy) -> String {
 fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
     let mut order: Vec<Arc<crate::endpoint::Endpoint>> = Vec::new();
     // As a request would that fails everywhere.
-    while let Some(next) = cluster.pick(&order, 0, now_ms) {
+    while let Some(next) = cluster.pick(&Attempt { tried: &order, now_ms, ..Attempt::default() }) {
         if order.iter().any(|known| Arc::ptr_eq(known, next)) {
             break;
         }

@@ -74,6 +74,11 @@ impl<T> PerNamespace<T> {
         }
     }
 
+    /// Each that some namespace has.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.elsewhere).chain(self.special.iter().map(|(_, value)| value))
+    }
+
     pub(crate) fn elsewhere(&self) -> &T {
         &self.elsewhere
     }

@@ -17,8 +17,9 @@ pub struct RetryPolicy {
     /// Bounds each try until its response begins; `None` is no limit.
     pub per_try_timeout: Option<Duration>,
     base_pause: Duration,
-    /// Whether endpoints that failed this request are left out while there are others.
-    pub avoid_tried: bool,
+    /// Whether endpoints that failed this request are left out while there are others; `None` is
+    /// [`Self::avoids_tried`]'s default.
+    avoid_tried: Option<bool>,
 }
 
 /// What `retryOn` may say.
@@ -89,7 +90,7 @@ impl Default for RetryPolicy {
             codes: Vec::new(),
             per_try_timeout: None,
             base_pause: BASE_PAUSE,
-            avoid_tried: true,
+            avoid_tried: None,
         };
         // Its own words are known.
         let _ = policy.retry_on(DEFAULT_ON);
@@ -129,7 +130,7 @@ impl RetryPolicy {
         }
         policy.per_try_timeout =
             retries.per_try_timeout.map(|timeout| timeout.get()).filter(|limit| *limit > Duration::ZERO);
-        policy.avoid_tried = retries.retry_ignore_previous_hosts.unwrap_or(true);
+        policy.avoid_tried = retries.retry_ignore_previous_hosts;
         match retries.backoff {
             Some(pause) => policy.with_base_pause(pause.get()),
             None => policy,
@@ -210,6 +211,12 @@ impl RetryPolicy {
             Condition::Grpc(wanted) => grpc_status() == Some(*wanted),
             _ => false,
         })
+    }
+
+    /// Whether endpoints that failed this request are left out while there are others: unless a document says
+    /// otherwise, where no key ties the request to one, as in Istio.
+    pub fn avoids_tried(&self, has_key: bool) -> bool {
+        self.avoid_tried.unwrap_or(!has_key)
     }
 
     /// Whether a try without a response is worth another one.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +35,8 @@ pub struct MeshView {
     /// Counts the views of this process.
     pub epoch: u64,
     pub trust_domain: TrustDomain,
+    /// Where other nodes reach this one; `None` until its own record is known.
+    pub own_address: Option<IpAddr>,
     /// Sorted by namespace, then name.
     pub(crate) services: Vec<Arc<Service>>,
     /// Services and hosts that only VirtualServices know, by `name.namespace`; other hosts by themselves.
@@ -89,6 +92,7 @@ impl MeshView {
             epoch: 0,
             settings: Arc::new(MeshSettings::new(&trust_domain, None)),
             trust_domain,
+            own_address: None,
             services: Vec::new(),
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
@@ -206,6 +210,11 @@ impl MeshView {
     /// The documents that it was made of.
     pub(crate) fn documents(&self) -> &[Arc<Document>] {
         self.parts.documents()
+    }
+
+    /// A client's address as all nodes would know it: one that means this host is this host's own in the mesh.
+    pub fn address_of_client(&self, address: IpAddr) -> IpAddr {
+        self.own_address.filter(|_| address.to_canonical().is_loopback()).unwrap_or(address)
     }
 
     /// All services, sorted by namespace, then name.

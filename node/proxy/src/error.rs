@@ -38,6 +38,8 @@ pub(crate) enum ProxyError {
     Aborted(FaultEnd),
     #[error("no healthy upstream: {0} has no endpoint that may be called")]
     NoEndpoint(String),
+    #[error("upstream connect error or disconnect/reset before headers. reset reason: overflow")]
+    Overflow,
     #[error("{0} is not hosted on this node")]
     NotHosted(String),
     #[error("{0}")]

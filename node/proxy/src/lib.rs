@@ -36,4 +36,5 @@ mod target;
 mod tcp;
 mod tls;
 mod upgrade;
+mod upstream;
 mod worker;

@@ -29,6 +29,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use weft_policy::balance::Cause;
 
 use self::{histogram::Histogram, labels::Labels, refused::RefusedCounters};
 pub(crate) use self::{
@@ -51,6 +52,10 @@ struct Inner {
     access_log_dropped: AtomicU64,
     refused: RefusedCounters,
     access: AccessCounts,
+    /// Endpoints that outlier detection took out of use, by [`Cause`].
+    ejections: [AtomicU64; Cause::ALL.len()],
+    /// Those that should have been, but for `maxEjectionPercent`.
+    ejections_overflow: AtomicU64,
 }
 
 /// What workloads' policies found. Who is let in is not counted here: that is a request like others.
@@ -106,6 +111,16 @@ impl Metrics {
 
     pub(crate) fn count_refused(&self, reason: Refused) {
         self.0.refused.count(reason);
+    }
+
+    pub(crate) fn count_ejection(&self, cause: Cause) {
+        if let Some(counter) = self.0.ejections.get(cause as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn count_ejection_overflow(&self) {
+        self.0.ejections_overflow.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_denied_by_policy(&self) {
@@ -188,7 +203,19 @@ impl Collector for Metrics {
             ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
         }
 
+        let help = "Endpoints taken out of use by outlier detection";
+        let mut ejections = encoder.encode_descriptor("weft_outlier_ejections", help, None, MetricType::Counter)?;
+        for (cause, count) in Cause::ALL.into_iter().zip(&self.0.ejections) {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(ejections.encode_family(&[("cause", cause.as_str())])?)?;
+        }
+
         for (name, help, value) in [
+            (
+                "weft_outlier_ejections_overflow",
+                "Endpoints that stayed in use because too many others were taken out",
+                &self.0.ejections_overflow,
+            ),
             (
                 "weft_inbound_handshakes_refused",
                 "Connections to the data port without a valid mutual TLS handshake",

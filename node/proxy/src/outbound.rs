@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use weft_policy::{
-    balance::Cluster,
+    balance::{Attempt, Cluster, Hashed, Held, Keyed, Outcome, Overflow},
     condition,
     cors::CorsOutcome,
     endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
@@ -46,11 +46,12 @@ use crate::{
     metrics::{Flag, Parties, Reporter},
     pool::{Need, Stream},
     ports::Caller,
-    record::{Downstream, ExchangeRecord, Line},
+    record::{Downstream, ExchangeRecord, GRPC_STATUS, Line, grpc_code},
     respond::{self, NOT_HOSTED, X_WEFT_REASON},
     target,
     tcp::{self, TcpRecord},
     upgrade,
+    upstream::{self, Awaited},
     worker::Worker,
 };
 
@@ -421,12 +422,21 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let tries = Tries { worker: &self.worker, cluster, gate: way.gate(&self.worker), policy: retry };
+        let Hashed { hash, set_cookie } = key(way, cluster, &outgoing);
+        let tries = Tries { hash, ..Tries::new(&self.worker, cluster, way.gate(&self.worker), retry) };
         let run = pin!(tries.run(outgoing, record));
         let mut answer = match deadline {
             None => run.await,
-            Some(deadline) => timeout_at(deadline, run).await.unwrap_or(Err(ProxyError::Timeout)),
+            Some(deadline) => timeout_at(deadline, run).await.unwrap_or_else(|_| {
+                if let Some(endpoint) = tries.awaited.end() {
+                    upstream::record(&self.worker, cluster, &endpoint, Outcome::TimedOut);
+                }
+                Err(ProxyError::Timeout)
+            }),
         }?;
+        if let Some(cookie) = set_cookie {
+            answer.response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         answer.deadline = deadline;
         Ok(answer)
     }
@@ -508,6 +518,18 @@ fn respond_with(response: &DirectResponse) -> Reply {
     own(response.status, headers, response.body.clone())
 }
 
+/// What ties a request to an endpoint of its cluster.
+fn key(way: Way<'_>, cluster: &Cluster, outgoing: &Outgoing) -> Hashed {
+    let Some(policy) = cluster.hash_policy() else { return Hashed::default() };
+    let Downstream { remote, local } = way.downstream;
+    policy.hash(&Keyed {
+        headers: &outgoing.headers,
+        path_and_query: outgoing.path_and_query.as_str(),
+        client: way.view.address_of_client(remote.ip()),
+        connection: [remote, local],
+    })
+}
+
 /// Where copies of a request go, and whether their host says so.
 struct Mirrors {
     clusters: Vec<Arc<Cluster>>,
@@ -516,9 +538,11 @@ struct Mirrors {
 
 /// Sends a copy of a request, and reads its answer for nobody.
 async fn mirror(worker: Rc<Worker>, cluster: Arc<Cluster>, way: OwnedWay, mut copy: Outgoing, limit: Option<Duration>) {
-    let Some(endpoint) = cluster.pick(&[], rand::random(), worker.now_ms()) else { return };
+    let attempt = Attempt { random: rand::random(), now_ms: worker.now_ms(), ..Attempt::default() };
+    let Some(endpoint) = cluster.pick(&attempt) else { return };
     let gate = way.way().gate(&worker);
-    let tries = Tries { worker: &worker, cluster: &cluster, gate, policy: &RetryPolicy::default() };
+    let policy = RetryPolicy::default();
+    let tries = Tries::new(&worker, &cluster, gate, &policy);
     let sent = async {
         let Ok(Answer { response, mut lease, active, .. }) = tries.once(endpoint, Need::Any, 0, &mut copy).await else {
             return;
@@ -576,34 +600,48 @@ fn principal_of(view: &MeshView, caller: &Caller) -> String {
 /// One request's way through the endpoints of its cluster.
 struct Tries<'a> {
     worker: &'a Rc<Worker>,
-    cluster: &'a Cluster,
+    cluster: &'a Arc<Cluster>,
     gate: LocalGate<'a>,
     policy: &'a RetryPolicy,
+    /// The request's key, if keys choose endpoints of this cluster.
+    hash: Option<u64>,
+    awaited: Awaited,
 }
 
-impl Tries<'_> {
+impl<'a> Tries<'a> {
+    fn new(worker: &'a Rc<Worker>, cluster: &'a Arc<Cluster>, gate: LocalGate<'a>, policy: &'a RetryPolicy) -> Self {
+        Self { worker, cluster, gate, policy, hash: None, awaited: Awaited::default() }
+    }
+
     async fn run(&self, mut outgoing: Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut need = outgoing.need();
         let mut retries = 0;
+        let mut retrying = None;
         loop {
+            let (random, now_ms) = (rand::random(), self.worker.now_ms());
             let endpoint = self
                 .cluster
-                .pick(&tried, rand::random(), self.worker.now_ms())
+                .pick(&Attempt { tried: &tried, hash: self.hash, random, now_ms })
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
-            match self.once_within_limit(endpoint, need, retries, &mut outgoing).await {
+            self.awaited.begin(self.cluster, endpoint);
+            let done = self.once_within_limit(endpoint, need, retries, &mut outgoing).await;
+            self.awaited.end();
+            match done {
                 // The workload went away before the view said so: another one, whatever the policy, as this one did not fail.
                 Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(&tried, endpoint) => {
                     tried.push(endpoint.clone());
                     continue;
                 }
                 Ok(answer) => {
+                    self.judge(endpoint, &answer, record);
                     let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
                     if is_worth && retries == self.policy.attempts && retries > 0 {
                         record.flag(Flag::RetriesExhausted);
                     }
-                    if !is_worth || retries == self.policy.attempts || !outgoing.is_whole() {
+                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(&mut retrying, record) {
                         return Ok(Answer { client_upgrade: outgoing.into_client_upgrade(), ..answer });
                     }
                 }
@@ -613,18 +651,49 @@ impl Tries<'_> {
                     continue;
                 }
                 Err(Failed { error, failure, .. }) => {
+                    if let Some(outcome) = failure.and_then(upstream::outcome_of) {
+                        upstream::record(self.worker, self.cluster, endpoint, outcome);
+                    }
                     let is_worth = failure.is_some_and(|failure| self.policy.is_on_failure(failure));
-                    if !is_worth || retries == self.policy.attempts || !outgoing.is_whole() {
+                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(&mut retrying, record) {
                         return Err(error);
                     }
                 }
             }
             retries += 1;
-            if self.policy.avoid_tried && !knows(&tried, endpoint) {
+            if self.policy.avoids_tried(self.hash.is_some()) && !knows(&tried, endpoint) {
                 tried.push(endpoint.clone());
             }
             sleep(self.policy.pause(retries, rand::random())).await;
         }
+    }
+
+    /// Whether the cluster has room for one more retry; one place is enough for all of this request's.
+    fn may_retry(&self, retrying: &mut Option<Held>, record: &mut ExchangeRecord) -> bool {
+        if retrying.is_none() {
+            match self.cluster.hold_retry() {
+                Ok(held) => *retrying = Some(held),
+                Err(Overflow) => record.flag(Flag::Overflow),
+            }
+        }
+        retrying.is_some()
+    }
+
+    /// Has outlier detection look at a response. That of a gRPC call is known at its end.
+    fn judge(&self, endpoint: &Arc<Endpoint>, answer: &Answer, record: &mut ExchangeRecord) {
+        if !self.cluster.is_recorded() {
+            return;
+        }
+        let status = answer.response.status();
+        let status = match answer.response.headers().get(GRPC_STATUS) {
+            Some(code) if record.is_grpc() => upstream::status_of_grpc(grpc_code(code)),
+            None if record.is_grpc() && status == StatusCode::OK => {
+                return record.judged(self.cluster, endpoint);
+            }
+            _ => status.as_u16(),
+        };
+        upstream::record(self.worker, self.cluster, endpoint, Outcome::Status(status));
     }
 
     async fn once_within_limit(
@@ -655,12 +724,16 @@ impl Tries<'_> {
             return Err(Failed { error, failure: None, stale: false });
         }
         let quota = self.admit(endpoint, outgoing)?;
-        let active = endpoint.load.begin();
+        let places = upstream::places(self.cluster, endpoint).await;
+        let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
+        let mut active = endpoint.load.begin();
+        active.hold(places);
         let mut lease = match self.worker.pools.checkout(endpoint, self.gate.caller, need).await {
             Ok(lease) => lease,
             Err(error) => return Err(self.not_connected(endpoint, error)),
         };
         endpoint.load.connect_succeeded();
+        upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);
         match outgoing.send(&mut lease).await {
             Ok(mut response) => {

@@ -3,11 +3,11 @@
 
 use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, HeaderName, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 use tracing::warn;
 use weft_policy::{
-    balance::Cluster,
+    balance::{Cluster, Outcome},
     endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
 };
@@ -19,10 +19,11 @@ use crate::{
     error::{BrokeOff, ProxyError},
     fault,
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
+    upstream,
     worker::Worker,
 };
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// gRPC's code UNKNOWN: what a status that is no code of gRPC's is counted as.
 const GRPC_UNKNOWN: u8 = 2;
 
@@ -77,6 +78,8 @@ struct State {
     response_bytes: u64,
     /// Experiments that want to know how it went; mostly none.
     watching: Vec<Arc<Experiment>>,
+    /// The cluster and the endpoint that wait for a gRPC call's status, for outlier detection.
+    judged: Option<(Arc<Cluster>, Arc<Endpoint>)>,
     /// Only with an access log.
     line: Option<Box<Line>>,
 }
@@ -188,6 +191,7 @@ impl ExchangeRecord {
             received: None,
             response_bytes: 0,
             watching: Vec::new(),
+            judged: None,
             line,
         }))
     }
@@ -224,7 +228,7 @@ impl ExchangeRecord {
         (self.0.parties.clone(), self.0.line.take())
     }
 
-    pub(crate) fn request_id(&mut self, id: &http::HeaderValue) {
+    pub(crate) fn request_id(&mut self, id: &HeaderValue) {
         if let Some(request) = self.line().and_then(|line| line.request.as_mut()) {
             request.request_id.get_or_insert_with(|| id.clone());
         }
@@ -267,9 +271,13 @@ impl ExchangeRecord {
         if self.is_grpc()
             && let Some(status) = trailers.and_then(|trailers| trailers.get(GRPC_STATUS))
         {
-            let code = status.to_str().ok().and_then(|text| text.parse().ok()).filter(|code| *code <= 16);
-            self.0.outcome.grpc_status = Some(code.unwrap_or(GRPC_UNKNOWN));
+            self.0.outcome.grpc_status = Some(grpc_code(status));
         }
+    }
+
+    /// Has outlier detection look at a gRPC call's status, when it is known.
+    pub(crate) fn judged(&mut self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) {
+        self.0.judged = Some((cluster.clone(), endpoint.clone()));
     }
 
     pub(crate) fn add_sent(&mut self, bytes: u64) {
@@ -316,6 +324,13 @@ impl Drop for ExchangeRecord {
         if !state.settled {
             state.outcome.flag = Flag::DownstreamGone;
         }
+        if let Some((cluster, endpoint)) = state.judged.take()
+            && state.settled
+        {
+            let status = state.outcome.grpc_status.map(upstream::status_of_grpc);
+            let outcome = status.map_or(Outcome::Broke, Outcome::Status);
+            upstream::record(&state.worker, &cluster, &endpoint, outcome);
+        }
         let request_bytes = state.received.as_ref().map_or(0, |received| received.bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);
         for experiment in &state.watching {
@@ -331,6 +346,12 @@ impl Drop for ExchangeRecord {
             state.worker.log(entry);
         }
     }
+}
+
+/// The code in a `grpc-status`.
+pub(crate) fn grpc_code(status: &HeaderValue) -> u8 {
+    let code = status.to_str().ok().and_then(|text| text.parse().ok()).filter(|code| *code <= 16);
+    code.unwrap_or(GRPC_UNKNOWN)
 }
 
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {

@@ -20,6 +20,9 @@ pub(crate) const NOT_HOSTED: &str = "not_hosted";
 /// Names a refusal among those that the node keeps (`crate::decisions`).
 pub(crate) const X_WEFT_DECISION: HeaderName = HeaderName::from_static("x-weft-decision");
 
+/// A limit of the cluster was reached: nothing was sent.
+const X_ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
 impl ProxyError {
     fn status(&self) -> StatusCode {
         match self {
@@ -34,6 +37,7 @@ impl ProxyError {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::InvalidBackend(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overflow => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
@@ -61,6 +65,7 @@ impl ProxyError {
             Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::NoHealthyUpstream,
             Self::Connect(_) => Flag::ConnectFailure,
             Self::Reset(_) => Flag::UpstreamReset,
+            Self::Overflow => Flag::Overflow,
             Self::Timeout => Flag::Timeout,
             Self::RateLimited(_) => Flag::RateLimited,
             Self::Overload => Flag::Overload,
@@ -106,6 +111,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Tls { .. }) => "tls_failure",
             Self::Connect(_) => "connect_failure",
             Self::Reset(_) => "upstream_reset",
+            Self::Overflow => "overflow",
             Self::Timeout => "timeout",
             Self::RateLimited(_) => "rate_limited",
             Self::Overload => "overload",
@@ -134,6 +140,9 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     let text = with_sources(error);
     let mut headers = HeaderMap::new();
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
+    if matches!(error, ProxyError::Overflow) {
+        headers.insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
+    }
     if let ProxyError::RateLimited(quota) = error {
         quota.refuse(&mut headers);
     }
@@ -156,7 +165,8 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
     } else {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // Faults and denials look as Envoy's do, to the byte.
-        let end = if matches!(error, ProxyError::Aborted(_) | ProxyError::Denied(_)) { "" } else { "\n" };
+        let is_envoys = matches!(error, ProxyError::Aborted(_) | ProxyError::Denied(_) | ProxyError::Overflow);
+        let end = if is_envoys { "" } else { "\n" };
         (error.status(), Bytes::from(text + end))
     };
     record.fail(error.flag(), error);

@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 use weft_policy::{
-    balance::Cluster,
+    balance::{Attempt, Cluster, Outcome},
     endpoint::{ActiveRequest, Endpoint},
 };
 
@@ -24,6 +24,7 @@ use crate::{
     metrics::{Flag, Parties, TcpSeries},
     pool::Stream,
     record::Line,
+    upstream,
     worker::Worker,
 };
 
@@ -41,16 +42,23 @@ pub(crate) async fn dial(
 ) -> Result<(Stream, ActiveRequest), ProxyError> {
     let LocalGate { worker, caller, .. } = *gate;
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let client = || gate.view.address_of_client(gate.downstream.remote.ip());
+    let hash = cluster.hash_policy().and_then(|policy| policy.hash_of_connection(client()));
     loop {
         let endpoint = cluster
-            .pick(&tried, rand::random(), worker.now_ms())
+            .pick(&Attempt { tried: &tried, hash, random: rand::random(), now_ms: worker.now_ms() })
             .ok_or_else(|| ProxyError::NoEndpoint(cluster.fqdn.to_string()))?;
         on_try(endpoint);
         gate.admit_connection(endpoint)?;
-        let active = endpoint.load.begin();
+        let connection = cluster.hold_connection().map_err(|_| ProxyError::Overflow)?;
+        let mut active = endpoint.load.begin();
+        active.hold([None, connection]);
         match worker.pools.tunnel(endpoint, caller).await {
             Ok(stream) => {
                 endpoint.load.connect_succeeded();
+                upstream::record(worker, cluster, endpoint, Outcome::Connected);
+                // A connection is all that is seen of it: it begins a row anew.
+                upstream::record(worker, cluster, endpoint, Outcome::Status(200));
                 return Ok((stream, active));
             }
             Err(error) => {
@@ -58,6 +66,7 @@ pub(crate) async fn dial(
                     return Err(error.into());
                 }
                 endpoint.load.connect_failed(worker.now_ms());
+                upstream::record(worker, cluster, endpoint, Outcome::Broke);
                 tried.push(endpoint.clone());
                 if tried.len() >= MAX_TRIES.min(cluster.endpoints.len()) {
                     return Err(error.into());

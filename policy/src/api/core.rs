@@ -358,7 +358,6 @@ impl Resource for Service {
         for (key, given) in [
             ("internalTrafficPolicy", self.internal_traffic_policy == Some(TrafficPolicy::Local)),
             ("publishNotReadyAddresses", self.publish_not_ready_addresses),
-            ("trafficDistribution", self.traffic_distribution.is_some()),
         ] {
             checker.pending(key, given);
         }
@@ -529,7 +528,6 @@ impl Service {
         if config.is_some() && !is_sticky {
             checker.error_in("sessionAffinityConfig", "is only for sessionAffinity: ClientIP");
         }
-        checker.pending("sessionAffinity", is_sticky);
     }
 }
 

@@ -1,34 +1,52 @@
 //! Clusters: for each port and subset of a service, the endpoints that requests may go to.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use weft_wire::{fact::Protocol, id::ServiceName};
 
 use super::{nodes::Row, policies::Merged, services::Model};
 use crate::{
-    balance::Cluster,
+    api::networking::Subset,
+    balance::{Cluster, ClusterName},
     endpoint::Endpoint,
-    view::{Clusters, PortClusters},
+    view::{Clusters, PortClusters, Service},
 };
 
+/// The clusters of a service in the view before, by port and subset: new ones go on with their memory.
+#[derive(Default)]
+pub(super) struct Known<'k>(HashMap<(u16, &'k str), &'k Arc<Cluster>>);
+
+impl<'k> Known<'k> {
+    pub(super) fn of(service: Option<&'k Service>) -> Self {
+        let ports = service.into_iter().flat_map(|service| service.clusters.all()).flat_map(|clusters| &clusters.ports);
+        let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
+        Self(clusters.map(|cluster| ((cluster.port, &*cluster.subset), cluster)).collect())
+    }
+}
+
 impl Clusters {
-    pub(super) fn new(name: &ServiceName, fqdn: &Arc<str>, model: &Model<'_>, policies: &Merged<'_>) -> Self {
+    pub(super) fn new(
+        name: &ServiceName,
+        fqdn: &Arc<str>,
+        model: &Model<'_>,
+        policies: &Merged<'_>,
+        known: &Known<'_>,
+    ) -> Self {
         let ports = model.ports.iter().zip(&model.members).map(|(port, members)| {
-            let endpoints: Vec<(Arc<Endpoint>, &Row)> =
-                members.iter().filter_map(|(row, protocol)| Some((endpoint(row, *protocol)?, *row))).collect();
-            let all = endpoints.iter().map(|(endpoint, _)| endpoint.clone()).collect();
-            let cluster = |subset: &str, balancer, chosen| {
-                Arc::new(Cluster::new(name.clone(), fqdn.clone(), port.port, subset, balancer, chosen))
+            let endpoints: Vec<Arc<Endpoint>> =
+                members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol)).collect();
+            let cluster = |subset: Option<&Subset>, chosen| {
+                let settings = policies.settings(port.port, subset).of_cluster(model);
+                let subset = subset.map_or("", |subset| &subset.name);
+                let name = ClusterName { service: name, fqdn, port: port.port, subset };
+                let previous = known.0.get(&(port.port, subset));
+                Arc::new(Cluster::new(&name, settings, chosen, previous.map(|known| &***known)))
             };
             let subsets = policies.subsets().into_iter().map(|subset| {
-                let chosen = endpoints.iter().filter(|(_, row)| row.workload.has_labels(&subset.labels));
-                let chosen = chosen.map(|(endpoint, _)| endpoint.clone()).collect();
-                cluster(&subset.name, policies.settings(port.port, Some(subset)).balancer(), chosen)
+                let chosen = endpoints.iter().filter(|endpoint| endpoint.has_labels(&subset.labels)).cloned().collect();
+                cluster(Some(subset), chosen)
             });
-            PortClusters {
-                subsets: subsets.collect(),
-                all: cluster("", policies.settings(port.port, None).balancer(), all),
-            }
+            PortClusters { subsets: subsets.collect(), all: cluster(None, endpoints.clone()) }
         });
         Self { ports: ports.collect() }
     }

@@ -14,7 +14,7 @@ use weft_wire::{
 
 use super::{Inputs, NodeInput, Parts, services::Declared};
 use crate::{
-    endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Standing, Workload},
+    endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Place, Standing, Workload},
     view::sni,
 };
 
@@ -23,6 +23,7 @@ use crate::{
 pub(crate) struct NodeRows {
     record: Arc<NodeRecord>,
     standing: Standing,
+    pub(super) place: Arc<Place>,
     pub(super) rows: Vec<Arc<Row>>,
 }
 
@@ -107,6 +108,10 @@ impl NodeRows {
         let known_rows = known.map_or(&[][..], |known| &known.rows);
         let key = |row: &'_ EndpointRow| (row.service.clone(), row.workload.clone(), row.port, row.target_port);
         let known_rows: HashMap<_, &Arc<Row>> = known_rows.iter().map(|row| (key(&row.announced), row)).collect();
+        let NodeRecord { locality, labels, .. } = &*node.record;
+        let place = Place { node: node.name.clone(), locality: locality.clone(), labels: labels.clone() };
+        let known_place = known.map(|known| &known.place).filter(|known| ***known == place);
+        let place = known_place.cloned().unwrap_or_else(|| Arc::new(place));
         // A workload in several services has one load.
         let mut loads: HashMap<EndpointKey, Arc<EndpointLoad>> = known_rows
             .values()
@@ -125,7 +130,7 @@ impl NodeRows {
                 Some(known) if *known.workload == workload => known.workload.clone(),
                 _ => Arc::new(workload),
             };
-            let endpoint = endpoint(inputs, node, announced, &workload, &mut loads);
+            let endpoint = endpoint(inputs, node, announced, &workload, &place, &mut loads);
             let is_same = |known: &&Arc<Row>| {
                 Arc::ptr_eq(&known.workload, &workload)
                     && known.announced == *announced
@@ -144,7 +149,7 @@ impl NodeRows {
             let (x, y) = (&a.announced, &b.announced);
             (&x.service, &x.workload, key(a)).cmp(&(&y.service, &y.workload, key(b)))
         });
-        Self { record: node.record.clone(), standing: node.standing, rows }
+        Self { record: node.record.clone(), standing: node.standing, place, rows }
     }
 }
 
@@ -178,6 +183,7 @@ fn endpoint(
     node: &NodeInput,
     row: &EndpointRow,
     workload: &Arc<Workload>,
+    place: &Arc<Place>,
     loads: &mut HashMap<EndpointKey, Arc<EndpointLoad>>,
 ) -> Option<Endpoint> {
     let (record, target_port) = (&node.record, row.target_port);
@@ -208,5 +214,7 @@ fn endpoint(
             NodeState::Draining | NodeState::Left | NodeState::Stopped => EndpointHealth::Draining,
         },
         standing: node.standing,
+        place: place.clone(),
+        monitor: None,
     })
 }

@@ -3,11 +3,22 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use weft_wire::id::{Namespace, ServiceName};
 
+use super::services::Model;
 use crate::{
-    api::networking::{DestinationRule, LoadBalancerSettings, PortTrafficPolicy, SimpleLb, Subset, TrafficPolicy},
-    balance::Balancer,
+    api::{
+        networking::{
+            ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, LoadBalancerSettings,
+            OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TrafficPolicy,
+        },
+        values::{Count, Limit, Share, Timeout},
+    },
+    balance::{
+        self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference, Retries,
+        TableKind,
+    },
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
@@ -108,7 +119,7 @@ impl<'a> Merged<'a> {
     }
 
     /// What holds for one port of the whole service, or of a subset.
-    pub(super) fn settings(&self, port: u16, subset: Option<&Subset>) -> Settings {
+    pub(super) fn settings(&self, port: u16, subset: Option<&'a Subset>) -> Settings<'a> {
         let subset = subset.and_then(|subset| subset.traffic_policy.as_ref());
         [self.top(), subset]
             .into_iter()
@@ -119,27 +130,158 @@ impl<'a> Merged<'a> {
 
 /// What DestinationRules say of the endpoints of one port, block by block.
 #[derive(Debug, Default)]
-pub(super) struct Settings {
-    load_balancer: Option<LoadBalancerSettings>,
+pub(super) struct Settings<'a> {
+    load_balancer: Option<&'a LoadBalancerSettings>,
+    connection_pool: Option<&'a ConnectionPoolSettings>,
+    outlier_detection: Option<&'a OutlierDetection>,
+    retry_budget: Option<RetryBudget>,
 }
 
-impl Settings {
+impl<'a> Settings<'a> {
     /// A nearer policy replaces the blocks that it has. What it says of the port replaces all of them: the blocks that
     /// are missing there are the defaults.
-    fn with(self, policy: &TrafficPolicy, port: u16) -> Self {
+    fn with(self, policy: &'a TrafficPolicy, port: u16) -> Self {
         let of_port = |settings: &&PortTrafficPolicy| settings.port.is_some_and(|of| of.number.number() == port);
         match policy.port_level_settings.iter().find(of_port) {
-            Some(settings) => Self { load_balancer: settings.load_balancer.clone() },
-            None => Self { load_balancer: policy.load_balancer.clone().or(self.load_balancer) },
+            Some(settings) => Self {
+                load_balancer: settings.load_balancer.as_ref(),
+                connection_pool: settings.connection_pool.as_ref(),
+                outlier_detection: settings.outlier_detection.as_ref(),
+                retry_budget: None,
+            },
+            None => Self {
+                load_balancer: policy.load_balancer.as_ref().or(self.load_balancer),
+                connection_pool: policy.connection_pool.as_ref().or(self.connection_pool),
+                outlier_detection: policy.outlier_detection.as_ref().or(self.outlier_detection),
+                retry_budget: policy.retry_budget.or(self.retry_budget),
+            },
         }
     }
 
-    pub(super) fn balancer(&self) -> Balancer {
-        match self.load_balancer.as_ref().and_then(|settings| settings.simple) {
-            Some(SimpleLb::RoundRobin) => Balancer::RoundRobin,
-            Some(SimpleLb::Random) => Balancer::Random,
-            Some(SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough)
-            | None => Balancer::LeastRequest,
+    pub(super) fn of_cluster(&self, model: &Model<'_>) -> balance::Settings {
+        balance::Settings {
+            balancer: self.balancer().unwrap_or_else(|| model.affinity()),
+            preference: self.preference(model),
+            outlier: self.outlier_detection.map(outlier),
+            limits: self.limits(),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        // 0 is not set, as in Istio.
+        let limit = |limit: Option<Limit>| {
+            let given = limit.and_then(|limit| u32::try_from(limit.get()).ok());
+            given.filter(|limit| *limit > 0)
+        };
+        let (tcp, http) = self.connection_pool.map_or((None, None), |pool| (pool.tcp.as_ref(), pool.http.as_ref()));
+        let budget = self.retry_budget.map(|budget| Retries::Budget {
+            percent: budget.percent.map_or(20.0, Share::percent),
+            least: budget.min_retry_concurrency.map_or(3, count),
+        });
+        let most = http.and_then(|http| limit(http.max_retries)).map(Retries::Most);
+        Limits {
+            connections: tcp.and_then(|tcp| limit(tcp.max_connections)).unwrap_or(Limits::NONE),
+            pending: http.and_then(|http| limit(http.http1_max_pending_requests)).unwrap_or(Limits::NONE),
+            requests: http.and_then(|http| limit(http.http2_max_requests)).unwrap_or(Limits::NONE),
+            retries: budget.or(most).unwrap_or_default(),
+        }
+    }
+
+    /// Shares hold always; nearness only where outlier detection says when it fails, as in Istio.
+    fn preference(&self, model: &Model<'_>) -> Preference {
+        let Some(place) = model.here() else { return Preference::None };
+        let detects = self.outlier_detection.is_some();
+        let setting = self.load_balancer.and_then(|settings| settings.locality_lb_setting.as_ref());
+        let Some(setting) = setting else {
+            return match model.distribution() {
+                Preference::None if detects => {
+                    Preference::Nearest { place: place.clone(), labels: None, failover: Vec::new() }
+                }
+                distribution => distribution,
+            };
+        };
+        if setting.enabled == Some(false) {
+            return Preference::None;
+        }
+        if !setting.distribute.is_empty() {
+            let from_here = |share: &&Distribute| LocalityPattern::read(&share.from).covers(&place.locality);
+            let Some(share) = setting.distribute.iter().find(from_here) else { return Preference::None };
+            let shares = share.to.iter();
+            let shares = shares.map(|(to, weight)| (LocalityPattern::read(to), weight.get().unsigned_abs()));
+            return Preference::Shares(shares.collect());
+        }
+        if !detects {
+            return Preference::None;
+        }
+        let labels = setting.failover_priority.iter().map(|label| match label.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (label.clone(), None),
+        });
+        let labels: Vec<(String, Option<String>)> = labels.collect();
+        let failover = setting.failover.iter().map(|failover| (failover.from.clone(), failover.to.clone()));
+        let labels = Some(labels).filter(|labels| !labels.is_empty());
+        Preference::Nearest { place: place.clone(), labels, failover: failover.collect() }
+    }
+
+    /// `None` where no document says it.
+    fn balancer(&self) -> Option<Balancer> {
+        let settings = self.load_balancer?;
+        if let Some(policy) = settings.consistent_hash.as_ref().and_then(hash_policy) {
+            return Some(Balancer::Hash(Arc::new(policy)));
+        }
+        match settings.simple? {
+            SimpleLb::RoundRobin => Some(Balancer::RoundRobin),
+            SimpleLb::Random => Some(Balancer::Random),
+            SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough => Some(Balancer::LeastRequest),
+            SimpleLb::Unspecified => None,
+        }
+    }
+}
+
+/// `None` where no key is named, as in Istio: then it is not consistent hashing.
+fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
+    let key = if let Some(name) = &hash.http_header_name {
+        HashKey::Header(HeaderName::from_bytes(name.as_bytes()).ok()?)
+    } else if let Some(cookie) = &hash.http_cookie {
+        let attributes = cookie.attributes.iter();
+        let attributes = attributes.map(|attribute| (attribute.name.as_str(), attribute.value.as_str()));
+        HashKey::Cookie(CookieKey::new(&cookie.name, &cookie.path, cookie.ttl.map(|ttl| ttl.get()), attributes))
+    } else if let Some(name) = &hash.http_query_parameter_name {
+        HashKey::Query(name.clone())
+    } else if hash.use_source_ip == Some(true) {
+        HashKey::SourceIp
+    } else {
+        return None;
+    };
+    let min_size = hash.ring_hash.map_or(hash.minimum_ring_size, |ring| ring.minimum_ring_size);
+    let min_size = min_size.map(|size| size.get().unsigned_abs()).filter(|size| *size > 0);
+    let maglev = hash.maglev.and_then(|maglev| u32::try_from(maglev.table_size?.get()).ok());
+    let table = match (maglev, min_size) {
+        (Some(size), _) => TableKind::Maglev { size },
+        (None, Some(min_size)) => TableKind::Ring { min_size },
+        (None, None) => TableKind::DEFAULT,
+    };
+    Some(HashPolicy { key, table })
+}
+
+fn count(count: Count) -> u32 {
+    u32::try_from(count.get()).unwrap_or(u32::MAX)
+}
+
+/// With Istio's defaults.
+fn outlier(detection: &OutlierDetection) -> OutlierSettings {
+    let ms = |span: Option<Timeout>, default: u64| {
+        span.map_or(default, |span| u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX))
+    };
+    let old = detection.consecutive_errors.and_then(|errors| u32::try_from(errors.get()).ok());
+    OutlierSettings {
+        errors: detection.consecutive_5xx_errors.map_or(5, count),
+        gateway_errors: detection.consecutive_gateway_errors.map(count).or(old).unwrap_or(0),
+        local_failures: detection.consecutive_local_origin_failures.map_or(5, count),
+        splits_local: detection.split_external_local_origin_errors,
+        interval_ms: ms(detection.interval, 10_000),
+        base_ejection_ms: ms(detection.base_ejection_time, 30_000),
+        max_ejection_percent: detection.max_ejection_percent.map_or(10, |percent| percent.get().unsigned_abs()),
+        min_health_percent: detection.min_health_percent.map_or(0, |percent| percent.get().unsigned_abs()),
     }
 }

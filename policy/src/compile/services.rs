@@ -11,15 +11,18 @@ use weft_wire::{
 };
 
 use super::{
-    Ingredients, Inputs, gateway_api,
+    Ingredients, Inputs,
+    clusters::Known,
+    gateway_api,
     nodes::Row,
     policies::{self, Merged},
     visible_rules,
 };
 use crate::{
-    api::core::{self, TransportProtocol},
+    api::core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
+    balance::{Balancer, HashKey, HashPolicy, NEAREST, Preference, TableKind},
     document::{Document, Spec},
-    endpoint::{EndpointAddress, LocalWorkload},
+    endpoint::{EndpointAddress, LocalWorkload, Place},
     hosts::HostPattern,
     namespaces::{PerNamespace, same},
     route::RuleSet,
@@ -47,6 +50,17 @@ impl Declared {
         })
     }
 
+    fn traffic_distribution(&self) -> Option<TrafficDistribution> {
+        match &self.document.spec {
+            Spec::Service(service) => service.traffic_distribution,
+            _ => None,
+        }
+    }
+
+    fn is_sticky(&self) -> bool {
+        matches!(&self.document.spec, Spec::Service(service) if service.session_affinity == Some(SessionAffinity::ClientIp))
+    }
+
     fn ports(&self) -> impl Iterator<Item = &core::ServicePort> {
         let ports = match &self.document.spec {
             Spec::Service(service) => &service.ports[..],
@@ -69,7 +83,7 @@ impl Declared {
     }
 }
 
-/// Puts a service together.
+/// Puts a service together; `known` is the one of the view before.
 pub(super) fn service(
     inputs: &Inputs<'_>,
     name: &ServiceName,
@@ -84,8 +98,9 @@ pub(super) fn service(
         Some(known) => known.of_routes.clone(),
         None => gateway_api::mesh::rule_sets(name, &model.ports, &ingredients.routes),
     };
+    let known = Known::of(known);
     let clusters = policies::holding(name, &ingredients.policies)
-        .map(|policies| Arc::new(Clusters::new(name, &fqdn, &model, &Merged(policies))));
+        .map(|policies| Arc::new(Clusters::new(name, &fqdn, &model, &Merged(policies), &known)));
     let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
     let local = endpoints.filter_map(|endpoint| {
         let EndpointAddress::Local(address) = endpoint.address else { return None };
@@ -140,6 +155,10 @@ fn rules(fqdn: &str, services: &[Arc<RuleSet>], routes: &[Arc<RuleSet>]) -> PerN
 pub(super) struct Model<'a> {
     /// The accounts that its document lets serve it; `None` is any.
     accounts: Option<&'a [AccountName]>,
+    /// Its document says `sessionAffinity: ClientIP`.
+    is_sticky: bool,
+    traffic_distribution: Option<TrafficDistribution>,
+    here: Option<&'a Arc<Place>>,
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
@@ -150,7 +169,10 @@ impl<'a> Model<'a> {
         let declared = ingredients.declared.as_deref();
         let (own, selected) = (rows(&ingredients.own), rows(&ingredients.selected));
         let accounts = declared.and_then(|declared| declared.accounts.as_deref());
-        let mut model = Self { accounts, ..Self::default() };
+        let is_sticky = declared.is_some_and(Declared::is_sticky);
+        let traffic_distribution = declared.and_then(Declared::traffic_distribution);
+        let here = ingredients.here.as_ref();
+        let mut model = Self { accounts, is_sticky, traffic_distribution, here, ..Self::default() };
         let mut served: BTreeSet<*const Row> = BTreeSet::new();
         for port in declared.into_iter().flat_map(Declared::ports) {
             let members = model.members_of(port, &own, &selected);
@@ -179,6 +201,32 @@ impl<'a> Model<'a> {
     fn add(&mut self, port: u16, name: &str, protocol: Protocol, declared: Option<Protocol>, members: Vec<&'a Row>) {
         self.ports.push(ServicePort { port, name: name.to_owned(), protocol });
         self.members.push(members.into_iter().map(|row| (row, declared.unwrap_or(row.announced.protocol))).collect());
+    }
+
+    /// How endpoints are chosen where no DestinationRule says it.
+    pub(super) fn affinity(&self) -> Balancer {
+        match self.is_sticky {
+            true => Balancer::Hash(Arc::new(HashPolicy { key: HashKey::SourceIp, table: TableKind::DEFAULT })),
+            false => Balancer::default(),
+        }
+    }
+
+    /// Which endpoints are preferred where no DestinationRule says it, with or without outlierDetection: as in Istio,
+    /// which reads `PreferClose` down to the subzone.
+    pub(super) fn distribution(&self) -> Preference {
+        let (Some(place), Some(distribution)) = (self.here, self.traffic_distribution) else {
+            return Preference::None;
+        };
+        let labels = match distribution {
+            TrafficDistribution::PreferClose | TrafficDistribution::PreferSameZone => NEAREST.get(..3),
+            TrafficDistribution::PreferSameNode => NEAREST.get(..),
+        };
+        let labels = labels.unwrap_or_default().iter().map(|label| ((*label).to_owned(), None)).collect();
+        Preference::Nearest { place: place.clone(), labels: Some(labels), failover: Vec::new() }
+    }
+
+    pub(super) fn here(&self) -> Option<&'a Arc<Place>> {
+        self.here
     }
 
     /// Whether the service's document lets this account serve it.

@@ -34,6 +34,7 @@ pub(crate) enum Flag {
     FaultInjected,
     DelayInjected,
     RetriesExhausted,
+    Overflow,
     RateLimited,
     /// A token was refused, or somebody else who was asked said no.
     Unauthorized,
@@ -57,6 +58,7 @@ impl Flag {
             Self::FaultInjected => "FI",
             Self::DelayInjected => "DI",
             Self::RetriesExhausted => "URX",
+            Self::Overflow => "UO",
             Self::RateLimited => "RL",
             Self::Unauthorized => "UAEX",
         }

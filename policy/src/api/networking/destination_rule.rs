@@ -311,11 +311,7 @@ impl TrafficPolicy {
         checker.limit("portLevelSettings", self.port_level_settings.len(), 4096);
         checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(checker));
         checker.given("tunnel", &self.tunnel, |checker, tunnel| tunnel.check(checker));
-        for (key, given) in [
-            ("tunnel", self.tunnel.is_some()),
-            ("proxyProtocol", self.proxy_protocol.is_some()),
-            ("retryBudget", self.retry_budget.is_some()),
-        ] {
+        for (key, given) in [("tunnel", self.tunnel.is_some()), ("proxyProtocol", self.proxy_protocol.is_some())] {
             checker.pending(key, given);
         }
     }
@@ -363,8 +359,6 @@ impl Block<'_> {
         checker.given("outlierDetection", self.outlier_detection, |checker, detection| detection.check(checker));
         checker.given("tls", self.tls, |checker, tls| tls.check(checker));
         for (key, given) in [
-            ("connectionPool", self.connection_pool.is_some()),
-            ("outlierDetection", detects),
             ("tls", self.tls.as_ref().is_some_and(|tls| !tls.is_of_mesh())),
             ("compression", self.compression.is_some_and(|compression| compression.decompresses())),
         ] {
@@ -384,9 +378,29 @@ impl ConnectionPoolSettings {
         if self.tcp.is_none() && self.http.is_none() {
             checker.error("must have tcp or http");
         }
+        checker.given("tcp", &self.tcp, |checker, tcp| {
+            for (key, given) in [
+                ("connectTimeout", tcp.connect_timeout.is_some()),
+                ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
+                ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
+                ("idleTimeout", tcp.idle_timeout.is_some()),
+            ] {
+                checker.pending(key, given);
+            }
+        });
         checker.given("http", &self.http, |checker, http| {
             if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) && http.use_client_protocol {
                 checker.error_in("useClientProtocol", "contradicts h2UpgradePolicy: UPGRADE");
+            }
+            for (key, given) in [
+                ("maxRequestsPerConnection", http.max_requests_per_connection.is_some()),
+                ("idleTimeout", http.idle_timeout.is_some()),
+                ("h2UpgradePolicy", http.h2_upgrade_policy.is_some_and(|policy| policy != H2UpgradePolicy::Default)),
+                ("useClientProtocol", http.use_client_protocol),
+                ("maxConcurrentStreams", http.max_concurrent_streams.is_some()),
+                ("http2KeepAlive", http.http2_keep_alive.is_some()),
+            ] {
+                checker.pending(key, given);
             }
         });
     }
@@ -400,6 +414,12 @@ impl OutlierDetection {
         let local = self.consecutive_local_origin_failures.is_some_and(|failures| failures.get() > 0);
         if local && !self.split_external_local_origin_errors {
             checker.error_in("consecutiveLocalOriginFailures", "needs splitExternalLocalOriginErrors: true");
+        }
+        for (key, given) in [
+            ("outlierDetectionHttpErrorCodes", !self.outlier_detection_http_error_codes.is_empty()),
+            ("failurePercentageThreshold", self.failure_percentage_threshold.is_some()),
+        ] {
+            checker.pending(key, given);
         }
     }
 }

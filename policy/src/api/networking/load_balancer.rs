@@ -193,9 +193,7 @@ impl LoadBalancerSettings {
         });
         for (key, given) in [
             ("simple", self.simple == Some(SimpleLb::Passthrough)),
-            ("consistentHash", self.consistent_hash.is_some()),
             ("backendUtilization", self.backend_utilization.is_some()),
-            ("localityLbSetting", self.locality_lb_setting.is_some()),
             ("zoneAwareLbSetting", self.zone_aware_lb_setting.is_some()),
             ("warmupDurationSecs", self.warmup_duration_secs.is_some()),
             ("warmup", self.warmup.is_some()),
@@ -228,6 +226,8 @@ impl ConsistentHashLb {
                 checker.require("name", !attribute.name.is_empty());
             });
         });
+        let is_header = |name: &String| http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        checker.pending("httpHeaderName", self.http_header_name.as_ref().is_some_and(|name| !is_header(name)));
         checker.given("maglev", &self.maglev, |checker, maglev| match maglev.table_size.map(Int::get) {
             None | Some(0) => checker.require("tableSize", false),
             Some(size) if size >= MAGLEV_TABLE_END || !is_prime(size) => {

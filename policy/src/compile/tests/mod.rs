@@ -1,5 +1,6 @@
 mod access;
 mod attached;
+mod balancing;
 mod explain;
 mod gateway_api;
 mod properties;
@@ -16,7 +17,7 @@ use weft_wire::{
 
 use super::*;
 use crate::{
-    balance::{Balancer, Cluster},
+    balance::{Attempt, Balancer, Cluster},
     document::{parse_stored, parse_yaml},
     endpoint::{EndpointAddress, Workload},
     route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},

@@ -12,7 +12,7 @@ fn picture(view: &MeshView) -> String {
         for port in &service.clusters.elsewhere().ports {
             for cluster in std::iter::once(&port.all).chain(&port.subsets) {
                 let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (&e.key, &e.address, e.health)).collect();
-                picture.push_str(&format!("  {} {:?} {endpoints:?}\n", cluster.name, cluster.balancer));
+                picture.push_str(&format!("  {} {:?} {endpoints:?}\n", cluster.name, cluster.balancer()));
             }
         }
         for rule in service.rules.elsewhere().iter().flat_map(|rules| &rules.http) {

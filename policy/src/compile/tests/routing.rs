@@ -233,7 +233,7 @@ fn destination_rules_of_one_host_are_merged() {
         .view();
     assert_eq!(workloads(forward(&view, &get("/1")).cluster), ["reviews-v1"], "the oldest subset of a name holds");
     assert_eq!(workloads(forward(&view, &get("/2")).cluster), ["reviews-v2"]);
-    assert_eq!(service(&view, "reviews").cluster(9080).unwrap().balancer, Balancer::Random);
+    assert_eq!(service(&view, "reviews").cluster(9080).unwrap().balancer(), &Balancer::Random);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_destination_rule_of_the_services_namespace_beats_the_roots() {
             &format!("{{host: '{host}', trafficPolicy: {{loadBalancer: {{simple: {simple}}}}}}}"),
         )
     };
-    let balancer = |mesh: &Mesh| service(&mesh.view(), "reviews").cluster(9080).unwrap().balancer;
+    let balancer = |mesh: &Mesh| service(&mesh.view(), "reviews").cluster(9080).unwrap().balancer().clone();
     let mesh = bookinfo().apply(&balanced("d", "elsewhere", REVIEWS, "RANDOM"));
     assert_eq!(balancer(&mesh), Balancer::LeastRequest, "a third namespace's rule is not the service's");
     let mesh = mesh.apply(&balanced("a", "istio-system", REVIEWS, "RANDOM"));
@@ -272,8 +272,8 @@ fn a_subsets_balancer_overrides_the_services() {
               {route: [{destination: {host: reviews, subset: v2}}]}]",
         ))
         .view();
-    assert_eq!(forward(&view, &get("/1")).cluster.balancer, Balancer::Random);
-    assert_eq!(forward(&view, &get("/2")).cluster.balancer, Balancer::RoundRobin);
+    assert_eq!(forward(&view, &get("/1")).cluster.balancer(), &Balancer::Random);
+    assert_eq!(forward(&view, &get("/2")).cluster.balancer(), &Balancer::RoundRobin);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_destination_rule_for_some_clients_only_is_not_for_all() {
             "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r}}, spec: {{host: reviews, \
              {selector}trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}}}"
         );
-        service(&bookinfo().apply(&rule).view(), "reviews").cluster(9080).unwrap().balancer
+        service(&bookinfo().apply(&rule).view(), "reviews").cluster(9080).unwrap().balancer().clone()
     };
     assert_eq!(balancer(""), Balancer::Random);
     assert_eq!(balancer("workloadSelector: {matchLabels: {app: x}}, "), Balancer::LeastRequest);
@@ -597,7 +597,7 @@ fn retries_that_are_given_override_the_default_field_by_field() {
         "retries: {attempts: 3, perTryTimeout: 2s, retryOn: '5xx,418', backoff: 1s, retryIgnorePreviousHosts: false},",
     );
     assert_eq!((given.attempts, given.per_try_timeout), (3, Some(std::time::Duration::from_secs(2))));
-    assert!(given.is_on_response(http::StatusCode::IM_A_TEAPOT, &HeaderMap::new()) && !given.avoid_tried);
+    assert!(given.is_on_response(http::StatusCode::IM_A_TEAPOT, &HeaderMap::new()) && !given.avoids_tried(false));
     assert_eq!(given.pause(1, u64::MAX), std::time::Duration::from_secs(1));
     assert!(policy("retries: {attempts: 3},").is_on_failure(crate::retry::Failure::Connect));
 }
@@ -763,7 +763,8 @@ fn settings_of_a_port_replace_and_those_of_a_subset_override() {
         ))
         .view();
     let namespace = Namespace::default_namespace();
-    let balancer = |subset: &str| service(&view, "reviews").cluster_of(&namespace, 9080, subset).unwrap().balancer;
+    let balancer =
+        |subset: &str| service(&view, "reviews").cluster_of(&namespace, 9080, subset).unwrap().balancer().clone();
     assert_eq!(balancer(""), Balancer::RoundRobin, "the port's, not the service's");
     assert_eq!(balancer("v1"), Balancer::RoundRobin, "a subset without its own");
     assert_eq!(balancer("v2"), Balancer::Random, "the subset's beats the port's");

@@ -89,7 +89,7 @@ fn a_selector_adds_the_workloads_that_have_its_labels() {
     assert_eq!(workloads_of(&view, "reviews-v2", 9080), ["reviews-v2"]);
     assert_eq!(workloads_of(&view, "gold", 9080), ["x-1"]);
     assert!(workloads_of(&view, "none", 9080).is_empty());
-    assert!(service(&view, "none").cluster(9080).unwrap().pick(&[], 0, 0).is_none());
+    assert!(service(&view, "none").cluster(9080).unwrap().pick(&Attempt::default()).is_none());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_draining_node_gets_nothing_new_and_one_that_left_is_gone() {
     let view = mesh(NodeState::Draining).view();
     let cluster = service(&view, "web").cluster(9080).unwrap();
     assert_eq!(cluster.endpoints.len(), 1);
-    assert!(cluster.pick(&[], 0, 0).is_none());
+    assert!(cluster.pick(&Attempt::default()).is_none());
     for gone in [NodeState::Left, NodeState::Stopped] {
         assert!(mesh(gone).view().services().next().is_none());
     }
@@ -180,7 +180,7 @@ fn the_standing_of_a_node_is_that_of_its_endpoints() {
     mesh.nodes[1].standing = Standing::Demoted;
     let view = mesh.view();
     let cluster = service(&view, "reviews").cluster(9080).unwrap();
-    assert_eq!(cluster.pick(&[], 0, 0).unwrap().key.workload.as_str(), "reviews-v1");
+    assert_eq!(cluster.pick(&Attempt::default()).unwrap().key.workload.as_str(), "reviews-v1");
 }
 
 #[test]

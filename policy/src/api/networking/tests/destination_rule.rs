@@ -384,17 +384,22 @@ fn exports_are_namespaces_each_once() {
 
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
-    let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}, \
-                connectionPool: {http: {}}, outlierDetection: {}, tls: {mode: DISABLE}, compression: {response: {decompress: {enabled: true}}}}}";
+    let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {warmupDurationSecs: 1s}, \
+                connectionPool: {tcp: {connectTimeout: 1s}, http: {maxRequestsPerConnection: 1}}, \
+                outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: DISABLE}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
-        "spec.trafficPolicy.loadBalancer.consistentHash",
-        "spec.trafficPolicy.connectionPool",
-        "spec.trafficPolicy.outlierDetection",
+        "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
+        "spec.trafficPolicy.connectionPool.tcp.connectTimeout",
+        "spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection",
+        "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
         "spec.trafficPolicy.tls",
         "spec.trafficPolicy.compression",
     ];
     assert_eq!(pending(&text(KIND, spec)), expected);
-    let enforced = "{host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}, tls: {mode: ISTIO_MUTUAL}, \
+    let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, \
+                    localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1}, \
+                    connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, \
+                    maxRetries: 1}}, retryBudget: {percent: 5}, tls: {mode: ISTIO_MUTUAL}, \
                     compression: {response: {decompress: {}}}}, exportTo: ['*']}";
     assert_eq!(pending(&text(KIND, enforced)), [""; 0]);
 }

@@ -1,0 +1,84 @@
+//! What a cluster is told of each try, and the places within its limits that a try holds.
+
+use std::{cell::RefCell, future::poll_fn, sync::Arc};
+
+use weft_policy::{
+    balance::{Cluster, Held, Outcome, Verdict},
+    endpoint::Endpoint,
+    retry::Failure,
+};
+
+use crate::{error::ProxyError, worker::Worker};
+
+/// Tells a cluster what came of a try. Costs nothing where nobody asks.
+pub(crate) fn record(worker: &Worker, cluster: &Cluster, endpoint: &Arc<Endpoint>, outcome: Outcome) {
+    if !cluster.is_recorded() {
+        return;
+    }
+    match cluster.record(endpoint, outcome, worker.now_ms()) {
+        None => {}
+        Some(Verdict::Ejected(trip)) => {
+            worker.metrics.shared().count_ejection(trip.cause);
+            let for_ms = trip.until_ms.saturating_sub(worker.now_ms());
+            let (cluster, endpoint, cause) = (&cluster.name, &trip.endpoint.key, trip.cause.as_str());
+            tracing::warn!(%cluster, %endpoint, cause, for_ms, "endpoint ejected");
+        }
+        Some(Verdict::Overflow) => worker.metrics.shared().count_ejection_overflow(),
+    }
+}
+
+/// What a failure says of its endpoint.
+pub(crate) fn outcome_of(failure: Failure) -> Option<Outcome> {
+    match failure {
+        Failure::Connect | Failure::Refused | Failure::Reset => Some(Outcome::Broke),
+        Failure::TryTimeout => Some(Outcome::TimedOut),
+        // The limit is this node's.
+        Failure::RateLimited => None,
+    }
+}
+
+/// The status of HTTP that a code of gRPC stands for, as in Envoy.
+pub(crate) fn status_of_grpc(code: u8) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+/// The endpoint of the try that waits for its response, for who gives up waiting.
+#[derive(Default)]
+pub(crate) struct Awaited(RefCell<Option<Arc<Endpoint>>>);
+
+impl Awaited {
+    pub(crate) fn begin(&self, cluster: &Cluster, endpoint: &Arc<Endpoint>) {
+        if cluster.is_recorded() {
+            self.0.replace(Some(endpoint.clone()));
+        }
+    }
+
+    pub(crate) fn end(&self) -> Option<Arc<Endpoint>> {
+        self.0.take()
+    }
+}
+
+/// The places within the cluster's limits that a request to this endpoint needs; waits for that of its connection.
+pub(crate) async fn places(cluster: &Cluster, endpoint: &Endpoint) -> Result<[Option<Held>; 2], ProxyError> {
+    let request = cluster.hold_request().map_err(|_| ProxyError::Overflow)?;
+    // Requests of HTTP/2 share connections.
+    if endpoint.protocol.is_http2() {
+        return Ok([request, None]);
+    }
+    let mut place = None;
+    let connection = poll_fn(|cx| cluster.poll_connection(&mut place, cx)).await.map_err(|_| ProxyError::Overflow)?;
+    Ok([request, connection])
+}

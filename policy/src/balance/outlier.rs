@@ -1,0 +1,274 @@
+//! Outlier detection: an endpoint that fails too often in a row gets nothing for a while. The rules, the arithmetic
+//! and the defaults are those of Envoy 1.40 (`outlier_detection_impl.cc`) as Istio configures it.
+//!
+//! Envoy looks at its endpoints with a timer; here the moments when that timer would have fired are worked out from the
+//! clock, so that nothing has to run.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use crate::endpoint::Endpoint;
+
+/// The longest ejection, unless the shortest is longer.
+const MAX_EJECTION_MS: u64 = 300_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OutlierSettings {
+    /// Of these numbers in a row, 0 looks at none.
+    pub(crate) errors: u32,
+    pub(crate) gateway_errors: u32,
+    pub(crate) local_failures: u32,
+    /// Failures to get a response are counted for themselves; otherwise they are 503 and 504.
+    pub(crate) splits_local: bool,
+    /// Time between looks at who may come back.
+    pub(crate) interval_ms: u64,
+    pub(crate) base_ejection_ms: u64,
+    pub(crate) max_ejection_percent: u64,
+    /// With fewer endpoints that serve, in percent, all are used.
+    pub(crate) min_health_percent: u64,
+}
+
+/// What came of a try, as far as its endpoint is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of a response; that of gRPC is what its code means in HTTP.
+    Status(u16),
+    /// There is a connection.
+    Connected,
+    /// There is none, or it broke before a response.
+    Broke,
+    /// No response in time.
+    TimedOut,
+}
+
+/// Why an endpoint was ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    ConsecutiveErrors,
+    ConsecutiveGatewayErrors,
+    ConsecutiveLocalFailures,
+}
+
+impl Cause {
+    pub const ALL: [Self; 3] =
+        [Self::ConsecutiveErrors, Self::ConsecutiveGatewayErrors, Self::ConsecutiveLocalFailures];
+
+    /// As Envoy's log of ejections names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveErrors => "consecutive_5xx",
+            Self::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
+            Self::ConsecutiveLocalFailures => "consecutive_local_origin_failure",
+        }
+    }
+}
+
+/// What comes of too many failures in a row.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Ejected(Trip),
+    /// So many endpoints are ejected that this one has to stay.
+    Overflow,
+}
+
+/// An endpoint that has just been ejected.
+#[derive(Clone, Debug)]
+pub struct Trip {
+    pub endpoint: Arc<Endpoint>,
+    pub cause: Cause,
+    /// On the clock that `now_ms` is of.
+    pub until_ms: u64,
+}
+
+/// What a cluster has seen of one endpoint. Beside the view, as the endpoint's load is.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Monitor {
+    errors: AtomicU32,
+    gateway_errors: AtomicU32,
+    local_failures: AtomicU32,
+    /// Ejections, less the looks that found the endpoint in use.
+    times: AtomicU32,
+    /// When it comes or came back; 0 before the first ejection.
+    until_ms: AtomicU64,
+    /// The last ejection's place in [`Cause::ALL`].
+    cause: AtomicU8,
+}
+
+impl Monitor {
+    pub(crate) fn is_ejected(&self, now_ms: u64) -> bool {
+        now_ms < self.until_ms.load(Relaxed)
+    }
+
+    /// Why the endpoint is ejected, and until when.
+    pub fn ejection(&self, now_ms: u64) -> Option<(Cause, u64)> {
+        let cause = Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()?;
+        self.is_ejected(now_ms).then(|| (cause, self.until_ms.load(Relaxed)))
+    }
+
+    /// Counts; and says which number in a row is too many. Reads first: most requests succeed, and a store would take
+    /// the cache line from every other core.
+    pub(super) fn note(&self, settings: &OutlierSettings, outcome: Outcome, now_ms: u64) -> Option<Cause> {
+        // What was under way when the endpoint was ejected has no say.
+        if self.is_ejected(now_ms) {
+            return None;
+        }
+        let status = match (outcome, settings.splits_local) {
+            (Outcome::Status(status), _) => status,
+            (Outcome::Connected, true) => return clear(&self.local_failures),
+            (Outcome::Connected, false) => return None,
+            (Outcome::Broke | Outcome::TimedOut, true) => {
+                let met = is_reached(&self.local_failures, settings.local_failures);
+                return met.then_some(Cause::ConsecutiveLocalFailures);
+            }
+            (Outcome::Broke, false) => 503,
+            (Outcome::TimedOut, false) => 504,
+        };
+        if !(500..600).contains(&status) {
+            clear(&self.errors);
+            return clear(&self.gateway_errors);
+        }
+        let of_gateway = match status {
+            502..=504 => is_reached(&self.gateway_errors, settings.gateway_errors),
+            _ => clear(&self.gateway_errors).is_some(),
+        };
+        let of_all = is_reached(&self.errors, settings.errors);
+        let of_gateway = of_gateway.then_some(Cause::ConsecutiveGatewayErrors);
+        of_gateway.or_else(|| of_all.then_some(Cause::ConsecutiveErrors))
+    }
+
+    /// Only by who judges; see [`super::Cluster::record`].
+    pub(super) fn eject(&self, settings: &OutlierSettings, cause: Cause, now_ms: u64) -> u64 {
+        let (interval, base) = (settings.interval_ms.max(1), settings.base_ejection_ms);
+        let longest = MAX_EJECTION_MS.max(base);
+        let mut times = u64::from(self.times.load(Relaxed));
+        let came_back = self.until_ms.load(Relaxed);
+        if came_back > 0 {
+            times = times.saturating_sub(1 + now_ms.saturating_sub(came_back) / interval);
+        }
+        if times.saturating_mul(base) < longest + base {
+            times += 1;
+        }
+        let until = now_ms.saturating_add(times.saturating_mul(base).min(longest));
+        let until = until.checked_next_multiple_of(interval).unwrap_or(until);
+        self.times.store(u32::try_from(times).unwrap_or(u32::MAX), Relaxed);
+        let place = Cause::ALL.iter().position(|known| *known == cause).unwrap_or_default();
+        self.cause.store(place as u8, Relaxed);
+        for counter in [&self.errors, &self.gateway_errors, &self.local_failures] {
+            counter.store(0, Relaxed);
+        }
+        self.until_ms.store(until, Relaxed);
+        until
+    }
+
+    /// The endpoint had to stay: it is looked at again after as many failures more.
+    pub(super) fn forgive(&self, cause: Cause) {
+        let counter = match cause {
+            Cause::ConsecutiveErrors => &self.errors,
+            Cause::ConsecutiveGatewayErrors => &self.gateway_errors,
+            Cause::ConsecutiveLocalFailures => &self.local_failures,
+        };
+        counter.store(0, Relaxed);
+    }
+}
+
+fn clear(counter: &AtomicU32) -> Option<Cause> {
+    if counter.load(Relaxed) != 0 {
+        counter.store(0, Relaxed);
+    }
+    None
+}
+
+fn is_reached(counter: &AtomicU32, limit: u32) -> bool {
+    limit > 0 && counter.fetch_add(1, Relaxed).saturating_add(1) >= limit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> OutlierSettings {
+        OutlierSettings {
+            errors: 5,
+            gateway_errors: 0,
+            local_failures: 0,
+            splits_local: false,
+            interval_ms: 10_000,
+            base_ejection_ms: 30_000,
+            max_ejection_percent: 100,
+            min_health_percent: 0,
+        }
+    }
+
+    fn first_cause(settings: &OutlierSettings, outcomes: &[Outcome]) -> Option<(usize, Cause)> {
+        let monitor = Monitor::default();
+        let mut causes = outcomes.iter().map(|outcome| monitor.note(settings, *outcome, 0));
+        causes.find_map(|cause| cause).map(|cause| (outcomes.len() - causes.count(), cause))
+    }
+
+    use Outcome::{Broke, Connected, Status, TimedOut};
+
+    #[test]
+    fn so_many_5xx_in_a_row_are_too_many_and_any_other_status_begins_anew() {
+        assert_eq!(first_cause(&settings(), &[Status(500); 5]), Some((5, Cause::ConsecutiveErrors)));
+        let broken_row = [Status(500), Status(503), Status(599), Status(502), Status(404), Status(500), Status(500)];
+        assert_eq!(first_cause(&settings(), &broken_row), None);
+        assert_eq!(first_cause(&OutlierSettings { errors: 0, ..settings() }, &[Status(500); 50]), None);
+    }
+
+    #[test]
+    fn gateway_errors_are_502_503_and_504_and_any_other_5xx_begins_anew() {
+        let settings = OutlierSettings { errors: 0, gateway_errors: 3, ..settings() };
+        let row = [Status(502), Status(503), Status(504)];
+        assert_eq!(first_cause(&settings, &row), Some((3, Cause::ConsecutiveGatewayErrors)));
+        assert_eq!(first_cause(&settings, &[Status(502), Status(503), Status(500), Status(503)]), None);
+    }
+
+    #[test]
+    fn a_failure_to_get_a_response_counts_as_503_or_504_unless_split() {
+        let gateway = OutlierSettings { gateway_errors: 2, ..settings() };
+        assert_eq!(first_cause(&gateway, &[Broke, Connected, TimedOut]), Some((3, Cause::ConsecutiveGatewayErrors)));
+        let split = OutlierSettings { splits_local: true, local_failures: 2, errors: 1, ..settings() };
+        assert_eq!(first_cause(&split, &[Broke, TimedOut]), Some((2, Cause::ConsecutiveLocalFailures)));
+        assert_eq!(first_cause(&split, &[Broke, Connected, Broke]), None);
+        assert_eq!(first_cause(&split, &[Broke, Status(500)]), Some((2, Cause::ConsecutiveErrors)));
+    }
+
+    #[test]
+    fn an_ejection_ends_with_the_first_look_after_its_time_and_each_is_longer() {
+        let monitor = Monitor::default();
+        let eject = |now| monitor.eject(&settings(), Cause::ConsecutiveErrors, now);
+        assert_eq!(eject(1_000), 40_000);
+        assert!(monitor.is_ejected(39_999) && !monitor.is_ejected(40_000));
+        assert_eq!(monitor.ejection(2_000), Some((Cause::ConsecutiveErrors, 40_000)));
+        // It came back at a look, which took one off.
+        assert_eq!(eject(40_001), 80_000, "one time again");
+        let monitor = Monitor::default();
+        monitor.times.store(3, Relaxed);
+        monitor.until_ms.store(40_000, Relaxed);
+        assert_eq!(monitor.eject(&settings(), Cause::ConsecutiveErrors, 41_000), 140_000, "3 - 1 + 1 times 30 s");
+    }
+
+    #[test]
+    fn no_ejection_is_longer_than_300_s_unless_the_base_is() {
+        let eject = |base_ejection_ms, times| {
+            let monitor = Monitor::default();
+            monitor.times.store(times, Relaxed);
+            monitor.eject(&OutlierSettings { base_ejection_ms, ..settings() }, Cause::ConsecutiveErrors, 0)
+        };
+        assert_eq!(eject(30_000, 50), 300_000);
+        assert_eq!(eject(400_000, 3), 400_000);
+    }
+
+    #[test]
+    fn what_comes_in_during_an_ejection_does_not_count() {
+        let monitor = Monitor::default();
+        let until = monitor.eject(&settings(), Cause::ConsecutiveErrors, 0);
+        for _ in 0..10 {
+            assert_eq!(monitor.note(&settings(), Status(500), 5), None);
+        }
+        assert_eq!(monitor.note(&settings(), Status(500), until), None, "begins anew");
+    }
+}

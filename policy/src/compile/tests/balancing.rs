@@ -1,0 +1,139 @@
+//! What DestinationRules and Services say of the choice among endpoints.
+
+use super::*;
+use crate::balance::{Outcome, Verdict};
+
+/// `reviews` in four localities, as a client in `eu/z1` sees it.
+fn around() -> Mesh {
+    let mut mesh = Mesh::new().node("here", vec![row("ratings", "ratings-v1")]).located("eu/z1");
+    for (node, locality) in [("near", "eu/z1"), ("zone", "eu/z2"), ("far", "us/z1")] {
+        mesh = mesh.node(node, vec![row("reviews", &format!("reviews-{node}"))]).located(locality);
+    }
+    mesh
+}
+
+impl Mesh {
+    fn located(mut self, locality: &str) -> Self {
+        let (region, zone) = locality.split_once('/').unwrap();
+        let node = self.nodes.last_mut().unwrap();
+        Arc::make_mut(&mut node.record).locality =
+            Locality { region: region.into(), zone: zone.into(), subzone: String::new() };
+        self
+    }
+}
+
+fn destination_rule(policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\n\
+         spec: {{host: reviews, trafficPolicy: {{{policy}}}, subsets: [{{name: us, labels: \
+         {{topology.kubernetes.io/region: us}}}}]}}\n"
+    )
+}
+
+/// The nodes that a hundred requests go to.
+fn nodes_of(view: &MeshView) -> BTreeSet<&str> {
+    let cluster = service(view, "reviews").cluster(9080).unwrap();
+    let picked = (0..100_u64).map(|i| {
+        let random = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        cluster.pick(&Attempt { random, ..Attempt::default() }).unwrap().key.node.as_str()
+    });
+    picked.collect()
+}
+
+#[test]
+fn the_nearest_are_preferred_only_where_outlier_detection_says_when_they_fail() {
+    assert_eq!(nodes_of(&around().view()), ["far", "near", "zone"].into());
+    let detecting = around().apply(&destination_rule("outlierDetection: {}"));
+    assert_eq!(nodes_of(&detecting.view()), ["near"].into());
+    let off = "outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}";
+    assert_eq!(nodes_of(&around().apply(&destination_rule(off)).view()), ["far", "near", "zone"].into());
+}
+
+#[test]
+fn shares_hold_without_outlier_detection_for_clients_of_their_locality() {
+    let shares = |from: &str| {
+        let policy = format!(
+            "loadBalancer: {{localityLbSetting: {{distribute: [{{from: {from}, to: {{us/*: 50, eu/z2: 50}}}}]}}}}"
+        );
+        around().apply(&destination_rule(&policy)).view()
+    };
+    assert_eq!(nodes_of(&shares("eu/z1/*")), ["far", "zone"].into());
+    assert_eq!(nodes_of(&shares("us/*")), ["far", "near", "zone"].into());
+}
+
+#[test]
+fn a_services_traffic_distribution_prefers_the_nearest_without_outlier_detection() {
+    let declared = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\n\
+                    spec: {trafficDistribution: PreferClose, ports: [{port: 9080}]}\n";
+    assert_eq!(nodes_of(&around().apply(declared).view()), ["near"].into());
+}
+
+#[test]
+fn a_subset_may_be_a_locality() {
+    let view = around().apply(&destination_rule("loadBalancer: {simple: RANDOM}")).view();
+    let subset = service(&view, "reviews").cluster_of(&Namespace::default_namespace(), 9080, "us").unwrap();
+    let nodes: Vec<&str> = subset.endpoints.iter().map(|endpoint| endpoint.key.node.as_str()).collect();
+    assert_eq!(nodes, ["far"]);
+}
+
+#[test]
+fn a_services_client_affinity_holds_unless_a_destination_rule_says_otherwise() {
+    let declared = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\n\
+                    spec: {sessionAffinity: ClientIP, ports: [{port: 9080}]}\n";
+    let cluster = |mesh: Mesh| service(&mesh.view(), "reviews").cluster(9080).unwrap().clone();
+    let sticky = cluster(bookinfo().apply(declared));
+    let [one, other] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+    let policy = sticky.hash_policy().unwrap();
+    assert!(policy.hash_of_connection(one).is_some());
+    assert_ne!(policy.hash_of_connection(one), policy.hash_of_connection(other));
+    let ruled = bookinfo().apply(declared).apply(&destination_rule("loadBalancer: {simple: ROUND_ROBIN}"));
+    assert_eq!(*cluster(ruled).balancer(), Balancer::RoundRobin);
+}
+
+#[test]
+fn a_client_on_this_host_is_known_by_this_hosts_address() {
+    let view = bookinfo().view();
+    let own: IpAddr = [10, 0, 0, 4].into();
+    assert_eq!(view.own_address, Some(own));
+    assert_eq!(view.address_of_client([127, 0, 0, 1].into()), own);
+    assert_eq!(view.address_of_client([10, 9, 9, 9].into()), IpAddr::from([10, 9, 9, 9]));
+}
+
+#[test]
+fn what_a_cluster_has_seen_outlives_a_change_of_its_endpoints() {
+    let policy = "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}";
+    let mesh = bookinfo().apply(&destination_rule(policy));
+    let before = mesh.view();
+    let cluster = service(&before, "reviews").cluster(9080).unwrap();
+    let bad = cluster.endpoints.iter().find(|endpoint| endpoint.key.workload.as_str() == "reviews-v2").unwrap();
+    assert!(matches!(cluster.record(bad, Outcome::Status(500), 0), Some(Verdict::Ejected(_))));
+    let after = mesh.node("third", vec![row("reviews", "reviews-v4")]).view_after(Some(&before));
+    let cluster = service(&after, "reviews").cluster(9080).unwrap();
+    let ejected = cluster.endpoints.iter().filter(|endpoint| endpoint.is_ejected(1));
+    let ejected: Vec<&str> = ejected.map(|endpoint| endpoint.key.workload.as_str()).collect();
+    assert_eq!((cluster.endpoints.len(), ejected), (4, vec!["reviews-v2"]));
+}
+
+#[test]
+fn a_limit_of_0_is_none_and_retries_have_a_budget_unless_they_have_a_number() {
+    let cluster = |policy: &str| {
+        let view = bookinfo().apply(&destination_rule(policy)).view();
+        service(&view, "reviews").cluster(9080).unwrap().clone()
+    };
+    let none = cluster("connectionPool: {tcp: {maxConnections: 0}, http: {http2MaxRequests: 0}}");
+    assert!(none.hold_request().unwrap().is_none() && none.hold_connection().unwrap().is_none());
+    let retries = |policy: &str| {
+        let (cluster, mut held) = (cluster(policy), Vec::new());
+        while let Ok(retry) = cluster.hold_retry() {
+            held.push(retry);
+        }
+        held.len()
+    };
+    assert_eq!(retries("loadBalancer: {simple: RANDOM}"), 3);
+    assert_eq!(retries("connectionPool: {http: {maxRetries: 7}}"), 7);
+    assert_eq!(retries("retryBudget: {percent: 5, minRetryConcurrency: 2}"), 2);
+    assert_eq!(
+        retries("retryBudget: {percent: 5, minRetryConcurrency: 2}, connectionPool: {http: {maxRetries: 7}}"),
+        2
+    );
+}
