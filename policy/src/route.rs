@@ -3,7 +3,7 @@
 //! A VirtualService, or a namespace's routes for a service, is compiled once into a [`RuleSet`], which names services; a request looks those up in its view.
 //! So neither knows of the other's changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -241,6 +241,17 @@ pub(crate) struct TlsMatch {
     pub(crate) server_names: Vec<HostPattern>,
 }
 
+impl TlsMatch {
+    /// How closely one of its names means this server, the higher the closer; `None` if none does.
+    fn closeness(&self, name: &str) -> Option<usize> {
+        let of = |wanted: &HostPattern| match wanted {
+            HostPattern::Exact(_) => usize::MAX,
+            HostPattern::Wildcard(end) => end.len(),
+        };
+        self.server_names.iter().filter(|wanted| wanted.matches(name)).map(of).max()
+    }
+}
+
 /// One `tcp` entry.
 #[derive(Debug)]
 pub(crate) struct TcpRule {
@@ -468,14 +479,15 @@ impl<'v> Query<'v, '_> {
         service: &'v Arc<Service>,
         server_name: Option<&str>,
     ) -> TcpRouting<'v> {
+        // As Envoy chooses among the filter chains that Istio makes of them: by the closest name; of these the first.
         let by_tls = server_name.and_then(|name| {
             hosts::with_lower_case(name, |name| {
-                let holds = |one: &TlsMatch| {
-                    one.server_names.iter().any(|wanted| wanted.matches(name))
-                        && one.client.matches(&self.client, self.port)
-                };
-                let mut rules = rule_sets.iter().flat_map(|rules| &rules.tls);
-                rules.find(|rule| rule.matches.iter().any(holds)).map(|rule| &rule.destinations)
+                let rules = rule_sets.iter().flat_map(|rules| &rules.tls);
+                let matches = rules.flat_map(|rule| rule.matches.iter().map(move |one| (one, &rule.destinations)));
+                let ours = matches.filter(|(one, _)| one.client.matches(&self.client, self.port));
+                let named = ours.filter_map(|(one, to)| Some((one.closeness(name)?, to)));
+                // `min_by_key` keeps the first of equals, `max_by_key` the last.
+                named.min_by_key(|(closeness, _)| Reverse(*closeness)).map(|(_, to)| to)
             })?
         });
         let by_tcp = || {

@@ -34,8 +34,10 @@ pub(super) struct RouteArgs {
     /// Path and query.
     #[arg(long, default_value = "/")]
     path: String,
+    /// The request's method.
     #[arg(long, default_value = "GET", value_parser = parse_method)]
     method: http::Method,
+    /// What VirtualServices may ask of it as its scheme.
     #[arg(long, default_value = "http")]
     scheme: String,
     /// A header of the request. Repeatable.

@@ -860,10 +860,11 @@ fn tls_rules_go_by_the_server_that_the_client_names() {
             other => format!("{other:?}"),
         }
     };
+    // The wildcard stands first, and the closer names win.
     let tls = "tls: [\
+        {match: [{sniHosts: ['*.example.com']}], route: [{destination: {host: reviews, subset: v2}}]}, \
         {match: [{sniHosts: [A.example.com], port: 1}], route: [{destination: {host: reviews}}]}, \
-        {match: [{sniHosts: [reviews]}, {sniHosts: [a.example.com]}], route: [{destination: {host: reviews, subset: v1}}]}, \
-        {match: [{sniHosts: ['*.example.com']}], route: [{destination: {host: reviews, subset: v2}}]}]";
+        {match: [{sniHosts: [reviews]}, {sniHosts: [a.example.com]}], route: [{destination: {host: reviews, subset: v1}}]}]";
     let only_tls = with(tls);
     for (server_name, expected) in [
         (Some("a.example.com"), "v1"),
