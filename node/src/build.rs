@@ -53,7 +53,7 @@ use crate::{
         secrets::{self, SecretsActor},
         view::{self, ViewActor},
     },
-    admin::server::ApiActor,
+    admin::{decision::OwnDecisions, server::ApiActor},
     config::{self, Config},
     dir::Dir,
     fetch::Fetcher,
@@ -153,7 +153,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         default_caller: None,
     });
     let (key_publisher, keys) = key_sets();
-    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys, proxy_metrics)?;
+    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys.clone(), proxy_metrics)?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
     let tcp = Arc::new(
@@ -273,12 +273,14 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     supervisor.start(issuer_opened, move || IssuerActor::new(setup.clone()));
 
     let following = Following::new(published.followed.subscribe(), views.clone());
+    let decisions = OwnDecisions { node: name.clone(), kept: proxy.decisions() };
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
         secrets: secrets.clone(),
         following: following.clone(),
+        decisions: decisions.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -358,6 +360,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         certified: published.certified.subscribe(),
         issuer_end: published.issuer_end.subscribe(),
         views,
+        keys,
+        decisions,
         first_view,
         telemetry: telemetry.clone(),
         stop,

@@ -1,11 +1,13 @@
 //! Why a request goes where it goes: the steps of its routing, in words. The functions are those that requests use;
-//! they tell a [`Recorder`] what they look at, which for requests is nobody.
+//! they tell a [`Recorder`] what they look at, which for requests is nobody. [`access`] does the same for who may call.
+
+pub mod access;
 
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use weft_wire::id::Namespace;
+use weft_wire::{document::DocumentKey, id::Namespace};
 
 use crate::{
     balance::{Attempt, Cluster},
@@ -220,36 +222,36 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
 
 /// The workload that is meant as the caller.
 fn caller(view: &MeshView, question: &RouteQuestion<'_>, steps: &mut Steps) -> Result<Arc<Workload>, String> {
-    let (name, namespace) = match question.from.split_once('.') {
-        Some((name, namespace)) => (name, namespace),
-        None => (question.from, question.namespace.as_str()),
-    };
-    let by_name = view.callers.by_name.get(format!("{namespace}/{name}").as_str()).and_then(|known| known.first());
-    let of_service = || {
-        let service = view.service_named(&format!("{name}.{namespace}"))?;
-        let endpoints = service.ports.iter().filter_map(|port| service.cluster(port.port));
-        let mut workloads: Vec<&Arc<Workload>> =
-            endpoints.flat_map(|cluster| &cluster.endpoints).map(|endpoint| &endpoint.workload).collect();
-        workloads.sort_by(|a, b| a.name.cmp(&b.name));
-        workloads.first().copied()
-    };
-    let workload = by_name.or_else(of_service).ok_or_else(|| {
-        format!(
-            "no workload or service {name} in namespace {namespace}: `weft services` and `weft endpoints` list them"
-        )
-    })?;
+    let named = workloads_named(view, question.from, question.namespace);
+    let workload = named.first().ok_or_else(|| nobody(question.from, question.namespace))?;
+    steps.add("caller", described(workload));
+    Ok((*workload).clone())
+}
+
+fn described(workload: &Workload) -> String {
     let labels: Vec<String> = workload.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    steps.add(
-        "caller",
-        format!(
-            "{} of namespace {}, as {}, labels {}",
-            workload.name,
-            workload.namespace,
-            workload.account,
-            labels.join(",")
-        ),
-    );
-    Ok(workload.clone())
+    let Workload { name, namespace, account, .. } = workload;
+    format!("{name} of namespace {namespace}, as {account}, labels {}", labels.join(","))
+}
+
+fn nobody(name: &str, namespace: &Namespace) -> String {
+    let (name, namespace) = name.split_once('.').unwrap_or((name, namespace.as_str()));
+    format!("no workload or service {name} in namespace {namespace}: `weft services` and `weft endpoints` list them")
+}
+
+/// The workloads of a name, or those of the service of that name, by their names; of another namespace as
+/// `NAME.NAMESPACE`.
+fn workloads_named<'v>(view: &'v MeshView, name: &str, namespace: &Namespace) -> Vec<&'v Arc<Workload>> {
+    let (name, namespace) = name.split_once('.').unwrap_or((name, namespace.as_str()));
+    if let Some(known) = view.callers.by_name.get(format!("{namespace}/{name}").as_str()) {
+        return known.iter().collect();
+    }
+    let Some(service) = view.service_named(&format!("{name}.{namespace}")) else { return Vec::new() };
+    let clusters = service.ports.iter().filter_map(|port| service.cluster(port.port));
+    let mut workloads: Vec<_> =
+        clusters.flat_map(|cluster| &cluster.endpoints).map(|endpoint| &endpoint.workload).collect();
+    workloads.sort_by(|a, b| a.name.cmp(&b.name));
+    workloads
 }
 
 #[derive(Default)]
@@ -261,6 +263,10 @@ impl Steps {
     }
 
     fn add_of(&mut self, about: &'static str, document: &Document, field: String, says: String) {
+        self.add_key(about, &document.key, field, says);
+    }
+
+    fn add_key(&mut self, about: &'static str, document: &DocumentKey, field: String, says: String) {
         self.0.push(Step { about, document: title(document), field, says });
     }
 
@@ -363,8 +369,8 @@ fn named(target: &Target) -> String {
     format!("{service}{port}{subset}")
 }
 
-fn title(document: &Document) -> String {
-    let key = &document.key;
+/// A document as people name it: `KIND NAMESPACE/NAME`.
+pub fn title(key: &DocumentKey) -> String {
     match &key.namespace {
         Some(namespace) => format!("{} {namespace}/{}", key.kind, key.name),
         None => format!("{} {}", key.kind, key.name),
@@ -433,15 +439,22 @@ impl<'v> Recorder<'v> for Notes<'v, '_> {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { about, document, field, says } = self;
+        write!(f, "{about:<12}{says}")?;
+        match (document.as_str(), field.as_str()) {
+            ("", _) => Ok(()),
+            (document, "") => write!(f, "  [{document}]"),
+            (document, field) => write!(f, "  [{document} {field}]"),
+        }
+    }
+}
+
 impl fmt::Display for RouteExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Step { about, document, field, says } in &self.steps {
-            write!(f, "{about:<12}{says}")?;
-            match (document.as_str(), field.as_str()) {
-                ("", _) => writeln!(f)?,
-                (document, "") => writeln!(f, "  [{document}]")?,
-                (document, field) => writeln!(f, "  [{document} {field}]")?,
-            }
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
         }
         match &self.outcome {
             Outcome::Answer { status, reason } => writeln!(f, "{:<12}{status} {reason}, by the proxy", "answer")?,

@@ -233,6 +233,11 @@ impl MeshView {
         self.access.get(workload)
     }
 
+    /// The policies that are for a workload of any node that an endpoint of this view names, and what they say together.
+    pub(crate) fn access_of_any(&self, workload: &Arc<Workload>) -> (Vec<Arc<Document>>, Arc<Access>) {
+        self.access.of_any(workload, &self.services)
+    }
+
     /// The key sets of token issuers that workloads of this node need, each with the longest time that fetching it may
     /// take.
     pub fn key_sets(&self) -> BTreeMap<KeysAt, Duration> {

@@ -31,6 +31,8 @@ pub const MAX_PUSH_LEN: usize = 512 * 1024;
 pub const MAX_PUSH_ITEMS: usize = 512;
 /// Most versions that a [`Request`] says to have.
 pub const MAX_HAVE_ITEMS: usize = 64 * 1024;
+/// Longest finding about a caller, in bytes.
+pub const MAX_DECISION_LEN: usize = 16 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
@@ -102,6 +104,8 @@ pub enum Request {
     /// "Tell me when your requests follow what I said of myself up to this version, and those sent before are answered."
     /// Asked before a node or a workload stops taking requests.
     AwaitFollowing { version: FactVersion },
+    /// "What did your workloads' policies find against the caller that was told this id?"
+    FindDecision { id: u64 },
 }
 
 impl Request {
@@ -144,13 +148,25 @@ pub enum Response {
     Kept,
     /// New requests follow what the asker said.
     Following,
+    /// The finding as the admin API tells it, in JSON, which nodes of other versions can read too; `None` if it is not
+    /// known.
+    Decision {
+        json: Option<String>,
+    },
 }
 
 impl Response {
     /// # Errors
-    /// [`WireError::Malformed`] for a Secret that is out of bounds.
+    /// [`WireError::Malformed`] for a Secret that is out of bounds, [`WireError::TooLarge`] for a finding of more than
+    /// [`MAX_DECISION_LEN`].
     pub fn check(&self) -> Result<(), WireError> {
-        if let Self::Secret(content) = self { check_content(content) } else { Ok(()) }
+        match self {
+            Self::Secret(content) => check_content(content),
+            Self::Decision { json: Some(json) } if json.len() > MAX_DECISION_LEN => {
+                Err(WireError::TooLarge { len: json.len(), limit: MAX_DECISION_LEN })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -2,12 +2,10 @@
 //! stays within the node.
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use http::{HeaderMap, HeaderName};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -15,7 +13,7 @@ use tokio::{
 use weft_policy::{
     access::Access,
     authenticate::{Claims, KeysAt, KnownKeys, Outcome, TokenRequest},
-    authorize::{AccessRequest, Allowed, Decision, Denied, HttpAccess, Peer, Verdict},
+    authorize::{AccessRequest, Allowed, Decision, Denied, HttpAccess, Peer, Verdict, forwarded_for},
     endpoint::{Endpoint, EndpointAddress, Workload},
     view::MeshView,
 };
@@ -57,13 +55,6 @@ impl Call<'_> {
             http,
         }
     }
-}
-
-/// The last address of `x-forwarded-for`: the one that the nearest proxy has added.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
-    last.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// Lets a request pass, changed as the workload's token rules say; or says why not.

@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::NonZeroUsize,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -33,6 +34,28 @@ pub struct DecisionId(u64);
 impl DecisionId {
     pub(crate) fn header(self) -> HeaderValue {
         HeaderValue::try_from(self.to_string()).expect("hex digits are visible ASCII")
+    }
+}
+
+impl From<u64> for DecisionId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+impl From<DecisionId> for u64 {
+    fn from(id: DecisionId) -> Self {
+        id.0
+    }
+}
+
+impl FromStr for DecisionId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_id = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = u64::from_str_radix(text, 16).ok().filter(|_| is_id);
+        id.map(Self).ok_or_else(|| format!("{text:?} is no id: 16 hex digits, as in the header x-weft-decision"))
     }
 }
 
@@ -162,8 +185,8 @@ impl Decisions {
     }
 
     /// The finding that a caller was told the id of.
-    pub fn find(&self, id: &str) -> Option<Finding> {
-        self.0.iter().find_map(|ring| ring.lock().iter().find(|kept| kept.id.to_string() == id).cloned())
+    pub fn find(&self, id: DecisionId) -> Option<Finding> {
+        self.0.iter().find_map(|ring| ring.lock().iter().find(|kept| kept.id == id).cloned())
     }
 
     /// The latest findings, the newest first.
@@ -222,13 +245,21 @@ mod tests {
         let by_default = || Found::Denied(Rule::of(Denied::ByDefault));
         let first = one.keep(asked(), by_default());
         let second = two.keep(asked(), by_default());
-        assert_eq!(decisions.find(&second.to_string()).unwrap().id, second);
+        assert_eq!(decisions.find(second.to_string().parse().unwrap()).unwrap().id, second);
         for _ in 0..KEPT {
             one.keep(asked(), by_default());
         }
-        assert!(decisions.find(&first.to_string()).is_none(), "the oldest goes");
-        assert!(decisions.find(&second.to_string()).is_some(), "each worker has its own");
+        assert!(decisions.find(first).is_none(), "the oldest goes");
+        assert!(decisions.find(second).is_some(), "each worker has its own");
         assert_eq!(decisions.latest(10).len(), 10);
+    }
+
+    #[test]
+    fn ids_are_16_hex_digits() {
+        for text in ["", "1", "00000000000000001", "+123456789abcdef", "000000000000000g"] {
+            assert!(text.parse::<DecisionId>().is_err(), "{text:?}");
+        }
+        assert_eq!("00000000000000fF".parse(), Ok(DecisionId(255)));
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn d_authz_what_no_policy_allows_is_denied_with_envoys_words_and_an_id() {
         assert_eq!(status(&mesh, post).await, StatusCode::FORBIDDEN);
 
         let node = mesh.nodes.last().unwrap();
-        let finding = node.decisions.find(&id).unwrap();
+        let finding = node.decisions.find(id.parse().unwrap()).unwrap();
         assert_eq!(finding.asked.workload, "default/reviews-v1");
         assert_eq!(finding.asked.principal.as_deref(), Some("cluster.local/ns/default/sa/productpage"));
         assert_eq!(finding.asked.http.unwrap().path, "/other");

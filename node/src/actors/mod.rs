@@ -20,7 +20,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use http::{HeaderMap, HeaderName};
 use rustls::pki_types::UnixTime;
 use tokio::{
     sync::{mpsc, watch},
@@ -30,12 +29,11 @@ use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
 use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
-    explain::{RouteQuestion, explain_route},
     secrets::Reference,
     status::Judge,
     view::Service,
 };
-use weft_proxy::ports::Views;
+use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, FactVersion},
     frame::MESH_PORT,
@@ -45,6 +43,7 @@ use weft_wire::{
 use crate::{
     admin::{
         api,
+        decision::OwnDecisions,
         status::{status_of, without_content},
     },
     dir::Dir,
@@ -103,6 +102,9 @@ pub struct Handles {
     /// When a CA node's intermediate ends.
     pub issuer_end: watch::Receiver<Option<UnixTime>>,
     pub views: Views,
+    /// Of token issuers.
+    pub keys: KeySets,
+    pub decisions: OwnDecisions,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
     pub stop: mpsc::Sender<Stop>,
@@ -247,34 +249,6 @@ impl Handles {
             }
         });
         Ok(endpoints.collect())
-    }
-
-    /// How a request would be routed, by what this node sees.
-    pub fn explain_route(&self, question: &api::RouteQuestion) -> anyhow::Result<api::RouteExplanation> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &question.headers {
-            let name: HeaderName = name.parse().with_context(|| format!("{name:?} is not a header's name"))?;
-            headers.append(name, value.parse().with_context(|| format!("{value:?} is not a header's value"))?);
-        }
-        if !question.path.starts_with('/') {
-            bail!("{:?} is not a path: it must begin with /", question.path);
-        }
-        let view = self.views.load();
-        let explanation = explain_route(
-            &view,
-            &RouteQuestion {
-                from: &question.from,
-                to: &question.to,
-                namespace: &question.namespace,
-                method: &question.method.parse().with_context(|| format!("{:?} is not a method", question.method))?,
-                path_and_query: &question.path,
-                scheme: &question.scheme,
-                headers: &headers,
-                now_ms: self.views.now_ms(),
-            },
-        )
-        .map_err(anyhow::Error::msg)?;
-        Ok(api::RouteExplanation { text: explanation.to_string(), explanation: serde_json::to_value(&explanation)? })
     }
 
     /// All policy documents, by key.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -139,13 +140,33 @@ pub struct RouteQuestion {
     pub headers: Vec<(String, String)>,
 }
 
-/// Answer to `POST /api/v1/explain/route`
+/// Body of `POST /api/v1/explain/access`
 #[derive(Debug, Serialize, Deserialize)]
-pub struct RouteExplanation {
+pub struct AccessQuestion {
+    /// A workload, a service, a service account or a principal; see `weft_policy::explain::access`.
+    pub from: String,
+    /// `SERVICE` or `SERVICE:PORT`.
+    pub to: String,
+    pub namespace: Namespace,
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    /// Of a token that counts as verified.
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
+    pub source_ip: Option<IpAddr>,
+}
+
+/// Answer to `POST /api/v1/explain/route` and `POST /api/v1/explain/access`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Explanation {
     /// For people.
     pub text: String,
     /// For programs; see `weft_policy::explain`.
     pub explanation: serde_json::Value,
+    /// Of access: whether all workloads allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<bool>,
 }
 
 /// Body of `POST /api/v1/tokens`

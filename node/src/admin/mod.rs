@@ -2,5 +2,7 @@
 //! loopback address (reads only).
 
 pub mod api;
+pub mod decision;
+mod explain;
 pub mod server;
 pub mod status;

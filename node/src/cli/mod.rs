@@ -14,6 +14,7 @@ mod select;
 mod show;
 mod token;
 mod up;
+mod why;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
@@ -134,6 +135,14 @@ Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
     /// Tell why the mesh does what it does with a request.
     #[command(subcommand)]
     Explain(explain::ExplainCommand),
+    /// Tell why a workload's policies have refused a caller.
+    #[command(after_help = "Examples:
+  weft why 8f1c0d2e4b6a7990    what curl -i shows as x-weft-decision
+  weft why                     the latest refusals, trials and audits of workloads of this node
+
+Whichever node has decided is found, as long as it is up. Each keeps its latest 1,024 findings per worker until it is
+restarted.")]
+    Why(why::WhyArgs),
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
     #[command(
@@ -397,6 +406,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Services => show::services(&common).await?,
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
         Command::Explain(command) => return explain::run(&common, command).await,
+        Command::Why(args) => why::why(&common, args).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
         Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),

@@ -26,6 +26,7 @@ use crate::{
         membership::gossip::GossipInbox,
         secrets,
     },
+    admin::decision::OwnDecisions,
     telemetry::{Reason, Telemetry},
 };
 
@@ -42,6 +43,7 @@ pub struct Receivers {
     pub documents: documents::Handle,
     pub secrets: secrets::Handle,
     pub following: Following,
+    pub decisions: OwnDecisions,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -174,6 +176,7 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
             Some(node) => to.following.confirm(node, version).await.map(|()| Response::Following),
             None => Err(anyhow::anyhow!("not a node")),
         },
+        (Request::FindDecision { id }, _) => to.decisions.answer(id),
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

@@ -164,6 +164,12 @@ impl Authenticator {
         &self.claimed_headers
     }
 
+    /// The rules, each by its document and its place in `spec.jwtRules`, with the issuer whose tokens it takes; `None` is
+    /// any.
+    pub fn rules(&self) -> impl Iterator<Item = (&DocumentKey, usize, Option<&str>)> {
+        self.rules.iter().map(|rule| (&rule.policy, rule.index, rule.issuer.as_deref()))
+    }
+
     /// The key sets that must be fetched, each with the time that this may take.
     pub fn key_sets(&self) -> impl Iterator<Item = (&KeysAt, Duration)> {
         self.rules.iter().filter_map(|rule| match &rule.keys {

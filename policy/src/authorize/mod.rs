@@ -12,7 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use weft_wire::{
     document::DocumentKey,
     id::{CLUSTER_DOMAIN, TrustDomain},
@@ -63,6 +63,14 @@ impl HttpAccess<'_> {
     fn path_alone(&self) -> &str {
         self.path.split(['?', '#']).next().unwrap_or_default()
     }
+}
+
+/// The original client, as [`AccessRequest::remote_ip`] has it: the last address of `x-forwarded-for`, which the nearest
+/// proxy has added.
+pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse().ok()
 }
 
 /// The identity in a peer's certificate.

@@ -52,6 +52,25 @@ impl AccessIndex {
         let entry = self.by_workload.get(&address(workload))?;
         Arc::ptr_eq(&entry.workload, workload).then_some(&entry.access)
     }
+
+    /// The policies that are for a workload of any node, and what they say together. Those of other nodes' workloads
+    /// are compiled for each question.
+    pub(crate) fn of_any(
+        &self,
+        workload: &Arc<Workload>,
+        services: &[Arc<Service>],
+    ) -> (Vec<Arc<Document>>, Arc<Access>) {
+        if let Some(entry) = self.by_workload.get(&address(workload)) {
+            return (entry.documents.clone(), entry.access.clone());
+        }
+        let services = services_of(workload, services);
+        let documents = documents_for(workload, &services, &self.documents);
+        let access = match &self.settings {
+            Some(settings) if !documents.is_empty() => access(&documents, workload, &services, settings),
+            _ => Access::default(),
+        };
+        (documents, Arc::new(access))
+    }
 }
 
 fn address(workload: &Arc<Workload>) -> usize {
@@ -123,6 +142,16 @@ fn workloads_with_services(services: &[Arc<Service>]) -> BTreeMap<usize, (Arc<Wo
         }
     }
     found
+}
+
+/// The names of the services of its namespace that a workload is in.
+fn services_of(workload: &Arc<Workload>, services: &[Arc<Service>]) -> Vec<Box<str>> {
+    let has_it = |service: &&Arc<Service>| {
+        let clusters = service.ports.iter().filter_map(|port| service.cluster(port.port));
+        clusters.flat_map(|cluster| &cluster.endpoints).any(|one| Arc::ptr_eq(&one.workload, workload))
+    };
+    let of_namespace = services.iter().filter(|service| service.name.namespace == workload.namespace);
+    of_namespace.filter(has_it).map(|service| service.name.name.as_str().into()).collect()
 }
 
 /// The workload as targets of policies mean it.

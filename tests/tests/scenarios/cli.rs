@@ -19,6 +19,9 @@ fn usage_errors_exit_with_two_and_help_with_zero() {
         "members",
         "services",
         "endpoints",
+        "explain route",
+        "explain access",
+        "why",
         "join",
         "apply",
         "diff",
@@ -29,7 +32,8 @@ fn usage_errors_exit_with_two_and_help_with_zero() {
         "demo",
         "completions",
     ] {
-        let help = host.weft(&[command, "--help"]).ok();
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = host.weft(&words).ok();
         assert!(help.contains("Examples:"), "weft {command} --help shows no example");
     }
     assert!(host.weft(&["version"]).ok().starts_with("weft "));

@@ -1,6 +1,7 @@
 //! What weft promises, on real nodes in network namespaces. Each test makes its own hosts (see `weft_tests::lab`).
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod cli;
 mod clients;

@@ -98,6 +98,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             Request::KeepSecrets { documents: vec![document(Some(BODY))], contents: vec![secret()] },
         ),
         ("request/await_following.bin", Request::AwaitFollowing { version }),
+        ("request/find_decision.bin", Request::FindDecision { id: 0x0123_4567_89ab_cdef }),
     ]
 }
 
@@ -110,6 +111,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("response/secret.bin", Response::Secret(secret())),
         ("response/kept.bin", Response::Kept),
         ("response/following.bin", Response::Following),
+        ("response/decision.bin", Response::Decision { json: Some("{}".into()) }),
     ]
 }
 

@@ -2,6 +2,7 @@ mod access;
 mod attached;
 mod balancing;
 mod explain;
+mod explain_access;
 mod gateway_api;
 mod properties;
 mod routing;

@@ -1,0 +1,193 @@
+//! What workloads' policies have found against callers, as the admin API and other nodes are told it.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, bail};
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use weft_discovery::liveness::Status;
+use weft_policy::explain::title;
+use weft_proxy::{
+    access_log::timestamp,
+    decisions::{Asked, DecisionId, Decisions, Finding, Found, Rule},
+};
+use weft_wire::{
+    frame::{Request, Response},
+    id::{NodeName, ServiceName},
+};
+
+use crate::actors::Handles;
+
+/// Findings that are listed, and no more.
+const LISTED: usize = 50;
+/// A node that has not answered by then is not waited for.
+const ASKED_FOR: Duration = Duration::from_secs(3);
+/// Nodes that are asked at once.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Body of `POST /api/v1/why`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WhyQuestion {
+    /// What a caller was told in `x-weft-decision`; `None` asks for the latest of this node.
+    pub id: Option<String>,
+}
+
+/// An element of the answer to `POST /api/v1/why`, the newest first. A field that this version does not know is
+/// left out: the answer may come from another node.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub id: String,
+    /// The node that hosts the workload.
+    pub node: NodeName,
+    pub time: String,
+    /// `denied`, `token refused`, `would be denied` by a policy in dry run, or `audited`.
+    pub outcome: String,
+    /// `NAMESPACE/WORKLOAD`
+    pub workload: String,
+    pub service: ServiceName,
+    /// The workload's own.
+    pub port: u16,
+    /// Of the caller's certificate; `null` if it has none.
+    pub principal: Option<String>,
+    pub source_ip: IpAddr,
+    /// The original client's, as `x-forwarded-for` has it.
+    pub remote_ip: IpAddr,
+    /// `null` for a connection that is not read as HTTP.
+    pub request: Option<DecidedRequest>,
+    /// Such as `AuthorizationPolicy default/deny-all`; `null` where no rule decided.
+    pub document: Option<String>,
+    /// The rule's place in the document, such as `spec.rules[0]`.
+    pub field: Option<String>,
+    pub why: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecidedRequest {
+    pub method: String,
+    pub host: String,
+    /// As policies saw it: normalised, without the query.
+    pub path: String,
+    /// `ISSUER/SUBJECT` of the verified token.
+    pub token: Option<String>,
+}
+
+impl Decision {
+    fn of(node: &NodeName, Finding { id, at, asked, found }: Finding) -> Self {
+        let Asked { workload, service, port, principal, source_ip, remote_ip, http } = asked;
+        let (outcome, rule, why) = match found {
+            Found::Denied(rule) => {
+                let why = why_denied(&rule);
+                ("denied", Some(rule), why.to_owned())
+            }
+            Found::RefusedToken(refusal) => ("token refused", None, refusal.to_string()),
+            Found::WouldBeDenied(rule) => {
+                let why = format!("the policies in dry run would deny it: {}", why_denied(&rule));
+                ("would be denied", Some(rule), why)
+            }
+            Found::Audited(rule) => ("audited", Some(rule), "a policy of action AUDIT matches".to_owned()),
+        };
+        let rule = rule.and_then(|rule| rule.rule);
+        Self {
+            id: id.to_string(),
+            node: node.clone(),
+            time: timestamp(at),
+            outcome: outcome.to_owned(),
+            workload,
+            service,
+            port,
+            principal,
+            source_ip,
+            remote_ip,
+            request: http.map(|http| DecidedRequest {
+                method: http.method,
+                host: http.authority,
+                path: http.path,
+                token: http.token_principal,
+            }),
+            document: rule.as_ref().map(|(key, _)| title(key)),
+            field: rule.map(|(_, place)| format!("spec.rules[{place}]")),
+            why,
+        }
+    }
+}
+
+fn why_denied(rule: &Rule) -> &'static str {
+    match (&rule.rule, rule.lacks_provider) {
+        (Some(_), true) => "its rule asks a provider that cannot be asked",
+        (Some(_), false) => "a rule of action DENY matches",
+        (None, _) => "policies of action ALLOW are for the workload, and none allows it",
+    }
+}
+
+/// What this node's data path has found.
+#[derive(Clone)]
+pub struct OwnDecisions {
+    pub node: NodeName,
+    pub kept: Decisions,
+}
+
+impl OwnDecisions {
+    /// The answer to a peer's [`Request::FindDecision`].
+    pub fn answer(&self, id: u64) -> anyhow::Result<Response> {
+        let found = self.find(id.into()).map(|decision| serde_json::to_string(&decision)).transpose()?;
+        Ok(Response::Decision { json: found })
+    }
+
+    fn find(&self, id: DecisionId) -> Option<Decision> {
+        self.kept.find(id).map(|finding| Decision::of(&self.node, finding))
+    }
+
+    fn latest(&self) -> Vec<Decision> {
+        self.kept.latest(LISTED).into_iter().map(|finding| Decision::of(&self.node, finding)).collect()
+    }
+}
+
+impl Handles {
+    /// The finding of an id, of whichever node; or the latest of this one.
+    pub async fn why(&self, question: &WhyQuestion) -> anyhow::Result<Vec<Decision>> {
+        let Some(text) = &question.id else { return Ok(self.decisions.latest()) };
+        let id: DecisionId = text.parse().map_err(anyhow::Error::msg)?;
+        if let Some(found) = self.decisions.find(id) {
+            return Ok(vec![found]);
+        }
+        let others: Vec<_> = self.members().into_iter().filter(|member| !member.this_node).collect();
+        let (up, down): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|member| member.state == Status::Alive.as_str());
+        let answers = stream::iter(up).map(|member| async move {
+            let asked = self.ask_for_decision(&member.name, &member.address, id);
+            let answer = tokio::time::timeout(ASKED_FOR, asked).await.unwrap_or_else(|late| Err(late.into()));
+            (member.name, answer)
+        });
+        let mut answers = answers.buffer_unordered(ASKED_AT_ONCE);
+        let mut silent: Vec<String> = down.into_iter().map(|member| member.name).collect();
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
+                Ok(Some(found)) => return Ok(vec![found]),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(node = name, error = format!("{error:#}"), "cannot ask for a decision");
+                    silent.push(name);
+                }
+            }
+        }
+        silent.sort();
+        let others = match silent.is_empty() {
+            true => String::new(),
+            false => format!("; not asked, because they do not answer: {}", silent.join(", ")),
+        };
+        bail!("no node knows the decision {id}: each keeps its latest ones until it is restarted{others}")
+    }
+
+    async fn ask_for_decision(&self, name: &str, address: &str, id: DecisionId) -> anyhow::Result<Option<Decision>> {
+        let node: NodeName = name.parse()?;
+        let question = Request::FindDecision { id: id.into() };
+        match self.links.request_at(node.id(), address.parse()?, &question).await? {
+            Response::Decision { json } => {
+                let found = json.map(|json| serde_json::from_str(&json)).transpose();
+                found.context("a decision in another form")
+            }
+            Response::Refused { why } => bail!("{why}"),
+            _ => bail!("another answer than was asked for"),
+        }
+    }
+}

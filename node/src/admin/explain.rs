@@ -1,0 +1,73 @@
+//! What would come of a request that nobody sends, by what this node sees.
+
+use anyhow::{Context, bail};
+use http::{HeaderMap, HeaderName, Method};
+use rustls::pki_types::UnixTime;
+use weft_policy::explain::{
+    RouteQuestion,
+    access::{AccessQuestion, explain_access},
+    explain_route,
+};
+
+use super::api;
+use crate::actors::Handles;
+
+/// The parts of a question that HTTP has names for.
+struct Asked {
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Asked {
+    fn read(method: &str, path: &str, headers: &[(String, String)]) -> anyhow::Result<Self> {
+        let mut read = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().with_context(|| format!("{name:?} is not a header's name"))?;
+            read.append(name, value.parse().with_context(|| format!("{value:?} is not a header's value"))?);
+        }
+        if !path.starts_with('/') {
+            bail!("{path:?} is not a path: it must begin with /");
+        }
+        let method = method.parse().with_context(|| format!("{method:?} is not a method"))?;
+        Ok(Self { method, headers: read })
+    }
+}
+
+impl Handles {
+    /// How a request would be routed.
+    pub fn explain_route(&self, question: &api::RouteQuestion) -> anyhow::Result<api::Explanation> {
+        let Asked { method, headers } = Asked::read(&question.method, &question.path, &question.headers)?;
+        let question = RouteQuestion {
+            from: &question.from,
+            to: &question.to,
+            namespace: &question.namespace,
+            method: &method,
+            path_and_query: &question.path,
+            scheme: &question.scheme,
+            headers: &headers,
+            now_ms: self.views.now_ms(),
+        };
+        let told = explain_route(&self.views.load(), &question).map_err(anyhow::Error::msg)?;
+        Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed: None })
+    }
+
+    /// Whether a caller would be let in.
+    pub fn explain_access(&self, question: &api::AccessQuestion) -> anyhow::Result<api::Explanation> {
+        let Asked { method, headers } = Asked::read(&question.method, &question.path, &question.headers)?;
+        let question = AccessQuestion {
+            from: &question.from,
+            to: &question.to,
+            namespace: &question.namespace,
+            method: &method,
+            path_and_query: &question.path,
+            headers: &headers,
+            claims: question.claims.as_ref(),
+            source_ip: question.source_ip,
+            keys: &|at| self.keys.get(at),
+            now: UnixTime::now().as_secs(),
+        };
+        let told = explain_access(&self.views.load(), &question).map_err(anyhow::Error::msg)?;
+        let allowed = Some(told.is_allowed());
+        Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed })
+    }
+}
