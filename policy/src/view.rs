@@ -233,6 +233,11 @@ impl MeshView {
         self.access.get(workload)
     }
 
+    /// Whether this view lets in whom another one does: nothing has changed that open connections are judged by.
+    pub fn lets_in_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.access, &other.access) && Arc::ptr_eq(&self.settings, &other.settings)
+    }
+
     /// The policies that are for a workload of any node that an endpoint of this view names, and what they say together.
     pub(crate) fn access_of_any(&self, workload: &Arc<Workload>) -> (Vec<Arc<Document>>, Arc<Access>) {
         self.access.of_any(workload, &self.services)

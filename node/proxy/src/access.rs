@@ -2,6 +2,7 @@
 //! stays within the node.
 
 use std::{
+    rc::Rc,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,7 @@ use weft_policy::{
     authenticate::{Claims, KeysAt, KnownKeys, Outcome, TokenRequest},
     authorize::{AccessRequest, Allowed, Decision, Denied, HttpAccess, Peer, Verdict, forwarded_for},
     endpoint::{Endpoint, EndpointAddress, Workload},
-    view::MeshView,
+    view::{MeshView, sni},
 };
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     error::{Denial, ProxyError, WhyDenied},
     exchange::Outgoing,
     ports::{Caller, WorkloadIdentity},
+    recheck::{Guest, Who},
     record::Downstream,
     worker::Worker,
 };
@@ -43,7 +45,7 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn request<'r>(&'r self, http: Option<HttpAccess<'r>>) -> AccessRequest<'r> {
+    pub(crate) fn request<'r>(&'r self, http: Option<HttpAccess<'r>>) -> AccessRequest<'r> {
         let source_ip = self.downstream.remote.ip();
         AccessRequest {
             peer: self.principal.map(Peer::new),
@@ -109,6 +111,21 @@ impl LocalGate<'_> {
         let Some(access) = self.access(endpoint) else { return Ok(()) };
         let identity = self.identity();
         admit_connection(self.worker, access, &self.call(endpoint, identity.as_deref()))
+    }
+
+    /// Has a tunnel to an endpoint judged anew when the endpoint's policies change. That of another node does it
+    /// there.
+    pub(crate) fn guest(&self, endpoint: &Endpoint) -> Option<Rc<Guest>> {
+        let EndpointAddress::Local(_) = endpoint.address else { return None };
+        let Workload { name, namespace, .. } = &*endpoint.workload;
+        let who = Who {
+            sni: sni(name, namespace, endpoint.key.target_port, &self.view.trust_domain).into(),
+            principal: self.identity().map(|identity| identity.principal.clone()),
+            trust_domain: None,
+            downstream: self.downstream,
+            is_http: false,
+        };
+        Some(Guest::new(self.worker, who, Rc::default(), self.view))
     }
 
     fn access(&self, endpoint: &Endpoint) -> Option<&Access> {

@@ -48,16 +48,20 @@ pub(crate) enum End {
     StalledReader,
     /// Memory is short, and this connection has most of it.
     Overload,
+    /// The workload's policies let its caller in no more.
+    NotLetIn,
 }
 
 impl End {
-    pub(crate) fn refused(self) -> Refused {
+    /// What it is counted as, where hostile or broken peers are counted.
+    pub(crate) fn refused(self) -> Option<Refused> {
         match self {
-            Self::SlowStart => Refused::HeadTimeout,
-            Self::Flood => Refused::Flood,
-            Self::RapidReset => Refused::RapidReset,
-            Self::StalledReader => Refused::StalledReader,
-            Self::Overload => Refused::Overload,
+            Self::SlowStart => Some(Refused::HeadTimeout),
+            Self::Flood => Some(Refused::Flood),
+            Self::RapidReset => Some(Refused::RapidReset),
+            Self::StalledReader => Some(Refused::StalledReader),
+            Self::Overload => Some(Refused::Overload),
+            Self::NotLetIn => None,
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
+    recheck::Guest,
     record::{ExchangeRecord, Received, with_sources},
     respond, tcp,
     upgrade::{self, Upgrade},
@@ -433,6 +434,8 @@ pub(crate) struct Answer {
     pub(crate) active: Option<ActiveRequest>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) client_upgrade: Option<upgrade::Client>,
+    /// The caller, if the connection may become a tunnel to a workload of this node.
+    pub(crate) guest: Option<Rc<Guest>>,
 }
 
 impl Answer {
@@ -450,7 +453,7 @@ impl Answer {
 
     /// The response for the caller. Its body carries the record to the exchange's end.
     pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
-        let Self { mut response, lease, active, deadline, client_upgrade } = self;
+        let Self { mut response, lease, active, deadline, client_upgrade, guest } = self;
         record.response_head(&response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
@@ -474,7 +477,7 @@ impl Answer {
                         |bytes| received.add(bytes),
                         |bytes| sent.set(sent.get() + bytes),
                     );
-                    tcp::splice(client, TokioIo::new(upstream)).await;
+                    tcp::splice(client, TokioIo::new(upstream), guest.as_deref()).await;
                     record.add_sent(sent.get());
                     record.complete();
                 }

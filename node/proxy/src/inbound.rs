@@ -1,6 +1,6 @@
 //! From another node to a workload of this one: mutual TLS ends here, and the workload is told who calls.
 
-use std::{convert::Infallible, future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response};
 use hyper::{body::Incoming, service::Service as HyperService};
@@ -14,7 +14,7 @@ use weft_policy::{condition, endpoint::LocalWorkload, view::MeshView};
 use weft_wire::id::SpiffeId;
 
 use crate::{
-    access::{self, Call},
+    access,
     body::ResponseBody,
     connection::Load,
     error::ProxyError,
@@ -23,6 +23,7 @@ use crate::{
     listener::{limit_unread, serve_http1, serve_http2},
     metrics::{Parties, Refused, Reporter},
     pool::{Need, connect_app},
+    recheck::{Guest, Who},
     record::{Downstream, ExchangeRecord, Line},
     respond::X_WEFT_REASON,
     target,
@@ -73,13 +74,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
 /// What the handshake of one connection has settled.
 struct Connection {
     worker: Rc<Worker>,
-    downstream: Downstream,
     load: Rc<Load>,
-    /// The workload that the caller means.
-    sni: Box<str>,
+    guest: Rc<Guest>,
     peer: SpiffeId,
-    /// The peer as policies write it: without `spiffe://`.
-    principal: Box<str>,
     /// Both ends' identities, for `x-forwarded-client-cert`.
     client_cert: HeaderValue,
 }
@@ -93,24 +90,26 @@ impl Connection {
         let by = &view.local_workload(&sni)?.workload.principal;
         let text = format!("By={by};Hash={};URI={}", peer.certificate_hash, peer.id);
         let client_cert = HeaderValue::try_from(text).ok()?;
-        let principal = peer.id.to_string().trim_start_matches("spiffe://").into();
-        Some(Self { worker, downstream, load, sni, peer: peer.id, principal, client_cert })
+        let who = Who {
+            sni,
+            principal: Some(peer.id.to_string().trim_start_matches("spiffe://").into()),
+            trust_domain: Some(peer.id.trust_domain.clone()),
+            downstream,
+            is_http: session.alpn_protocol() != Some(ALPN_TCP),
+        };
+        let guest = Guest::new(&worker, who, load.clone(), &view);
+        Some(Self { worker, load, guest, peer: peer.id, client_cert })
     }
 
-    /// What policies are told of whoever calls a workload by this connection.
-    fn call<'c>(&'c self, local: &'c LocalWorkload) -> Call<'c> {
-        Call {
-            workload: &local.workload,
-            port: local.address.port(),
-            principal: Some(&self.principal),
-            downstream: self.downstream,
-            sni: Some(&self.sni),
-        }
+    /// The workload that the caller means, if it is still here.
+    fn workload<'v>(&self, view: &'v MeshView) -> Result<&'v Arc<LocalWorkload>, ProxyError> {
+        let sni = &self.guest.who.sni;
+        view.local_workload(sni).ok_or_else(|| ProxyError::NotHosted(sni.to_string()))
     }
 
     async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let mut record =
-            ExchangeRecord::begin(&self.worker, Reporter::Destination, self.downstream, &self.load, &request);
+            ExchangeRecord::begin(&self.worker, Reporter::Destination, self.guest.who.downstream, &self.load, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
         let answer = self.forward(request, claim.as_ref(), &mut record).await;
         exchange::finish(&self.worker, answer.map(Reply::Upstream), record)
@@ -126,9 +125,9 @@ impl Connection {
         let view = self.worker.views.load();
         self.identify(&view, claim, record.parties());
         if let Some(line) = record.line() {
-            line.server_name(&self.sni);
+            line.server_name(&self.guest.who.sni);
         }
-        let workload = view.local_workload(&self.sni).ok_or_else(|| ProxyError::NotHosted(self.sni.to_string()))?;
+        let workload = self.workload(&view)?;
         record.parties().destination = Some(workload.workload.clone());
         if let Some(line) = record.line() {
             line.upstream(workload.address);
@@ -140,13 +139,14 @@ impl Connection {
         let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         if let Some(access) = view.access(&workload.workload) {
-            access::admit(&self.worker, access, &self.call(workload), &mut outgoing).await?;
+            access::admit(&self.worker, access, &self.guest.who.call(workload), &mut outgoing).await?;
         }
         // Only who is let in counts: others could use up what is for these.
         let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
             None => None,
             Some(limits) => {
-                let asked = condition::Request { head: &outgoing.head(), principal: Some(&self.principal) };
+                let asked =
+                    condition::Request { head: &outgoing.head(), principal: self.guest.who.principal.as_deref() };
                 limit::admit(limits, &asked, self.worker.now_ns())?
             }
         };
@@ -161,7 +161,8 @@ impl Connection {
                         quota.tell(response.headers_mut());
                     }
                     let client_upgrade = outgoing.into_client_upgrade();
-                    return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade });
+                    let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
+                    return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade, guest });
                 }
                 // Kept alive for too long: once more, on a new connection.
                 Err(SendError { stale: true, .. }) if need == Need::Any => need = Need::Fresh,
@@ -182,23 +183,26 @@ impl Connection {
         let view = self.worker.views.load();
         let mut parties = Parties::new(Reporter::Destination);
         self.identify(&view, None, &mut parties);
-        let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(self.downstream, None)));
-        let Some(workload) = view.local_workload(&self.sni) else {
-            let error = ProxyError::NotHosted(self.sni.to_string());
-            return TcpRecord::refused(&self.worker, &parties, &error, line, started);
+        let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(self.guest.who.downstream, None)));
+        let workload = match self.workload(&view) {
+            Ok(workload) => workload,
+            Err(error) => return TcpRecord::refused(&self.worker, &parties, &error, line, started),
         };
         parties.destination = Some(workload.workload.clone());
         if let Some(line) = &mut line {
-            line.server_name(&self.sni);
+            line.server_name(&self.guest.who.sni);
             line.upstream(workload.address);
         }
         if let Some(access) = view.access(&workload.workload)
-            && let Err(error) = access::admit_connection(&self.worker, access, &self.call(workload))
+            && let Err(error) = access::admit_connection(&self.worker, access, &self.guest.who.call(workload))
         {
             return TcpRecord::refused(&self.worker, &parties, &error, line, started);
         }
         match connect_app(workload.address).await {
-            Ok(app) => TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, app).await,
+            Ok(app) => {
+                let record = TcpRecord::opened(&self.worker, &parties, line, started);
+                record.splice(stream, app, Some(&self.guest)).await;
+            }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error.into(), line, started),
         }
     }

@@ -28,6 +28,7 @@ mod outbound;
 mod overload;
 mod pool;
 pub mod ports;
+mod recheck;
 mod record;
 mod respond;
 pub mod server;

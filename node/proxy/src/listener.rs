@@ -179,7 +179,9 @@ async fn serve<C>(
             ended = connection.as_mut() => break ended,
             () = worker.tasks.stop.cancelled(), if !is_ending => is_ending = true,
             why = poll_fn(|cx| load.poll_end(cx)) => {
-                worker.metrics.shared().count_refused(why.refused());
+                if let Some(refused) = why.refused() {
+                    worker.metrics.shared().count_refused(refused);
+                }
                 debug!(?why, "a connection is ended");
                 // What is under way is finished, but for a peer that goes on even then.
                 if why != End::RapidReset || is_ending {

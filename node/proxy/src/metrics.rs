@@ -66,6 +66,7 @@ struct AccessCounts {
     audited: AtomicU64,
     dry_run_allowed: AtomicU64,
     dry_run_denied: AtomicU64,
+    connections_cut: AtomicU64,
 }
 
 /// The numbers of one label set of HTTP.
@@ -129,6 +130,10 @@ impl Metrics {
 
     pub(crate) fn count_refused_token(&self) {
         self.0.access.tokens_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_cut_connection(&self) {
+        self.0.access.connections_cut.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_audited(&self) {
@@ -250,6 +255,11 @@ impl Collector for Metrics {
                 "weft_access_dry_run_denied",
                 "Requests and connections that AuthorizationPolicies in dry run would deny",
                 &self.0.access.dry_run_denied,
+            ),
+            (
+                "weft_access_connections_cut",
+                "Open connections ended because the workload's policies changed and let their callers in no more",
+                &self.0.access.connections_cut,
             ),
         ] {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

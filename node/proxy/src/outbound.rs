@@ -24,7 +24,7 @@ use weft_policy::{
     balance::{Attempt, Cluster, Hashed, Held, Keyed, Outcome, Overflow},
     condition,
     cors::CorsOutcome,
-    endpoint::{ActiveRequest, Endpoint, EndpointAddress, Workload},
+    endpoint::{Endpoint, EndpointAddress, Workload},
     fault::FaultEnd,
     headers::{HeaderContext, HeaderOperations, HeaderRules},
     retry::{Failure, RetryPolicy},
@@ -44,12 +44,12 @@ use crate::{
     limit::{self, Quota},
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
     metrics::{Flag, Parties, Reporter},
-    pool::{Need, Stream},
+    pool::Need,
     ports::Caller,
     record::{Downstream, ExchangeRecord, GRPC_STATUS, Line, grpc_code},
     respond::{self, NOT_HOSTED, X_WEFT_REASON},
     target,
-    tcp::{self, TcpRecord},
+    tcp::{self, Dialled, TcpRecord},
     upgrade,
     upstream::{self, Awaited},
     worker::Worker,
@@ -110,8 +110,9 @@ impl Outbound {
             return self.serve_tls(&view, Named::default(), stream, downstream, line, started).await;
         }
         match self.dial(&view, Named::default(), downstream, &mut parties, line.as_deref_mut()).await {
-            Ok((upstream, _active)) => {
-                TcpRecord::opened(&self.worker, &parties, line, started).splice(stream, upstream).await;
+            Ok(Dialled { stream: upstream, active: _active, guest }) => {
+                let record = TcpRecord::opened(&self.worker, &parties, line, started);
+                record.splice(stream, upstream, guest.as_deref()).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
         }
@@ -136,9 +137,9 @@ impl Outbound {
             Ok((dialled, hello))
         };
         match dialled.await {
-            Ok(((upstream, _active), hello)) => {
+            Ok((Dialled { stream: upstream, active: _active, guest }, hello)) => {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
-                record.splice(hello.before(client), upstream).await;
+                record.splice(hello.before(client), upstream, guest.as_deref()).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
         }
@@ -198,7 +199,7 @@ impl Outbound {
         downstream: Downstream,
         parties: &mut Parties,
         mut line: Option<&mut Line>,
-    ) -> Result<(Stream, ActiveRequest), ProxyError> {
+    ) -> Result<Dialled, ProxyError> {
         let caller = self.caller();
         let caller = caller.as_deref();
         parties.source = caller.and_then(|caller| workload_of(view, caller)).cloned();
@@ -275,14 +276,14 @@ impl Outbound {
         let (parties, line) = record.parties_and_line();
         let named = Named { host: authority.host(), port, server_name: None };
         match self.dial(&view, named, downstream, parties, line).await {
-            Ok((upstream, active)) => {
+            Ok(Dialled { stream: upstream, active, guest }) => {
                 let (parties, line) = record.into_tunnel();
                 let worker = self.worker.clone();
                 self.worker.tasks.spawn(async move {
                     let _active = active;
                     let record = TcpRecord::opened(&worker, &parties, line, started);
                     if let Ok(client) = client.await {
-                        record.splice(TokioIo::new(client), upstream).await;
+                        record.splice(TokioIo::new(client), upstream, guest.as_deref()).await;
                     }
                 });
                 Response::new(ResponseBody::tunnel())
@@ -642,7 +643,9 @@ impl<'a> Tries<'a> {
                     }
                     let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
                     if !may_repeat || !self.may_retry(&mut retrying, record) {
-                        return Ok(Answer { client_upgrade: outgoing.into_client_upgrade(), ..answer });
+                        let client_upgrade = outgoing.into_client_upgrade();
+                        let guest = client_upgrade.as_ref().and_then(|_| self.gate.guest(endpoint));
+                        return Ok(Answer { client_upgrade, guest, ..answer });
                     }
                 }
                 // The connection was to blame, not the endpoint: at once, on a new one.
@@ -743,7 +746,8 @@ impl<'a> Tries<'a> {
                 if let Some(quota) = quota {
                     quota.tell(response.headers_mut());
                 }
-                Ok(Answer { response, lease, active: Some(active), deadline: None, client_upgrade: None })
+                let active = Some(active);
+                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None })
             }
             Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
         }

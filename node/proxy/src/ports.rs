@@ -22,6 +22,7 @@ use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
 #[derive(Clone)]
 pub struct Views {
     swap: Arc<ArcSwap<MeshView>>,
+    changes: watch::Receiver<()>,
     /// The zero of the clock that what outlasts a view is counted by: endpoints' loads, limits.
     epoch: Instant,
 }
@@ -30,6 +31,13 @@ impl Views {
     /// The view to use for one whole request: load it once, so that all steps see the same mesh.
     pub fn load(&self) -> Arc<MeshView> {
         self.swap.load_full()
+    }
+
+    /// Tells each view that is published from here on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        changes
     }
 
     /// Time on the clock that all workers share.
@@ -44,18 +52,22 @@ impl Views {
 }
 
 /// The one writer of the view.
-pub struct ViewPublisher(Arc<ArcSwap<MeshView>>);
+pub struct ViewPublisher {
+    swap: Arc<ArcSwap<MeshView>>,
+    changed: watch::Sender<()>,
+}
 
 impl ViewPublisher {
     pub fn publish(&mut self, view: MeshView) {
-        self.0.store(Arc::new(view));
+        self.swap.store(Arc::new(view));
+        self.changed.send_replace(());
     }
 }
 
 /// A view with its writer.
 pub fn views(first: MeshView) -> (ViewPublisher, Views) {
-    let swap = Arc::new(ArcSwap::from_pointee(first));
-    (ViewPublisher(swap.clone()), Views { swap, epoch: Instant::now() })
+    let (swap, (changed, changes)) = (Arc::new(ArcSwap::from_pointee(first)), watch::channel(()));
+    (ViewPublisher { swap: swap.clone(), changed }, Views { swap, changes, epoch: Instant::now() })
 }
 
 /// Who this node can be on the data path, and whom it trusts.

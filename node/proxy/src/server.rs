@@ -26,6 +26,7 @@ use crate::{
     outbound::{Outbound, Target},
     overload::{self, Budget},
     ports::{Identities, KeySets, Views},
+    recheck,
     tls::MeshTls,
     worker::{Shared, Tasks, Worker},
 };
@@ -210,6 +211,7 @@ fn run_worker(
             }
         }
         tokio::task::spawn_local(overload::watch(worker.clone(), budget, number));
+        tokio::task::spawn_local(recheck::follow_views(worker.clone()));
         let of_sweep = worker.clone();
         tokio::task::spawn_local(async move { of_sweep.pools.sweep().await });
         let _ = started.send(Ok(()));

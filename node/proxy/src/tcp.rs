@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    future::pending,
     io,
     pin::Pin,
     rc::Rc,
@@ -23,6 +24,7 @@ use crate::{
     error::ProxyError,
     metrics::{Flag, Parties, TcpSeries},
     pool::Stream,
+    recheck::Guest,
     record::Line,
     upstream,
     worker::Worker,
@@ -33,13 +35,21 @@ const BUFFER: usize = 64 * 1024;
 /// Endpoints that are tried before a caller is turned away.
 const MAX_TRIES: usize = 3;
 
+/// A connection to an endpoint, with all that must live as long.
+pub(crate) struct Dialled {
+    pub(crate) stream: Stream,
+    pub(crate) active: ActiveRequest,
+    /// The caller, if the endpoint is of this node.
+    pub(crate) guest: Option<Rc<Guest>>,
+}
+
 /// Connects to an endpoint of the cluster; to another one if that fails. A workload of this node may refuse, and that
 /// is the end of it.
 pub(crate) async fn dial(
     gate: &LocalGate<'_>,
     cluster: &Cluster,
     mut on_try: impl FnMut(&Endpoint),
-) -> Result<(Stream, ActiveRequest), ProxyError> {
+) -> Result<Dialled, ProxyError> {
     let LocalGate { worker, caller, .. } = *gate;
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let client = || gate.view.address_of_client(gate.downstream.remote.ip());
@@ -59,7 +69,7 @@ pub(crate) async fn dial(
                 upstream::record(worker, cluster, endpoint, Outcome::Connected);
                 // A connection is all that is seen of it: it begins a row anew.
                 upstream::record(worker, cluster, endpoint, Outcome::Status(200));
-                return Ok((stream, active));
+                return Ok(Dialled { stream, active, guest: gate.guest(endpoint) });
             }
             Err(error) => {
                 if !error.blames_endpoint() {
@@ -76,13 +86,25 @@ pub(crate) async fn dial(
     }
 }
 
-/// Copies both ways, each side's end to the other, until both have ended or one fails.
+/// Copies both ways, each side's end to the other, until both have ended or one fails, or the workload lets its guest in
+/// no more.
 pub(crate) async fn splice(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+    guest: Option<&Guest>,
 ) {
-    // An error is one side's way to hang up; dropping both streams tells the other.
-    let _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+    let refused = async {
+        match guest {
+            Some(guest) => guest.refused().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        // An error is one side's way to hang up; dropping both streams tells the other.
+        _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {}
+        () = refused => {}
+    }
 }
 
 /// The record of one TCP connection: counted as opened at once, as closed when dropped, and its bytes as they go,
@@ -128,6 +150,7 @@ impl TcpRecord {
         self,
         client: impl AsyncRead + AsyncWrite + Unpin,
         upstream: impl AsyncRead + AsyncWrite + Unpin,
+        guest: Option<&Guest>,
     ) {
         let client = Counted::new(
             client,
@@ -140,7 +163,7 @@ impl TcpRecord {
                 self.sent.set(self.sent.get() + bytes);
             },
         );
-        splice(client, upstream).await;
+        splice(client, upstream, guest).await;
     }
 }
 

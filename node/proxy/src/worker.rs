@@ -27,6 +27,7 @@ use crate::{
     overload::Budget,
     pool::Pools,
     ports::{Identities, KeySets, Views},
+    recheck::Guests,
     tls::MeshTls,
 };
 
@@ -56,6 +57,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
+    pub(crate) guests: Guests,
     pub(crate) handshakes: Handshakes,
     /// Requests are refused, since too much is held for slow peers.
     pub(crate) is_overloaded: Cell<bool>,
@@ -75,6 +77,7 @@ impl Worker {
             limits: shared.limits,
             tasks,
             connections: Connections::default(),
+            guests: Guests::default(),
             handshakes: Handshakes::default(),
             is_overloaded: Cell::new(false),
         })

@@ -136,6 +136,8 @@ pub struct AuthorizerSettings<'s> {
 pub struct Authorizer {
     http: Policies,
     tcp: Policies,
+    /// What is decided of a request by what is known of it before it comes.
+    any_request: Policies,
 }
 
 /// The policies as they read on one kind of traffic.
@@ -266,7 +268,16 @@ impl Authorizer {
         Self {
             http: Policies::compile(&policies, settings, Traffic::Http),
             tcp: Policies::compile(&policies, settings, Traffic::Tcp),
+            any_request: Policies::compile(&policies, settings, Traffic::AnyRequest),
         }
+    }
+
+    /// Whether an open connection may go on: one of HTTP, if some request that may come by it would be let in; another
+    /// one, if it itself would be. Providers are not asked again. `connection.http` is `None`.
+    pub fn may_go_on(&self, connection: &AccessRequest<'_>, is_http: bool) -> bool {
+        let policies = if is_http { &self.any_request } else { &self.tcp };
+        let is_refused = matches!(policies.ask(connection), Some(Verdict::Deny(_)));
+        !is_refused && policies.enforced.decide(connection).is_allowed()
     }
 
     /// What comes of a request, or of a connection.
@@ -307,6 +318,8 @@ impl Authorizer {
 enum Traffic {
     Http,
     Tcp,
+    /// Some HTTP request, of which only the connection is known.
+    AnyRequest,
 }
 
 impl Policies {
@@ -440,15 +453,17 @@ impl Context<'_> {
     }
 
     /// What only HTTP has is not there on a TCP connection: a rule that allows by it allows nothing, one that denies
-    /// by it denies by the rest alone.
+    /// by it denies by the rest alone. Of some request it is not known: a rule that allows by it may allow one, one that
+    /// denies by it does not deny them all.
     fn conditions<'f>(&self, fields: impl IntoIterator<Item = Field<'f>>) -> Option<Vec<Condition>> {
         let mut conditions = Vec::new();
         for field in fields {
             if field.values.is_empty() && field.not_values.is_empty() {
                 continue;
             }
-            if self.traffic == Traffic::Tcp && field.attribute.is_http_only() {
-                if self.action == Action::Allow {
+            if self.lacks(&field.attribute) {
+                let goes_by_the_rest = (self.traffic == Traffic::AnyRequest) == (self.action == Action::Allow);
+                if !goes_by_the_rest {
                     return None;
                 }
                 continue;
@@ -457,6 +472,15 @@ impl Context<'_> {
             conditions.push(Condition { any_of: tests(field.values)?, none_of: tests(field.not_values)? });
         }
         Some(conditions)
+    }
+
+    fn lacks(&self, attribute: &Attribute) -> bool {
+        match self.traffic {
+            Traffic::Http => false,
+            Traffic::Tcp => attribute.is_http_only(),
+            // Each request names its original client.
+            Traffic::AnyRequest => attribute.is_http_only() || *attribute == Attribute::RemoteIp,
+        }
     }
 
     fn tests(&self, attribute: &Attribute, values: &[String]) -> Option<Vec<Test>> {

@@ -587,6 +587,36 @@ fn d_authz_on_tcp_a_deny_rule_drops_its_http_fields() {
 }
 
 #[test]
+fn an_open_connection_may_go_on_as_long_as_some_request_may_come_by_it() {
+    let a = json!({"source": {"principals": ["cluster.local/ns/foo/sa/a"]}});
+    let b = json!({"source": {"principals": ["cluster.local/ns/foo/sa/b"]}});
+    let get = json!([{"operation": {"methods": ["GET"]}}]);
+    let claim = json!([{"key": "request.auth.claims[x]", "values": ["y"]}]);
+    let remote = json!([{"key": "remote.ip", "values": ["1.2.3.4"]}]);
+    // Policies, and what they say of a connection of `a` that is HTTP and of one that is not.
+    for (policies, http, tcp) in [
+        (vec![], true, true),
+        (vec![allow(json!({"from": [a]}))], true, true),
+        (vec![allow(json!({"from": [b]}))], false, false),
+        (vec![allow(json!({"from": [b], "to": get}))], false, false),
+        (vec![allow(json!({"from": [a], "to": get}))], true, false),
+        (vec![allow(json!({"from": [a], "when": claim}))], true, false),
+        (vec![allow(json!({"from": [a], "when": remote}))], true, false),
+        (vec![deny(json!({"from": [a]}))], false, false),
+        (vec![deny(json!({"from": [b]}))], true, true),
+        (vec![deny(json!({"from": [a], "to": get}))], true, false),
+        (vec![deny(json!({"from": [a], "when": remote}))], true, true),
+        (vec![deny(json!({"from": [a], "when": claim})), allow(json!({"from": [b]}))], false, false),
+        (vec![custom("http")], true, true),
+        (vec![custom("nobody")], false, false),
+    ] {
+        let authorizer = compile(&policies);
+        let found = |is_http| self::tcp().ask(|connection| authorizer.may_go_on(connection, is_http));
+        assert_eq!((found(true), found(false)), (http, tcp), "{policies:?}");
+    }
+}
+
+#[test]
 fn a_decision_names_the_rule() {
     let named = |name: &str, policy: Value| {
         let mut policy = policy;
@@ -817,6 +847,17 @@ mod properties {
             let authorizer = compile_in(&documents, &trust);
             let compiled = outcome(&authorizer, &sent);
             prop_assert_eq!(&compiled, &sent.ask(|request| reference::decide(&documents, &trust, request)));
+            sent.ask(|request| {
+                let is_allowed = match authorizer.decide(request).verdict {
+                    Verdict::Ask { .. } => authorizer.decide_after_provider(request).verdict.is_allowed(),
+                    verdict => verdict.is_allowed(),
+                };
+                let connection = AccessRequest { http: None, ..*request };
+                let may_go_on = authorizer.may_go_on(&connection, sent.is_http);
+                prop_assert!(may_go_on || !is_allowed, "what brings an allowed request may go on");
+                prop_assert!(sent.is_http || may_go_on == is_allowed);
+                Ok(())
+            })?;
             let mut documents: Vec<Option<Document>> = documents.into_iter().map(Some).collect();
             let shuffled: Vec<Document> = shuffled.into_iter().map(|index| documents[index].take().unwrap()).collect();
             let again = compile_in(&shuffled, &trust);

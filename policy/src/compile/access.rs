@@ -53,6 +53,18 @@ impl AccessIndex {
         Arc::ptr_eq(&entry.workload, workload).then_some(&entry.access)
     }
 
+    fn has_same_workloads(&self, other: &Self) -> bool {
+        let is_same = |(address, entry): (&usize, &Entry)| {
+            let known = self.by_workload.get(address);
+            known.is_some_and(|known| {
+                Arc::ptr_eq(&known.workload, &entry.workload)
+                    && Arc::ptr_eq(&known.access, &entry.access)
+                    && known.services == entry.services
+            })
+        };
+        self.by_workload.len() == other.by_workload.len() && other.by_workload.iter().all(is_same)
+    }
+
     /// The policies that are for a workload of any node, and what they say together. Those of other nodes' workloads
     /// are compiled for each question.
     pub(crate) fn of_any(
@@ -94,7 +106,8 @@ pub(super) fn compile(
     }
     let has_same_settings =
         |known: &&AccessIndex| known.settings.as_ref().is_some_and(|known| Arc::ptr_eq(known, settings));
-    let known = known.map(|known| &**known).filter(has_same_settings);
+    let before = known.filter(|known| has_same_settings(&&***known)).cloned();
+    let known = before.as_deref();
     let has_same_documents = known.is_some_and(|known| {
         known.documents.len() == documents.len()
             && known.documents.iter().zip(documents).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
@@ -120,7 +133,8 @@ pub(super) fn compile(
             .clone();
         by_workload.insert(address, Entry { workload, services, documents, access });
     }
-    Arc::new(AccessIndex { documents: documents.clone(), settings: Some(settings.clone()), by_workload })
+    let index = AccessIndex { documents: documents.clone(), settings: Some(settings.clone()), by_workload };
+    before.filter(|before| has_same_documents && before.has_same_workloads(&index)).unwrap_or_else(|| Arc::new(index))
 }
 
 fn addresses(documents: &[Arc<Document>]) -> Vec<*const Document> {

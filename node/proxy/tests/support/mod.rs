@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     future::Future,
-    io::Write,
+    io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     sync::{
@@ -35,7 +35,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use weft_policy::{
     compile::{Inputs, NodeInput, compile},
     document::{parse_stored, parse_yaml},
@@ -304,13 +304,18 @@ impl Node {
         weft_policy::view::sni(&row.workload, &row.service.namespace, row.target_port, &trust_domain())
     }
 
+    /// A connection to the first workload that the node hosts, by somebody with this certificate.
+    pub async fn connect_as(&self, certificate: Arc<CertifiedKey>) -> io::Result<TlsStream<TcpStream>> {
+        let config = Arc::new(data_client(Some(certificate), b"http/1.1"));
+        let tcp = TcpStream::connect(self.data_port()).await?;
+        let name = ServerName::try_from(self.server_name()).unwrap();
+        within(TlsConnector::from(config).connect(name, tcp)).await
+    }
+
     /// Asks the first workload that the node hosts by its data port, over HTTP/1.1, and gives the whole answer; an
     /// empty one if the connection fails.
     pub async fn ask(&self, certificate: Arc<CertifiedKey>, path: &str) -> String {
-        let config = Arc::new(data_client(Some(certificate), b"http/1.1"));
-        let tcp = TcpStream::connect(self.data_port()).await.unwrap();
-        let name = ServerName::try_from(self.server_name()).unwrap();
-        let Ok(mut stream) = within(TlsConnector::from(config).connect(name, tcp)).await else { return String::new() };
+        let Ok(mut stream) = self.connect_as(certificate).await else { return String::new() };
         let request = format!("GET {path} HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n\r\n");
         let mut answer = Vec::new();
         let _ = stream.write_all(request.as_bytes()).await;

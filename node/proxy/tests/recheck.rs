@@ -1,0 +1,143 @@
+//! Connections that are open when a workload's policies change.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use weft_proxy::config::ListenerProtocol;
+use weft_wire::fact::Protocol;
+
+use support::*;
+
+fn policy(spec: &str) -> String {
+    format!("{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {{name: p}}, spec: {spec}}}\n")
+}
+
+const DENY_CALLER: &str = "{action: DENY, rules: [{from: [{source: {principals: ['*/sa/productpage']}}]}]}";
+const DENY_OTHERS: &str = "{action: DENY, rules: [{from: [{source: {principals: ['*/sa/other']}}]}]}";
+/// What only a request can tell, and not a connection.
+const DENY_A_PATH: &str = "{action: DENY, rules: [{to: [{operation: {paths: [/denied]}}]}]}";
+
+/// The caller and a workload: on a node each, then on one node.
+async fn both_ways(service: &'static str, protocol: Protocol, address: SocketAddr) -> [Mesh; 2] {
+    let workload = hosted(service, &format!("{service}-v1"), protocol, address);
+    let listener = if protocol.is_http() { ListenerProtocol::Http } else { ListenerProtocol::Tcp };
+    let plan = || async { Plan { listeners: vec![(service, listener)], ..caller().await } };
+    let apart = vec![plan().await, Plan { hosted: vec![workload.clone()], ..Plan::default() }];
+    let mut together = plan().await;
+    together.hosted.push(workload);
+    [Mesh::start(apart), Mesh::start(vec![together])]
+}
+
+/// Has each connection answered by these bytes, and then by each byte that comes.
+async fn says(greeting: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if !greeting.is_empty() {
+                    let _ = stream.read(&mut [0; 2048]).await;
+                }
+                let _ = stream.write_all(greeting).await;
+                let (mut read, mut write) = stream.into_split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+async fn echoes(stream: &mut TcpStream) -> bool {
+    let sent = stream.write_all(b"x").await;
+    sent.is_ok() && within(stream.read_exact(&mut [0])).await.is_ok()
+}
+
+async fn ends(stream: &mut (impl AsyncRead + Unpin)) {
+    let ended = within(stream.read(&mut [0])).await;
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+fn publish(mesh: &mut Mesh, spec: &str) {
+    mesh.documents = if spec.is_empty() { String::new() } else { policy(spec) };
+    mesh.publish();
+}
+
+fn cut(mesh: &Mesh) -> f64 {
+    mesh.nodes.last().unwrap().metric("weft_access_connections_cut_total", &[])
+}
+
+#[tokio::test]
+async fn a_tcp_connection_ends_when_its_caller_is_let_in_no_more_and_only_then() {
+    for mut mesh in both_ways("db", Protocol::Tcp, says(b"").await).await {
+        let mut stream = TcpStream::connect(mesh.client().listeners[0]).await.unwrap();
+        assert!(echoes(&mut stream).await);
+        for spec in [DENY_OTHERS, "", "{rules: [{from: [{source: {namespaces: [default]}}]}]}"] {
+            publish(&mut mesh, spec);
+            assert!(echoes(&mut stream).await, "{spec}");
+        }
+        publish(&mut mesh, DENY_CALLER);
+        ends(&mut stream).await;
+        assert_eq!(cut(&mesh), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_ends_when_its_caller_is_let_in_no_more_and_only_then() {
+    let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    for mut mesh in both_ways("reviews", Protocol::Http, says(switching).await).await {
+        let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+        let head = "GET / HTTP/1.1\r\nhost: reviews\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(within(stream.read_u8()).await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101"));
+        publish(&mut mesh, DENY_OTHERS);
+        assert!(echoes(&mut stream).await);
+        publish(&mut mesh, DENY_CALLER);
+        ends(&mut stream).await;
+        assert_eq!(cut(&mesh), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_breaks_off_when_no_request_could_come_by_its_connection_any_more() {
+    let endless = says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+    let [mut mesh, _] = both_ways("reviews", Protocol::Http, endless).await;
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    publish(&mut mesh, DENY_A_PATH);
+    // A second caller's request shows that the view is in force.
+    assert_eq!(send(mesh.client().outbound, get("reviews", "/denied")).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(cut(&mesh), 0.0);
+    publish(&mut mesh, DENY_CALLER);
+    assert!(within(response.into_body().collect()).await.is_err(), "the answer breaks off");
+    assert!(cut(&mesh) >= 1.0);
+    // Who comes anew is told why, and not just cut.
+    assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn d_mtls_connections_of_a_trust_domain_that_is_no_alias_any_more_end() {
+    let alias = "{apiVersion: weft.mesh/v1alpha1, kind: MeshConfig, metadata: {name: default, namespace: istio-system}, \
+                 spec: {trustDomainAliases: [old.example]}}\n";
+    let reviews = Plan { hosted: vec![hosted("reviews", "r-1", Protocol::Http, echo().await)], ..Plan::default() };
+    let mut mesh = Mesh::start_with(alias, vec![reviews]);
+    let certificate = mesh.ca.issue(&"spiffe://old.example/ns/default/sa/x".parse().unwrap());
+    let mut stream = mesh.client().connect_as(certificate).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    within(stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    publish(&mut mesh, DENY_OTHERS);
+    let _ = within(stream.read_to_end(&mut Vec::new())).await;
+    assert_eq!(cut(&mesh), 1.0);
+}
