@@ -14,6 +14,7 @@ mod nodes;
 mod policies;
 mod rules;
 mod services;
+mod slices;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -34,6 +35,7 @@ use self::{
     nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
     services::Declared,
+    slices::Slice,
 };
 use crate::{
     api::gateway::PolicyTargetReference,
@@ -116,6 +118,8 @@ pub(crate) struct Ingredients {
     /// Rows announced under the service's name, and those that its selector selects.
     own: Vec<Arc<Row>>,
     selected: Vec<Arc<Row>>,
+    /// Of a service that selects no workloads, the oldest first.
+    slices: Vec<Arc<Slice>>,
     /// Those whose host matches: the most specific first, of these the oldest.
     policies: Vec<Arc<Policy>>,
     rules: Vec<Arc<RuleSet>>,
@@ -136,9 +140,12 @@ impl Ingredients {
         let Parts { rows, documents, .. } = parts;
         let declared = documents.declared.get(name).cloned();
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared));
+        let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
+        let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
         Self {
             own: rows.announced.get(name).cloned().unwrap_or_default(),
             selected: selected.unwrap_or_default(),
+            slices: slices.unwrap_or_default(),
             policies: documents.policies.matching(fqdn).cloned().collect(),
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
@@ -152,6 +159,7 @@ impl Ingredients {
             && self.here.as_ref().map(Arc::as_ptr) == other.here.as_ref().map(Arc::as_ptr)
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
+            && same(&self.slices, &other.slices)
             && same(&self.policies, &other.policies)
             && same(&self.rules, &other.rules)
             && same(&self.routes, &other.routes)

@@ -41,8 +41,10 @@ impl Standing {
 /// Names an endpoint across views.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointKey {
-    pub node: NodeName,
+    /// `None` for an address that no node announced.
+    pub node: Option<NodeName>,
     pub namespace: Namespace,
+    /// Of an address that no node announced, the address itself, such as `10-0-0-5`.
     pub workload: WorkloadName,
     /// The port that the workload itself listens on.
     pub target_port: u16,
@@ -52,6 +54,7 @@ pub struct EndpointKey {
 impl fmt::Display for EndpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, namespace, workload, target_port } = self;
+        let node = node.as_ref().map_or("outside", NodeName::as_str);
         write!(f, "{node}/{namespace}/{workload}:{target_port}")
     }
 }
@@ -63,15 +66,27 @@ pub enum EndpointAddress {
     Local(SocketAddr),
     /// The hosting node's data port, and the server name that selects the workload there.
     Remote { address: SocketAddr, sni: Arc<str> },
+    /// A place that a document names and no node announced: called directly, in the clear, and trusted with no name.
+    Outside(SocketAddr),
+}
+
+impl EndpointAddress {
+    /// The address that is connected to.
+    pub fn socket(&self) -> SocketAddr {
+        match self {
+            Self::Local(address) | Self::Outside(address) | Self::Remote { address, .. } => *address,
+        }
+    }
 }
 
 /// One place where a request may go.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub key: EndpointKey,
-    pub workload: Arc<Workload>,
+    /// `None` for an address that no node announced.
+    pub workload: Option<Arc<Workload>>,
     pub address: EndpointAddress,
-    /// The identities that the server may show; any other is an impostor.
+    /// The identities that the server may show; any other is an impostor. None where it shows none.
     pub identities: Arc<[SpiffeId]>,
     pub protocol: Protocol,
     pub health: EndpointHealth,
@@ -83,11 +98,13 @@ pub struct Endpoint {
     pub monitor: Option<Arc<Monitor>>,
 }
 
-/// A node, as far as its endpoints are chosen by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where endpoints are, as far as they are chosen by it: a node, or a place outside of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    pub node: NodeName,
+    /// `None` outside of the mesh.
+    pub node: Option<NodeName>,
     pub locality: Locality,
+    /// The node's own, or what a document says of the place.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -100,7 +117,7 @@ impl Endpoint {
     /// Whether nothing has changed.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.key == other.key
-            && Arc::ptr_eq(&self.workload, &other.workload)
+            && self.workload.as_ref().map(Arc::as_ptr) == other.workload.as_ref().map(Arc::as_ptr)
             && self.address == other.address
             && self.identities == other.identities
             && Arc::ptr_eq(&self.place, &other.place)

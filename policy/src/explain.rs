@@ -248,8 +248,8 @@ fn workloads_named<'v>(view: &'v MeshView, name: &str, namespace: &Namespace) ->
     }
     let Some(service) = view.service_named(&format!("{name}.{namespace}")) else { return Vec::new() };
     let clusters = service.ports.iter().filter_map(|port| service.cluster(port.port));
-    let mut workloads: Vec<_> =
-        clusters.flat_map(|cluster| &cluster.endpoints).map(|endpoint| &endpoint.workload).collect();
+    let endpoints = clusters.flat_map(|cluster| &cluster.endpoints);
+    let mut workloads: Vec<_> = endpoints.filter_map(|endpoint| endpoint.workload.as_ref()).collect();
     workloads.sort_by(|a, b| a.name.cmp(&b.name));
     workloads
 }
@@ -346,10 +346,10 @@ fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
     let rest = cluster.endpoints.iter().filter(|endpoint| !order.iter().any(|known| Arc::ptr_eq(known, endpoint)));
     let picked = order.iter().map(|endpoint| (endpoint, true)).chain(rest.map(|endpoint| (endpoint, false)));
     let endpoints = picked.map(|(endpoint, picked)| Endpoint {
-        workload: endpoint.workload.name.to_string(),
-        node: endpoint.key.node.to_string(),
+        workload: endpoint.key.workload.to_string(),
+        node: endpoint.key.node.as_ref().map(ToString::to_string).unwrap_or_default(),
         address: match &endpoint.address {
-            EndpointAddress::Local(address) => format!("{address}, directly"),
+            EndpointAddress::Local(address) | EndpointAddress::Outside(address) => format!("{address}, directly"),
             EndpointAddress::Remote { address, .. } => format!("{address}, mutual TLS"),
         },
         health: endpoint.health.as_str(),

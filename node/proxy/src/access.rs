@@ -96,28 +96,28 @@ pub(crate) struct LocalGate<'a> {
 impl LocalGate<'_> {
     /// Lets a request pass to an endpoint. That of another node has a gate of its own.
     pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<(), ProxyError> {
-        let Some(access) = self.access(endpoint) else { return Ok(()) };
+        let Some((access, workload)) = self.access(endpoint) else { return Ok(()) };
         // Only what this workload's rules change; a next try may be at another one.
         if !access.authenticator.is_empty() {
             outgoing.remember();
         }
         let identity = self.identity();
-        let call = self.call(endpoint, identity.as_deref());
+        let call = self.call(endpoint, workload, identity.as_deref());
         admit(self.worker, access, &call, outgoing).await
     }
 
     /// Lets a connection pass to an endpoint that is not read as HTTP.
     pub(crate) fn admit_connection(&self, endpoint: &Endpoint) -> Result<(), ProxyError> {
-        let Some(access) = self.access(endpoint) else { return Ok(()) };
+        let Some((access, workload)) = self.access(endpoint) else { return Ok(()) };
         let identity = self.identity();
-        admit_connection(self.worker, access, &self.call(endpoint, identity.as_deref()))
+        admit_connection(self.worker, access, &self.call(endpoint, workload, identity.as_deref()))
     }
 
     /// Has a tunnel to an endpoint judged anew when the endpoint's policies change. That of another node does it
     /// there.
     pub(crate) fn guest(&self, endpoint: &Endpoint) -> Option<Rc<Guest>> {
-        let EndpointAddress::Local(_) = endpoint.address else { return None };
-        let Workload { name, namespace, .. } = &*endpoint.workload;
+        let (EndpointAddress::Local(_), Some(workload)) = (&endpoint.address, &endpoint.workload) else { return None };
+        let Workload { name, namespace, .. } = &**workload;
         let who = Who {
             sni: sni(name, namespace, endpoint.key.target_port, &self.view.trust_domain).into(),
             principal: self.identity().map(|identity| identity.principal.clone()),
@@ -128,10 +128,11 @@ impl LocalGate<'_> {
         Some(Guest::new(self.worker, who, Rc::default(), self.view))
     }
 
-    fn access(&self, endpoint: &Endpoint) -> Option<&Access> {
-        match endpoint.address {
-            EndpointAddress::Local(_) => self.view.access(&endpoint.workload).map(|access| &**access),
-            EndpointAddress::Remote { .. } => None,
+    /// What a workload of this node asks; other nodes ask for themselves, and what is outside has nobody who does.
+    fn access<'e>(&self, endpoint: &'e Endpoint) -> Option<(&Access, &'e Workload)> {
+        match (&endpoint.address, &endpoint.workload) {
+            (EndpointAddress::Local(_), Some(workload)) => Some((self.view.access(workload)?, workload)),
+            _ => None,
         }
     }
 
@@ -142,9 +143,14 @@ impl LocalGate<'_> {
         (identity.not_after > SystemTime::now()).then_some(identity)
     }
 
-    fn call<'c>(&self, endpoint: &'c Endpoint, identity: Option<&'c WorkloadIdentity>) -> Call<'c> {
+    fn call<'c>(
+        &self,
+        endpoint: &Endpoint,
+        workload: &'c Workload,
+        identity: Option<&'c WorkloadIdentity>,
+    ) -> Call<'c> {
         Call {
-            workload: &endpoint.workload,
+            workload,
             port: endpoint.key.target_port,
             principal: identity.map(|identity| &*identity.principal),
             downstream: self.downstream,

@@ -225,7 +225,7 @@ impl Outbound {
         }
         let gate = LocalGate { worker: &self.worker, view, caller, downstream };
         tcp::dial(&gate, cluster, |endpoint| {
-            parties.destination = Some(endpoint.workload.clone());
+            parties.destination = endpoint.workload.clone();
             if let Some(line) = &mut line {
                 line.endpoint(endpoint);
             }
@@ -740,7 +740,7 @@ impl<'a> Tries<'a> {
         self.mark(endpoint, retries, outgoing);
         match outgoing.send(&mut lease).await {
             Ok(mut response) => {
-                if let EndpointAddress::Local(_) = endpoint.address {
+                if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
                 }
                 if let Some(quota) = quota {
@@ -755,8 +755,10 @@ impl<'a> Tries<'a> {
 
     /// Counts a request to a workload of this node, as its proxy does for those of other nodes.
     fn admit(&self, endpoint: &Endpoint, outgoing: &Outgoing) -> Result<Option<Quota>, Failed> {
-        let EndpointAddress::Local(address) = endpoint.address else { return Ok(None) };
-        let Some(limits) = self.gate.view.limits_of_workload(&endpoint.workload, address.port()) else {
+        let (EndpointAddress::Local(address), Some(workload)) = (&endpoint.address, &endpoint.workload) else {
+            return Ok(None);
+        };
+        let Some(limits) = self.gate.view.limits_of_workload(workload, address.port()) else {
             return Ok(None);
         };
         let principal = self.gate.caller.map(|caller| principal_of(self.gate.view, caller));
@@ -775,7 +777,7 @@ impl<'a> Tries<'a> {
 
     /// What only the next proxy gets to see, and what only a workload behind one does.
     fn mark(&self, endpoint: &Endpoint, retries: u32, outgoing: &mut Outgoing) {
-        if let EndpointAddress::Local(_) = endpoint.address {
+        if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
             outgoing.headers.remove(X_WEFT_SOURCE);
             outgoing.headers.remove(X_ENVOY_ATTEMPT_COUNT);
             return;

@@ -1,6 +1,6 @@
 //! Connections to upstreams, kept and shared by the exchanges of one worker.
 //!
-//! Two kinds: to workloads of this node ([`app`], plain), and to other nodes ([`mesh`], mutual TLS). HTTP/2 is one
+//! Two kinds: to workloads of this node and to places outside ([`app`], plain), and to other nodes ([`mesh`], mutual TLS). HTTP/2 is one
 //! connection for many exchanges ([`link`]); HTTP/1.1 is one each, given back when its response ends.
 
 mod app;
@@ -17,7 +17,7 @@ use weft_policy::endpoint::{Endpoint, EndpointAddress};
 pub(crate) use self::dial::{Stream, connect_app};
 use self::{
     app::{AppPool, Exclusive},
-    dial::Http1Sender,
+    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT},
     link::LinkLease,
     mesh::MeshPool,
 };
@@ -62,6 +62,9 @@ impl Pools {
     ) -> Result<Lease, ConnectError> {
         match &endpoint.address {
             EndpointAddress::Local(address) => self.checkout_app(*address, endpoint.protocol.is_http2(), need).await,
+            EndpointAddress::Outside(address) => {
+                AppPool::checkout(&self.apps, *address, endpoint.protocol.is_http2(), need, MESH_CONNECT_TIMEOUT).await
+            }
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
                 self.mesh.checkout(endpoint, *address, sni, caller, need).await
@@ -76,13 +79,16 @@ impl Pools {
         http2: bool,
         need: Need,
     ) -> Result<Lease, ConnectError> {
-        AppPool::checkout(&self.apps, address, http2, need).await
+        AppPool::checkout(&self.apps, address, http2, need, APP_CONNECT_TIMEOUT).await
     }
 
     /// A connection of bytes to an endpoint, for a caller of its own.
     pub(crate) async fn tunnel(&self, endpoint: &Endpoint, caller: Option<&Caller>) -> Result<Stream, ConnectError> {
         match &endpoint.address {
             EndpointAddress::Local(address) => Ok(Stream::Left(connect_app(*address).await?)),
+            EndpointAddress::Outside(address) => {
+                Ok(Stream::Left(dial::connect_plain(*address, MESH_CONNECT_TIMEOUT).await?))
+            }
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
                 Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, caller).await?))

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::warn;
 use weft_policy::{
     balance::{Cluster, Outcome},
-    endpoint::{Endpoint, EndpointAddress},
+    endpoint::Endpoint,
     experiment::Experiment,
 };
 
@@ -129,9 +129,7 @@ impl Line {
     }
 
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.upstream(match endpoint.address {
-            EndpointAddress::Local(address) | EndpointAddress::Remote { address, .. } => address,
-        });
+        self.upstream(endpoint.address.socket());
     }
 
     pub(crate) fn detail(&mut self, error: &(dyn Error + 'static)) {
@@ -236,7 +234,7 @@ impl ExchangeRecord {
 
     /// The endpoint of the current try.
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.0.parties.destination = Some(endpoint.workload.clone());
+        self.0.parties.destination = endpoint.workload.clone();
         if let Some(line) = self.line() {
             line.endpoint(endpoint);
         }

@@ -56,7 +56,8 @@ impl Following {
     fn draining(&self, node: &NodeName) -> Vec<Arc<EndpointLoad>> {
         let view = self.views.load();
         let all = view.services().flat_map(|service| endpoints(service));
-        let draining = all.filter(|(_, one)| one.key.node == *node && one.health == EndpointHealth::Draining);
+        let draining =
+            all.filter(|(_, one)| one.key.node.as_ref() == Some(node) && one.health == EndpointHealth::Draining);
         draining.map(|(_, endpoint)| endpoint.load.clone()).collect()
     }
 }

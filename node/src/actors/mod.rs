@@ -27,12 +27,7 @@ use tokio::{
 };
 use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
-use weft_policy::{
-    endpoint::{Endpoint, EndpointAddress},
-    secrets::Reference,
-    status::Judge,
-    view::Service,
-};
+use weft_policy::{endpoint::Endpoint, secrets::Reference, status::Judge, view::Service};
 use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, FactVersion},
@@ -192,7 +187,7 @@ impl Handles {
         let services = view.services().map(|service| {
             let endpoints: Vec<_> = endpoints(service).map(|(_, endpoint)| endpoint).collect();
             let versions: BTreeSet<&str> =
-                endpoints.iter().map(|endpoint| endpoint.workload.version.as_str()).collect();
+                endpoints.iter().filter_map(|endpoint| Some(endpoint.workload.as_ref()?.version.as_str())).collect();
             api::Service {
                 name: service.name.name.to_string(),
                 namespace: service.name.namespace.to_string(),
@@ -231,22 +226,17 @@ impl Handles {
         let view = self.views.load();
         let found = view.service(&service.fqdn(), &Namespace::default_namespace());
         let found = found.with_context(|| format!("no service {service}: `weft services` lists those that are"))?;
-        let endpoints = endpoints(found).map(|(port, endpoint)| {
-            let address = match &endpoint.address {
-                EndpointAddress::Local(address) | EndpointAddress::Remote { address, .. } => address.to_string(),
-            };
-            api::Endpoint {
-                workload: endpoint.workload.name.to_string(),
-                node: endpoint.key.node.to_string(),
-                address,
-                port,
-                target_port: endpoint.key.target_port,
-                version: endpoint.workload.version.clone(),
-                identities: endpoint.identities.iter().map(ToString::to_string).collect(),
-                health: endpoint.health.as_str().into(),
-                standing: endpoint.standing.as_str().into(),
-                active_requests: endpoint.load.active(),
-            }
+        let endpoints = endpoints(found).map(|(port, endpoint)| api::Endpoint {
+            workload: endpoint.key.workload.to_string(),
+            node: endpoint.key.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+            address: endpoint.address.socket().to_string(),
+            port,
+            target_port: endpoint.key.target_port,
+            version: endpoint.workload.as_ref().map(|workload| workload.version.clone()).unwrap_or_default(),
+            identities: endpoint.identities.iter().map(ToString::to_string).collect(),
+            health: endpoint.health.as_str().into(),
+            standing: endpoint.standing.as_str().into(),
+            active_requests: endpoint.load.active(),
         });
         Ok(endpoints.collect())
     }

@@ -106,6 +106,8 @@ impl Resource for EndpointSlice {
                 checker.error_in("name", format!("the name {name:?} is given twice"));
             }
             port.protocol.unwrap_or_default().check(checker);
+            checker.pending("protocol", port.protocol.unwrap_or_default() != TransportProtocol::Tcp);
+            checker.pending("port", port.port.is_none());
             if port.port.is_some_and(|port| port.get() == 0) {
                 checker.error_in("port", "is the number 0; it must be a whole number from 1 to 65535");
             }
@@ -113,7 +115,7 @@ impl Resource for EndpointSlice {
                 checker.error_in("appProtocol", "must be [DNS name/]letters, digits, '-', '_', '.'");
             }
         });
-        checker.pending("endpoints", true);
+        checker.pending("addressType", self.address_type == AddressType::Fqdn);
     }
 }
 
@@ -134,6 +136,8 @@ impl SliceEndpoint {
         if self.node_name.as_deref().is_some_and(|name| !is_dns_name(name)) {
             checker.error_in("nodeName", "must be a DNS name");
         }
+        checker.pending("zone", self.zone.is_some());
+        checker.pending("hints", self.hints.is_some());
         checker.given("hints", &self.hints, |checker, hints| {
             for (key, hints) in [("forZones", &hints.for_zones), ("forNodes", &hints.for_nodes)] {
                 checker.limit(key, hints.len(), 8);

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use weft_wire::id::Locality;
+use weft_wire::id::{Locality, NodeName};
 
 use crate::endpoint::{Endpoint, Place};
 
@@ -19,14 +19,14 @@ pub(crate) const NEAREST: [&str; 4] = [REGION, ZONE, SUBZONE, HOSTNAME];
 const OVERPROVISIONING: u64 = 140;
 
 impl Place {
-    /// What a label says of a node: those of its locality and name that Kubernetes has, else its own.
+    /// What a label says of a place: those of its locality and name that Kubernetes has, else its own.
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
         let Self { node, locality: Locality { region, zone, subzone }, labels } = self;
         let text = match name {
+            HOSTNAME => node.as_ref().map_or("", NodeName::as_str),
             REGION => region,
             ZONE => zone,
             SUBZONE => subzone,
-            HOSTNAME => node.as_str(),
             name => return labels.get(name).map(String::as_str),
         };
         Some(text).filter(|text| !text.is_empty())
@@ -36,7 +36,8 @@ impl Place {
 impl Endpoint {
     /// The workload's label, else its node's.
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
-        self.workload.labels.get(name).map(String::as_str).or_else(|| self.place.label(name))
+        let of_workload = self.workload.as_ref().and_then(|workload| workload.labels.get(name));
+        of_workload.map(String::as_str).or_else(|| self.place.label(name))
     }
 
     /// Whether it has all of these labels.

@@ -27,18 +27,18 @@ fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpo
     });
     Arc::new(Endpoint {
         key: EndpointKey {
-            node: workload.node.clone(),
+            node: Some(workload.node.clone()),
             namespace: workload.namespace.clone(),
             workload: workload.name.clone(),
             target_port: 9080,
         },
-        workload,
+        workload: Some(workload),
         address: EndpointAddress::Local(([127, 0, 0, 1], 9080).into()),
         identities: Arc::<[SpiffeId]>::from([]),
         protocol: Protocol::Http,
         health,
         standing,
-        place: Arc::new(Place { node: "a".parse().unwrap(), locality: Locality::default(), labels: BTreeMap::new() }),
+        place: Arc::new(Place { node: "a".parse().ok(), locality: Locality::default(), labels: BTreeMap::new() }),
         load: Arc::new(EndpointLoad::default()),
         monitor: None,
     })
@@ -328,7 +328,7 @@ fn located(preference: Preference, localities: &[(&str, &str)]) -> Cluster {
 fn place(locality: &str) -> Arc<Place> {
     let (region, zone) = locality.split_once('/').unwrap();
     let locality = Locality { region: region.into(), zone: zone.into(), subzone: String::new() };
-    Arc::new(Place { node: "n".parse().unwrap(), locality, labels: BTreeMap::new() })
+    Arc::new(Place { node: "n".parse().ok(), locality, labels: BTreeMap::new() })
 }
 
 const AROUND: [(&str, &str); 4] = [("near", "eu/z1"), ("zone", "eu/z2"), ("far", "us/z1"), ("far-2", "us/z2")];

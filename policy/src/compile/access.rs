@@ -162,7 +162,10 @@ fn workloads_with_services(services: &[Arc<Service>]) -> BTreeMap<usize, (Arc<Wo
 fn services_of(workload: &Arc<Workload>, services: &[Arc<Service>]) -> Vec<Box<str>> {
     let has_it = |service: &&Arc<Service>| {
         let clusters = service.ports.iter().filter_map(|port| service.cluster(port.port));
-        clusters.flat_map(|cluster| &cluster.endpoints).any(|one| Arc::ptr_eq(&one.workload, workload))
+        clusters
+            .flat_map(|cluster| &cluster.endpoints)
+            .filter_map(|one| one.workload.as_ref())
+            .any(|one| Arc::ptr_eq(one, workload))
     };
     let of_namespace = services.iter().filter(|service| service.name.namespace == workload.namespace);
     of_namespace.filter(has_it).map(|service| service.name.name.as_str().into()).collect()

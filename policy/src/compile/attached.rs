@@ -124,7 +124,7 @@ fn local_workloads(
     let ports = service.ports.iter().filter(|port| is_port(target, port));
     let endpoints = ports.filter_map(|port| service.cluster(port.port)).flat_map(|cluster| &cluster.endpoints);
     let local = endpoints.filter(|endpoint| matches!(endpoint.address, EndpointAddress::Local(_)));
-    local.map(|endpoint| (endpoint.workload.clone(), endpoint.key.target_port)).collect()
+    local.filter_map(|endpoint| Some((endpoint.workload.clone()?, endpoint.key.target_port))).collect()
 }
 
 fn service_of<'s>(

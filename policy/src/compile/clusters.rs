@@ -32,9 +32,9 @@ impl Clusters {
         policies: &Merged<'_>,
         known: &Known<'_>,
     ) -> Self {
-        let ports = model.ports.iter().zip(&model.members).map(|(port, members)| {
-            let endpoints: Vec<Arc<Endpoint>> =
-                members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol)).collect();
+        let ports = model.ports.iter().zip(&model.members).zip(&model.outside).map(|((port, members), outside)| {
+            let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol));
+            let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).collect();
             let cluster = |subset: Option<&Subset>, chosen| {
                 let settings = policies.settings(port.port, subset).of_cluster(model);
                 let subset = subset.map_or("", |subset| &subset.name);

@@ -20,6 +20,7 @@ use super::{
     policies::Policy,
     rules,
     services::Declared,
+    slices::{self, Slice},
 };
 use crate::{
     document::{Document, Spec},
@@ -51,6 +52,8 @@ pub(super) struct DocumentIndex {
     pub(super) limits: Vec<Arc<LimitPolicy>>,
     /// The oldest first.
     pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
+    /// The oldest first.
+    pub(super) slices: HashMap<ServiceName, Vec<Arc<Slice>>>,
     /// What policies may attach to; empty while there are no such policies.
     pub(super) routes: HashMap<DocumentKey, Arc<Document>>,
 }
@@ -68,6 +71,7 @@ enum Part {
     MeshConfig(Arc<Document>),
     Limit(Arc<LimitPolicy>),
     Experiment(Arc<ExperimentPolicy>),
+    Slice(Arc<Slice>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -132,6 +136,9 @@ impl Part {
             (_, Some(part)) => Some(part.clone()),
             (Spec::DestinationRule(_), None) => Policy::read(document).map(|policy| Self::Policy(Arc::new(policy))),
             (Spec::Service(_), None) => Declared::read(document).map(|declared| Self::Service(Arc::new(declared))),
+            (Spec::EndpointSlice(slice), None) => {
+                Slice::read(document, slice, &slices::loads(&index.slices)).map(|slice| Self::Slice(Arc::new(slice)))
+            }
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
@@ -191,6 +198,7 @@ impl DocumentIndex {
                     self.routes_of_services.entry(service).or_default().push(route.clone());
                 }
             }
+            Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }
     }

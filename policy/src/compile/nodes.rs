@@ -109,7 +109,7 @@ impl NodeRows {
         let key = |row: &'_ EndpointRow| (row.service.clone(), row.workload.clone(), row.port, row.target_port);
         let known_rows: HashMap<_, &Arc<Row>> = known_rows.iter().map(|row| (key(&row.announced), row)).collect();
         let NodeRecord { locality, labels, .. } = &*node.record;
-        let place = Place { node: node.name.clone(), locality: locality.clone(), labels: labels.clone() };
+        let place = Place { node: Some(node.name.clone()), locality: locality.clone(), labels: labels.clone() };
         let known_place = known.map(|known| &known.place).filter(|known| ***known == place);
         let place = known_place.cloned().unwrap_or_else(|| Arc::new(place));
         // A workload in several services has one load.
@@ -197,7 +197,7 @@ fn endpoint(
         }
     };
     let key = EndpointKey {
-        node: node.name.clone(),
+        node: Some(node.name.clone()),
         namespace: workload.namespace.clone(),
         workload: workload.name.clone(),
         target_port,
@@ -205,7 +205,7 @@ fn endpoint(
     Some(Endpoint {
         load: loads.entry(key.clone()).or_default().clone(),
         key,
-        workload: workload.clone(),
+        workload: Some(workload.clone()),
         address,
         identities: [SpiffeId::workload(inputs.trust_domain.clone(), workload.account.clone())].into(),
         protocol: row.protocol,

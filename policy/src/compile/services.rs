@@ -16,13 +16,13 @@ use super::{
     gateway_api,
     nodes::Row,
     policies::{self, Merged},
-    visible_rules,
+    slices, visible_rules,
 };
 use crate::{
     api::core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
     balance::{Balancer, HashKey, HashPolicy, NEAREST, Preference, TableKind},
     document::{Document, Spec},
-    endpoint::{EndpointAddress, LocalWorkload, Place},
+    endpoint::{Endpoint, EndpointAddress, LocalWorkload, Place},
     hosts::HostPattern,
     namespaces::{PerNamespace, same},
     route::RuleSet,
@@ -104,7 +104,7 @@ pub(super) fn service(
     let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
     let local = endpoints.filter_map(|endpoint| {
         let EndpointAddress::Local(address) = endpoint.address else { return None };
-        let workload = &endpoint.workload;
+        let workload = endpoint.workload.as_ref()?;
         let sni = sni(&workload.name, &workload.namespace, endpoint.key.target_port, inputs.trust_domain);
         let here = LocalWorkload {
             workload: workload.clone(),
@@ -162,6 +162,8 @@ pub(super) struct Model<'a> {
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
+    /// For each of `ports`, the places outside that serve it.
+    pub(super) outside: Vec<Vec<Arc<Endpoint>>>,
 }
 
 impl<'a> Model<'a> {
@@ -181,6 +183,9 @@ impl<'a> Model<'a> {
             let protocol = declared.or_else(|| members.first().map(|row| row.announced.protocol));
             model.add(port.port.number(), &port.name, protocol.unwrap_or_default(), declared, members);
         }
+        // A place that shows no account serves no service that names its accounts.
+        let slices = if accounts.is_none() { &ingredients.slices[..] } else { &[] };
+        model.outside = model.ports.iter().map(|port| slices::endpoints(slices, &port.name, port.protocol)).collect();
         // Ports that only announcements know.
         let mut rest: BTreeMap<u16, Vec<&'a Row>> = BTreeMap::new();
         for row in &own {
@@ -200,6 +205,7 @@ impl<'a> Model<'a> {
 
     fn add(&mut self, port: u16, name: &str, protocol: Protocol, declared: Option<Protocol>, members: Vec<&'a Row>) {
         self.ports.push(ServicePort { port, name: name.to_owned(), protocol });
+        self.outside.push(Vec::new());
         self.members.push(members.into_iter().map(|row| (row, declared.unwrap_or(row.announced.protocol))).collect());
     }
 

@@ -105,7 +105,9 @@ pub fn explain_access(view: &MeshView, question: &AccessQuestion<'_>) -> Result<
     }
     let mut workloads: Vec<WorkloadAccess> = Vec::new();
     for endpoint in service.cluster(known.port).into_iter().flat_map(|cluster| &cluster.endpoints) {
-        let asked = Asked { view, question, caller: &caller, endpoint, path: is_http.then_some(&*path) };
+        // What is outside of the mesh asks nobody.
+        let Some(workload) = &endpoint.workload else { continue };
+        let asked = Asked { view, question, caller: &caller, endpoint, workload, path: is_http.then_some(&*path) };
         let told = asked.told();
         match workloads.iter_mut().find(|known| known.steps == told.steps && known.outcome == told.outcome) {
             Some(known) => known.workloads.extend(told.workloads),
@@ -189,6 +191,7 @@ struct Asked<'a> {
     question: &'a AccessQuestion<'a>,
     caller: &'a Caller,
     endpoint: &'a Endpoint,
+    workload: &'a Arc<Workload>,
     /// Normalised; `None` on a port that is not HTTP.
     path: Option<&'a str>,
 }
@@ -202,7 +205,7 @@ enum Tokens {
 
 impl Asked<'_> {
     fn told(&self) -> WorkloadAccess {
-        let Endpoint { workload, key, .. } = self.endpoint;
+        let (workload, key) = (self.workload, &self.endpoint.key);
         let (documents, access) = self.view.access_of_any(workload);
         let mut steps = Steps::default();
         self.of_mtls(&documents, &access, &mut steps);
@@ -223,7 +226,7 @@ impl Asked<'_> {
                 self.of_policies(&access, self.path.map(|_| http), &mut steps)
             }
         };
-        let workloads = vec![format!("{} on {}, port {}", workload.name, key.node, key.target_port)];
+        let workloads = vec![format!("{} on {}, port {}", workload.name, workload.node, key.target_port)];
         WorkloadAccess { workloads, steps: steps.0, outcome }
     }
 
@@ -247,7 +250,7 @@ impl Asked<'_> {
     }
 
     fn is_within_node(&self) -> bool {
-        self.caller.workload.as_ref().is_some_and(|caller| caller.node == self.endpoint.key.node)
+        self.caller.workload.as_ref().is_some_and(|caller| caller.node == self.workload.node)
     }
 
     /// Verifies the tokens as the gate does, which also changes headers and path.
@@ -317,7 +320,7 @@ impl Asked<'_> {
     fn of_policies(&self, access: &Access, http: Option<HttpAccess<'_>>, steps: &mut Steps) -> AccessOutcome {
         let (source, destination) = self.addresses();
         let source_ip = self.question.source_ip.unwrap_or(source);
-        let Endpoint { workload, key, .. } = self.endpoint;
+        let (workload, key) = (self.workload, &self.endpoint.key);
         let sni = sni(&workload.name, &workload.namespace, key.target_port, &self.view.trust_domain);
         let request = AccessRequest {
             peer: Some(Peer::new(&self.caller.principal)),
@@ -374,13 +377,15 @@ impl Asked<'_> {
         let own = self.view.own_address.unwrap_or(UNKNOWN);
         let of = |endpoint: &Endpoint| match endpoint.address {
             EndpointAddress::Local(_) => own,
-            EndpointAddress::Remote { address, .. } => address.ip(),
+            EndpointAddress::Remote { address, .. } | EndpointAddress::Outside(address) => address.ip(),
         };
         let caller = self.caller.workload.as_ref().and_then(|caller| {
             let services = self.view.services.iter();
             let clusters =
                 services.flat_map(|service| service.ports.iter().filter_map(|port| service.cluster(port.port)));
-            clusters.flat_map(|cluster| &cluster.endpoints).find(|endpoint| endpoint.key.node == caller.node)
+            clusters
+                .flat_map(|cluster| &cluster.endpoints)
+                .find(|endpoint| endpoint.key.node.as_ref() == Some(&caller.node))
         });
         (caller.map_or(UNKNOWN, |endpoint| of(endpoint)), of(self.endpoint))
     }

@@ -1,5 +1,7 @@
 //! Where requests go, and who may send them.
 
+use std::path::Path;
+
 use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, origin, wait_for};
 
 /// Istio's documents for a canary of reviews, and for what the user jason sees.
@@ -128,4 +130,42 @@ fn names_resolve_as_in_kubernetes_and_as_an_http_proxy() {
     let unknown = lab.host(0).call("nobody", "/", &[]);
     assert!(unknown.status >= 400, "{unknown:?}");
     assert!(unknown.body.contains("nobody"), "the error names what is wrong: {unknown:?}");
+}
+
+#[test]
+fn a_service_without_a_selector_is_served_by_the_places_of_its_slices() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    // No node announces it.
+    let address = lab.host(1).address;
+    let listen = format!("{address}:8080");
+    lab.host_mut(1).run_beside(Path::new(&origin()), &["--listen", &listen, "--name", "old"]);
+    let documents = format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{ name: legacy }}
+spec: {{ ports: [{{ name: http, port: 80 }}] }}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: legacy-1, labels: {{ kubernetes.io/service-name: legacy }} }}
+addressType: IPv4
+ports: [{{ name: http, port: 8080 }}]
+endpoints: [{{ addresses: [{address}] }}]
+"
+    );
+    let file = lab.file("legacy.yaml", &documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    wait_for("the place outside answers", PATIENCE, || {
+        let answer = lab.host(0).call("legacy:80", "/", &[]);
+        (answer.status == 200 && answer.header("x-served-by") == Some("old")).then_some(())
+    });
+    let of_service =
+        ["destination_service_name=\"legacy\"", "destination_workload=\"unknown\"", "response_code=\"200\""];
+    wait_for("a request counts for the service, and for no workload", PATIENCE, || {
+        (lab.host(0).metric("istio_requests_total", &of_service) >= 1.0).then_some(())
+    });
+    let endpoints = lab.host(0).json(&["endpoints", "legacy"]);
+    assert_eq!(endpoints[0]["address"], listen);
 }

@@ -1,18 +1,18 @@
-//! Connections to the workloads of this node, in the clear.
+//! Connections in the clear: to the workloads of this node, and to places outside of the mesh.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{
     IDLE_TIMEOUT, Lease, Need,
-    dial::{self, Http1Sender, connect_app},
+    dial::{self, Http1Sender, connect_plain},
     link::{Link, Links},
 };
 use crate::error::ConnectError;
 
-/// Idle connections kept per workload and worker.
+/// Idle connections kept per address and worker.
 const MAX_IDLE: usize = 1_024;
 
 #[derive(Default)]
@@ -33,12 +33,14 @@ impl AppPool {
         address: SocketAddr,
         http2: bool,
         need: Need,
+        connect_timeout: Duration,
     ) -> Result<Lease, ConnectError> {
         if http2 && need != Need::Upgrade {
             let links = this.http2.borrow_mut().entry(address).or_default().clone();
             let dial = move || {
                 async move {
-                    let sender = dial::http2(&address.to_string(), connect_app(address).await?).await?;
+                    let sender =
+                        dial::http2(&address.to_string(), connect_plain(address, connect_timeout).await?).await?;
                     Ok(Link::new(sender, ()))
                 }
                 .boxed_local()
@@ -50,7 +52,7 @@ impl AppPool {
         let sender = match pooled {
             Some(sender) => sender,
             // Boxed, as all dialling is: most requests find a connection, and should not carry room for making one.
-            None => Box::pin(dial_http1(address)).await?,
+            None => Box::pin(dial_http1(address, connect_timeout)).await?,
         };
         let pool = this.clone();
         Ok(Lease::Exclusive(Exclusive { sender: Some(sender), was_used, address, pool, give_back: false }))
@@ -82,8 +84,8 @@ impl AppPool {
     }
 }
 
-async fn dial_http1(address: SocketAddr) -> Result<Http1Sender, ConnectError> {
-    dial::http1(&address.to_string(), connect_app(address).await?).await
+async fn dial_http1(address: SocketAddr, connect_timeout: Duration) -> Result<Http1Sender, ConnectError> {
+    dial::http1(&address.to_string(), connect_plain(address, connect_timeout).await?).await
 }
 
 /// An HTTP/1.1 connection in use. It goes back to its pool if its exchange came to its end, and is closed otherwise.

@@ -27,15 +27,19 @@ use crate::{
 };
 
 /// A workload of this host answers at once or not at all.
-const APP_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// TCP and TLS together to another node. Istio's default connect timeout.
-const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const APP_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// TCP, and TLS where there is some, to another host. Istio's default connect timeout.
+pub(super) const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes to a workload of this node (left) or, encrypted, to another node's (right).
+/// Bytes in the clear, to a workload of this node or to a place outside (left), or, encrypted, to another node's (right).
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 pub(crate) async fn connect_app(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    within(APP_CONNECT_TIMEOUT, &address.to_string().into(), tcp(address)).await
+    connect_plain(address, APP_CONNECT_TIMEOUT).await
+}
+
+pub(super) async fn connect_plain(address: SocketAddr, limit: Duration) -> Result<TcpStream, ConnectError> {
+    within(limit, &address.to_string().into(), tcp(address)).await
 }
 
 /// One TLS connection to another node.

@@ -35,7 +35,7 @@ fn nodes_of(view: &MeshView) -> BTreeSet<&str> {
     let cluster = service(view, "reviews").cluster(9080).unwrap();
     let picked = (0..100_u64).map(|i| {
         let random = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        cluster.pick(&Attempt { random, ..Attempt::default() }).unwrap().key.node.as_str()
+        cluster.pick(&Attempt { random, ..Attempt::default() }).unwrap().key.node.as_ref().unwrap().as_str()
     });
     picked.collect()
 }
@@ -72,7 +72,8 @@ fn a_services_traffic_distribution_prefers_the_nearest_without_outlier_detection
 fn a_subset_may_be_a_locality() {
     let view = around().apply(&destination_rule("loadBalancer: {simple: RANDOM}")).view();
     let subset = service(&view, "reviews").cluster_of(&Namespace::default_namespace(), 9080, "us").unwrap();
-    let nodes: Vec<&str> = subset.endpoints.iter().map(|endpoint| endpoint.key.node.as_str()).collect();
+    let nodes: Vec<&str> =
+        subset.endpoints.iter().map(|endpoint| endpoint.key.node.as_ref().unwrap().as_str()).collect();
     assert_eq!(nodes, ["far"]);
 }
 

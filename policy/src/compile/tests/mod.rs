@@ -8,6 +8,7 @@ mod properties;
 mod routing;
 mod services;
 mod settings;
+mod slices;
 
 use http::{HeaderMap, Method};
 use weft_wire::{

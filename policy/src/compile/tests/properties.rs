@@ -75,7 +75,10 @@ fn rich_mesh() -> Mesh {
             "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: j}, spec: {from: \
              [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: prod}], to: [{group: '', kind: Service}]}}",
         )
-        .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}");
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}")
+        .apply(slices::SERVICE)
+        .apply(&slices::slice("l", "endpoints: [{addresses: [10.9.0.1]}]"))
+        .apply(&slices::slice("m", "endpoints: [{addresses: [10.9.0.1], conditions: {ready: false, serving: true, terminating: true}}, {addresses: [10.9.0.2]}]"));
     // Two documents with one stamp, of two authors.
     mesh.next_stamp -= 1;
     mesh = mesh.apply(&to("f", "[web]", 4));

@@ -195,11 +195,11 @@ fn workloads_are_named_as_metrics_expect() {
     let named = EndpointRow { labels: labels.into(), ..row("web", "web-1") };
     let view =
         Mesh::new().node("other", vec![named, EndpointRow { version: String::new(), ..row("db", "db-1") }]).view();
-    let web = &service(&view, "web").cluster(9080).unwrap().endpoints[0].workload;
+    let web = service(&view, "web").cluster(9080).unwrap().endpoints[0].workload.as_ref().unwrap();
     assert_eq!((web.app.as_str(), web.version.as_str(), web.canonical_service.as_str()), ("shop", "2", "shop"));
     assert_eq!((web.canonical_revision.as_str(), web.node.as_str()), ("2", "other"));
     assert_eq!(web.principal, "spiffe://cluster.local/ns/default/sa/web");
-    let db = &service(&view, "db").cluster(9080).unwrap().endpoints[0].workload;
+    let db = service(&view, "db").cluster(9080).unwrap().endpoints[0].workload.as_ref().unwrap();
     assert_eq!((db.app.as_str(), db.version.as_str()), ("db", ""));
     assert_eq!((db.canonical_service.as_str(), db.canonical_revision.as_str()), ("db", "latest"));
 }
