@@ -37,10 +37,6 @@ pub(crate) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("
 pub(crate) const X_WEFT_SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
 pub(crate) const X_ENVOY_ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
 /// What policies read of a request.
 pub(crate) fn head<'r, B>(request: &'r Request<B>, authority: &'r Authority) -> RequestHead<'r> {
     RequestHead {
@@ -61,7 +57,36 @@ pub(crate) fn is(a: &str, b: &str) -> bool {
     a.eq_ignore_ascii_case(b)
 }
 
-/// Removes what concerns one connection only (RFC 9110 section 7.6.1).
+/// Whether a header concerns one connection only (RFC 9110 section 7.6.1).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Whether only the mesh may say it.
+fn is_of_the_mesh(name: &HeaderName) -> bool {
+    *name == X_FORWARDED_CLIENT_CERT || *name == X_WEFT_SOURCE
+}
+
+/// Removes the headers whose names are `unwanted`. Looking at the few that are there is cheaper than looking up the
+/// many that could be: mostly there are none to remove.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name)) {
+        let name = name.clone();
+        headers.remove(name);
+    }
+}
+
+/// Removes what concerns one connection only, and what its Connection header names.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
@@ -69,22 +94,11 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|option| option.parse().ok())
             .filter(|name| name != header::TE) // dealt with by who knows the next hop
             .collect();
-        headers.remove(header::CONNECTION);
         for name in named {
             headers.remove(name);
         }
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
+    strip(headers, is_hop_by_hop);
 }
 
 /// A random id in the form of a version 4 UUID, as Envoy makes them.
@@ -138,8 +152,7 @@ impl Outgoing {
         let upgrade = upgrade::wanted(&mut head);
         let mut headers = head.headers;
         strip_hop_by_hop(&mut headers);
-        headers.remove(X_FORWARDED_CLIENT_CERT);
-        headers.remove(X_WEFT_SOURCE);
+        strip(&mut headers, is_of_the_mesh);
         let id = headers.entry(X_REQUEST_ID).or_insert_with(new_request_id);
         record.request_id(id);
         let host = match headers.remove(header::HOST) {

@@ -19,8 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::framing::{Framing, Refusal, Side};
 use crate::{http2::MAX_HEADER_LIST, stall::Deadline};
 
-/// Headers of a message.
-pub(crate) const MAX_HEADERS: usize = 128;
 /// What hyper reads in place of a head that is refused: no head has a NUL, and the empty line makes hyper look. So it
 /// answers 400 when all earlier requests of the connection have been answered, and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";

@@ -32,7 +32,7 @@ use crate::{
     body::ResponseBody,
     config::Limits,
     connection::{End, Load},
-    http1::{self, MAX_HEADERS, Strict},
+    http1::{self, Strict},
     http2::{self, MAX_HEADER_LIST, Watched},
     metrics::Refused,
     record::{Downstream, with_sources},
@@ -142,7 +142,6 @@ where
     let connection = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle_timeout)
-        .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_LIST as usize)
         .serve_connection(TokioIo::new(Strict::requests(io, worker.limits.head_timeout)), ClosesWhenDue(service))
         .with_upgrades();

@@ -20,7 +20,7 @@ use weft_wire::id::SpiffeId;
 use crate::{
     body::RequestBody,
     error::ConnectError,
-    http1::{Answers, MAX_HEADERS, Strict},
+    http1::{Answers, Strict},
     http2::{MAX_HEADER_LIST, Watched},
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls},
@@ -107,7 +107,6 @@ where
 {
     let answers = Answers::default();
     let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEADER_LIST as usize)
         .handshake(TokioIo::new(Strict::responses(io, answers.clone())))
         .await
