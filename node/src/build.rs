@@ -268,6 +268,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         facts: facts.clone(),
         documents: documents.clone(),
         links: links.clone(),
+        telemetry: telemetry.clone(),
         myself: issuer_box,
     };
     supervisor.start(issuer_opened, move || IssuerActor::new(setup.clone()));

@@ -111,6 +111,7 @@ pub struct Telemetry {
     pub secrets_refused: Family<Reason, Counter>,
     pub peers_refused: Family<Reason, Counter>,
     pub joins: Family<Reason, Counter>,
+    pub certificates: Family<Reason, Counter>,
     pub member_events: Family<Event, Counter>,
     pub messages_dropped: Family<Reason, Counter>,
     pub gossip_restarts: Counter,
@@ -124,6 +125,7 @@ impl Default for Telemetry {
         let secrets_refused = Family::default();
         let peers_refused = Family::default();
         let joins = Family::default();
+        let certificates = Family::default();
         let member_events = Family::default();
         let messages_dropped = Family::default();
         let gossip_restarts = Counter::default();
@@ -140,6 +142,11 @@ impl Default for Telemetry {
         registry.register("weft_secrets_refused", "Questions of peers for Secrets refused", secrets_refused.clone());
         registry.register("weft_peers_refused", "Peer connections and messages refused", peers_refused.clone());
         registry.register("weft_joins", "Join requests answered, by outcome", joins.clone());
+        registry.register(
+            "weft_certificates",
+            "Certificates that this node asked for, by outcome",
+            certificates.clone(),
+        );
         registry.register("weft_member_events", "Changes of members' standing, as seen here", member_events.clone());
         registry.register(
             "weft_messages_dropped",
@@ -154,6 +161,7 @@ impl Default for Telemetry {
             secrets_refused,
             peers_refused,
             joins,
+            certificates,
             member_events,
             messages_dropped,
             gossip_restarts,

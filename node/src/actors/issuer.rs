@@ -109,6 +109,9 @@ pub enum Msg {
     CreateToken(TokenRequest, oneshot::Sender<anyhow::Result<TokenClaims>>),
     /// What came of asking CA nodes.
     Renewed(Wanted, Certified),
+    /// Every certificate but the intermediate, whether it is due or not.
+    #[cfg(feature = "testing")]
+    RenewAll,
 }
 
 #[derive(Clone)]
@@ -168,6 +171,12 @@ impl Handle {
                 JoinResponse::Refused { why }
             }
         }
+    }
+
+    /// Renews the node's certificate and its workloads', for the scenario tests.
+    #[cfg(feature = "testing")]
+    pub async fn renew_all(&self) -> anyhow::Result<()> {
+        Ok(self.mailbox.send(Msg::RenewAll).await?)
     }
 
     fn count(&self, reason: &'static str) {
@@ -236,6 +245,7 @@ pub struct Setup {
     pub facts: facts::Handle,
     pub documents: documents::Handle,
     pub links: links::Handle,
+    pub telemetry: Telemetry,
     pub myself: Mailbox<Msg>,
 }
 
@@ -352,6 +362,13 @@ impl IssuerActor {
                 let _ = reply.send(self.join(&request, name).await);
             }
             Msg::Renewed(wanted, certified) => self.renewed(wanted, certified),
+            #[cfg(feature = "testing")]
+            Msg::RenewAll => {
+                self.renew(Wanted::Node);
+                for account in self.workloads.keys().cloned().collect::<Vec<_>>() {
+                    self.renew(Wanted::Workload(account));
+                }
+            }
         }
     }
 
@@ -541,6 +558,8 @@ impl IssuerActor {
             Wanted::Issuer => self.take_issuer(key, chain, wall, now),
             Wanted::Workload(account) => self.take_workload(account, &key, chain, wall, now),
         });
+        let reason = if taken.is_ok() { "issued" } else { "failed" };
+        self.setup.telemetry.certificates.get_or_create(&Reason { reason }).inc();
         let Err(error) = taken else {
             tracing::info!(certificate = %wanted, "certificate issued");
             return;

@@ -213,6 +213,8 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         }
         #[cfg(feature = "testing")]
         (Method::POST, ["debug", "actors", name, fault]) => json(&handles.inject(name, fault)?),
+        #[cfg(feature = "testing")]
+        (Method::POST, ["debug", "certificates", "renew"]) => json(&handles.issuer.renew_all().await?),
         _ => Ok(refuse(StatusCode::NOT_FOUND, &format!("{} /{path} is not part of the admin API", parts.method))),
     }
 }

@@ -6,6 +6,7 @@ use weft_tests::lab::{Lab, PATIENCE, origin, wait_for};
 /// Each of two documents.
 const CHANGES: usize = 100;
 const RESTARTS: usize = 6;
+const RENEWALS: usize = 20;
 const RATE: u32 = 200;
 
 /// A caller on host 1, and room for services on the others.
@@ -100,6 +101,26 @@ fn no_restart_of_an_endpoint_costs_a_request() {
     let report = load.finish();
     report.assert_all_succeeded(RESTARTS);
     assert_eq!(report.served_by().len(), places.len(), "each had a part");
+}
+
+#[test]
+fn no_renewal_of_a_certificate_costs_a_request() {
+    let mut lab = mesh();
+    for i in [1, 2] {
+        lab.host_mut(i).host_service("echo", &format!("v{i}"), 8080, 1);
+    }
+    lab.wait_healthy(0, "echo", 2);
+    let load = lab.host(0).load("echo", RATE);
+    let mut count = served(&lab, 0.0);
+    let issued = |lab: &Lab, i| lab.host(i).metric("weft_certificates_total", &["issued"]);
+    for renewal in 0..RENEWALS {
+        // The node's, and that of its workloads' account.
+        let (i, before) = (renewal % 3, issued(&lab, renewal % 3));
+        lab.host(i).admin("POST", "/debug/certificates/renew").ok();
+        wait_for("new certificates", PATIENCE, || (issued(&lab, i) >= before + 2.0).then_some(()));
+        count = served(&lab, count);
+    }
+    load.finish().assert_all_succeeded(RENEWALS);
 }
 
 #[test]
