@@ -5,6 +5,7 @@ NEXTEST_PROFILE ?= default
 TEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 # cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
 TOOLS ?= $(CURDIR)/.tools
@@ -46,6 +47,12 @@ test: tools-nextest tools-envoy tools-clients ## Run every test (as root: scenar
 	$(call need,$(TEST_TOOLS))
 	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
+
+.PHONY: soak
+soak: ## Run a mesh under load and change (as root), half an hour unless SOAK_ARGS says otherwise: nothing fails, nothing grows
+	$(call need,$(TEST_TOOLS))
+	$(CARGO) build --release --locked --package weft-tests
+	target/release/weft-soak $(SOAK_ARGS)
 
 .PHONY: lint
 lint: tools-deny ## Check format, lints, licences and what may depend on what

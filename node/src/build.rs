@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::UnixTime;
 use tokio::{
     net::{TcpListener, UnixListener},
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     time::Instant,
@@ -144,6 +145,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let telemetry = Telemetry::default();
     let proxy_metrics = Metrics::default();
+    proxy_metrics.add_runtime("control".into(), Handle::current().metrics());
     telemetry.register(|registry| proxy_metrics.register(registry));
     let (view_publisher, views) = views(MeshView::empty(trust_domain.clone()));
     let (identity_publisher, data_identities) = identities(IdentitySnapshot {

@@ -370,9 +370,11 @@ pub fn origin() -> String {
 
 /// One of this package's programs.
 fn program(name: &str) -> PathBuf {
-    // Set by cargo, for the tests of the package that the program is in.
-    let path = std::env::var_os(format!("CARGO_BIN_EXE_{name}"));
-    path.map(PathBuf::from).unwrap_or_else(|| panic!("{name} is not built: run the scenarios with cargo"))
+    // Set by cargo, for the tests of the package that the program is in. Its programs find each other side by side.
+    let path = std::env::var_os(format!("CARGO_BIN_EXE_{name}")).map(PathBuf::from);
+    let beside =
+        || std::env::current_exe().ok().map(|program| program.with_file_name(name)).filter(|path| path.exists());
+    path.or_else(beside).unwrap_or_else(|| panic!("{name} is not built: run the scenarios with cargo"))
 }
 
 /// Waits until `poll` gives something.

@@ -29,6 +29,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use tokio::runtime::RuntimeMetrics;
 use weft_policy::balance::Cause;
 
 use self::{histogram::Histogram, labels::Labels, refused::RefusedCounters};
@@ -56,6 +57,7 @@ struct Inner {
     ejections: [AtomicU64; Cause::ALL.len()],
     /// Those that should have been, but for `maxEjectionPercent`.
     ejections_overflow: AtomicU64,
+    runtimes: RwLock<Vec<(String, RuntimeMetrics)>>,
 }
 
 /// What workloads' policies found. Who is let in is not counted here: that is a request like others.
@@ -100,6 +102,11 @@ impl Metrics {
     /// Adds all metrics of the proxy to what `registry` gives out.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
+    }
+
+    /// Has the tasks of a runtime counted.
+    pub fn add_runtime(&self, name: String, runtime: RuntimeMetrics) {
+        self.0.runtimes.write().push((name, runtime));
     }
 
     pub(crate) fn count_refused_handshake(&self) {
@@ -201,6 +208,13 @@ impl Collector for Metrics {
         let mut build = encoder.encode_descriptor("istio_build", "What runs here", None, MetricType::Gauge)?;
         let build_labels = [("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))];
         ConstGauge::new(1_i64).encode(build.encode_family(&build_labels)?)?;
+
+        let help = "Tasks that are not at their end";
+        let mut tasks = encoder.encode_descriptor("weft_tasks", help, None, MetricType::Gauge)?;
+        for (runtime, metrics) in self.0.runtimes.read().iter() {
+            let count = ConstGauge::new(i64::try_from(metrics.num_alive_tasks()).unwrap_or(i64::MAX));
+            count.encode(tasks.encode_family(&[("runtime", runtime.as_str())])?)?;
+        }
 
         let help = "Requests, responses and connections refused or broken off for what their sender did";
         let mut refused = encoder.encode_descriptor("weft_http_refused", help, None, MetricType::Counter)?;

@@ -12,7 +12,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, Handle, LocalOptions},
     sync::oneshot,
 };
 use tokio_util::sync::CancellationToken;
@@ -168,6 +168,7 @@ fn run_worker(
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let budget = shared.budget.clone();
+        shared.metrics.add_runtime(format!("worker-{number}"), Handle::current().metrics());
         let worker = Worker::new(number, shared, tasks);
         let inbound = tokio::net::TcpListener::from_std(sockets.inbound)?;
         let outbound = tokio::net::TcpListener::from_std(sockets.outbound)?;
