@@ -41,6 +41,7 @@ pub mod mtls;
 mod namespaces;
 pub mod normalise;
 mod pattern;
+pub mod provider;
 mod redirect;
 pub mod references;
 pub mod retry;

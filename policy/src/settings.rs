@@ -1,13 +1,15 @@
 //! What the MeshConfig says, as requests and the compilation read it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use weft_wire::id::TrustDomain;
 
 use crate::{
     api::mesh::{MESH_CONFIG_NAME, MeshConfig, PathNormalizationType, ROOT_NAMESPACE},
+    authorize::ProviderKind,
     document::{Document, Spec},
     normalise::PathNormalization,
+    provider::Provider,
     retry::RetryPolicy,
 };
 
@@ -23,6 +25,9 @@ pub struct MeshSettings {
     pub(crate) default_retry: RetryPolicy,
     /// Whether mirrored requests get `-shadow` after their host.
     pub appends_shadow_suffix: bool,
+    /// External authorizers by their names.
+    pub providers: BTreeMap<String, Arc<Provider>>,
+    pub(crate) provider_kinds: BTreeMap<String, ProviderKind>,
 }
 
 impl MeshSettings {
@@ -33,6 +38,9 @@ impl MeshSettings {
         let aliases = config.trust_domain_aliases.iter().filter_map(|alias| alias.parse().ok());
         let mut trust_domains = vec![trust_domain.clone()];
         trust_domains.extend(aliases.filter(|alias| alias != trust_domain));
+        let providers = config.extension_providers.iter();
+        let providers: BTreeMap<String, Arc<Provider>> =
+            providers.filter_map(|provider| Some((provider.name.clone(), Arc::new(Provider::of(provider)?)))).collect();
         Self {
             trust_domains,
             path_normalization: match config.path_normalization.normalization {
@@ -43,6 +51,8 @@ impl MeshSettings {
             },
             default_retry: config.default_http_retry_policy.as_ref().map_or_else(RetryPolicy::default, RetryPolicy::of),
             appends_shadow_suffix: config.appends_shadow_suffix(),
+            provider_kinds: providers.iter().map(|(name, provider)| (name.clone(), provider.kind())).collect(),
+            providers,
             document: document.cloned(),
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     decisions::{self, Asked, Found},
     error::{Denial, ProxyError, WhyDenied},
     exchange::Outgoing,
+    ext_authz::{Change, Question},
     ports::{Caller, WorkloadIdentity},
     recheck::{Guest, Who},
     record::Downstream,
@@ -59,29 +60,53 @@ impl Call<'_> {
     }
 }
 
-/// Lets a request pass, changed as the workload's token rules say; or says why not.
+/// Lets a request pass, changed as authorizers and the workload's token rules say, or says why not. Returns what is to
+/// be changed of the response.
 pub(crate) async fn admit(
     worker: &Worker,
+    view: &MeshView,
     access: &Access,
     call: &Call<'_>,
     outgoing: &mut Outgoing,
-) -> Result<(), ProxyError> {
+) -> Result<Vec<Change>, ProxyError> {
+    let mut changes = Vec::new();
+    if access.authorizer.asks_providers() {
+        let asked = access.authorizer.ask(&call.request(Some(outgoing.as_policies_see_it(None))));
+        match asked {
+            None | Some(Verdict::Allow(_)) => {}
+            Some(Verdict::Ask { provider, rule }) => {
+                let question = Question { worker, view, call, provider, rule };
+                // Boxed, so that requests which ask nobody are no larger.
+                changes = Box::pin(question.of_request(outgoing)).await?;
+            }
+            Some(Verdict::Deny(why)) => {
+                return Err(denied(worker, call, &call.request(Some(outgoing.as_policies_see_it(None))), why));
+            }
+        }
+    }
     let claims = authenticate(worker, access, call, outgoing).await?;
-    let http = HttpAccess {
-        method: outgoing.method.as_str(),
-        host: outgoing.authority.as_str(),
-        path: outgoing.path_and_query.as_str(),
-        headers: &outgoing.headers,
-        claims: claims.as_ref(),
-    };
-    let request = call.request(Some(http));
-    judge(worker, call, &request, access.authorizer.decide(&request))
+    let request = call.request(Some(outgoing.as_policies_see_it(claims.as_ref())));
+    judge(worker, call, &request, access.authorizer.decide_after_provider(&request))?;
+    Ok(changes)
 }
 
 /// Lets a connection pass that is not read as HTTP, or says why not.
-pub(crate) fn admit_connection(worker: &Worker, access: &Access, call: &Call<'_>) -> Result<(), ProxyError> {
+pub(crate) async fn admit_connection(
+    worker: &Worker,
+    view: &MeshView,
+    access: &Access,
+    call: &Call<'_>,
+) -> Result<(), ProxyError> {
     let request = call.request(None);
-    judge(worker, call, &request, access.authorizer.decide(&request))
+    match access.authorizer.ask(&request) {
+        None | Some(Verdict::Allow(_)) => {}
+        Some(Verdict::Ask { provider, rule }) => {
+            let question = Question { worker, view, call, provider, rule };
+            Box::pin(question.of_connection()).await?;
+        }
+        Some(Verdict::Deny(why)) => return Err(denied(worker, call, &request, why)),
+    }
+    judge(worker, call, &request, access.authorizer.decide_after_provider(&request))
 }
 
 /// What a call is judged by that stays within this node.
@@ -95,22 +120,22 @@ pub(crate) struct LocalGate<'a> {
 
 impl LocalGate<'_> {
     /// Lets a request pass to an endpoint. That of another node has a gate of its own.
-    pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<(), ProxyError> {
-        let Some((access, workload)) = self.access(endpoint) else { return Ok(()) };
+    pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<Vec<Change>, ProxyError> {
+        let Some((access, workload)) = self.access(endpoint) else { return Ok(Vec::new()) };
         // Only what this workload's rules change; a next try may be at another one.
-        if !access.authenticator.is_empty() {
+        if !access.authenticator.is_empty() || access.authorizer.asks_providers() {
             outgoing.remember();
         }
         let identity = self.identity();
         let call = self.call(endpoint, workload, identity.as_deref());
-        admit(self.worker, access, &call, outgoing).await
+        admit(self.worker, self.view, access, &call, outgoing).await
     }
 
     /// Lets a connection pass to an endpoint that is not read as HTTP.
-    pub(crate) fn admit_connection(&self, endpoint: &Endpoint) -> Result<(), ProxyError> {
+    pub(crate) async fn admit_connection(&self, endpoint: &Endpoint) -> Result<(), ProxyError> {
         let Some((access, workload)) = self.access(endpoint) else { return Ok(()) };
         let identity = self.identity();
-        admit_connection(self.worker, access, &self.call(endpoint, workload, identity.as_deref()))
+        admit_connection(self.worker, self.view, access, &self.call(endpoint, workload, identity.as_deref())).await
     }
 
     /// Has a tunnel to an endpoint judged anew when the endpoint's policies change. That of another node does it
@@ -179,17 +204,20 @@ fn judge(
         Some(_) => metrics.count_dry_run(true),
         None => {}
     }
-    let denied = match decision.verdict {
-        Verdict::Allow(Allowed::ByRule(_) | Allowed::ByDefault) => return Ok(()),
-        Verdict::Deny(denied) => denied,
-        // No provider is ever compiled into an authorizer.
-        Verdict::Ask { rule, .. } => Denied::WithoutProvider(rule),
-    };
-    metrics.count_denied_by_policy();
-    let rule = decisions::Rule::of(denied);
+    match decision.verdict {
+        Verdict::Allow(Allowed::ByRule(_) | Allowed::ByDefault) => Ok(()),
+        Verdict::Deny(why) => Err(denied(worker, call, request, why)),
+        // Providers were asked before.
+        Verdict::Ask { rule, .. } => Err(denied(worker, call, request, Denied::WithoutProvider(rule))),
+    }
+}
+
+fn denied(worker: &Worker, call: &Call<'_>, request: &AccessRequest<'_>, why: Denied<'_>) -> ProxyError {
+    worker.metrics.shared().count_denied_by_policy();
+    let rule = decisions::Rule::of(why);
     let why = WhyDenied::Policy { details: rule.envoy_details() };
-    let id = worker.decisions.keep(asked(), Found::Denied(rule));
-    Err(ProxyError::Denied(Box::new(Denial { why, id })))
+    let id = worker.decisions.keep(Asked::of(call, request), Found::Denied(rule));
+    ProxyError::Denied(Box::new(Denial { why, id }))
 }
 
 /// Verifies the request's tokens, waiting for their issuers' keys if it must.
@@ -236,14 +264,7 @@ async fn authenticate(
                 worker.metrics.shared().count_refused_token();
                 let path = outgoing.path_and_query.path();
                 let url = format!("http://{}{}", outgoing.authority, path.get(..MAX_URL_LEN).unwrap_or(path));
-                let http = HttpAccess {
-                    method: outgoing.method.as_str(),
-                    host: outgoing.authority.as_str(),
-                    path: outgoing.path_and_query.as_str(),
-                    headers: &outgoing.headers,
-                    claims: None,
-                };
-                let asked = Asked::of(call, &call.request(Some(http)));
+                let asked = Asked::of(call, &call.request(Some(outgoing.as_policies_see_it(None))));
                 let id = worker.decisions.keep(asked, Found::RefusedToken(refusal));
                 return Err(ProxyError::Denied(Box::new(Denial { why: WhyDenied::Token { refusal, url }, id })));
             }

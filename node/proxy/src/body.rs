@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     future::Future as _,
     pin::Pin,
     rc::Rc,
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -34,6 +35,14 @@ pub(crate) enum RequestBody {
     Stream(CallerBody),
     Replay(Replay),
     Copy(BodyCopy),
+    /// Of a request of the proxy's own: `None` when it is sent, or empty.
+    Whole(Option<Bytes>),
+}
+
+impl RequestBody {
+    pub(crate) fn whole(body: Bytes) -> Self {
+        Self::Whole(Some(body).filter(|body| !body.is_empty()))
+    }
 }
 
 /// Why a request's body broke off.
@@ -59,24 +68,27 @@ impl Body for RequestBody {
             Self::Stream(body) => body.poll_frame(cx),
             Self::Replay(replay) => replay.poll_frame(cx),
             Self::Copy(copy) => copy.poll_frame(cx),
+            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(body) => body.from.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
             Self::Copy(copy) => copy.is_ended,
+            Self::Whole(body) => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(body) => body.from.size_hint(),
+            Self::Stream(body) => body.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
             Self::Copy(copy) => copy.rest.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }
 }
@@ -87,23 +99,80 @@ pub(crate) struct CallerBody {
     received: Rc<Received>,
     stall: Stall,
     copies: Vec<mpsc::Sender<CopiedFrame>>,
+    /// What was read before it was wanted; see [`Self::poll_ahead`].
+    ahead: VecDeque<Frame<Bytes>>,
+    ahead_len: usize,
 }
+
+/// The beginning of a body, and whether it goes on; `None` if it is longer than it may be.
+pub(crate) type Beginning = Option<(Bytes, bool)>;
 
 impl CallerBody {
     /// `limit`: how long it may stand still, if its length is announced.
     pub(crate) fn new(from: Incoming, received: Rc<Received>, limit: Duration) -> Self {
         let stall = Stall::of(&from, limit);
-        Self { from, received, stall, copies: Vec::new() }
+        Self { from, received, stall, copies: Vec::new(), ahead: VecDeque::new(), ahead_len: 0 }
     }
 
     /// A body that gets the same frames as this one from here on.
     pub(crate) fn copy(&mut self) -> RequestBody {
         let (sender, frames) = mpsc::channel(COPY_FRAMES);
         self.copies.push(sender);
-        RequestBody::Copy(BodyCopy { frames, rest: self.from.size_hint().exact(), is_ended: false })
+        RequestBody::Copy(BodyCopy { frames, rest: self.size_hint().exact(), is_ended: false })
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+    fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.from.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.from.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + self.ahead_len as u64),
+            None => SizeHint::default(),
+        }
+    }
+
+    /// Reads the beginning of what is still to come, `max` bytes at most, and keeps it until it is sent on. A longer
+    /// body is an error, or is read in part.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        partly: bool,
+    ) -> Poll<Result<Beginning, BrokeOff>> {
+        while self.ahead_len < max + usize::from(!partly) && !self.from.is_end_stream() {
+            match ready!(self.poll_from(cx)) {
+                None => break,
+                Some(Ok(frame)) => {
+                    let len = frame.data_ref().map_or(0, Bytes::len);
+                    self.ahead_len += len;
+                    self.received.keeps(len as u64);
+                    self.ahead.push_back(frame);
+                }
+                Some(Err(_)) => return Poll::Ready(Err(self.received.broke_off.get().unwrap_or(BrokeOff::Gone))),
+            }
+        }
+        if self.ahead_len > max && !partly {
+            return Poll::Ready(Ok(None));
+        }
+        let goes_on = self.ahead_len > max || !self.from.is_end_stream();
+        let mut beginning = BytesMut::with_capacity(self.ahead_len.min(max));
+        for data in self.ahead.iter().filter_map(Frame::data_ref) {
+            let room = max - beginning.len();
+            beginning.extend_from_slice(data.get(..room).unwrap_or(data));
+        }
+        Poll::Ready(Ok(Some((beginning.freeze(), goes_on && partly))))
+    }
+
+    fn take_ahead(&mut self) -> Option<Frame<Bytes>> {
+        let frame = self.ahead.pop_front()?;
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        self.ahead_len -= len;
+        self.received.forgets(len as u64);
+        Some(frame)
+    }
+
+    fn poll_from(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let polled = Pin::new(&mut self.from).poll_frame(cx);
         if polled.is_pending() && self.stall.poll(cx).is_ready() {
             self.received.broke_off.set(Some(BrokeOff::Stalled));
@@ -112,18 +181,34 @@ impl CallerBody {
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.stall.moved();
             self.received.add(frame.data_ref().map_or(0, |data| data.len() as u64));
-            // A copy that lags behind is given up: the request waits for none.
-            self.copies.retain(|copy| KeptFrame::of(frame).is_none_or(|frame| copy.try_send(frame.into()).is_ok()));
-        }
-        if matches!(polled, Poll::Ready(None)) || self.from.is_end_stream() {
-            for copy in self.copies.drain(..) {
-                let _ = copy.try_send(CopiedFrame::End);
-            }
         }
         if let Poll::Ready(Some(Err(error))) = &polled {
             self.received.broke_off.set(Some(BrokeOff::of(error)));
         }
         polled.map_err(RequestBodyError::from)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let polled = match self.take_ahead() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_from(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            // A copy that lags behind is given up: the request waits for none.
+            self.copies.retain(|copy| KeptFrame::of(frame).is_none_or(|frame| copy.try_send(frame.into()).is_ok()));
+        }
+        if matches!(polled, Poll::Ready(None)) || self.is_end_stream() {
+            for copy in self.copies.drain(..) {
+                let _ = copy.try_send(CopiedFrame::End);
+            }
+        }
+        polled
+    }
+}
+
+impl Drop for CallerBody {
+    fn drop(&mut self) {
+        self.received.forgets(self.ahead_len as u64);
     }
 }
 
@@ -195,6 +280,13 @@ impl KeptFrame {
         let data = frame.data_ref().cloned().map(Self::Data);
         data.or_else(|| frame.trailers_ref().cloned().map(Self::Trailers))
     }
+
+    fn data(&self) -> Option<&Bytes> {
+        match self {
+            Self::Data(data) => Some(data),
+            Self::Trailers(_) => None,
+        }
+    }
 }
 
 impl Kept {
@@ -205,6 +297,31 @@ impl Kept {
 
     pub(crate) fn is_whole(&self) -> bool {
         !self.0.borrow().overflowed
+    }
+
+    /// As [`CallerBody::poll_ahead`], from the start.
+    pub(crate) fn poll_ahead(
+        &self,
+        cx: &mut Context<'_>,
+        max: usize,
+        partly: bool,
+    ) -> Poll<Result<Beginning, BrokeOff>> {
+        let source = &mut *self.0.borrow_mut();
+        let kept: Vec<&Bytes> = source.kept.iter().filter_map(KeptFrame::data).collect();
+        if kept.is_empty() {
+            return source.body.poll_ahead(cx, max, partly);
+        }
+        // It was sent before: what is kept comes first.
+        let mut whole = BytesMut::from(&*kept.into_iter().fold(Vec::new(), |all, data| [&all[..], data].concat()));
+        if whole.len() > max {
+            whole.truncate(max);
+            return Poll::Ready(Ok(partly.then(|| (whole.freeze(), true))));
+        }
+        let rest = ready!(source.body.poll_ahead(cx, max - whole.len(), partly))?;
+        Poll::Ready(Ok(rest.map(|(rest, goes_on)| {
+            whole.extend_from_slice(&rest);
+            (whole.freeze(), goes_on)
+        })))
     }
 
     /// The body from its start.
@@ -253,13 +370,13 @@ impl Replay {
 
     fn is_end_stream(&self) -> bool {
         let source = self.source.borrow();
-        self.turn == source.turn && self.next >= source.kept.len() && source.body.from.is_end_stream()
+        self.turn == source.turn && self.next >= source.kept.len() && source.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let source = self.source.borrow();
         let waiting = source.kept_len.saturating_sub(self.kept_bytes_sent) as u64;
-        match source.body.from.size_hint().exact() {
+        match source.body.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(waiting + rest),
             None => SizeHint::default(),
         }

@@ -107,6 +107,8 @@ pub struct AskedHttp {
 #[derive(Clone, Debug)]
 pub enum Found {
     Denied(Rule),
+    /// By an external authorizer that the rule asks; with its reason, in words.
+    DeniedByProvider(Rule, String),
     RefusedToken(Refusal),
     /// By a policy that is only tried.
     WouldBeDenied(Rule),

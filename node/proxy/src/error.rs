@@ -3,10 +3,11 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use weft_policy::{authenticate::Refusal, fault::FaultEnd};
+use bytes::Bytes;
+use weft_policy::{authenticate, fault::FaultEnd};
 use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
 
-use crate::{decisions::DecisionId, limit::Quota};
+use crate::{decisions::DecisionId, ext_authz::Refusal, limit::Quota};
 
 /// An exchange that the proxy itself must answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -65,12 +66,22 @@ pub(crate) struct Denial {
 #[derive(Clone, Debug)]
 pub(crate) enum WhyDenied {
     /// A token does not do. `url` is the request's, without the query.
-    Token { refusal: Refusal, url: String },
+    Token { refusal: authenticate::Refusal, url: String },
     /// `details` is how Envoy's access log names the rule.
     Policy { details: String },
+    /// An external authorizer says no, or nothing.
+    Provider(Refusal),
 }
 
 impl Denial {
+    /// The answer's body where somebody else has made it.
+    pub(crate) fn body(&self) -> Option<Bytes> {
+        match &self.why {
+            WhyDenied::Provider(refusal) => Some(refusal.body.clone()),
+            WhyDenied::Token { .. } | WhyDenied::Policy { .. } => None,
+        }
+    }
+
     /// Envoy's words for its access log.
     pub(crate) fn details(&self) -> String {
         match &self.why {
@@ -78,6 +89,7 @@ impl Denial {
                 format!("jwt_authn_access_denied{{{}}}", refusal.to_string().replace(' ', "_"))
             }
             WhyDenied::Policy { details } => details.clone(),
+            WhyDenied::Provider(_) => "ext_authz_denied".to_owned(),
         }
     }
 }
@@ -88,6 +100,7 @@ impl fmt::Display for Denial {
         match &self.why {
             WhyDenied::Token { refusal, .. } => refusal.fmt(f),
             WhyDenied::Policy { .. } => f.write_str("RBAC: access denied"),
+            WhyDenied::Provider(refusal) => f.write_str(&String::from_utf8_lossy(&refusal.body)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One request and its response, as both sides of the proxy handle them: what is taken from the request's head, what
 //! is sent on, and what comes back.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
 
 use bytes::Bytes;
 use http::{
@@ -13,13 +13,15 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use weft_policy::{
+    authenticate::Claims,
+    authorize::HttpAccess,
     endpoint::ActiveRequest,
     retry::Failure,
     route::{RequestHead, Rewrite},
 };
 
 use crate::{
-    body::{CallerBody, Kept, RequestBody, ResponseBody},
+    body::{Beginning, CallerBody, Kept, RequestBody, ResponseBody},
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
@@ -87,7 +89,7 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 }
 
 /// Removes what concerns one connection only, and what its Connection header names.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
             .filter(|option| !is(option, "close") && !is(option, "keep-alive"))
@@ -229,6 +231,32 @@ impl Outgoing {
         {
             (self.authority, self.host) = (authority, host);
         }
+    }
+
+    /// What policies see of it, with the claims of its token.
+    pub(crate) fn as_policies_see_it<'a>(&'a self, claims: Option<&'a Claims>) -> HttpAccess<'a> {
+        HttpAccess {
+            method: self.method.as_str(),
+            host: self.authority.as_str(),
+            path: self.path_and_query.as_str(),
+            headers: &self.headers,
+            claims,
+        }
+    }
+
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.body, OutgoingBody::Empty)
+    }
+
+    /// The beginning of its body, `max` bytes at most, and whether it goes on; `None` if it is longer and may not be
+    /// read in part. It is sent on all the same.
+    pub(crate) async fn read_ahead(&mut self, max: usize, partly: bool) -> Result<Beginning, ProxyError> {
+        let read = poll_fn(|cx| match &mut self.body {
+            OutgoingBody::Once(Some(RequestBody::Stream(body))) => body.poll_ahead(cx, max, partly),
+            OutgoingBody::Kept(kept) => kept.poll_ahead(cx, max, partly),
+            OutgoingBody::Empty | OutgoingBody::Once(_) => Poll::Ready(Ok(Some((Bytes::new(), false)))),
+        });
+        read.await.map_err(ProxyError::RequestBroke)
     }
 
     /// Whether it can be sent, as if for the first time.

@@ -19,7 +19,7 @@ use crate::{
     connection::Load,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
-    limit,
+    ext_authz, limit,
     listener::{limit_unread, serve_http1, serve_http2},
     metrics::{Parties, Refused, Reporter},
     pool::{Need, connect_app},
@@ -138,8 +138,9 @@ impl Connection {
         let authority = target::authority(&request)?;
         let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
+        let mut changes = Vec::new();
         if let Some(access) = view.access(&workload.workload) {
-            access::admit(&self.worker, access, &self.guest.who.call(workload), &mut outgoing).await?;
+            changes = access::admit(&self.worker, &view, access, &self.guest.who.call(workload), &mut outgoing).await?;
         }
         // Only who is let in counts: others could use up what is for these.
         let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
@@ -160,6 +161,7 @@ impl Connection {
                     if let Some(quota) = quota {
                         quota.tell(response.headers_mut());
                     }
+                    ext_authz::apply(changes, response.headers_mut());
                     let client_upgrade = outgoing.into_client_upgrade();
                     let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
                     return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade, guest });
@@ -194,7 +196,8 @@ impl Connection {
             line.upstream(workload.address);
         }
         if let Some(access) = view.access(&workload.workload)
-            && let Err(error) = access::admit_connection(&self.worker, access, &self.guest.who.call(workload))
+            && let Err(error) =
+                access::admit_connection(&self.worker, &view, access, &self.guest.who.call(workload)).await
         {
             return TcpRecord::refused(&self.worker, &parties, &error, line, started);
         }

@@ -69,6 +69,7 @@ struct AccessCounts {
     dry_run_allowed: AtomicU64,
     dry_run_denied: AtomicU64,
     connections_cut: AtomicU64,
+    provider_failures: AtomicU64,
 }
 
 /// The numbers of one label set of HTTP.
@@ -141,6 +142,10 @@ impl Metrics {
 
     pub(crate) fn count_cut_connection(&self) {
         self.0.access.connections_cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_provider_failure(&self) {
+        self.0.access.provider_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_audited(&self) {
@@ -269,6 +274,11 @@ impl Collector for Metrics {
                 "weft_access_dry_run_denied",
                 "Requests and connections that AuthorizationPolicies in dry run would deny",
                 &self.0.access.dry_run_denied,
+            ),
+            (
+                "weft_access_provider_failures",
+                "Requests and connections for which an external authorizer gave no answer",
+                &self.0.access.provider_failures,
             ),
             (
                 "weft_access_connections_cut",

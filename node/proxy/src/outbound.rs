@@ -40,6 +40,7 @@ use crate::{
     connection::Load,
     error::{ConnectError, ProxyError},
     exchange::{self, Answer, Outgoing, Reply, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    ext_authz,
     fault::{self, Plan},
     limit::{self, Quota},
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
@@ -723,9 +724,8 @@ impl<'a> Tries<'a> {
         outgoing: &mut Outgoing,
     ) -> Result<Answer, Failed> {
         outgoing.restore();
-        if let Err(error) = self.gate.admit(endpoint, outgoing).await {
-            return Err(Failed { error, failure: None, stale: false });
-        }
+        let changes = self.gate.admit(endpoint, outgoing).await;
+        let changes = changes.map_err(|error| Failed { error, failure: None, stale: false })?;
         let quota = self.admit(endpoint, outgoing)?;
         let places = upstream::places(self.cluster, endpoint).await;
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
@@ -746,6 +746,7 @@ impl<'a> Tries<'a> {
                 if let Some(quota) = quota {
                     quota.tell(response.headers_mut());
                 }
+                ext_authz::apply(changes, response.headers_mut());
                 let active = Some(active);
                 Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None })
             }

@@ -46,6 +46,7 @@ impl ProxyError {
             Self::Denied(denial) => match &denial.why {
                 WhyDenied::Token { refusal, .. } => refusal.status(),
                 WhyDenied::Policy { .. } => StatusCode::FORBIDDEN,
+                WhyDenied::Provider(refusal) => refusal.status,
             },
         }
     }
@@ -71,7 +72,7 @@ impl ProxyError {
             Self::Overload => Flag::Overload,
             Self::Aborted(_) => Flag::FaultInjected,
             Self::Denied(denial) => match &denial.why {
-                WhyDenied::Token { .. } => Flag::Unauthorized,
+                WhyDenied::Token { .. } | WhyDenied::Provider(_) => Flag::Unauthorized,
                 // Envoy flags only what others have decided.
                 WhyDenied::Policy { .. } => Flag::None,
             },
@@ -119,6 +120,7 @@ impl ProxyError {
             Self::Denied(denial) => match &denial.why {
                 WhyDenied::Token { .. } => "bad_token",
                 WhyDenied::Policy { .. } => "access_denied",
+                WhyDenied::Provider(_) => "authorizer_denied",
             },
         }
     }
@@ -139,15 +141,15 @@ pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response
 pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Response<Bytes> {
     let text = with_sources(error);
     let mut headers = HeaderMap::new();
+    if let ProxyError::Denied(denial) = error {
+        add_denial(denial, &mut headers);
+    }
     headers.insert(X_WEFT_REASON, HeaderValue::from_static(error.reason()));
     if matches!(error, ProxyError::Overflow) {
         headers.insert(X_ENVOY_OVERLOADED, HeaderValue::from_static("true"));
     }
     if let ProxyError::RateLimited(quota) = error {
         quota.refuse(&mut headers);
-    }
-    if let ProxyError::Denied(denial) = error {
-        add_denial(denial, &mut headers);
     }
     let (status, body) = if record.is_grpc() {
         let code = match error {
@@ -163,11 +165,15 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
         }
         (StatusCode::OK, Bytes::new())
     } else {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain; charset=utf-8"));
         // Faults and denials look as Envoy's do, to the byte.
         let is_envoys = matches!(error, ProxyError::Aborted(_) | ProxyError::Denied(_) | ProxyError::Overflow);
         let end = if is_envoys { "" } else { "\n" };
-        (error.status(), Bytes::from(text + end))
+        let body = match error {
+            ProxyError::Denied(denial) => denial.body(),
+            _ => None,
+        };
+        (error.status(), body.unwrap_or_else(|| Bytes::from(text + end)))
     };
     record.fail(error.flag(), error);
     let mut response = Response::new(body);
@@ -181,6 +187,9 @@ pub(crate) fn refusal(error: &ProxyError, record: &mut ExchangeRecord) -> Respon
 }
 
 fn add_denial(denial: &Denial, headers: &mut HeaderMap) {
+    if let WhyDenied::Provider(refusal) = &denial.why {
+        headers.extend(refusal.headers.clone());
+    }
     headers.insert(X_WEFT_DECISION, denial.id.header());
     if let WhyDenied::Token { refusal, url } = &denial.why
         && let Ok(challenge) = HeaderValue::try_from(refusal.challenge(url))

@@ -59,7 +59,7 @@ pub(crate) async fn dial(
             .pick(&Attempt { tried: &tried, hash, random: rand::random(), now_ms: worker.now_ms() })
             .ok_or_else(|| ProxyError::NoEndpoint(cluster.fqdn.to_string()))?;
         on_try(endpoint);
-        gate.admit_connection(endpoint)?;
+        gate.admit_connection(endpoint).await?;
         let connection = cluster.hold_connection().map_err(|_| ProxyError::Overflow)?;
         let mut active = endpoint.load.begin();
         active.hold([None, connection]);

@@ -79,6 +79,7 @@ impl Decision {
                 let why = why_denied(&rule);
                 ("denied", Some(rule), why.to_owned())
             }
+            Found::DeniedByProvider(rule, why) => ("denied", Some(rule), why),
             Found::RefusedToken(refusal) => ("token refused", None, refusal.to_string()),
             Found::WouldBeDenied(rule) => {
                 let why = format!("the policies in dry run would deny it: {}", why_denied(&rule));

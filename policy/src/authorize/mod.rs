@@ -287,6 +287,17 @@ impl Authorizer {
         policies.decision(verdict, request)
     }
 
+    /// Whether requests of HTTP may have to wait for somebody's answer.
+    pub fn asks_providers(&self) -> bool {
+        !self.http.custom.is_empty()
+    }
+
+    /// What the policies of action `CUSTOM` say of a request before its tokens are read, which they do not see; `None`
+    /// if none of them matches. Never [`Verdict::Allow`].
+    pub fn ask<'a>(&'a self, request: &AccessRequest<'_>) -> Option<Verdict<'a>> {
+        self.policies(request).ask(request)
+    }
+
     /// What comes of it once the provider that [`Verdict::Ask`] named has allowed it.
     pub fn decide_after_provider<'a>(&'a self, request: &AccessRequest<'_>) -> Decision<'a> {
         let policies = self.policies(request);

@@ -194,7 +194,7 @@ fn documents_for(workload: &Workload, services: &[Box<str>], all: &SecurityDocum
 }
 
 fn access(documents: &[Arc<Document>], workload: &Workload, services: &[Box<str>], settings: &MeshSettings) -> Access {
-    let settings = AuthorizerSettings { trust_domains: &settings.trust_domains, providers: &BTreeMap::new() };
+    let settings = AuthorizerSettings { trust_domains: &settings.trust_domains, providers: &settings.provider_kinds };
     let documents = || documents.iter().map(|document| &**document);
     with_target(workload, services, |target| Access {
         authorizer: Authorizer::compile(documents(), target, &settings),

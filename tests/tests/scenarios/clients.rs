@@ -69,6 +69,51 @@ fn grpcio_and_websockets_work_as_callers_and_as_workloads() {
 }
 
 #[test]
+fn an_authorizer_made_with_grpcio_decides() {
+    let python = python();
+    let lab = lab(&[web(), ("authz", "7005", "grpc", vec![python, script("authorizer.py")])]);
+    let documents = "
+apiVersion: weft.mesh/v1alpha1
+kind: MeshConfig
+metadata: { name: default, namespace: istio-system }
+spec:
+  extensionProviders:
+  - name: ours
+    envoyExtAuthzGrpc: { service: authz.default.svc.cluster.local, port: 7005, timeout: 10s }
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ask }
+spec:
+  selector: { matchLabels: { app: web } }
+  action: CUSTOM
+  provider: { name: ours }
+  rules: [{ to: [{ operation: { paths: [/asked] } }] }]
+";
+    let file = lab.file("authorizer.yaml", documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    let refused = wait_for("the policy is in force", PATIENCE, || {
+        let answer = lab.host(1).call("web:7004", "/asked", &[]);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(refused.status, 401, "{refused:?}");
+    assert_eq!(refused.body, "no spiffe://cluster.local/ns/default/sa/default", "{refused:?}");
+    let allowed = lab.host(1).call("web:7004", "/asked", &["-H", "x-answer: yes"]);
+    assert_eq!(allowed.status, 200, "{allowed:?}");
+    assert_eq!(allowed.json()["headers"]["x-user"][0], "ann");
+    assert_eq!(lab.host(1).call("web:7004", "/", &[]).status, 200, "nobody is asked about it");
+    let id = refused.header("x-weft-decision").expect("an id");
+    let why = lab.host(1).json(&["why", id]);
+    assert_eq!(
+        (&why["document"], &why["why"]),
+        (&"AuthorizationPolicy default/ask".into(), &"the provider ours was asked: it says no".into(),)
+    );
+    let asked = ["explain", "access", "--from", "client", "--to", "web", "--path", "/asked"];
+    let told = lab.host(1).weft(&asked);
+    assert!(told.code == Some(1) && told.stdout.contains("the provider ours decides"), "{told:?}");
+}
+
+#[test]
 fn curl_and_h2load_fail_no_request() {
     let lab = lab(&[web()]);
     let caller = lab.host(1);

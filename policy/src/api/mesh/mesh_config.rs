@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::Provider;
 use crate::{
     api::{
         gateway::PreciseHostname,
@@ -34,6 +35,8 @@ pub struct MeshConfig {
     pub path_normalization: PathNormalization,
     /// Whether mirrored requests keep the host that they had; without it `-shadow` is appended. True if absent.
     pub disable_shadow_host_suffix: Option<bool>,
+    /// Whom policies of action `CUSTOM` may ask.
+    pub extension_providers: List<Provider, 0, 64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -126,6 +129,8 @@ impl Resource for MeshConfig {
         checker.unique("trustDomainAliases", &self.trust_domain_aliases, Some);
         checker.given("defaultHttpRetryPolicy", &self.default_http_retry_policy, |checker, retry| retry.check(checker));
         checker.field("accessLog", |checker| self.access_log.check(checker));
+        checker.each("extensionProviders", &self.extension_providers, |checker, provider| provider.check(checker));
+        checker.unique("extensionProviders", &self.extension_providers, |provider| Some(&provider.name));
         for (key, given) in [
             ("outboundTrafficPolicy", self.outbound_traffic_policy != OutboundTrafficPolicy::default()),
             ("tracing", self.tracing != Tracing::default()),

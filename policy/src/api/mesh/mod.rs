@@ -3,6 +3,7 @@
 mod circuit_policy;
 mod fault_experiment;
 mod mesh_config;
+mod provider;
 mod rate_limit;
 mod request;
 mod targets;
@@ -11,6 +12,8 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::provider::read_status;
 pub use self::{
-    circuit_policy::*, fault_experiment::*, mesh_config::*, rate_limit::*, request::*, targets::*, timestamp::*,
+    circuit_policy::*, fault_experiment::*, mesh_config::*, provider::*, rate_limit::*, request::*, targets::*,
+    timestamp::*,
 };

@@ -84,6 +84,57 @@ fn fields_of_a_mesh_config_are_checked() {
 }
 
 #[test]
+fn extension_providers_are_checked() {
+    let http = |fields: &str| format!("{{extensionProviders: [{{name: a, envoyExtAuthzHttp: {{{fields}}}}}]}}");
+    let good = "service: a.b.svc.cluster.local, port: 80";
+    for (spec, path, words) in [
+        ("{extensionProviders: [{envoyExtAuthzGrpc: {service: a, port: 1}}]}".into(), "[0].name", "is missing"),
+        ("{extensionProviders: [{name: a}]}".into(), "[0]", "envoyExtAuthzHttp"),
+        ("{extensionProviders: [{name: a, zipkin: {}}]}".into(), "[0].zipkin", "is not a field"),
+        (
+            "{extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: a, port: 1}}, \
+             {name: a, envoyExtAuthzGrpc: {service: a, port: 1}}]}"
+                .into(),
+            "[1]",
+            "a is given twice",
+        ),
+        (http("port: 80"), "[0].envoyExtAuthzHttp.service", "must be a host"),
+        (http("service: A_b/c.d, port: 80"), "[0].envoyExtAuthzHttp.service", "NAMESPACE/HOST"),
+        (http("service: a.b"), "[0].envoyExtAuthzHttp.port", "is missing"),
+        (http(&format!("{good}, statusOnError: '999'")), "[0].envoyExtAuthzHttp.statusOnError", "200 to 599"),
+        (http(&format!("{good}, pathPrefix: check")), "[0].envoyExtAuthzHttp.pathPrefix", "begins with /"),
+        (http(&format!("{good}, timeout: 0s")), "[0].envoyExtAuthzHttp.timeout", "below 1ms"),
+        (
+            http(&format!("{good}, headersToUpstreamOnAllow: [x, '*']")),
+            "[0].envoyExtAuthzHttp.headersToUpstreamOnAllow[1]",
+            "no header's name",
+        ),
+        (
+            http(&format!("{good}, includeAdditionalHeadersInCheck: {{host: a}}")),
+            "[0].envoyExtAuthzHttp.includeAdditionalHeadersInCheck.host",
+            "set by the proxy alone",
+        ),
+        (
+            http(&format!("{good}, includeRequestBodyInCheck: {{}}")),
+            "[0].envoyExtAuthzHttp.includeRequestBodyInCheck.maxRequestBytes",
+            "is missing",
+        ),
+    ] {
+        refused("MeshConfig", &spec, &format!("spec.extensionProviders{path}"), words);
+    }
+    accepted(
+        "MeshConfig",
+        "{extensionProviders: [\
+         {name: a, envoyExtAuthzHttp: {service: ns/a.example.com, port: 80, timeout: 1s, pathPrefix: /check, failOpen: true, \
+          statusOnError: '503', includeRequestHeadersInCheck: [x-a, 'x-*', '*-b'], includeAdditionalHeadersInCheck: \
+          {x-c: d}, includeRequestBodyInCheck: {maxRequestBytes: 1024, allowPartialMessage: true}, \
+          headersToUpstreamOnAllow: [x], headersToDownstreamOnAllow: [y], headersToDownstreamOnDeny: [z]}}, \
+         {name: b, envoyExtAuthzGrpc: {service: b.example.com, port: 81, timeout: 1s, failOpen: true, statusOnError: '503', \
+          includeRequestBodyInCheck: {maxRequestBytes: 1024, packAsBytes: true}}}]}",
+    );
+}
+
+#[test]
 fn policies_target_what_they_can_act_on_each_once() {
     let limit = "limits: [{requests: 1, unit: Second}]";
     for (targets, path, words) in [
