@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
+use weft_tests::lab::{Lab, PATIENCE, wait_for};
 
 use crate::generator::{BACKENDS, Backend, PORT};
 
@@ -24,7 +25,7 @@ const DEFAULT_RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cance
 ///
 /// # Panics
 /// If there is none: a comparison that cannot run has failed.
-pub(crate) fn program() -> PathBuf {
+fn program() -> PathBuf {
     let named = env::var_os("ENVOY_BIN").map(PathBuf::from);
     let in_path = || {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -62,6 +63,11 @@ pub(crate) fn bootstrap(documents: &[&Value]) -> Value {
             },
         }),
     );
+    with_listener(&manager, clusters)
+}
+
+/// The bootstrap of one listener with this filter.
+pub(crate) fn with_listener(manager: &Value, clusters: Vec<Value>) -> Value {
     json!({
         "static_resources": {
             "listeners": [{
@@ -72,6 +78,18 @@ pub(crate) fn bootstrap(documents: &[&Value]) -> Value {
             "clusters": clusters,
         },
     })
+}
+
+/// Starts Envoy on the first host, and waits until it answers hosts that it does not know.
+pub(crate) fn run(lab: &mut Lab, bootstrap: &Value) {
+    let config = lab.file("envoy.json", &bootstrap.to_string());
+    // Without its time stamps: the lab takes lines that begin with `[` for the access log.
+    let options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "--log-format", "%v"];
+    let config = config.to_string_lossy();
+    let arguments = [&["-c", &*config], &options[..]].concat();
+    lab.host_mut(0).run_beside(&program(), &arguments);
+    let url = format!("http://127.0.0.1:{LISTEN_PORT}/");
+    wait_for("envoy listens", PATIENCE, || (lab.host(0).curl(&[], &url).status == 404).then_some(()));
 }
 
 fn virtual_host(virtual_service: &Value) -> Value {
@@ -350,9 +368,17 @@ fn subsets(destination_rule: &Value) -> Vec<Value> {
 }
 
 fn cluster(service: &str, subset: &str, chosen: impl Fn(&Backend) -> bool) -> Value {
-    let name = cluster_name(service, subset, PORT.into());
     let endpoints = BACKENDS.iter().filter(|backend| backend.service == service && chosen(backend));
-    let endpoints = endpoints.map(|backend| json!({ "endpoint": { "address": address(backend.listens) } }));
+    cluster_of_ports(&cluster_name(service, subset, PORT.into()), endpoints.map(|backend| backend.listens))
+}
+
+/// A cluster of one endpoint, on a port of the loopback.
+pub(crate) fn cluster_at(name: &str, port: u16) -> Value {
+    cluster_of_ports(name, [port])
+}
+
+fn cluster_of_ports(name: &str, ports: impl IntoIterator<Item = u16>) -> Value {
+    let endpoints = ports.into_iter().map(|port| json!({ "endpoint": { "address": address(port) } }));
     json!({
         "name": name,
         "connect_timeout": "10s",
@@ -381,7 +407,7 @@ fn filter(name: &str, kind: &str) -> Value {
     json!({ "name": name, "typed_config": typed(kind, json!({})) })
 }
 
-fn typed(kind: &str, mut message: Value) -> Value {
+pub(crate) fn typed(kind: &str, mut message: Value) -> Value {
     message["@type"] = format!("type.googleapis.com/envoy.{kind}").into();
     message
 }
@@ -397,12 +423,12 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("the generator writes text here")
 }
 
 /// Absent is empty.
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -6,13 +6,14 @@
 //! `all`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod compare;
 mod conditions;
 mod envoy;
 mod generator;
 mod words;
 
-use std::{collections::BTreeSet, fmt::Display, path::Path, str::FromStr, thread};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr, thread};
 
 use compare::Answer;
 use generator::{BACKENDS, Case, PORT, Probe};
@@ -35,26 +36,21 @@ const SEED: u64 = 2_119_277_462_227_154_141;
 
 #[test]
 fn weft_routes_as_envoy_does() {
-    let seed = setting("WEFT_DIFF_SEED").unwrap_or(SEED);
+    let seed = seed();
     let count = setting("WEFT_DIFF_CASES").unwrap_or(CASES);
     let with: String = setting("WEFT_DIFF_WITH").unwrap_or_default();
     let with: Vec<String> = with.split(',').map(str::to_owned).collect();
     println!("seed {seed}, {count} cases (WEFT_DIFF_SEED={seed} repeats them)");
-    let envoy = envoy::program();
     let cases: Vec<Case> = (0..count).map(|number| Case::new(seed, number, &with)).collect();
 
     let mut lab = Lab::new(1);
     start_weft(&mut lab, &cases);
-    start_envoy(&mut lab, &envoy, &cases);
-    let host = lab.host(0);
-    let outcomes = thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            host.enter();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(send_all(&cases))
-        });
-        client.join().expect("the client does not panic")
-    });
+    let destination_rules = generator::destination_rules();
+    let documents: Vec<&Value> = cases.iter().map(|case| &case.virtual_service).chain(&destination_rules).collect();
+    envoy::run(&mut lab, &envoy::bootstrap(&documents));
+    let probes =
+        cases.iter().enumerate().flat_map(|(case, it)| it.probes.iter().map(move |probe| (case, probe.clone())));
+    let outcomes = ask_both(&lab, probes.collect());
 
     let statuses: BTreeSet<u16> =
         outcomes.iter().filter_map(|outcome| Some(outcome.envoy.as_ref().ok()?.status)).collect();
@@ -70,6 +66,10 @@ fn weft_routes_as_envoy_does() {
     for status in [200, 404, 503, 504] {
         assert!(statuses.contains(&status), "no request was answered with {status}");
     }
+}
+
+fn seed() -> u64 {
+    setting("WEFT_DIFF_SEED").unwrap_or(SEED)
 }
 
 fn setting<T: FromStr<Err: Display>>(name: &str) -> Option<T> {
@@ -111,19 +111,6 @@ fn apply(lab: &Lab, name: &str, documents: &[Value]) {
     lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
 }
 
-fn start_envoy(lab: &mut Lab, program: &Path, cases: &[Case]) {
-    let destination_rules = generator::destination_rules();
-    let documents: Vec<&Value> = cases.iter().map(|case| &case.virtual_service).chain(&destination_rules).collect();
-    let config = lab.file("envoy.json", &envoy::bootstrap(&documents).to_string());
-    // Without its time stamps: the lab takes lines that begin with `[` for the access log.
-    let options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "--log-format", "%v"];
-    let config = config.to_string_lossy();
-    let arguments = [&["-c", &*config], &options[..]].concat();
-    lab.host_mut(0).run_beside(program, &arguments);
-    let url = format!("http://127.0.0.1:{}/", envoy::LISTEN_PORT);
-    wait_for("envoy listens", PATIENCE, || (lab.host(0).curl(&[], &url).status == 404).then_some(()));
-}
-
 /// One request and both answers.
 struct Outcome {
     case: usize,
@@ -153,17 +140,25 @@ impl Display for Outcome {
     }
 }
 
-async fn send_all(cases: &[Case]) -> Vec<Outcome> {
+/// Sends requests, each with its case's number, to both proxies; the outcomes are in the order of cases.
+fn ask_both(lab: &Lab, probes: Vec<(usize, Probe)>) -> Vec<Outcome> {
+    let host = lab.host(0);
+    thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            host.enter();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(send_all(probes))
+        });
+        client.join().expect("the client does not panic")
+    })
+}
+
+async fn send_all(probes: Vec<(usize, Probe)>) -> Vec<Outcome> {
     let weft_port = OUTBOUND.rsplit(':').next().and_then(|port| port.parse().ok()).expect("ADDRESS:PORT");
     let mut senders = JoinSet::new();
     for first in 0..CONCURRENCY {
-        let probes: Vec<(usize, Probe)> = cases
-            .iter()
-            .enumerate()
-            .skip(first)
-            .step_by(CONCURRENCY)
-            .flat_map(|(case, it)| it.probes.iter().map(move |probe| (case, probe.clone())))
-            .collect();
+        let probes: Vec<(usize, Probe)> =
+            probes.iter().filter(|(case, _)| case % CONCURRENCY == first).cloned().collect();
         senders.spawn(async move {
             let mut outcomes = Vec::new();
             for (case, probe) in probes {
