@@ -17,6 +17,7 @@ use weft_wire::document::DocumentKey;
 
 use crate::{
     api::mesh::{self, CallerKey, LimitKey, OnPartition, RateLimitScope},
+    authenticate::Claims,
     condition::{Conditions, Request},
 };
 
@@ -27,19 +28,6 @@ const WAYS: usize = 8;
 /// The whole of a limit.
 const MILLION: u32 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-
-/// Claims of the token that a request came with.
-pub trait Claims {
-    /// A claim as text; nested ones as `a.b`.
-    fn claim(&self, name: &str) -> Option<&str>;
-}
-
-/// No token.
-impl Claims for () {
-    fn claim(&self, _: &str) -> Option<&str> {
-        None
-    }
-}
 
 /// How much of a limit this node may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +95,7 @@ impl Limits {
 
     /// Counts a request, each node for itself. `None`: no limit is about it. `now_ns` is the caller's monotonic clock
     /// in nanoseconds.
-    pub fn check(&self, request: &Request<'_>, claims: &dyn Claims, now_ns: u64) -> Option<Verdict<'_>> {
+    pub fn check(&self, request: &Request<'_>, claims: Option<&Claims>, now_ns: u64) -> Option<Verdict<'_>> {
         let mut tightest: Option<Verdict<'_>> = None;
         for limiter in &self.0 {
             let Some(verdict) = limiter.check(request, claims, Part::WHOLE, now_ns) else { continue };
@@ -212,7 +200,13 @@ impl RateLimiter {
     }
 
     /// Counts a request. `None`: no limit is about it. `now_ns` is the caller's monotonic clock in nanoseconds.
-    pub fn check(&self, request: &Request<'_>, claims: &dyn Claims, part: Part, now_ns: u64) -> Option<Verdict<'_>> {
+    pub fn check(
+        &self,
+        request: &Request<'_>,
+        claims: Option<&Claims>,
+        part: Part,
+        now_ns: u64,
+    ) -> Option<Verdict<'_>> {
         if part == Part::Unlimited {
             return None;
         }
@@ -259,14 +253,14 @@ impl Limit {
         self.source.name.as_deref().unwrap_or_default()
     }
 
-    fn count(&self, request: &Request<'_>, claims: &dyn Claims, part: Part, now_ns: u64) -> Verdict<'_> {
+    fn count(&self, request: &Request<'_>, claims: Option<&Claims>, part: Part, now_ns: u64) -> Verdict<'_> {
         let verdict = self.take(request, claims, part, now_ns);
         let counter = if verdict.is_limited { &self.counts.limited } else { &self.counts.passed };
         counter.fetch_add(1, Ordering::Relaxed);
         verdict
     }
 
-    fn take(&self, request: &Request<'_>, claims: &dyn Claims, part: Part, now_ns: u64) -> Verdict<'_> {
+    fn take(&self, request: &Request<'_>, claims: Option<&Claims>, part: Part, now_ns: u64) -> Verdict<'_> {
         let name = self.name();
         let rate = match part {
             Part::Millionths(millionths) if millionths > 0 => self.rate.part(millionths),
@@ -291,7 +285,7 @@ impl Limit {
     }
 
     /// A number for the values of the keys.
-    fn key_of(&self, request: &Request<'_>, claims: &dyn Claims) -> u64 {
+    fn key_of(&self, request: &Request<'_>, claims: Option<&Claims>) -> u64 {
         if self.keys.is_empty() {
             return 0;
         }
@@ -306,7 +300,10 @@ impl Limit {
                 Key::CallerIdentity => add(request.principal.map(str::as_bytes)),
                 Key::CallerNamespace => add(request.principal.and_then(namespace_of).map(str::as_bytes)),
                 Key::Header(name) => add(request.head.headers.get(name).map(|value| value.as_bytes())),
-                Key::Claim(name) => add(claims.claim(name).map(str::as_bytes)),
+                Key::Claim(name) => {
+                    let value = claims.and_then(|claims| claims.scalar(name));
+                    add(value.as_deref().map(str::as_bytes));
+                }
                 Key::PathSegments(count) => add(Some(first_segments(request.head.path(), *count).as_bytes())),
             }
         }
@@ -419,6 +416,8 @@ impl Buckets {
 mod tests {
     use proptest::prelude::*;
 
+    use serde_json::json;
+
     use super::*;
     use crate::condition::tests::with_request;
 
@@ -451,7 +450,7 @@ mod tests {
         now_ns: u64,
     ) -> Option<bool> {
         with_request(path, user, principal, |request| {
-            limiter.check(request, &(), WHOLE, now_ns).map(|verdict| verdict.is_limited)
+            limiter.check(request, None, WHOLE, now_ns).map(|verdict| verdict.is_limited)
         })
     }
 
@@ -472,7 +471,7 @@ mod tests {
     #[test]
     fn the_headers_tell_limit_rest_and_waits() {
         let limiter = limiter(r#"{"name": "slow", "requests": 2, "unit": "Minute"}"#);
-        let verdict = |now| with_request("/", None, None, |request| limiter.check(request, &(), WHOLE, now).unwrap());
+        let verdict = |now| with_request("/", None, None, |request| limiter.check(request, None, WHOLE, now).unwrap());
         let expected =
             Verdict { is_limited: false, name: "slow", limit: 2, remaining: 1, reset_s: 30, retry_after_s: 0 };
         assert_eq!(verdict(0), expected);
@@ -506,19 +505,26 @@ mod tests {
 
     #[test]
     fn claims_tell_requests_apart() {
-        struct Subject(&'static str);
-        impl Claims for Subject {
-            fn claim(&self, name: &str) -> Option<&str> {
-                (name == "sub").then_some(self.0)
-            }
-        }
-        let limiter = limiter(r#"{"requests": 1, "unit": "Hour", "keys": [{"claim": "sub"}]}"#);
-        let limited = |subject| {
+        let limiter = limiter(r#"{"requests": 1, "unit": "Hour", "keys": [{"claim": "sub"}, {"claim": "org.id"}]}"#);
+        let limited = |claims: serde_json::Value| {
+            let claims = claims.as_object().cloned().map(Claims::assumed);
             with_request("/", None, None, |request| {
-                limiter.check(request, &Subject(subject), WHOLE, 0).unwrap().is_limited
+                limiter.check(request, claims.as_ref(), WHOLE, 0).unwrap().is_limited
             })
         };
-        assert_eq!([limited("a"), limited("b"), limited("a")], [false, false, true]);
+        for (claims, expected) in [
+            (json!({"sub": "a"}), false),
+            (json!({"sub": "b"}), false),
+            (json!({"sub": "a"}), true),
+            (json!({"sub": "a", "org": {"id": 7}}), false),
+            (json!({"sub": "a", "org": {"id": 8}}), false),
+            (json!({"sub": "a", "org": {"id": 7}}), true),
+            // All without a token, or without the claim, are counted together.
+            (json!(null), false),
+            (json!({"aud": "x"}), true),
+        ] {
+            assert_eq!(limited(claims.clone()), expected, "{claims}");
+        }
     }
 
     #[test]
@@ -560,7 +566,7 @@ mod tests {
         let limiter = limiter(r#"{"requests": 100, "unit": "Second"}"#);
         let passed = |part, now| {
             let pass = |request: &Request<'_>| {
-                limiter.check(request, &(), part, now).is_none_or(|verdict| !verdict.is_limited)
+                limiter.check(request, None, part, now).is_none_or(|verdict| !verdict.is_limited)
             };
             (0..200).filter(|_| with_request("/", None, None, pass)).count()
         };
@@ -640,7 +646,7 @@ mod tests {
             ));
             for now in times {
                 with_request("/", Some("a"), None, |request| {
-                    let _ = limiter.check(request, &(), Part::Millionths(millionths), now);
+                    let _ = limiter.check(request, None, Part::Millionths(millionths), now);
                 });
             }
         }

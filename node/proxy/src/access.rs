@@ -60,15 +60,23 @@ impl Call<'_> {
     }
 }
 
-/// Lets a request pass, changed as authorizers and the workload's token rules say, or says why not. Returns what is to
-/// be changed of the response.
+/// A request that may pass.
+#[derive(Default)]
+pub(crate) struct Admitted {
+    /// What is to be changed of the response.
+    pub(crate) changes: Vec<Change>,
+    /// Of its verified token.
+    pub(crate) claims: Option<Claims>,
+}
+
+/// Lets a request pass, changed as authorizers and the workload's token rules say, or says why not.
 pub(crate) async fn admit(
     worker: &Worker,
     view: &MeshView,
     access: &Access,
     call: &Call<'_>,
     outgoing: &mut Outgoing,
-) -> Result<Vec<Change>, ProxyError> {
+) -> Result<Admitted, ProxyError> {
     let mut changes = Vec::new();
     if access.authorizer.asks_providers() {
         let asked = access.authorizer.ask(&call.request(Some(outgoing.as_policies_see_it(None))));
@@ -87,7 +95,7 @@ pub(crate) async fn admit(
     let claims = authenticate(worker, access, call, outgoing).await?;
     let request = call.request(Some(outgoing.as_policies_see_it(claims.as_ref())));
     judge(worker, call, &request, access.authorizer.decide_after_provider(&request))?;
-    Ok(changes)
+    Ok(Admitted { changes, claims })
 }
 
 /// Lets a connection pass that is not read as HTTP, or says why not.
@@ -120,8 +128,8 @@ pub(crate) struct LocalGate<'a> {
 
 impl LocalGate<'_> {
     /// Lets a request pass to an endpoint. That of another node has a gate of its own.
-    pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<Vec<Change>, ProxyError> {
-        let Some((access, workload)) = self.access(endpoint) else { return Ok(Vec::new()) };
+    pub(crate) async fn admit(&self, endpoint: &Endpoint, outgoing: &mut Outgoing) -> Result<Admitted, ProxyError> {
+        let Some((access, workload)) = self.access(endpoint) else { return Ok(Admitted::default()) };
         // Only what this workload's rules change; a next try may be at another one.
         if !access.authenticator.is_empty() || access.authorizer.asks_providers() {
             outgoing.remember();

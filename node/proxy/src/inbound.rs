@@ -14,7 +14,7 @@ use weft_policy::{condition, endpoint::LocalWorkload, view::MeshView};
 use weft_wire::id::SpiffeId;
 
 use crate::{
-    access,
+    access::{self, Admitted},
     body::ResponseBody,
     connection::Load,
     error::ProxyError,
@@ -138,9 +138,10 @@ impl Connection {
         let authority = target::authority(&request)?;
         let mut outgoing = Outgoing::new(request, authority, record)?;
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
-        let mut changes = Vec::new();
+        let mut admitted = Admitted::default();
         if let Some(access) = view.access(&workload.workload) {
-            changes = access::admit(&self.worker, &view, access, &self.guest.who.call(workload), &mut outgoing).await?;
+            admitted =
+                access::admit(&self.worker, &view, access, &self.guest.who.call(workload), &mut outgoing).await?;
         }
         // Only who is let in counts: others could use up what is for these.
         let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
@@ -148,7 +149,7 @@ impl Connection {
             Some(limits) => {
                 let asked =
                     condition::Request { head: &outgoing.head(), principal: self.guest.who.principal.as_deref() };
-                limit::admit(limits, &asked, self.worker.now_ns())?
+                limit::admit(limits, &asked, admitted.claims.as_ref(), self.worker.now_ns())?
             }
         };
         let http2 = workload.protocol.is_http2();
@@ -161,7 +162,7 @@ impl Connection {
                     if let Some(quota) = quota {
                         quota.tell(response.headers_mut());
                     }
-                    ext_authz::apply(changes, response.headers_mut());
+                    ext_authz::apply(admitted.changes, response.headers_mut());
                     let client_upgrade = outgoing.into_client_upgrade();
                     let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
                     return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade, guest });

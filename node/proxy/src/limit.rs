@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use weft_policy::{
+    authenticate::Claims,
     condition::Request,
     limit::{Limits, Verdict},
 };
@@ -50,12 +51,17 @@ impl Quota {
     }
 }
 
-/// Counts a request. `None`: no limit is about it. `now_ns` is the worker's clock.
+/// Counts a request, with the claims of its verified token. `None`: no limit is about it. `now_ns` is the worker's clock.
 ///
 /// # Errors
 /// A limit refuses it.
-pub(crate) fn admit(limits: &Limits, request: &Request<'_>, now_ns: u64) -> Result<Option<Quota>, ProxyError> {
-    match limits.check(request, &(), now_ns) {
+pub(crate) fn admit(
+    limits: &Limits,
+    request: &Request<'_>,
+    claims: Option<&Claims>,
+    now_ns: u64,
+) -> Result<Option<Quota>, ProxyError> {
+    match limits.check(request, claims, now_ns) {
         Some(verdict) if verdict.is_limited => Err(ProxyError::RateLimited(verdict.into())),
         verdict => Ok(verdict.map(Quota::from)),
     }

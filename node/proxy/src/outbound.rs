@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use weft_policy::{
+    authenticate::Claims,
     balance::{Attempt, Cluster, Hashed, Held, Keyed, Outcome, Overflow},
     condition,
     cors::CorsOutcome,
@@ -340,7 +341,7 @@ impl Outbound {
             Some(limits) => {
                 let principal = caller.as_deref().map(|caller| principal_of(&view, caller));
                 let asked = condition::Request { head: &head, principal: principal.as_deref() };
-                Some(limit::admit(limits, &asked, self.worker.now_ns()))
+                Some(limit::admit(limits, &asked, None, self.worker.now_ns()))
             }
         };
         let to = match &action {
@@ -724,9 +725,9 @@ impl<'a> Tries<'a> {
         outgoing: &mut Outgoing,
     ) -> Result<Answer, Failed> {
         outgoing.restore();
-        let changes = self.gate.admit(endpoint, outgoing).await;
-        let changes = changes.map_err(|error| Failed { error, failure: None, stale: false })?;
-        let quota = self.admit(endpoint, outgoing)?;
+        let admitted = self.gate.admit(endpoint, outgoing).await;
+        let admitted = admitted.map_err(|error| Failed { error, failure: None, stale: false })?;
+        let quota = self.admit(endpoint, outgoing, admitted.claims.as_ref())?;
         let places = upstream::places(self.cluster, endpoint).await;
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
         let mut active = endpoint.load.begin();
@@ -746,7 +747,7 @@ impl<'a> Tries<'a> {
                 if let Some(quota) = quota {
                     quota.tell(response.headers_mut());
                 }
-                ext_authz::apply(changes, response.headers_mut());
+                ext_authz::apply(admitted.changes, response.headers_mut());
                 let active = Some(active);
                 Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None })
             }
@@ -755,7 +756,12 @@ impl<'a> Tries<'a> {
     }
 
     /// Counts a request to a workload of this node, as its proxy does for those of other nodes.
-    fn admit(&self, endpoint: &Endpoint, outgoing: &Outgoing) -> Result<Option<Quota>, Failed> {
+    fn admit(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing,
+        claims: Option<&Claims>,
+    ) -> Result<Option<Quota>, Failed> {
         let (EndpointAddress::Local(address), Some(workload)) = (&endpoint.address, &endpoint.workload) else {
             return Ok(None);
         };
@@ -765,7 +771,7 @@ impl<'a> Tries<'a> {
         let principal = self.gate.caller.map(|caller| principal_of(self.gate.view, caller));
         let asked = condition::Request { head: &outgoing.head(), principal: principal.as_deref() };
         let failed = |error| Failed { error, failure: Some(Failure::RateLimited), stale: false };
-        limit::admit(limits, &asked, self.worker.now_ns()).map_err(failed)
+        limit::admit(limits, &asked, claims, self.worker.now_ns()).map_err(failed)
     }
 
     fn not_connected(&self, endpoint: &Endpoint, error: ConnectError) -> Failed {

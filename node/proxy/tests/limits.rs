@@ -2,7 +2,10 @@
 
 mod support;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{Request, StatusCode};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
 use weft_wire::fact::Protocol;
 
 use support::*;
@@ -69,6 +72,36 @@ async fn a_limit_by_caller_counts_each_by_its_proven_identity() {
         assert_eq!(send(mesh.nodes[node].outbound, get("reviews", "/")).await.status(), StatusCode::OK);
         let again = send(mesh.nodes[node].outbound, get("reviews", "/")).await;
         assert_eq!(again.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_by_claim_counts_each_subject_of_verified_tokens() {
+    const SECRET: &[u8] = b"a secret that only this test has";
+    let keys = json!({"keys": [{"kty": "oct", "k": BASE64_URL_SAFE_NO_PAD.encode(SECRET)}]}).to_string();
+    let tokens = format!(
+        "---\n{{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {{name: t}}, spec: {{jwtRules: \
+         [{{issuer: i, jwks: '{keys}'}}]}}}}\n"
+    );
+    let documents = once(REVIEWS, ", keys: [{claim: sub}]") + &tokens;
+    let mut together = caller().await;
+    together.hosted.push(reviews().await);
+    for mesh in [two_callers(&documents).await, Mesh::start_with(&documents, vec![together])] {
+        let status = async |subject: Option<&str>| {
+            let mut request = get("reviews", "/");
+            if let Some(subject) = subject {
+                let claims = json!({"iss": "i", "sub": subject});
+                let key = EncodingKey::from_secret(SECRET);
+                let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+                request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            }
+            send(mesh.client().outbound, request).await.status().as_u16()
+        };
+        for (subject, expected) in
+            [(Some("a"), 200), (Some("b"), 200), (Some("a"), 429), (None, 200), (None, 429), (Some("b"), 429)]
+        {
+            assert_eq!(status(subject).await, expected, "{subject:?}");
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a token says.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 /// The claims of a verified token.
@@ -32,6 +34,11 @@ impl Claims {
         self.0.get(name)?.as_str()
     }
 
+    /// A claim as text, `a.b` being one inside of another; `None` for what is not text, whole number or boolean.
+    pub fn scalar(&self, name: &str) -> Option<Cow<'_, str>> {
+        scalar(&self.0, name)
+    }
+
     /// The texts of a claim, itself one or a list of them, by the names that lead to it.
     pub fn texts(&self, names: &[String]) -> impl Iterator<Item = &str> {
         let found = names.split_first().and_then(|(first, rest)| inside(self.0.get(first)?, rest));
@@ -49,18 +56,17 @@ impl Claims {
     }
 }
 
-/// A claim as a header's value, `a.b` being one inside of another; `None` for what is not text, whole number or
-/// boolean.
-pub(super) fn header_value(claims: &Map<String, Value>, name: &str) -> Option<String> {
+/// A claim as text, `a.b` being one inside of another; `None` for what is not text, whole number or boolean.
+pub(super) fn scalar<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<Cow<'c, str>> {
     let nested = || {
         let (first, rest) = name.split_once('.')?;
         let rest: Vec<String> = rest.split('.').map(str::to_owned).collect();
         inside(claims.get(first)?, &rest)
     };
     match claims.get(name).or_else(nested)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(value) => Some(value.to_string()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
+        Value::String(text) => Some(text.into()),
+        Value::Bool(value) => Some(value.to_string().into()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string().into()),
         _ => None,
     }
 }
@@ -108,10 +114,10 @@ mod tests {
     fn d_jwt_claims_become_headers_if_they_are_text_number_or_boolean() {
         let claims = claims(r#"{"s": "x", "n": 7, "b": true, "o": {"i": {"k": "y"}}, "l": ["z"], "f": 1.5}"#);
         for (name, value) in [("s", Some("x")), ("n", Some("7")), ("b", Some("true")), ("o.i.k", Some("y"))] {
-            assert_eq!(header_value(&claims.0, name).as_deref(), value, "{name}");
+            assert_eq!(claims.scalar(name).as_deref(), value, "{name}");
         }
         for name in ["o", "l", "f", "o.x", "none"] {
-            assert_eq!(header_value(&claims.0, name), None, "{name}");
+            assert_eq!(claims.scalar(name), None, "{name}");
         }
     }
 }

@@ -9,7 +9,7 @@ mod place;
 mod tests;
 mod token;
 
-use std::{collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, str::FromStr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use weft_wire::document::DocumentKey;
@@ -337,7 +337,7 @@ impl TokenRule {
             give(name, Some(token.payload.to_owned()));
         }
         for (name, claim) in &self.claim_headers {
-            give(name, claims::header_value(&token.claims, claim));
+            give(name, claims::scalar(&token.claims, claim).map(Cow::into_owned));
         }
         Authenticated { claims, policy: &self.policy, rule: self.index, remove: Vec::new(), set, path: None }
     }

@@ -129,7 +129,9 @@ impl Resource for RateLimit {
                     ("claim", key.claim.is_some()),
                     ("pathSegments", key.path_segments.is_some()),
                 ]);
-                checker.pending("claim", key.claim.is_some());
+                // Only the node that hosts the workload has verified a token.
+                let is_of_rule = self.target_refs.iter().any(|target| &*target.kind != SERVICE.1);
+                checker.pending("claim", key.claim.is_some() && is_of_rule);
             });
         });
         if self.scope == RateLimitScope::Local && self.on_partition.is_some() {

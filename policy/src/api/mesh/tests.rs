@@ -84,6 +84,21 @@ fn fields_of_a_mesh_config_are_checked() {
 }
 
 #[test]
+fn claims_tell_requests_apart_where_tokens_are_verified() {
+    let pending = |target: &str| {
+        let limit = "limits: [{requests: 1, unit: Second, keys: [{claim: sub}]}]";
+        let file = read("RateLimit", &format!("{{targetRefs: [{target}], {limit}}}"));
+        assert!(file.errors.is_empty(), "{:?}", file.errors);
+        let document = &file.documents[0];
+        let stored = parse_stored(&document.key, &document.json, Default::default()).unwrap();
+        stored.pending.iter().map(|pending| pending.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(pending("{group: '', kind: Service, name: a}"), [""; 0]);
+    let rule = "{group: networking.istio.io, kind: VirtualService, name: a}";
+    assert_eq!(pending(rule), ["spec.limits[0].keys[0].claim"]);
+}
+
+#[test]
 fn extension_providers_are_checked() {
     let http = |fields: &str| format!("{{extensionProviders: [{{name: a, envoyExtAuthzHttp: {{{fields}}}}}]}}");
     let good = "service: a.b.svc.cluster.local, port: 80";

@@ -20,14 +20,14 @@ fn at_workload(view: &MeshView, workload: &str) -> Option<bool> {
     let request = get("/");
     let head = request.head();
     let request = condition::Request { head: &head, principal: None };
-    limits.check(&request, &(), 0).map(|verdict| verdict.is_limited)
+    limits.check(&request, None, 0).map(|verdict| verdict.is_limited)
 }
 
 fn at_rule(view: &MeshView, request: &Request) -> Option<bool> {
     let origin: Origin<'_> = route(view, request)?.origin?;
     let limits = view.limits_of_rule(origin)?;
     let head = request.head();
-    limits.check(&condition::Request { head: &head, principal: None }, &(), 0).map(|verdict| verdict.is_limited)
+    limits.check(&condition::Request { head: &head, principal: None }, None, 0).map(|verdict| verdict.is_limited)
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn of_several_policies_the_one_with_the_least_left_is_told() {
     let limits = view.limits_of_workload(&local.workload, 9080).unwrap();
     let request = get("/");
     let head = request.head();
-    let verdict = limits.check(&condition::Request { head: &head, principal: None }, &(), 0).unwrap();
+    let verdict = limits.check(&condition::Request { head: &head, principal: None }, None, 0).unwrap();
     assert_eq!((verdict.name, verdict.remaining), ("tight", 1));
     let counted: Vec<_> =
         view.rate_limits().flat_map(|limiter| limiter.counted()).map(|c| (c.limit, c.passed)).collect();
