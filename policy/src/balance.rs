@@ -34,7 +34,10 @@ use self::{
     locality::{Level, choose_level},
     table::Table,
 };
-use crate::endpoint::{Endpoint, Standing};
+use crate::{
+    connection::ConnectionSettings,
+    endpoint::{Endpoint, Standing},
+};
 
 /// How an endpoint is chosen among equals. DestinationRule `loadBalancer`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) preference: Preference,
     pub(crate) outlier: Option<OutlierSettings>,
     pub(crate) limits: Limits,
+    /// `None` where nothing is said, as mostly.
+    pub(crate) connection: Option<Arc<ConnectionSettings>>,
 }
 
 /// What a choice depends on, besides the cluster.
@@ -144,10 +149,14 @@ impl Cluster {
     /// `previous` is this cluster in the view before, whose memory and table it goes on with.
     pub(crate) fn new(
         name: &ClusterName<'_>,
-        settings: Settings,
+        mut settings: Settings,
         mut endpoints: Vec<Arc<Endpoint>>,
         previous: Option<&Cluster>,
     ) -> Self {
+        // The same place in memory, so that connections made for the one are quickly found to be for the other.
+        if let Some(known) = previous.filter(|previous| previous.settings.connection == settings.connection) {
+            settings.connection.clone_from(&known.settings.connection);
+        }
         let Settings { balancer, preference, outlier, .. } = &settings;
         endpoints.retain(|endpoint| preference.level(endpoint).is_some());
         if outlier.is_some() {
@@ -184,6 +193,11 @@ impl Cluster {
 
     pub fn balancer(&self) -> &Balancer {
         &self.settings.balancer
+    }
+
+    /// What is said of its connections, if anything.
+    pub fn connection(&self) -> Option<&Arc<ConnectionSettings>> {
+        self.settings.connection.as_ref()
     }
 
     /// How a request's key is found, if keys choose endpoints here.

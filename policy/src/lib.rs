@@ -8,7 +8,7 @@
 //! * [`compile`]: documents and node records to a view.
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it; [`access`]:
 //!   all of it for one workload.
-//! * [`view`], [`route`], [`balance`], [`endpoint`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
+//! * [`view`], [`route`], [`balance`], [`endpoint`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
 //!   of policies.
 //! * [`settings`]: what holds in the whole mesh.
 //! * [`explain`]: why a request goes where it goes.
@@ -26,6 +26,7 @@ pub mod balance;
 mod cel;
 pub mod compile;
 pub mod condition;
+pub mod connection;
 pub mod cors;
 pub mod document;
 pub mod endpoint;

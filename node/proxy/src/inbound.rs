@@ -22,12 +22,12 @@ use crate::{
     ext_authz, limit,
     listener::{limit_unread, serve_http1, serve_http2},
     metrics::{Parties, Refused, Reporter},
-    pool::{Need, connect_app},
+    pool::Need,
     recheck::{Guest, Who},
     record::{Downstream, ExchangeRecord, Line},
     respond::X_WEFT_REASON,
     target,
-    tcp::TcpRecord,
+    tcp::{Lifetime, TcpRecord},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer},
     worker::Worker,
 };
@@ -202,10 +202,10 @@ impl Connection {
         {
             return TcpRecord::refused(&self.worker, &parties, &error, line, started);
         }
-        match connect_app(workload.address).await {
+        match self.worker.pools.tunnel_app(workload.address).await {
             Ok(app) => {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
-                record.splice(stream, app, Some(&self.guest)).await;
+                record.splice(stream, app, Some(&self.guest), Lifetime::ENDLESS).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error.into(), line, started),
         }

@@ -112,9 +112,9 @@ impl Outbound {
             return self.serve_tls(&view, Named::default(), stream, downstream, line, started).await;
         }
         match self.dial(&view, Named::default(), downstream, &mut parties, line.as_deref_mut()).await {
-            Ok(Dialled { stream: upstream, active: _active, guest }) => {
+            Ok(Dialled { stream: upstream, active: _active, guest, lifetime }) => {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
-                record.splice(stream, upstream, guest.as_deref()).await;
+                record.splice(stream, upstream, guest.as_deref(), lifetime).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
         }
@@ -139,9 +139,9 @@ impl Outbound {
             Ok((dialled, hello))
         };
         match dialled.await {
-            Ok((Dialled { stream: upstream, active: _active, guest }, hello)) => {
+            Ok((Dialled { stream: upstream, active: _active, guest, lifetime }, hello)) => {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
-                record.splice(hello.before(client), upstream, guest.as_deref()).await;
+                record.splice(hello.before(client), upstream, guest.as_deref(), lifetime).await;
             }
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
         }
@@ -278,14 +278,14 @@ impl Outbound {
         let (parties, line) = record.parties_and_line();
         let named = Named { host: authority.host(), port, server_name: None };
         match self.dial(&view, named, downstream, parties, line).await {
-            Ok(Dialled { stream: upstream, active, guest }) => {
+            Ok(Dialled { stream: upstream, active, guest, lifetime }) => {
                 let (parties, line) = record.into_tunnel();
                 let worker = self.worker.clone();
                 self.worker.tasks.spawn(async move {
                     let _active = active;
                     let record = TcpRecord::opened(&worker, &parties, line, started);
                     if let Ok(client) = client.await {
-                        record.splice(TokioIo::new(client), upstream, guest.as_deref()).await;
+                        record.splice(TokioIo::new(client), upstream, guest.as_deref(), lifetime).await;
                     }
                 });
                 Response::new(ResponseBody::tunnel())
@@ -732,10 +732,11 @@ impl<'a> Tries<'a> {
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
         let mut active = endpoint.load.begin();
         active.hold(places);
-        let mut lease = match self.worker.pools.checkout(endpoint, self.gate.caller, need).await {
-            Ok(lease) => lease,
-            Err(error) => return Err(self.not_connected(endpoint, error)),
-        };
+        let mut lease =
+            match self.worker.pools.checkout(endpoint, self.cluster.connection(), self.gate.caller, need).await {
+                Ok(lease) => lease,
+                Err(error) => return Err(self.not_connected(endpoint, error)),
+            };
         endpoint.load.connect_succeeded();
         upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);

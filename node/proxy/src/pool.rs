@@ -5,6 +5,7 @@
 
 mod app;
 mod dial;
+mod life;
 mod link;
 mod mesh;
 
@@ -12,12 +13,16 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
-use weft_policy::endpoint::{Endpoint, EndpointAddress};
+use tokio::net::TcpStream;
+use weft_policy::{
+    connection::ConnectionSettings,
+    endpoint::{Endpoint, EndpointAddress},
+};
 
-pub(crate) use self::dial::{Stream, connect_app};
+pub(crate) use self::dial::Stream;
 use self::{
     app::{AppPool, Exclusive},
-    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT},
+    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, connect_plain},
     link::LinkLease,
     mesh::MeshPool,
 };
@@ -28,10 +33,8 @@ use crate::{
     tls::MeshTls,
 };
 
-/// How often idle connections are looked through.
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
-/// Idle connections older than this are closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often idle connections are looked through: so much later than it should a connection may be closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a request needs of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,21 +56,26 @@ impl Pools {
         Self { apps: Rc::new(AppPool::default()), mesh: MeshPool::new(tls, identities) }
     }
 
-    /// A connection for one exchange with an endpoint, as `caller`.
+    /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says.
     pub(crate) async fn checkout(
         &self,
         endpoint: &Endpoint,
+        settings: Option<&Arc<ConnectionSettings>>,
         caller: Option<&Caller>,
         need: Need,
     ) -> Result<Lease, ConnectError> {
         match &endpoint.address {
-            EndpointAddress::Local(address) => self.checkout_app(*address, endpoint.protocol.is_http2(), need).await,
+            EndpointAddress::Local(address) => {
+                let http2 = endpoint.protocol.is_http2();
+                AppPool::checkout(&self.apps, *address, http2, settings, need, APP_CONNECT_TIMEOUT).await
+            }
             EndpointAddress::Outside(address) => {
-                AppPool::checkout(&self.apps, *address, endpoint.protocol.is_http2(), need, MESH_CONNECT_TIMEOUT).await
+                let http2 = endpoint.protocol.is_http2();
+                AppPool::checkout(&self.apps, *address, http2, settings, need, MESH_CONNECT_TIMEOUT).await
             }
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
-                self.mesh.checkout(endpoint, *address, sni, caller, need).await
+                self.mesh.checkout(endpoint, *address, sni, settings, caller, need).await
             }
         }
     }
@@ -79,21 +87,34 @@ impl Pools {
         http2: bool,
         need: Need,
     ) -> Result<Lease, ConnectError> {
-        AppPool::checkout(&self.apps, address, http2, need, APP_CONNECT_TIMEOUT).await
+        AppPool::checkout(&self.apps, address, http2, None, need, APP_CONNECT_TIMEOUT).await
     }
 
     /// A connection of bytes to an endpoint, for a caller of its own.
-    pub(crate) async fn tunnel(&self, endpoint: &Endpoint, caller: Option<&Caller>) -> Result<Stream, ConnectError> {
+    pub(crate) async fn tunnel(
+        &self,
+        endpoint: &Endpoint,
+        settings: Option<&Arc<ConnectionSettings>>,
+        caller: Option<&Caller>,
+    ) -> Result<Stream, ConnectError> {
+        let settings = settings.map(|settings| &**settings);
         match &endpoint.address {
-            EndpointAddress::Local(address) => Ok(Stream::Left(connect_app(*address).await?)),
+            EndpointAddress::Local(address) => {
+                Ok(Stream::Left(connect_plain(*address, settings, APP_CONNECT_TIMEOUT).await?))
+            }
             EndpointAddress::Outside(address) => {
-                Ok(Stream::Left(dial::connect_plain(*address, MESH_CONNECT_TIMEOUT).await?))
+                Ok(Stream::Left(connect_plain(*address, settings, MESH_CONNECT_TIMEOUT).await?))
             }
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
-                Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, caller).await?))
+                Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, settings, caller).await?))
             }
         }
+    }
+
+    /// A connection of bytes to a workload of this node.
+    pub(crate) async fn tunnel_app(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        connect_plain(address, None, APP_CONNECT_TIMEOUT).await
     }
 
     /// Closes what has been idle for too long, for ever.

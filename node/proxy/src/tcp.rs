@@ -8,11 +8,12 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use weft_policy::{
     balance::{Attempt, Cluster, Outcome},
@@ -32,6 +33,8 @@ use crate::{
 
 /// Buffer per direction.
 const BUFFER: usize = 64 * 1024;
+/// A connection on which no byte has passed for so long is cut. Istio's default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Endpoints that are tried before a caller is turned away.
 const MAX_TRIES: usize = 3;
 
@@ -41,6 +44,55 @@ pub(crate) struct Dialled {
     pub(crate) active: ActiveRequest,
     /// The caller, if the endpoint is of this node.
     pub(crate) guest: Option<Rc<Guest>>,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// How long a connection of bytes may last. Where documents say nothing, as in Istio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// Without a byte in either direction.
+    idle: Option<Duration>,
+    whole: Option<Duration>,
+}
+
+impl Lifetime {
+    /// Of a connection whose other end sees to it.
+    pub(crate) const ENDLESS: Self = Self { idle: None, whole: None };
+
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let settings = cluster.connection();
+        let idle = settings.and_then(|settings| settings.idle_timeout).unwrap_or(IDLE_TIMEOUT);
+        Self {
+            idle: Some(idle).filter(|idle| !idle.is_zero()),
+            whole: settings.and_then(|settings| settings.max_duration),
+        }
+    }
+
+    /// Returns when it is over. `passed` counts the bytes so far: it is looked at now and then, so that they need no
+    /// clock; what is idle may last a quarter longer.
+    async fn over(self, passed: impl Fn() -> u64) {
+        const LOOKS: u32 = 4;
+        let idle = async {
+            let Some(idle) = self.idle else { return pending().await };
+            let (mut known, mut quiet) = (passed(), 0);
+            while quiet < LOOKS {
+                sleep(idle / LOOKS).await;
+                let now = passed();
+                quiet = if now == known { quiet + 1 } else { 0 };
+                known = now;
+            }
+        };
+        let whole = async {
+            match self.whole {
+                Some(whole) => sleep(whole).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = idle => {}
+            () = whole => {}
+        }
+    }
 }
 
 /// Connects to an endpoint of the cluster; to another one if that fails. A workload of this node may refuse, and that
@@ -63,13 +115,14 @@ pub(crate) async fn dial(
         let connection = cluster.hold_connection().map_err(|_| ProxyError::Overflow)?;
         let mut active = endpoint.load.begin();
         active.hold([None, connection]);
-        match worker.pools.tunnel(endpoint, caller).await {
+        match worker.pools.tunnel(endpoint, cluster.connection(), caller).await {
             Ok(stream) => {
                 endpoint.load.connect_succeeded();
                 upstream::record(worker, cluster, endpoint, Outcome::Connected);
                 // A connection is all that is seen of it: it begins a row anew.
                 upstream::record(worker, cluster, endpoint, Outcome::Status(200));
-                return Ok(Dialled { stream, active, guest: gate.guest(endpoint) });
+                let lifetime = Lifetime::of(cluster);
+                return Ok(Dialled { stream, active, guest: gate.guest(endpoint), lifetime });
             }
             Err(error) => {
                 if !error.blames_endpoint() {
@@ -151,6 +204,7 @@ impl TcpRecord {
         client: impl AsyncRead + AsyncWrite + Unpin,
         upstream: impl AsyncRead + AsyncWrite + Unpin,
         guest: Option<&Guest>,
+        lifetime: Lifetime,
     ) {
         let client = Counted::new(
             client,
@@ -163,7 +217,17 @@ impl TcpRecord {
                 self.sent.set(self.sent.get() + bytes);
             },
         );
-        splice(client, upstream, guest).await;
+        let over = async {
+            match lifetime {
+                Lifetime::ENDLESS => pending().await,
+                lifetime => lifetime.over(|| self.received.get() + self.sent.get()).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = splice(client, upstream, guest) => {}
+            () = over => {}
+        }
     }
 }
 
@@ -216,5 +280,36 @@ impl<S: AsyncWrite + Unpin, R, W: FnMut(u64)> AsyncWrite for Counted<S, R, W> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_over_when_it_was_idle_for_its_time_or_has_lasted_for_it() {
+        let idle = |idle: u64| Lifetime { idle: Some(Duration::from_secs(idle)), whole: None };
+        let (begun, passed) = (Instant::now(), Cell::new(0));
+        idle(8).over(|| passed.get()).await;
+        assert_eq!(begun.elapsed().as_secs(), 8);
+
+        let begun = Instant::now();
+        let busy = async {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(5)).await;
+                passed.set(passed.get() + 1);
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = busy => {}
+            () = idle(8).over(|| passed.get()) => {}
+        }
+        assert!((58..=60).contains(&begun.elapsed().as_secs()), "8 to 10 s after the last byte: {:?}", begun.elapsed());
+
+        let begun = Instant::now();
+        Lifetime { whole: Some(Duration::from_secs(3)), ..idle(8) }.over(|| 0).await;
+        assert_eq!(begun.elapsed().as_secs(), 3);
     }
 }

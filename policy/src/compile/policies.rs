@@ -11,14 +11,15 @@ use crate::{
     api::{
         networking::{
             ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, LoadBalancerSettings,
-            OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TrafficPolicy,
+            OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TrafficPolicy,
         },
-        values::{Count, Limit, Share, Timeout},
+        values::{Count, Limit, Share, Span, Timeout},
     },
     balance::{
         self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference, Retries,
         TableKind,
     },
+    connection::{ConnectionSettings, Keepalive, Ping},
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
@@ -164,15 +165,31 @@ impl<'a> Settings<'a> {
             preference: self.preference(model),
             outlier: self.outlier_detection.map(outlier),
             limits: self.limits(),
+            connection: Some(self.connection()).filter(|said| *said != ConnectionSettings::default()).map(Arc::new),
+        }
+    }
+
+    /// 0 is not set, as in Istio, but for `idleTimeout` of `tcp`, where it is never. That one is also for HTTP where
+    /// `http` says nothing.
+    fn connection(&self) -> ConnectionSettings {
+        let pool = self.connection_pool;
+        let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
+        let idle_timeout = tcp.and_then(|tcp| tcp.idle_timeout).map(Span::get);
+        ConnectionSettings {
+            connect_timeout: tcp.and_then(|tcp| tcp.connect_timeout).map(Span::get),
+            keepalive: tcp.and_then(|tcp| tcp.tcp_keepalive).map(keepalive),
+            max_duration: tcp.and_then(|tcp| tcp.max_connection_duration).map(Span::get),
+            idle_timeout,
+            http_idle_timeout: http.and_then(|http| http.idle_timeout).map(Span::get).or(idle_timeout),
+            max_requests: http.and_then(|http| limit(http.max_requests_per_connection)),
+            max_streams: http.and_then(|http| limit(http.max_concurrent_streams)),
+            ping: http
+                .and_then(|http| http.http2_keep_alive)
+                .map(|ping| Ping { interval: ping.interval.get(), timeout: ping.timeout.get() }),
         }
     }
 
     fn limits(&self) -> Limits {
-        // 0 is not set, as in Istio.
-        let limit = |limit: Option<Limit>| {
-            let given = limit.and_then(|limit| u32::try_from(limit.get()).ok());
-            given.filter(|limit| *limit > 0)
-        };
         let (tcp, http) = self.connection_pool.map_or((None, None), |pool| (pool.tcp.as_ref(), pool.http.as_ref()));
         let budget = self.retry_budget.map(|budget| Retries::Budget {
             percent: budget.percent.map_or(20.0, Share::percent),
@@ -262,6 +279,19 @@ fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
         (None, None) => TableKind::DEFAULT,
     };
     Some(HashPolicy { key, table })
+}
+
+/// 0 is not set, as in Istio.
+fn limit(limit: Option<Limit>) -> Option<u32> {
+    limit.and_then(|limit| u32::try_from(limit.get()).ok()).filter(|limit| *limit > 0)
+}
+
+fn keepalive(keepalive: TcpKeepalive) -> Keepalive {
+    Keepalive {
+        probes: keepalive.probes.map(count).filter(|probes| *probes > 0),
+        time: keepalive.time.map(Span::get),
+        interval: keepalive.interval.map(Span::get),
+    }
 }
 
 fn count(count: Count) -> u32 {

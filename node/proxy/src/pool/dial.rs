@@ -9,12 +9,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
+use weft_policy::connection::{ConnectionSettings, Keepalive};
 use weft_wire::id::SpiffeId;
 
 use crate::{
@@ -34,12 +36,18 @@ pub(super) const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes in the clear, to a workload of this node or to a place outside (left), or, encrypted, to another node's (right).
 pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
-pub(crate) async fn connect_app(address: SocketAddr) -> Result<TcpStream, ConnectError> {
-    connect_plain(address, APP_CONNECT_TIMEOUT).await
+/// `default` is the time that it may take where documents say nothing.
+pub(super) async fn connect_plain(
+    address: SocketAddr,
+    settings: Option<&ConnectionSettings>,
+    default: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let limit = connect_timeout(settings).unwrap_or(default);
+    within(limit, &address.to_string().into(), tcp(address, settings)).await
 }
 
-pub(super) async fn connect_plain(address: SocketAddr, limit: Duration) -> Result<TcpStream, ConnectError> {
-    within(limit, &address.to_string().into(), tcp(address)).await
+fn connect_timeout(settings: Option<&ConnectionSettings>) -> Option<Duration> {
+    settings.and_then(|settings| settings.connect_timeout)
 }
 
 /// One TLS connection to another node.
@@ -54,7 +62,11 @@ pub(super) struct MeshDial<'a> {
 
 impl MeshDial<'_> {
     /// Connects, and makes sure that the server is one of those expected and speaks `alpn`.
-    pub(super) async fn connect(self, alpn: &'static [u8]) -> Result<TlsStream<TcpStream>, ConnectError> {
+    pub(super) async fn connect(
+        self,
+        alpn: &'static [u8],
+        settings: Option<&ConnectionSettings>,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let to: Arc<str> = format!("{} at {}", self.sni, self.address).into();
         let tls_error = |source: io::Error| ConnectError::Tls { to: to.clone(), source: Arc::new(source) };
         let name = ServerName::try_from(self.sni.to_owned()).map_err(|error| tls_error(io::Error::other(error)))?;
@@ -62,8 +74,8 @@ impl MeshDial<'_> {
             .tls
             .client(self.snapshot, self.identity, self.expected, alpn)
             .map_err(|error| tls_error(io::Error::other(error)))?;
-        within(MESH_CONNECT_TIMEOUT, &to, async {
-            let tcp = tcp(self.address).await?;
+        within(connect_timeout(settings).unwrap_or(MESH_CONNECT_TIMEOUT), &to, async {
+            let tcp = tcp(self.address, settings).await?;
             let connected = TlsConnector::from(config).connect(name, tcp).await;
             let stream = connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))?;
             match stream.get_ref().1.alpn_protocol() {
@@ -83,11 +95,32 @@ fn alpn_name(alpn: &[u8]) -> &'static str {
     }
 }
 
-async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+async fn tcp(address: SocketAddr, settings: Option<&ConnectionSettings>) -> Result<TcpStream, ConnectError> {
     let failed = |source| ConnectError::Tcp { to: address.to_string().into(), source: Arc::new(source) };
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
+    if let Some(keepalive) = settings.and_then(|settings| settings.keepalive) {
+        SockRef::from(&stream).set_tcp_keepalive(&system_keepalive(keepalive)).map_err(failed)?;
+    }
     Ok(stream)
+}
+
+/// Within what Linux takes: whole seconds, at most 32,767, and 127 probes.
+fn system_keepalive(keepalive: Keepalive) -> TcpKeepalive {
+    const LONGEST: Duration = Duration::from_secs(32_767);
+    const MOST_PROBES: u32 = 127;
+    let in_range = |time: Duration| time.clamp(Duration::from_secs(1), LONGEST);
+    let mut system = TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        system = system.with_time(in_range(time));
+    }
+    if let Some(interval) = keepalive.interval {
+        system = system.with_interval(in_range(interval));
+    }
+    if let Some(probes) = keepalive.probes {
+        system = system.with_retries(probes.min(MOST_PROBES));
+    }
+    system
 }
 
 async fn within<T>(
@@ -140,14 +173,57 @@ impl Http1Sender {
 }
 
 /// Begins HTTP/2 on a fresh connection; its task ends with the last sender and stream.
-pub(super) async fn http2<IO>(to: &str, io: IO) -> Result<http2::SendRequest<RequestBody>, ConnectError>
+pub(super) async fn http2<IO>(
+    to: &str,
+    io: IO,
+    settings: Option<&ConnectionSettings>,
+) -> Result<http2::SendRequest<RequestBody>, ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = crate::http2::client()
+    let mut builder = crate::http2::client();
+    if let Some(ping) = settings.and_then(|settings| settings.ping) {
+        builder.keep_alive_interval(ping.interval).keep_alive_timeout(ping.timeout);
+    }
+    let (sender, connection) = builder
         .handshake(TokioIo::new(Watched::upstream(io)))
         .await
         .map_err(|source| ConnectError::Http { to: to.into(), source: Arc::new(source) })?;
     tokio::task::spawn_local(connection);
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn keep_alive_is_as_documents_say_within_what_the_system_takes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = async |keepalive| {
+            let settings = ConnectionSettings { keepalive: Some(keepalive), ..ConnectionSettings::default() };
+            tcp(address, Some(&settings)).await.unwrap()
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let given = connect(Keepalive { probes: Some(3), time: seconds(100), interval: seconds(7) }).await;
+        let given = SockRef::from(&given);
+        assert!(given.keepalive().unwrap());
+        assert_eq!(given.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!((given.tcp_keepalive_time().ok(), given.tcp_keepalive_interval().ok()), (seconds(100), seconds(7)));
+
+        let too_much =
+            Keepalive { probes: Some(1_000), time: seconds(1_000_000), interval: Some(Duration::from_millis(1)) };
+        let clamped = connect(too_much).await;
+        let clamped = SockRef::from(&clamped);
+        assert_eq!(clamped.tcp_keepalive_retries().unwrap(), 127);
+        assert_eq!(clamped.tcp_keepalive_time().ok(), seconds(32_767));
+        assert_eq!(clamped.tcp_keepalive_interval().ok(), seconds(1));
+
+        assert!(connect(Keepalive::default()).await.nodelay().unwrap());
+        let plain = tcp(address, None).await.unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+    }
 }

@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::Duration,
 };
 
 use futures_util::{
@@ -13,12 +12,14 @@ use futures_util::{
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
+use super::life::Life;
 use crate::{body::RequestBody, error::ConnectError, http2::MAX_STREAMS};
 
 /// One connection. `T` is what its owner must know to tell whether it may still be used.
 pub(super) struct Link<T> {
     sender: SendRequest<RequestBody>,
     pub(super) about: T,
+    life: Life,
     use_count: Rc<Use>,
 }
 
@@ -28,14 +29,20 @@ struct Use {
 }
 
 impl<T> Link<T> {
-    pub(super) fn new(sender: SendRequest<RequestBody>, about: T) -> Self {
+    pub(super) fn new(sender: SendRequest<RequestBody>, about: T, life: Life) -> Self {
         let unused = Use { streams: Cell::new(0), last: Cell::new(Instant::now()) };
-        Self { sender, about, use_count: Rc::new(unused) }
+        Self { sender, about, life, use_count: Rc::new(unused) }
+    }
+
+    fn has_room(&self) -> bool {
+        let most = self.life.max_streams().map_or(MAX_STREAMS, |most| most.min(MAX_STREAMS));
+        self.use_count.streams.get() < most && self.life.may_serve()
     }
 
     fn lease(&self) -> LinkLease {
         let in_use = self.use_count.clone();
         in_use.streams.set(in_use.streams.get() + 1);
+        self.life.count_request();
         LinkLease { sender: self.sender.clone(), in_use }
     }
 }
@@ -80,24 +87,30 @@ impl<T: 'static> Links<T> {
     pub(super) async fn checkout(
         self: &Rc<Self>,
         usable: impl Fn(&T) -> bool,
-        dial: impl FnOnce() -> LocalBoxFuture<'static, Result<Link<T>, ConnectError>>,
+        dial: impl Fn() -> LocalBoxFuture<'static, Result<Link<T>, ConnectError>>,
     ) -> Result<LinkLease, ConnectError> {
         if let Some(lease) = self.lease(usable) {
             return Ok(lease);
         }
-        let under_way = self.dialling.borrow().as_ref().and_then(WeakShared::upgrade);
-        let dialled = match under_way {
-            Some(dial) => dial,
-            None => self.start(dial()),
-        };
-        // More may wait for one dial than it has streams: HTTP/2 queues the rest, and the next ones dial again.
-        Ok(dialled.await?.lease())
+        loop {
+            let under_way = self.dialling.borrow().as_ref().and_then(WeakShared::upgrade);
+            let dialled = match under_way {
+                Some(dial) => dial,
+                None => self.start(dial()),
+            };
+            // More may wait for one dial than it serves: the rest dial again.
+            let link = dialled.await?;
+            if link.has_room() {
+                return Ok(link.lease());
+            }
+        }
     }
 
     fn lease(&self, usable: impl Fn(&T) -> bool) -> Option<LinkLease> {
         let mut open = self.open.borrow_mut();
-        open.retain(|link| !link.sender.is_closed() && usable(&link.about));
-        let with_room = open.iter().find(|link| link.use_count.streams.get() < MAX_STREAMS);
+        // One that may serve no more ends with its last stream.
+        open.retain(|link| !link.sender.is_closed() && link.life.may_serve() && usable(&link.about));
+        let with_room = open.iter().find(|link| link.has_room());
         with_room.map(|link| link.lease())
     }
 
@@ -116,12 +129,12 @@ impl<T: 'static> Links<T> {
         shared
     }
 
-    /// Forgets what is closed or has been idle for `max_idle`. True if nothing is left.
-    pub(super) fn sweep(&self, max_idle: Duration) -> bool {
+    /// Forgets what is closed, may serve no more, or has been idle for too long. True if nothing is left.
+    pub(super) fn sweep(&self) -> bool {
         let mut open = self.open.borrow_mut();
         open.retain(|link| {
             let in_use = &link.use_count;
-            !link.sender.is_closed() && (in_use.streams.get() > 0 || in_use.last.get().elapsed() < max_idle)
+            !link.sender.is_closed() && (in_use.streams.get() > 0 || !link.life.is_over(in_use.last.get()))
         });
         open.is_empty() && self.dialling.borrow().as_ref().and_then(WeakShared::upgrade).is_none()
     }
@@ -129,16 +142,23 @@ impl<T: 'static> Links<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use tokio::{sync::Notify, task::LocalSet};
+    use weft_policy::connection::ConnectionSettings;
 
     use super::*;
     use crate::pool::dial;
 
     /// A link to nobody: it opens, and no request on it is ever answered.
     async fn link() -> Link<u8> {
+        link_of(None).await
+    }
+
+    async fn link_of(settings: Option<ConnectionSettings>) -> Link<u8> {
         let (near, far) = tokio::io::duplex(1_024);
         std::mem::forget(far); // kept open
-        Link::new(dial::http2("nobody", near).await.unwrap(), 0)
+        Link::new(dial::http2("nobody", near, None).await.unwrap(), 0, Life::begin(settings.map(Arc::new)))
     }
 
     #[tokio::test]
@@ -152,6 +172,7 @@ mod tests {
                     async move {
                         let dial = || {
                             dials.set(dials.get() + 1);
+                            let reachable = reachable.clone();
                             async move {
                                 reachable.notified().await;
                                 Ok(link().await)
@@ -199,15 +220,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_link_that_documents_limit_carries_no_more_than_they_say() {
+        LocalSet::new()
+            .run_until(async {
+                let dials = Rc::new(Cell::new(0));
+                let dial_of = |settings: ConnectionSettings| {
+                    let dials = dials.clone();
+                    move || {
+                        dials.set(dials.get() + 1);
+                        let settings = settings.clone();
+                        async { Ok(link_of(Some(settings)).await) }.boxed_local()
+                    }
+                };
+                let links = Rc::<Links<u8>>::default();
+                let streams = dial_of(ConnectionSettings { max_streams: Some(2), ..ConnectionSettings::default() });
+                let (_one, two) = tokio::join!(links.checkout(|_| true, &streams), links.checkout(|_| true, &streams));
+                let _three = links.checkout(|_| true, &streams).await.unwrap();
+                assert_eq!(dials.take(), 2, "two at once on each");
+                drop(two);
+                let _four = links.checkout(|_| true, &streams).await.unwrap();
+                assert_eq!(dials.take(), 0, "there is room again");
+
+                let links = Rc::<Links<u8>>::default();
+                let requests = dial_of(ConnectionSettings { max_requests: Some(2), ..ConnectionSettings::default() });
+                for _ in 0..5 {
+                    links.checkout(|_| true, &requests).await.unwrap();
+                }
+                assert_eq!(dials.take(), 3, "two on each, one after another");
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_idle_link_is_closed_and_one_in_use_is_kept() {
         LocalSet::new()
             .run_until(async {
                 let links = Rc::<Links<u8>>::default();
                 let lease = links.checkout(|_| true, || async { Ok(link().await) }.boxed_local()).await.unwrap();
-                assert!(!links.sweep(Duration::ZERO), "in use");
+                tokio::time::advance(Duration::from_secs(100)).await;
+                assert!(!links.sweep(), "in use");
                 drop(lease);
-                assert!(!links.sweep(Duration::from_secs(60)), "just used");
-                assert!(links.sweep(Duration::ZERO), "idle");
+                assert!(!links.sweep(), "just used");
+                tokio::time::advance(Duration::from_secs(60)).await;
+                assert!(links.sweep(), "idle");
             })
             .await;
     }

@@ -13,12 +13,16 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::client::TlsStream;
-use weft_policy::endpoint::{Endpoint, EndpointKey};
+use weft_policy::{
+    connection::ConnectionSettings,
+    endpoint::{Endpoint, EndpointKey},
+};
 use weft_wire::id::{ServiceAccount, SpiffeId};
 
 use super::{
-    IDLE_TIMEOUT, Lease, Need,
+    Lease, Need,
     dial::{self, MeshDial},
+    life::{Life, is_same},
     link::{Link, Links},
 };
 use crate::{
@@ -34,7 +38,14 @@ pub(super) struct MeshPool {
 }
 
 /// Few accounts call from one node, so a list will do.
-type ByCaller = Vec<(ServiceAccount, Rc<Links<Hop>>)>;
+type ByCaller = Vec<OfCaller>;
+
+/// The connections as one account to one endpoint, for clusters that say the same of them.
+struct OfCaller {
+    account: ServiceAccount,
+    settings: Option<Arc<ConnectionSettings>>,
+    links: Rc<Links<Hop>>,
+}
 
 /// What a connection was made for, to be compared with what is true now.
 struct Hop {
@@ -74,32 +85,35 @@ impl MeshPool {
         endpoint: &Endpoint,
         address: SocketAddr,
         sni: &Arc<str>,
+        settings: Option<&Arc<ConnectionSettings>>,
         caller: &Caller,
         need: Need,
     ) -> Result<Lease, ConnectError> {
         if need == Need::Upgrade {
             // A connection of its own, over HTTP/1.1: it becomes the tunnel, without HTTP/2's flow control inside.
             let dial = async {
-                let stream = self.connect(endpoint, address, sni, caller, ALPN_HTTP1).await?;
+                let settings = settings.map(|settings| &**settings);
+                let stream = self.connect(endpoint, address, sni, settings, caller, ALPN_HTTP1).await?;
                 dial::http1(sni, stream).await
             };
             return Ok(Lease::Once(Box::pin(dial).await?));
         }
-        let links = self.links(&endpoint.key, caller.account());
+        let links = self.links(&endpoint.key, caller.account(), settings);
         let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
         let dial = || {
             let (tls, identities, sni) = (self.tls.clone(), self.identities.clone(), sni.clone());
             let (account, expected) = (caller.account().clone(), endpoint.identities.clone());
+            let settings = settings.cloned();
             async move {
                 let snapshot = identities.load();
                 let identity = identity(&snapshot, &account)?;
                 let expires = expiry(identity.not_after);
                 let (allowed, expected) = (RefCell::new(expected.clone()), expected);
-                let dial = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
-                let stream = dial.connect(ALPN_HTTP2).await?;
+                let to = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
+                let stream = to.connect(ALPN_HTTP2, settings.as_deref()).await?;
                 let server = server_id(&stream).map_err(|source| ConnectError::Peer { to: sni.clone(), source })?;
-                let sender = dial::http2(&sni, stream).await?;
-                Ok(Link::new(sender, Hop { address, server, allowed, expires }))
+                let sender = dial::http2(&sni, stream, settings.as_deref()).await?;
+                Ok(Link::new(sender, Hop { address, server, allowed, expires }, Life::begin(settings)))
             }
             .boxed_local()
         };
@@ -111,9 +125,10 @@ impl MeshPool {
         endpoint: &Endpoint,
         address: SocketAddr,
         sni: &str,
+        settings: Option<&ConnectionSettings>,
         caller: &Caller,
     ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        self.connect(endpoint, address, sni, caller, ALPN_TCP).await
+        self.connect(endpoint, address, sni, settings, caller, ALPN_TCP).await
     }
 
     async fn connect(
@@ -121,30 +136,39 @@ impl MeshPool {
         endpoint: &Endpoint,
         address: SocketAddr,
         sni: &str,
+        settings: Option<&ConnectionSettings>,
         caller: &Caller,
         alpn: &'static [u8],
     ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let snapshot = self.identities.load();
         let identity = identity(&snapshot, caller.account())?;
         let expected = endpoint.identities.clone();
-        MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected }.connect(alpn).await
+        let to = MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected };
+        to.connect(alpn, settings).await
     }
 
-    fn links(&self, endpoint: &EndpointKey, account: &ServiceAccount) -> Rc<Links<Hop>> {
+    fn links(
+        &self,
+        endpoint: &EndpointKey,
+        account: &ServiceAccount,
+        settings: Option<&Arc<ConnectionSettings>>,
+    ) -> Rc<Links<Hop>> {
         let mut links = self.links.borrow_mut();
+        let is_it = |known: &&OfCaller| known.account == *account && is_same(known.settings.as_ref(), settings);
         if let Some(of_endpoint) = links.get(endpoint)
-            && let Some((_, links)) = of_endpoint.iter().find(|(known, _)| known == account)
+            && let Some(known) = of_endpoint.iter().find(is_it)
         {
-            return links.clone();
+            return known.links.clone();
         }
         let new = Rc::<Links<Hop>>::default();
-        links.entry(endpoint.clone()).or_default().push((account.clone(), new.clone()));
+        let of_caller = OfCaller { account: account.clone(), settings: settings.cloned(), links: new.clone() };
+        links.entry(endpoint.clone()).or_default().push(of_caller);
         new
     }
 
     pub(super) fn sweep(&self) {
         self.links.borrow_mut().retain(|_, of_endpoint| {
-            of_endpoint.retain(|(_, links)| !links.sweep(IDLE_TIMEOUT));
+            of_endpoint.retain(|of_caller| !of_caller.links.sweep());
             !of_endpoint.is_empty()
         });
     }

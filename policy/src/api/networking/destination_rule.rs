@@ -378,27 +378,13 @@ impl ConnectionPoolSettings {
         if self.tcp.is_none() && self.http.is_none() {
             checker.error("must have tcp or http");
         }
-        checker.given("tcp", &self.tcp, |checker, tcp| {
-            for (key, given) in [
-                ("connectTimeout", tcp.connect_timeout.is_some()),
-                ("tcpKeepalive", tcp.tcp_keepalive.is_some()),
-                ("maxConnectionDuration", tcp.max_connection_duration.is_some()),
-                ("idleTimeout", tcp.idle_timeout.is_some()),
-            ] {
-                checker.pending(key, given);
-            }
-        });
         checker.given("http", &self.http, |checker, http| {
             if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) && http.use_client_protocol {
                 checker.error_in("useClientProtocol", "contradicts h2UpgradePolicy: UPGRADE");
             }
             for (key, given) in [
-                ("maxRequestsPerConnection", http.max_requests_per_connection.is_some()),
-                ("idleTimeout", http.idle_timeout.is_some()),
                 ("h2UpgradePolicy", http.h2_upgrade_policy.is_some_and(|policy| policy != H2UpgradePolicy::Default)),
                 ("useClientProtocol", http.use_client_protocol),
-                ("maxConcurrentStreams", http.max_concurrent_streams.is_some()),
-                ("http2KeepAlive", http.http2_keep_alive.is_some()),
             ] {
                 checker.pending(key, given);
             }

@@ -1,7 +1,12 @@
 //! What DestinationRules and Services say of the choice among endpoints.
 
+use std::time::Duration;
+
 use super::*;
-use crate::balance::{Outcome, Verdict};
+use crate::{
+    balance::{Outcome, Verdict},
+    connection::{Keepalive, Ping},
+};
 
 /// `reviews` in four localities, as a client in `eu/z1` sees it.
 fn around() -> Mesh {
@@ -137,4 +142,45 @@ fn a_limit_of_0_is_none_and_retries_have_a_budget_unless_they_have_a_number() {
         retries("retryBudget: {percent: 5, minRetryConcurrency: 2}, connectionPool: {http: {maxRetries: 7}}"),
         2
     );
+}
+
+#[test]
+fn connection_settings_are_those_of_the_nearest_block_and_absent_where_nothing_is_said() {
+    let settings = |policy: &str| {
+        let view = bookinfo().apply(&destination_rule(policy)).view();
+        service(&view, "reviews").cluster(9080).unwrap().connection().map(|settings| (**settings).clone())
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(settings("loadBalancer: {simple: RANDOM}"), None);
+    assert_eq!(settings("connectionPool: {tcp: {maxConnections: 3}, http: {maxRequestsPerConnection: 0}}"), None);
+    let said =
+        "tcp: {connectTimeout: 3s, idleTimeout: 5s, maxConnectionDuration: 9s, tcpKeepalive: {probes: 2, time: 7s}}";
+    let of_tcp = settings(&format!("connectionPool: {{{said}}}")).unwrap();
+    assert_eq!(
+        (of_tcp.connect_timeout, of_tcp.idle_timeout, of_tcp.max_duration),
+        (seconds(3), seconds(5), seconds(9))
+    );
+    assert_eq!(of_tcp.keepalive, Some(Keepalive { probes: Some(2), time: seconds(7), interval: None }));
+    assert_eq!(of_tcp.http_idle_timeout, seconds(5), "holds for HTTP where http says nothing");
+    let of_both = "connectionPool: {tcp: {idleTimeout: 0s}, http: {idleTimeout: 4s, maxRequestsPerConnection: 8, \
+                   maxConcurrentStreams: 6, http2KeepAlive: {interval: 2s, timeout: 1s}}}";
+    let of_both = settings(of_both).unwrap();
+    assert_eq!((of_both.idle_timeout, of_both.http_idle_timeout), (seconds(0), seconds(4)));
+    assert_eq!((of_both.max_requests, of_both.max_streams), (Some(8), Some(6)));
+    let ping = Ping { interval: Duration::from_secs(2), timeout: Duration::from_secs(1) };
+    assert_eq!(of_both.ping, Some(ping));
+    let of_port = "connectionPool: {tcp: {connectTimeout: 3s}}, portLevelSettings: [{port: {number: 9080}, \
+                   connectionPool: {http: {maxRequestsPerConnection: 1}}}]";
+    let of_port = settings(of_port).unwrap();
+    assert_eq!((of_port.connect_timeout, of_port.max_requests), (None, Some(1)), "a port's block replaces all");
+}
+
+#[test]
+fn connection_settings_that_stay_the_same_stay_in_their_place() {
+    let policy = "connectionPool: {tcp: {connectTimeout: 3s}}";
+    let mesh = bookinfo().apply(&destination_rule(policy));
+    let before = mesh.view();
+    let after = mesh.node("third", vec![row("reviews", "reviews-v4")]).view_after(Some(&before));
+    let of = |view: &MeshView| service(view, "reviews").cluster(9080).unwrap().connection().unwrap().clone();
+    assert!(Arc::ptr_eq(&of(&before), &of(&after)));
 }

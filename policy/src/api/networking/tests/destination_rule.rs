@@ -385,12 +385,11 @@ fn exports_are_namespaces_each_once() {
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
     let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {warmupDurationSecs: 1s}, \
-                connectionPool: {tcp: {connectTimeout: 1s}, http: {maxRequestsPerConnection: 1}}, \
+                connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
                 outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: DISABLE}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
         "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
-        "spec.trafficPolicy.connectionPool.tcp.connectTimeout",
-        "spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection",
+        "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
         "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
         "spec.trafficPolicy.tls",
         "spec.trafficPolicy.compression",
@@ -398,8 +397,10 @@ fn what_the_data_path_does_not_do_is_pending() {
     assert_eq!(pending(&text(KIND, spec)), expected);
     let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, \
                     localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1}, \
-                    connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, \
-                    maxRetries: 1}}, retryBudget: {percent: 5}, tls: {mode: ISTIO_MUTUAL}, \
+                    connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s, idleTimeout: 1s, maxConnectionDuration: 1s, \
+                    tcpKeepalive: {}}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, maxRetries: 1, \
+                    idleTimeout: 1s, maxRequestsPerConnection: 1, maxConcurrentStreams: 1, \
+                    http2KeepAlive: {interval: 1s, timeout: 1s}}}, retryBudget: {percent: 5}, tls: {mode: ISTIO_MUTUAL}, \
                     compression: {response: {decompress: {}}}}, exportTo: ['*']}";
     assert_eq!(pending(&text(KIND, enforced)), [""; 0]);
 }
