@@ -9,6 +9,7 @@ mod continuity;
 mod documents;
 mod failure;
 mod formation;
+mod gateway_api;
 mod mesh_kinds;
 mod protocols;
 mod run;
