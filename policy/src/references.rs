@@ -6,6 +6,7 @@ use crate::{
     api::{
         gateway::PolicyTargetReference,
         networking::{Destination, VirtualService},
+        security::Action,
     },
     document::{Document, Spec},
     hosts,
@@ -42,6 +43,20 @@ pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<
     Some(missing.map(name).collect())
 }
 
+/// Whether the provider that a policy of action `CUSTOM` asks is there, and so is its service; an error says what is not.
+/// `None` for other documents.
+pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), String>> {
+    let Spec::AuthorizationPolicy(policy) = &document.spec else { return None };
+    let name = policy.provider.as_ref().filter(|_| policy.action == Action::Custom).map(|provider| &provider.name)?;
+    Some(match view.settings.providers.get(name) {
+        None => Err(format!("the MeshConfig has no extensionProviders {name}")),
+        Some(provider) => match provider.cluster(view, &document.namespace()) {
+            None => Err(format!("the mesh has no service {} with port {}", provider.host, provider.port)),
+            Some(_) => Ok(()),
+        },
+    })
+}
+
 fn destinations(service: &VirtualService) -> impl Iterator<Item = &Destination> {
     let http = service.http.iter().flat_map(|rule| {
         let mirrors = rule.mirrors.iter().map(|mirror| &mirror.destination);
@@ -71,22 +86,41 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_is_missing_until_the_mesh_config_names_it_and_its_service_is_there() {
+        let config = "{apiVersion: weft.mesh/v1alpha1, kind: MeshConfig, metadata: {name: default, namespace: istio-system}, \
+                      spec: {extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: \
+                      authz.default.svc.cluster.local, port: 80}}]}}\n---\n";
+        let service = "{apiVersion: v1, kind: Service, metadata: {name: authz}, spec: {ports: [{port: 80}]}}\n---\n";
+        let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: ask}, spec: {action: \
+                      CUSTOM, provider: {name: authz}, rules: [{}]}}";
+        let judged = |yaml: String| provider(documents(policy).first().unwrap(), &view_of(&documents(&yaml)));
+        assert_eq!(judged(policy.into()), Some(Err("the MeshConfig has no extensionProviders authz".into())));
+        let no_service = "the mesh has no service authz.default.svc.cluster.local with port 80";
+        assert_eq!(judged(format!("{config}{policy}")), Some(Err(no_service.into())));
+        assert_eq!(judged(format!("{config}{service}{policy}")), Some(Ok(())));
+        let allow = documents(&policy.replace("CUSTOM, provider: {name: authz}", "DENY"));
+        assert_eq!(provider(&allow[0], &view_of(&[])), None);
+    }
+
+    fn view_of(documents: &[Arc<Document>]) -> MeshView {
+        let inputs = Inputs {
+            trust_domain: &"cluster.local".parse().unwrap(),
+            this_node: &"here".parse().unwrap(),
+            nodes: &[],
+            documents,
+            local: &BTreeMap::new(),
+            secrets: &Arc::default(),
+        };
+        compile(&inputs, None)
+    }
+
+    #[test]
     fn a_backend_is_missing_until_a_service_has_its_name() {
         let services = documents(
             "{apiVersion: v1, kind: Service, metadata: {name: reviews}, spec: {ports: [{port: 80}]}}\n---\n\
              {apiVersion: v1, kind: Service, metadata: {name: ratings, namespace: prod}, spec: {ports: [{port: 80}]}}",
         );
-        let view = compile(
-            &Inputs {
-                trust_domain: &"cluster.local".parse().unwrap(),
-                this_node: &"here".parse().unwrap(),
-                nodes: &[],
-                documents: &services,
-                local: &BTreeMap::new(),
-                secrets: &Arc::default(),
-            },
-            None,
-        );
+        let view = view_of(&services);
         let rules = documents(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  \
              hosts: [reviews]\n  http:\n  - mirror: {host: gone}\n    route:\n    \

@@ -238,7 +238,8 @@ impl MeshView {
         Arc::ptr_eq(&self.access, &other.access) && Arc::ptr_eq(&self.settings, &other.settings)
     }
 
-    /// The policies that are for a workload of any node that an endpoint of this view names, and what they say together.
+    /// The policies that are for a workload of any node that an endpoint of this view names, and what they say
+    /// together.
     pub(crate) fn access_of_any(&self, workload: &Arc<Workload>) -> (Vec<Arc<Document>>, Arc<Access>) {
         self.access.of_any(workload, &self.services)
     }

@@ -51,7 +51,8 @@ impl Quota {
     }
 }
 
-/// Counts a request, with the claims of its verified token. `None`: no limit is about it. `now_ns` is the worker's clock.
+/// Counts a request, with the claims of its verified token. `None`: no limit is about it. `now_ns` is the worker's
+/// clock.
 ///
 /// # Errors
 /// A limit refuses it.

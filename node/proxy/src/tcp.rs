@@ -139,8 +139,8 @@ pub(crate) async fn dial(
     }
 }
 
-/// Copies both ways, each side's end to the other, until both have ended or one fails, or the workload lets its guest in
-/// no more.
+/// Copies both ways, each side's end to the other, until both have ended or one fails, or the workload lets its guest
+/// in no more.
 pub(crate) async fn splice(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut upstream: impl AsyncRead + AsyncWrite + Unpin,

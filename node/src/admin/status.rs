@@ -6,7 +6,7 @@ use weft_policy::{
     api::gateway::GROUP,
     document::{Spec, not_enforced},
     experiment::{Observed, Phase},
-    references::{missing_backends, missing_targets},
+    references::{self, missing_backends, missing_targets},
     status::{self as judged, GatewayStatus, Judge},
     view::MeshView,
 };
@@ -68,6 +68,13 @@ pub fn status_of(
                 let targets = missing.into_iter().collect::<Vec<_>>().join(", ");
                 condition("ResolvedRefs", false, "TargetNotFound", format!("the namespace has no {targets}"))
             }
+        };
+        conditions.push(Condition { last_transition_time: None, ..refs });
+    }
+    if let Some(provider) = reading.in_force.as_ref().and_then(|document| references::provider(document, view)) {
+        let refs = match provider {
+            Ok(()) => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
+            Err(what) => condition("ResolvedRefs", false, "ProviderNotFound", what),
         };
         conditions.push(Condition { last_transition_time: None, ..refs });
     }

@@ -61,8 +61,8 @@ pub(super) struct RouteArgs {
 
 #[derive(Args)]
 pub(super) struct AccessArgs {
-    /// Who calls: a workload, or a service, whose workloads it is then, of another namespace as NAME.NAMESPACE; a service
-    /// account as NAMESPACE/ACCOUNT; or a principal as TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
+    /// Who calls: a workload, or a service, whose workloads it is then, of another namespace as NAME.NAMESPACE; a
+    /// service account as NAMESPACE/ACCOUNT; or a principal as TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
     #[arg(long, value_name = "WORKLOAD|SERVICE|ACCOUNT|PRINCIPAL")]
     from: String,
     /// Whom it calls: a service, and its port if it has several.
@@ -77,8 +77,8 @@ pub(super) struct AccessArgs {
     /// A header of the request; tokens in it are verified. Repeatable.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// A claim of a token that counts as verified, instead of those in headers; a value that begins with [ or { is JSON.
-    /// Repeatable; a name that is repeated has a list of values.
+    /// A claim of a token that counts as verified, instead of those in headers; a value that begins with [ or { is
+    /// JSON. Repeatable; a name that is repeated has a list of values.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
     /// The address that the caller has [default: its node's].

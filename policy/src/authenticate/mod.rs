@@ -164,8 +164,8 @@ impl Authenticator {
         &self.claimed_headers
     }
 
-    /// The rules, each by its document and its place in `spec.jwtRules`, with the issuer whose tokens it takes; `None` is
-    /// any.
+    /// The rules, each by its document and its place in `spec.jwtRules`, with the issuer whose tokens it takes; `None`
+    /// is any.
     pub fn rules(&self) -> impl Iterator<Item = (&DocumentKey, usize, Option<&str>)> {
         self.rules.iter().map(|rule| (&rule.policy, rule.index, rule.issuer.as_deref()))
     }

@@ -65,8 +65,8 @@ impl HttpAccess<'_> {
     }
 }
 
-/// The original client, as [`AccessRequest::remote_ip`] has it: the last address of `x-forwarded-for`, which the nearest
-/// proxy has added.
+/// The original client, as [`AccessRequest::remote_ip`] has it: the last address of `x-forwarded-for`, which the
+/// nearest proxy has added.
 pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     let last = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
@@ -464,8 +464,8 @@ impl Context<'_> {
     }
 
     /// What only HTTP has is not there on a TCP connection: a rule that allows by it allows nothing, one that denies
-    /// by it denies by the rest alone. Of some request it is not known: a rule that allows by it may allow one, one that
-    /// denies by it does not deny them all.
+    /// by it denies by the rest alone. Of some request it is not known: a rule that allows by it may allow one, one
+    /// that denies by it does not deny them all.
     fn conditions<'f>(&self, fields: impl IntoIterator<Item = Field<'f>>) -> Option<Vec<Condition>> {
         let mut conditions = Vec::new();
         for field in fields {

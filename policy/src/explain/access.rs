@@ -30,8 +30,8 @@ use crate::{
 /// What one wants to know of.
 #[derive(Clone, Copy)]
 pub struct AccessQuestion<'q> {
-    /// A workload or a service, with `.NAMESPACE` if it is of another one; a service account as `NAMESPACE/ACCOUNT`; or a
-    /// principal such as `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
+    /// A workload or a service, with `.NAMESPACE` if it is of another one; a service account as `NAMESPACE/ACCOUNT`; or
+    /// a principal such as `TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT`.
     pub from: &'q str,
     /// A service, and its port if it has several.
     pub to: &'q str,

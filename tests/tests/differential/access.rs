@@ -1,8 +1,8 @@
 //! Who is let in: AuthorizationPolicies on a workload each, and the same as filters of Envoy, in the form that Istio's
 //! control plane gives them. What is compared is whether a request passes.
 //!
-//! Envoy's listener has no TLS here. So the caller's principal, which a node knows, is told to Envoy in a header, and what Istio
-//! would match on the certificate is matched on it.
+//! Envoy's listener has no TLS here. So the caller's principal, which a node knows, is told to Envoy in a header, and
+//! what Istio would match on the certificate is matched on it.
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Map, Value, json};

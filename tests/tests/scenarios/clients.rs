@@ -102,6 +102,10 @@ spec:
     assert_eq!(allowed.status, 200, "{allowed:?}");
     assert_eq!(allowed.json()["headers"]["x-user"][0], "ann");
     assert_eq!(lab.host(1).call("web:7004", "/", &[]).status, 200, "nobody is asked about it");
+    let status = lab.host(1).json(&["get", "authorizationpolicy", "ask"])["status"].clone();
+    let conditions = status["conditions"].as_array().expect("conditions");
+    let holds = |kind: &str| conditions.iter().any(|one| one["type"] == kind && one["status"] == "True");
+    assert!(holds("Programmed") && holds("ResolvedRefs"), "{status}");
     let id = refused.header("x-weft-decision").expect("an id");
     let why = lab.host(1).json(&["why", id]);
     assert_eq!(
