@@ -126,12 +126,14 @@ impl Who {
     }
 }
 
-/// Judges all guests by each view that lets others in than the one before, for ever.
+/// Follows the views, for ever: judges all guests by each that lets others in than the one before, and lets go of what
+/// is kept of old ones.
 pub(crate) async fn follow_views(worker: Rc<Worker>) {
     let mut changes = worker.views.changes();
     let mut known = worker.views.load();
     while changes.changed().await.is_ok() {
         let view = worker.views.load();
+        worker.metrics.forget_parties();
         if !view.lets_in_as(&known) {
             for guest in worker.guests.all() {
                 guest.judge(&worker, &view);

@@ -10,7 +10,7 @@ use super::{
     labels::{self, Flag, RequestProtocol},
 };
 
-/// Most entries that a worker keeps before it starts anew: views come and go, and each brings new pointers.
+/// Most entries that a worker keeps before it starts anew.
 const MAX_CACHED: usize = 4_096;
 
 /// Which side of the hop reports.
@@ -95,6 +95,12 @@ impl WorkerMetrics {
 
     pub(crate) fn shared(&self) -> &Metrics {
         &self.shared
+    }
+
+    /// Lets go of the parties of views that are gone: their services would be kept, with all their rules.
+    pub(crate) fn forget_parties(&self) {
+        self.http.borrow_mut().clear();
+        self.tcp.borrow_mut().clear();
     }
 
     pub(crate) fn record_http(
