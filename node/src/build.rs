@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 use weft_discovery::membership::{MemberSet, Stats};
-use weft_policy::view::MeshView;
+use weft_policy::{compile::ResolvedNames, view::MeshView};
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
@@ -51,6 +51,7 @@ use crate::{
             self, MembershipActor,
             gossip::{self, GossipInbox},
         },
+        names::{self, NamesActor},
         secrets::{self, SecretsActor},
         view::{self, ViewActor},
     },
@@ -91,6 +92,8 @@ struct Published {
     issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
     key_sets: Arc<watch::Sender<keys::Wanted>>,
+    wanted_names: Arc<watch::Sender<names::Wanted>>,
+    names: Arc<watch::Sender<Arc<ResolvedNames>>>,
     /// Addresses with which to hold links.
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     /// Where members are or were.
@@ -171,6 +174,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (membership_box, membership_opened) = supervisor.open("membership", 256);
     let (health_box, health_opened) = supervisor.open("health", 256);
     let (_, keys_opened) = supervisor.open("keys", 1);
+    let (_, names_opened) = supervisor.open("names", 1);
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
@@ -187,6 +191,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer_end: sender(None),
         gossip_stats: sender(None),
         key_sets: sender(keys::Wanted::default()),
+        wanted_names: sender(names::Wanted::default()),
+        names: sender(Arc::default()),
         held: sender(BTreeSet::new()),
         remembered: sender(remembered(&store)),
     };
@@ -328,6 +334,14 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(keys_opened, move || Ok(KeysActor::new(setup.clone())));
 
+    let setup = names::Setup {
+        wanted: published.wanted_names.subscribe(),
+        resolve: names::host_resolver(),
+        found: published.names.clone(),
+        failures: telemetry.names_failed.clone(),
+    };
+    supervisor.start(names_opened, move || Ok(NamesActor::new(setup.clone())));
+
     let setup = view::Setup {
         name,
         trust_domain,
@@ -336,6 +350,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         documents: published.documents.policy.subscribe(),
         hosted: published.hosted.subscribe(),
         secrets: published.secrets.in_use.subscribe(),
+        names: published.names.subscribe(),
+        wanted_names: published.wanted_names.clone(),
         key_sets: published.key_sets.clone(),
         publisher: Arc::new(Mutex::new(view_publisher)),
         followed: published.followed.clone(),

@@ -115,6 +115,7 @@ pub struct Telemetry {
     pub member_events: Family<Event, Counter>,
     pub messages_dropped: Family<Reason, Counter>,
     pub gossip_restarts: Counter,
+    pub names_failed: Counter,
 }
 
 impl Default for Telemetry {
@@ -129,6 +130,7 @@ impl Default for Telemetry {
         let member_events = Family::default();
         let messages_dropped = Family::default();
         let gossip_restarts = Counter::default();
+        let names_failed = Counter::default();
         registry.register(
             "weft_facts_refused",
             "Facts from peers that were neither stored nor forwarded",
@@ -154,6 +156,11 @@ impl Default for Telemetry {
             messages_dropped.clone(),
         );
         registry.register("weft_gossip_restarts", "Starts of gossip after it had failed", gossip_restarts.clone());
+        registry.register(
+            "weft_name_lookups_failed",
+            "Look-ups of names outside of the mesh that failed",
+            names_failed.clone(),
+        );
         Self {
             registry: Arc::new(Mutex::new(registry)),
             facts_refused,
@@ -165,6 +172,7 @@ impl Default for Telemetry {
             member_events,
             messages_dropped,
             gossip_restarts,
+            names_failed,
         }
     }
 }

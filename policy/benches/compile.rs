@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderMap, Method};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weft_policy::{
-    compile::{Inputs, NodeInput, compile},
+    compile::{Inputs, NodeInput, ResolvedNames, compile},
     document::{Document, parse_stored, parse_yaml},
     endpoint::Standing,
     route::{Client, RequestHead},
@@ -120,7 +120,9 @@ impl Mesh {
         let (trust_domain, this_node) = ("cluster.local".parse().unwrap(), "here".parse().unwrap());
         let (nodes, documents, local) = (&self.nodes, &self.documents, &BTreeMap::new());
         let secrets = &Arc::default();
-        let inputs = Inputs { trust_domain: &trust_domain, this_node: &this_node, nodes, documents, local, secrets };
+        let names = &ResolvedNames::default();
+        let inputs =
+            Inputs { trust_domain: &trust_domain, this_node: &this_node, nodes, documents, local, secrets, names };
         compile(&inputs, previous)
     }
 }

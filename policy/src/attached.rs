@@ -3,9 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use weft_wire::id::ServiceName;
-
-use crate::{document::Document, endpoint::Workload, experiment::Experiment, limit::Limits, route::Origin};
+use crate::{
+    document::Document, endpoint::Workload, experiment::Experiment, limit::Limits, route::Origin, service_id::ServiceId,
+};
 
 /// The policies of one view.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(crate) struct Attached {
     /// Of this node's workloads: by the address of the workload, and the port that it listens on.
     pub(crate) by_workload: HashMap<(usize, u16), OfWorkload>,
     /// Faults of a service's ports, at those who call it.
-    pub(crate) by_service: HashMap<ServiceName, Vec<(u16, Arc<Experiment>)>>,
+    pub(crate) by_service: HashMap<ServiceId, Vec<(u16, Arc<Experiment>)>>,
 }
 
 /// What holds for requests that a rule matches, at their caller.
@@ -56,7 +56,7 @@ impl Attached {
     pub(crate) fn experiments(
         &self,
         origin: Option<Origin<'_>>,
-        to: Option<(&ServiceName, u16)>,
+        to: Option<(&ServiceId, u16)>,
     ) -> impl Iterator<Item = &Arc<Experiment>> {
         let of_rule = origin.and_then(|origin| self.of_rule(origin)).map_or(&[][..], |found| &found.experiments);
         let (port, of_service) = match to {

@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use weft_wire::{fact::EndpointHealth, id::ServiceName};
+use weft_wire::fact::EndpointHealth;
 
 pub(crate) use self::{
     hash::{CookieKey, HashKey},
@@ -80,7 +80,6 @@ pub struct Attempt<'a> {
 pub struct Cluster {
     /// Envoy's name for it, such as `outbound|9080|v1|reviews.default.svc.cluster.local`.
     pub name: String,
-    pub service: ServiceName,
     pub fqdn: Arc<str>,
     /// The service's port.
     pub port: u16,
@@ -115,7 +114,6 @@ pub(crate) struct ClusterState {
 /// What a cluster is called.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterName<'a> {
-    pub(crate) service: &'a ServiceName,
     pub(crate) fqdn: &'a Arc<str>,
     pub(crate) port: u16,
     pub(crate) subset: &'a str,
@@ -177,7 +175,6 @@ impl Cluster {
         };
         Self {
             name: name.text(),
-            service: name.service.clone(),
             fqdn: name.fqdn.clone(),
             port: name.port,
             subset: name.subset.to_owned(),

@@ -8,6 +8,8 @@ mod access;
 mod attached;
 mod clusters;
 mod documents;
+mod entries;
+mod externals;
 pub(crate) mod gateway_api;
 mod lower;
 mod nodes;
@@ -28,9 +30,11 @@ use weft_wire::{
     id::{Namespace, NodeName, ServiceName, TrustDomain, WorkloadName},
 };
 
-pub(crate) use self::{access::AccessIndex, policies::destination_rules};
+pub use self::entries::ResolvedNames;
+pub(crate) use self::{access::AccessIndex, entries::names_to_resolve, policies::destination_rules};
 use self::{
     documents::DocumentIndex,
+    entries::Selected,
     gateway_api::route::Route,
     nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
@@ -47,6 +51,7 @@ use crate::{
     namespaces::{PerNamespace, same},
     route::RuleSet,
     secrets::{Contents, Credentials},
+    service_id::ServiceId,
     settings::MeshSettings,
     view::{Callers, HostEntry, MeshView, Service, VirtualHost},
 };
@@ -63,6 +68,8 @@ pub struct Inputs<'a> {
     pub local: &'a BTreeMap<(Namespace, WorkloadName), IpAddr>,
     /// The contents of the Secrets that this node has.
     pub secrets: &'a Arc<Contents>,
+    /// What names outside of the mesh resolve to; see [`MeshView::names_to_resolve`].
+    pub names: &'a ResolvedNames,
 }
 
 /// One node's record, already verified against its certificate and grant.
@@ -120,6 +127,8 @@ pub(crate) struct Ingredients {
     selected: Vec<Arc<Row>>,
     /// Of a service that selects no workloads, the oldest first.
     slices: Vec<Arc<Slice>>,
+    /// What describes a host outside of the mesh, the oldest first.
+    entries: Vec<Selected>,
     /// Those whose host matches: the most specific first, of these the oldest.
     policies: Vec<Arc<Policy>>,
     rules: Vec<Arc<RuleSet>>,
@@ -139,7 +148,7 @@ impl Ingredients {
     fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, parts: &Parts) -> Self {
         let Parts { rows, documents, .. } = parts;
         let declared = documents.declared.get(name).cloned();
-        let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared));
+        let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
         Self {
@@ -150,6 +159,7 @@ impl Ingredients {
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
             here: here.cloned(),
+            entries: Vec::new(),
             declared,
         }
     }
@@ -160,6 +170,7 @@ impl Ingredients {
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
             && same(&self.slices, &other.slices)
+            && Selected::are_same(&self.entries, &other.entries)
             && same(&self.policies, &other.policies)
             && same(&self.rules, &other.rules)
             && same(&self.routes, &other.routes)
@@ -176,8 +187,11 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let rows = nodes::index(&nodes, &documents.first_labels, known);
     let parts = Parts { nodes, local: inputs.local.clone(), rows, documents };
 
-    let (services, ends_of_services) = services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
-    let by_host = services.iter().map(|service| (service.name.to_string().into(), HostEntry::Service(service.clone())));
+    let (services, mut ends_of_services) =
+        services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
+    let (externals, ends) = externals::compile(inputs, &parts, same_mesh.map(|previous| &previous.externals));
+    ends_of_services.extend(ends);
+    let by_host = services.iter().map(|service| (service.id.to_string().into(), HostEntry::Service(service.clone())));
     let mut by_host = by_host.collect();
     let settings = MeshSettings::read(
         inputs.trust_domain,
@@ -194,6 +208,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         own_address: inputs.nodes.iter().find(|node| node.name == *inputs.this_node).map(|node| node.record.advertise),
         by_host,
         by_end,
+        externals,
         local: local_workloads(&services),
         access,
         callers: callers(&parts, same_mesh),
@@ -216,25 +231,32 @@ fn services<'p>(
     let mut ends = HashSet::new();
     let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
     let services = names.into_iter().map(|name| {
-        while known.peek().is_some_and(|service| service.name < *name) {
+        while known.peek().is_some_and(|service| service.id.mesh() < Some(name)) {
             known.next();
         }
-        let known = known.peek().filter(|service| service.name == *name);
+        let known = known.peek().filter(|service| service.id.mesh() == Some(name));
         let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
-        for rules in parts.documents.rules.matching(&fqdn) {
-            ends.extend(rules.hosts.iter().filter_map(|host| match host {
-                HostPattern::Wildcard(end) if host.matches(&fqdn) => Some(end.as_str()),
-                _ => None,
-            }));
-        }
+        ends.extend(ends_that_rule(&fqdn, parts));
         let ingredients = Ingredients::of(name, &fqdn, here, parts);
         match known {
             Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
-            known => Arc::new(services::service(inputs, name, fqdn, ingredients, known.map(|known| known.as_ref()))),
+            known => {
+                let id = ServiceId::Mesh(name.clone());
+                Arc::new(services::service(inputs, id, fqdn, ingredients, known.map(|known| known.as_ref())))
+            }
         }
     });
     let services = services.collect();
     (services, ends)
+}
+
+/// The ends of the wildcards that rule a service.
+fn ends_that_rule<'p>(fqdn: &str, parts: &'p Parts) -> impl Iterator<Item = &'p str> {
+    let hosts = parts.documents.rules.matching(fqdn).flat_map(|rules| &rules.hosts);
+    hosts.filter_map(move |host| match host {
+        HostPattern::Wildcard(end) if host.matches(fqdn) => Some(end.as_str()),
+        _ => None,
+    })
 }
 
 /// The hosts that VirtualServices name and that are no service: adds those that are named whole to `by_host`, and

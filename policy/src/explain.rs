@@ -19,7 +19,7 @@ use crate::{
     retry::RetryPolicy,
     route::{
         Action, Client, Forward, HttpRule, Matched, Mirror, NamedMatch, Query, Recorder, RequestHead, RuleAction,
-        RuleSet, Ruling, Target,
+        RuleSet, Ruling, Target, TargetHost,
     },
     view::{Host, MeshView, Service},
 };
@@ -126,7 +126,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             Some(known) => known.port,
             None => {
                 let known: Vec<String> = service.ports.iter().map(|known| known.port.to_string()).collect();
-                steps.add("host", format!("service {} has not this port; it has {}", service.name, known.join(", ")));
+                steps.add("host", format!("service {} has not this port; it has {}", service.id, known.join(", ")));
                 return answer(502, "unknown_port".into(), steps);
             }
         },
@@ -134,7 +134,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
     steps.add(
         "host",
         match found {
-            Host::Service(service) => format!("{host} is service {}, port {port} ({})", service.name, service.fqdn),
+            Host::Service(service) => format!("{host} is service {}, port {port} ({})", service.id, service.fqdn),
             Host::Virtual(_) => format!("{host} is no service; VirtualServices name it"),
         },
     );
@@ -322,8 +322,8 @@ impl Steps {
     fn of_cluster(&mut self, service: &Service, cluster: &Cluster, client: &Namespace) {
         for document in compile::destination_rules(service, client) {
             let says = match cluster.subset.as_str() {
-                "" => format!("its policy holds for {}", service.name),
-                subset => format!("its policy and its subsets hold for {}, {subset} too", service.name),
+                "" => format!("its policy holds for {}", service.id),
+                subset => format!("its policy and its subsets hold for {}, {subset} too", service.id),
             };
             self.add_of("destination", &document, String::new(), says);
         }
@@ -363,7 +363,7 @@ fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
 
 /// What a document names as a destination.
 fn named(target: &Target) -> String {
-    let service = target.service.as_deref().unwrap_or("a host that is no service");
+    let service = target.host.as_ref().map_or("what may not be named", TargetHost::name);
     let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
     let subset = if target.subset.is_empty() { String::new() } else { format!(" subset {}", target.subset) };
     format!("{service}{port}{subset}")

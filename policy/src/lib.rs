@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod address;
 pub mod analyze;
 pub mod api;
 mod attached;
@@ -32,6 +33,7 @@ pub mod document;
 pub mod endpoint;
 pub mod experiment;
 pub mod explain;
+mod external;
 pub mod fault;
 pub mod headers;
 mod hosts;
@@ -49,6 +51,7 @@ pub mod retry;
 mod rewrite;
 pub mod route;
 pub mod secrets;
+pub mod service_id;
 pub mod settings;
 pub mod status;
 pub mod view;

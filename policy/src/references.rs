@@ -9,7 +9,7 @@ use crate::{
         security::Action,
     },
     document::{Document, Spec},
-    hosts,
+    route::TargetHost,
     view::{HostEntry, MeshView},
 };
 
@@ -20,9 +20,11 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
     let namespace = document.namespace();
     let hosts = destinations(service).map(|destination| destination.fqdn(&namespace));
     let is_known = |host: &str| {
-        let entry = hosts::service_of(host).and_then(|service| view.by_host.get(service.to_string().as_str()));
+        let target = TargetHost::read(host.to_owned());
         // A host that only VirtualServices know has nobody to answer.
-        matches!(entry, Some(HostEntry::Service(_)))
+        let is_service = || matches!(view.by_host.get(target.name()), Some(HostEntry::Service(_)));
+        let is_external = view.externals.named(target.name()).is_some();
+        is_external || matches!(target, TargetHost::Service(_)) && is_service()
     };
     Some(hosts.filter(|host| !is_known(host)).collect())
 }
@@ -110,6 +112,7 @@ mod tests {
             documents,
             local: &BTreeMap::new(),
             secrets: &Arc::default(),
+            names: &Default::default(),
         };
         compile(&inputs, None)
     }

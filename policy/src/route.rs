@@ -270,11 +270,34 @@ pub struct Mirror {
 /// A service, or a part of it, as a document names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// As [`MeshView`] finds it; `None` for a host that cannot be a service.
-    pub(crate) service: Option<String>,
+    /// `None` for what may not be named.
+    pub(crate) host: Option<TargetHost>,
     /// `None` is the service's only port, else the one that the client dialled.
     pub(crate) port: Option<u16>,
     pub(crate) subset: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TargetHost {
+    /// `NAME.NAMESPACE`: a service of the mesh, or a host that ServiceEntries give such a name.
+    Service(String),
+    /// A host outside of the mesh, by its own name.
+    Other(String),
+}
+
+impl TargetHost {
+    pub(crate) fn read(fqdn: String) -> Self {
+        match hosts::service_of(&fqdn) {
+            Some(service) => Self::Service(service.to_string()),
+            None => Self::Other(fqdn),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Service(name) | Self::Other(name) => name,
+        }
+    }
 }
 
 /// Choices, each with the sum of the weights up to and with its own. Those without weight are left out.
@@ -343,7 +366,7 @@ pub(crate) enum Ruling<'v> {
 
 impl<'v> Query<'v, '_> {
     pub(crate) fn target(&self, target: &Target) -> Option<(&'v Arc<Service>, &'v Arc<Cluster>)> {
-        let service = self.view.service_named(target.service.as_deref()?)?;
+        let service = self.view.destination(target.host.as_ref()?, self.client.namespace)?;
         let port = match (target.port, service.ports.as_slice()) {
             (Some(port), _) => port,
             (None, [only]) => only.port,

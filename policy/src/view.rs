@@ -1,7 +1,7 @@
 //! The immutable snapshot that a request reads, loaded once and kept to the request's end.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use weft_wire::{
     fact::Protocol,
-    id::{Namespace, ServiceAccount, ServiceName, TrustDomain, WorkloadName},
+    id::{Namespace, ServiceAccount, TrustDomain, WorkloadName},
 };
 
 use crate::{
@@ -21,11 +21,13 @@ use crate::{
     document::Document,
     endpoint::{LocalWorkload, Workload},
     experiment::Experiment,
+    external::Externals,
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
-    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TcpRouting},
+    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost, TcpRouting},
     secrets::Credentials,
+    service_id::ServiceId,
     settings::MeshSettings,
 };
 
@@ -43,6 +45,8 @@ pub struct MeshView {
     pub(crate) by_host: HashMap<Box<str>, HostEntry>,
     /// Hosts that VirtualServices name by their end alone, and that are no service.
     pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
+    /// Hosts that ServiceEntries describe.
+    pub(crate) externals: Externals,
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
     /// Of this node's workloads.
@@ -96,6 +100,7 @@ impl MeshView {
             services: Vec::new(),
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
+            externals: Externals::default(),
             local: HashMap::new(),
             access: Arc::default(),
             callers: Arc::default(),
@@ -106,25 +111,38 @@ impl MeshView {
     }
 
     /// What a client in `client_namespace` means by `host` (without a port): a service (`reviews`, `reviews.ns`,
-    /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`), or another host that a VirtualService names; in any case,
+    /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`), a host outside of the mesh that ServiceEntries describe, or
+    /// another host that a VirtualService names; in any case,
     /// with one trailing dot allowed. Allocates nothing.
     pub fn host(&self, host: &str, client_namespace: &Namespace) -> Option<Host<'_>> {
         let is_seen = |found: &&Arc<VirtualHost>| !found.rules.of(client_namespace).is_empty();
+        let external = |name: &str| self.externals.service(name, client_namespace).map(Host::Service);
         let by_name = |name: &str| match self.by_host.get(name) {
             Some(HostEntry::Service(service)) => Some(Host::Service(service)),
-            Some(HostEntry::Virtual(host)) => Some(host).filter(is_seen).map(Host::Virtual),
-            None => None,
+            Some(HostEntry::Virtual(host)) => external(name).or_else(|| Some(host).filter(is_seen).map(Host::Virtual)),
+            None => external(name),
         };
         hosts::with_lookup_name(host, client_namespace, by_name).flatten().or_else(|| {
-            let by_itself =
-                |host: &str| by_name(host).or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual));
-            hosts::with_lower_case(host, by_itself).flatten()
+            let by_end = |host: &str| {
+                let external = self.externals.by_end(host, client_namespace).map(Host::Service);
+                external.or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual))
+            };
+            hosts::with_lower_case(host, |host| by_name(host).or_else(|| by_end(host))).flatten()
         })
     }
 
     /// The service that a client in `client_namespace` means by `host`; see [`Self::host`].
     pub fn service(&self, host: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
         hosts::with_lookup_name(host, client_namespace, |name| self.service_named(name)).flatten()
+    }
+
+    /// What a document means by a destination.
+    pub(crate) fn destination(&self, host: &TargetHost, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+        let service = match host {
+            TargetHost::Service(name) => self.service_named(name),
+            TargetHost::Other(_) => None,
+        };
+        service.or_else(|| self.externals.service(host.name(), client_namespace))
     }
 
     /// A service by its `name.namespace`.
@@ -192,7 +210,7 @@ impl MeshView {
     pub fn experiments(
         &self,
         origin: Option<Origin<'_>>,
-        to: Option<(&ServiceName, u16)>,
+        to: Option<(&ServiceId, u16)>,
     ) -> impl Iterator<Item = &Arc<Experiment>> {
         self.attached.experiments(origin, to)
     }
@@ -220,6 +238,16 @@ impl MeshView {
     /// All services, sorted by namespace, then name.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.iter()
+    }
+
+    /// Hosts outside of the mesh, sorted by name and namespace.
+    pub fn externals(&self) -> Vec<&Arc<Service>> {
+        self.externals.all()
+    }
+
+    /// The names outside of the mesh whose addresses are needed.
+    pub fn names_to_resolve(&self) -> BTreeSet<String> {
+        self.externals.names()
     }
 
     /// The workload of this node that a data connection with this server name is for. See [`sni`].
@@ -286,7 +314,7 @@ pub fn sni(workload: &WorkloadName, namespace: &Namespace, port: u16, trust_doma
 /// A service as clients see it.
 #[derive(Debug)]
 pub struct Service {
-    pub name: ServiceName,
+    pub id: ServiceId,
     /// Such as `reviews.default.svc.cluster.local`.
     pub fqdn: Arc<str>,
     pub ports: Vec<ServicePort>,

@@ -59,6 +59,7 @@ impl Lab {
             namespace: network.namespace(i),
             dir: files.path().join(format!("host-{}", i + 1)),
             environment: Vec::new(),
+            resolver: None,
             node: None,
             services: Vec::new(),
         };
@@ -173,6 +174,8 @@ pub struct Host {
     pub dir: PathBuf,
     /// Added to that of every command on this host.
     pub environment: Vec<(&'static str, &'static str)>,
+    /// Takes the place of `/etc/resolv.conf`, for commands from then on.
+    pub resolver: Option<PathBuf>,
     node: Option<Process>,
     services: Vec<Process>,
 }
@@ -182,6 +185,10 @@ impl Host {
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.namespace.display()));
+        if let Some(file) = &self.resolver {
+            command.args(["unshare", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
+            command.arg(file);
+        }
         command.args(["setpriv", "--pdeathsig", "KILL"]).arg(program.as_ref());
         command
             .env("WEFT_DIR", &self.dir)

@@ -4,8 +4,8 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use weft_policy::{authenticate, fault::FaultEnd};
-use weft_wire::id::{ServiceAccount, ServiceName, SpiffeId};
+use weft_policy::{authenticate, fault::FaultEnd, service_id::ServiceId};
+use weft_wire::id::{ServiceAccount, SpiffeId};
 
 use crate::{decisions::DecisionId, ext_authz::Refusal, limit::Quota};
 
@@ -23,9 +23,9 @@ pub(crate) enum ProxyError {
     #[error("unknown host {host:?}: no service of that name in the mesh, as seen from namespace {namespace}")]
     UnknownHost { host: String, namespace: String },
     #[error("service {service} has no port {port}; it has {known}")]
-    UnknownPort { service: ServiceName, port: String, known: String },
+    UnknownPort { service: ServiceId, port: String, known: String },
     #[error("port {port} of service {service} is {protocol}, not HTTP: use CONNECT or a tcp listener")]
-    NotHttp { service: ServiceName, port: u16, protocol: &'static str },
+    NotHttp { service: ServiceId, port: u16, protocol: &'static str },
     #[error("no rule for {0} matches this request")]
     NoRoute(String),
     #[error("the VirtualService for {0} names a destination or subset that does not exist")]

@@ -345,7 +345,7 @@ impl Outbound {
             }
         };
         let to = match &action {
-            Action::Forward(forward) => Some((&forward.service.name, forward.cluster.port)),
+            Action::Forward(forward) => Some((&forward.service.id, forward.cluster.port)),
             _ => None,
         };
         let mut experiments = view.experiments(origin, to).peekable();
@@ -480,7 +480,7 @@ impl OwnedWay {
 /// The port of the service that a caller means; none is the only one.
 fn service_port(service: &Service, port: Option<u16>) -> Result<&ServicePort, ProxyError> {
     service.port(port).ok_or_else(|| ProxyError::UnknownPort {
-        service: service.name.clone(),
+        service: service.id.clone(),
         port: port.map_or_else(|| "by default".to_owned(), |port| port.to_string()),
         known: service.ports.iter().map(|known| known.port.to_string()).collect::<Vec<_>>().join(", "),
     })
@@ -491,7 +491,7 @@ fn refuse_what_is_not_http(service: &Service, port: u16) -> Result<(), ProxyErro
     if protocol.is_http() {
         return Ok(());
     }
-    Err(ProxyError::NotHttp { service: service.name.clone(), port, protocol: protocol.as_str() })
+    Err(ProxyError::NotHttp { service: service.id.clone(), port, protocol: protocol.as_str() })
 }
 
 /// Where the names are at home that a caller leaves short.

@@ -9,6 +9,7 @@ pub mod issuer;
 pub mod keys;
 pub mod links;
 pub mod membership;
+pub mod names;
 pub mod secrets;
 pub mod view;
 
@@ -184,13 +185,13 @@ impl Handles {
 
     pub fn services(&self) -> Vec<api::Service> {
         let view = self.views.load();
-        let services = view.services().map(|service| {
+        let services = view.services().chain(view.externals()).map(|service| {
             let endpoints: Vec<_> = endpoints(service).map(|(_, endpoint)| endpoint).collect();
             let versions: BTreeSet<&str> =
                 endpoints.iter().filter_map(|endpoint| Some(endpoint.workload.as_ref()?.version.as_str())).collect();
             api::Service {
-                name: service.name.name.to_string(),
-                namespace: service.name.namespace.to_string(),
+                name: service.id.name().to_owned(),
+                namespace: service.id.namespace().to_string(),
                 host: service.fqdn.to_string(),
                 ports: service
                     .ports

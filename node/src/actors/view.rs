@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time::sleep};
 use weft_discovery::liveness::Status;
 use weft_policy::{
-    compile::{Inputs, NodeInput, compile},
+    compile::{Inputs, NodeInput, ResolvedNames, compile},
     document::Document,
     endpoint::Standing,
     secrets::Contents,
@@ -22,7 +22,7 @@ use weft_proxy::ports::{ViewPublisher, Views};
 use weft_wire::id::{NodeName, TrustDomain};
 
 use crate::{
-    actors::{facts, health::HostedSet, keys, membership::Standings},
+    actors::{facts, health::HostedSet, keys, membership::Standings, names},
     supervisor::{Actor, Inbox},
 };
 
@@ -39,6 +39,10 @@ pub struct Setup {
     pub documents: watch::Receiver<Arc<Vec<Arc<Document>>>>,
     pub hosted: watch::Receiver<HostedSet>,
     pub secrets: watch::Receiver<Arc<Contents>>,
+    /// What names outside of the mesh resolve to.
+    pub names: watch::Receiver<Arc<ResolvedNames>>,
+    /// Which of them the view needs.
+    pub wanted_names: Arc<watch::Sender<names::Wanted>>,
     /// Which keys of token issuers the view needs.
     pub key_sets: Arc<watch::Sender<keys::Wanted>>,
     /// Outlives the actor; only the actor locks it.
@@ -62,6 +66,8 @@ impl ViewActor {
             documents,
             hosted,
             secrets,
+            names,
+            wanted_names,
             key_sets,
             publisher,
             followed,
@@ -73,6 +79,7 @@ impl ViewActor {
         let documents = documents.borrow_and_update().clone();
         let hosted = hosted.borrow_and_update().clone();
         let secrets = secrets.borrow_and_update().clone();
+        let names = names.borrow_and_update().clone();
         let standing = |node: &NodeName| match standings.get(&node.id()).map(|standing| standing.status) {
             _ if node == name => Standing::Preferred,
             Some(Status::Alive | Status::Suspect) => Standing::Preferred,
@@ -97,22 +104,30 @@ impl ViewActor {
             documents: &documents,
             local: &local,
             secrets: &secrets,
+            names: &names,
         };
         let view = compile(&inputs, Some(&views.load()));
         tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
         let wanted = view.key_sets();
+        let names = view.names_to_resolve();
         publisher.lock().publish(view);
-        key_sets.send_if_modified(|known| {
-            let has_changed = **known != wanted;
-            if has_changed {
-                *known = Arc::new(wanted);
-            }
-            has_changed
-        });
+        replace(key_sets, wanted);
+        replace(wanted_names, names);
         followed.send_replace(facts.clone());
         // Set already: the node has been ready since.
         let _ = first.set(());
     }
+}
+
+/// Tells others what they are asked for, if that has changed.
+fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
+    sender.send_if_modified(|known| {
+        let has_changed = **known != value;
+        if has_changed {
+            *known = Arc::new(value);
+        }
+        has_changed
+    });
 }
 
 impl Actor for ViewActor {
@@ -121,7 +136,7 @@ impl Actor for ViewActor {
     async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         loop {
             self.compile();
-            let Setup { facts, standings, documents, hosted, secrets, .. } = &mut self.0;
+            let Setup { facts, standings, documents, hosted, secrets, names, .. } = &mut self.0;
             let changed = async {
                 sleep(PAUSE).await;
                 tokio::select! {
@@ -130,6 +145,7 @@ impl Actor for ViewActor {
                     changed = documents.changed() => changed,
                     changed = hosted.changed() => changed,
                     changed = secrets.changed() => changed,
+                    changed = names.changed() => changed,
                 }
             };
             tokio::select! {
@@ -161,6 +177,7 @@ mod tests {
         let (_documents, documents) = watch::channel(Arc::default());
         let (_hosted, hosted) = watch::channel(HostedSet::default());
         let (_secrets, secrets) = watch::channel(Arc::default());
+        let (_names, names) = watch::channel(Arc::default());
         let setup = Setup {
             name: "host-1".parse().unwrap(),
             trust_domain,
@@ -169,6 +186,8 @@ mod tests {
             documents,
             hosted,
             secrets,
+            names,
+            wanted_names: Arc::new(watch::channel(names::Wanted::default()).0),
             key_sets: Arc::new(watch::channel(keys::Wanted::default()).0),
             publisher: Arc::new(Mutex::new(publisher)),
             followed: Arc::new(watch::channel(Arc::default()).0),

@@ -11,7 +11,7 @@ use super::*;
 use crate::endpoint::{EndpointAddress, EndpointKey, EndpointLoad, Place, Workload};
 
 fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpoint> {
-    let service: ServiceName = "reviews.default".parse().unwrap();
+    let service: weft_wire::id::ServiceName = "reviews.default".parse().unwrap();
     let workload = Arc::new(Workload {
         namespace: service.namespace.clone(),
         name: name.parse().unwrap(),
@@ -45,9 +45,8 @@ fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpo
 }
 
 fn cluster(balancer: Balancer, endpoints: Vec<Arc<Endpoint>>) -> Cluster {
-    let service: ServiceName = "reviews.default".parse().unwrap();
-    let fqdn: Arc<str> = service.fqdn().into();
-    let name = ClusterName { service: &service, fqdn: &fqdn, port: 9080, subset: "v1" };
+    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "v1" };
     Cluster::new(&name, Settings { balancer, ..Settings::default() }, endpoints, None)
 }
 
@@ -233,8 +232,7 @@ fn a_table_is_built_anew_only_when_endpoints_come_or_go() {
     let again = |names: &[&str]| {
         let mut endpoints = healthy(names);
         Arc::make_mut(&mut endpoints[0]).standing = Standing::Demoted;
-        let name =
-            ClusterName { service: &before.service, fqdn: &before.fqdn, port: before.port, subset: &before.subset };
+        let name = ClusterName { fqdn: &before.fqdn, port: before.port, subset: &before.subset };
         Cluster::new(&name, before.settings.clone(), endpoints, Some(&before))
     };
     let is_same = |after: &Cluster| Arc::ptr_eq(after.table.as_ref().unwrap(), before.table.as_ref().unwrap());
@@ -244,9 +242,8 @@ fn a_table_is_built_anew_only_when_endpoints_come_or_go() {
 }
 
 fn detecting(max_ejection_percent: u64, min_health_percent: u64, names: &[&str]) -> Cluster {
-    let service: ServiceName = "reviews.default".parse().unwrap();
-    let fqdn: Arc<str> = service.fqdn().into();
-    let name = ClusterName { service: &service, fqdn: &fqdn, port: 9080, subset: "" };
+    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
     let outlier = OutlierSettings {
         errors: 2,
         gateway_errors: 0,
@@ -306,17 +303,15 @@ fn below_the_least_health_all_serve() {
 fn what_was_seen_of_an_endpoint_outlives_the_view() {
     let before = detecting(100, 0, &["a", "b"]);
     assert!(fail(&before, 0, 0).is_some());
-    let name_of =
-        ClusterName { service: &before.service, fqdn: &before.fqdn, port: before.port, subset: &before.subset };
+    let name_of = ClusterName { fqdn: &before.fqdn, port: before.port, subset: &before.subset };
     let after = Cluster::new(&name_of, before.settings.clone(), healthy(&["a", "b", "c"]), Some(&before));
     assert!(spread(50).all(|random| name(after.pick(&at(random, 1))) != "a"));
 }
 
 /// Endpoints in localities, as a client in `eu/z1` sees them.
 fn located(preference: Preference, localities: &[(&str, &str)]) -> Cluster {
-    let service: ServiceName = "reviews.default".parse().unwrap();
-    let fqdn: Arc<str> = service.fqdn().into();
-    let name = ClusterName { service: &service, fqdn: &fqdn, port: 9080, subset: "" };
+    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
     let endpoints = localities.iter().map(|(name, locality)| {
         let mut endpoint = endpoint(name, EndpointHealth::Healthy, Standing::Preferred);
         Arc::make_mut(&mut endpoint).place = place(locality);

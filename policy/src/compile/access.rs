@@ -148,9 +148,9 @@ fn workloads_with_services(services: &[Arc<Service>]) -> BTreeMap<usize, (Arc<Wo
         for (_, here) in &service.local {
             let (_, names) =
                 found.entry(address(&here.workload)).or_insert_with(|| (here.workload.clone(), Vec::new()));
-            let name = service.name.name.as_str();
+            let name = service.id.name();
             let is_new = names.last().is_none_or(|last| &**last != name);
-            if is_new && service.name.namespace == here.workload.namespace {
+            if is_new && *service.id.namespace() == here.workload.namespace {
                 names.push(name.into());
             }
         }
@@ -167,8 +167,8 @@ fn services_of(workload: &Arc<Workload>, services: &[Arc<Service>]) -> Vec<Box<s
             .filter_map(|one| one.workload.as_ref())
             .any(|one| Arc::ptr_eq(one, workload))
     };
-    let of_namespace = services.iter().filter(|service| service.name.namespace == workload.namespace);
-    of_namespace.filter(has_it).map(|service| service.name.name.as_str().into()).collect()
+    let of_namespace = services.iter().filter(|service| *service.id.namespace() == workload.namespace);
+    of_namespace.filter(has_it).map(|service| service.id.name().into()).collect()
 }
 
 /// The workload as targets of policies mean it.

@@ -94,7 +94,7 @@ pub(super) fn compile(documents: &DocumentIndex, services: &[Arc<Service>]) -> A
         for target in policy.targets() {
             if &*target.kind == "Service" {
                 let Some(service) = service_of(policy.key(), target, services) else { continue };
-                let found = attached.by_service.entry(service.name.clone()).or_default();
+                let found = attached.by_service.entry(service.id.clone()).or_default();
                 for port in service.ports.iter().filter(|port| is_port(target, port)) {
                     found.push((port.port, policy.experiment.clone()));
                 }
@@ -133,7 +133,7 @@ fn service_of<'s>(
     services: &'s [Arc<Service>],
 ) -> Option<&'s Arc<Service>> {
     let name = ServiceName { namespace: policy.namespace.clone()?, name: target.name.parse().ok()? };
-    services.binary_search_by(|service| service.name.cmp(&name)).ok().and_then(|at| services.get(at))
+    services.binary_search_by(|service| service.id.mesh().cmp(&Some(&name))).ok().and_then(|at| services.get(at))
 }
 
 /// Whether a target means this port: by its name or its number, or by naming none.

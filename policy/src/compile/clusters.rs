@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use weft_wire::{fact::Protocol, id::ServiceName};
+use weft_wire::fact::Protocol;
 
 use super::{nodes::Row, policies::Merged, services::Model};
 use crate::{
@@ -25,20 +25,14 @@ impl<'k> Known<'k> {
 }
 
 impl Clusters {
-    pub(super) fn new(
-        name: &ServiceName,
-        fqdn: &Arc<str>,
-        model: &Model<'_>,
-        policies: &Merged<'_>,
-        known: &Known<'_>,
-    ) -> Self {
+    pub(super) fn new(fqdn: &Arc<str>, model: &Model<'_>, policies: &Merged<'_>, known: &Known<'_>) -> Self {
         let ports = model.ports.iter().zip(&model.members).zip(&model.outside).map(|((port, members), outside)| {
             let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol));
             let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).collect();
             let cluster = |subset: Option<&Subset>, chosen| {
                 let settings = policies.settings(port.port, subset).of_cluster(model);
                 let subset = subset.map_or("", |subset| &subset.name);
-                let name = ClusterName { service: name, fqdn, port: port.port, subset };
+                let name = ClusterName { fqdn, port: port.port, subset };
                 let previous = known.0.get(&(port.port, subset));
                 Arc::new(Cluster::new(&name, settings, chosen, previous.map(|known| &***known)))
             };

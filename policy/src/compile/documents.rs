@@ -13,6 +13,7 @@ use weft_wire::{
 use super::{
     access::{SecurityDocuments, is_about_security},
     attached::{ExperimentPolicy, LimitPolicy, is_route},
+    entries::Entry,
     gateway_api::{
         attach::service_parents,
         route::{Grant, Route},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     document::{Document, Spec},
-    hosts::HostIndex,
+    hosts::{HostIndex, HostPattern},
     namespaces::same,
     route::RuleSet,
     settings,
@@ -54,6 +55,10 @@ pub(super) struct DocumentIndex {
     pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
     /// The oldest first.
     pub(super) slices: HashMap<ServiceName, Vec<Arc<Slice>>>,
+    /// ServiceEntries by each of their hosts, the oldest first.
+    pub(super) entries: BTreeMap<HostPattern, Vec<Arc<Entry>>>,
+    /// The oldest first.
+    pub(super) workload_entries: HashMap<Namespace, Vec<Arc<Document>>>,
     /// What policies may attach to; empty while there are no such policies.
     pub(super) routes: HashMap<DocumentKey, Arc<Document>>,
 }
@@ -72,6 +77,8 @@ enum Part {
     Limit(Arc<LimitPolicy>),
     Experiment(Arc<ExperimentPolicy>),
     Slice(Arc<Slice>),
+    Entry(Arc<Entry>),
+    Workload(Arc<Document>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -139,6 +146,8 @@ impl Part {
             (Spec::EndpointSlice(slice), None) => {
                 Slice::read(document, slice, &slices::loads(&index.slices)).map(|slice| Self::Slice(Arc::new(slice)))
             }
+            (Spec::ServiceEntry(_), None) => Entry::read(document).map(|entry| Self::Entry(Arc::new(entry))),
+            (Spec::WorkloadEntry(_), None) => Some(Self::Workload(document.clone())),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
@@ -170,12 +179,7 @@ impl DocumentIndex {
     fn add(&mut self, part: &Part) {
         match part {
             Part::Service(declared) => {
-                if let Some((label, _)) = declared.first_label() {
-                    let labels = self.first_labels.entry(declared.name.namespace.clone()).or_default();
-                    if !labels.contains(label) {
-                        labels.insert(label.to_owned());
-                    }
-                }
+                self.add_first_label(&declared.name.namespace, declared.selector());
                 self.declared.insert(declared.name.clone(), declared.clone());
             }
             Part::Policy(policy) => self.policies.insert(&policy.host, policy.clone()),
@@ -198,8 +202,28 @@ impl DocumentIndex {
                     self.routes_of_services.entry(service).or_default().push(route.clone());
                 }
             }
+            Part::Entry(entry) => {
+                if let Some(selector) = entry.selector() {
+                    self.add_first_label(&entry.namespace, selector);
+                }
+                for host in &entry.hosts {
+                    self.entries.entry(host.clone()).or_default().push(entry.clone());
+                }
+            }
+            Part::Workload(document) => {
+                self.workload_entries.entry(document.namespace()).or_default().push(document.clone());
+            }
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
+        }
+    }
+
+    fn add_first_label(&mut self, namespace: &Namespace, selector: &BTreeMap<String, String>) {
+        if let Some((label, _)) = selector.first_key_value() {
+            let labels = self.first_labels.entry(namespace.clone()).or_default();
+            if !labels.contains(label) {
+                labels.insert(label.clone());
+            }
         }
     }
 }

@@ -15,14 +15,14 @@ use crate::{
     },
     cors::Cors,
     headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
-    hosts::{self, HostPattern},
+    hosts::HostPattern,
     matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch},
     redirect::{Redirect, RedirectPath, RedirectPort},
     retry::RetryPolicy,
     rewrite::{PathRewrite, RegexRewrite},
     route::{
-        DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TcpRule, TlsMatch, TlsRule,
-        Unresolved, Weighted,
+        DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TargetHost, TcpRule, TlsMatch,
+        TlsRule, Unresolved, Weighted,
     },
 };
 
@@ -130,7 +130,7 @@ fn weight(weight: Option<Int<0, { i32::MAX as i64 }>>) -> u64 {
 
 fn target(destination: &Destination, namespace: &Namespace) -> Target {
     Target {
-        service: hosts::service_of(&destination.fqdn(namespace)).map(|service| service.to_string()),
+        host: Some(TargetHost::read(destination.fqdn(namespace))),
         port: destination.port.map(|port| port.number.number()),
         subset: destination.subset.clone(),
     }

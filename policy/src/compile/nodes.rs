@@ -12,7 +12,7 @@ use weft_wire::{
     id::{Namespace, NodeName, ServiceName, SpiffeId},
 };
 
-use super::{Inputs, NodeInput, Parts, services::Declared};
+use super::{Inputs, NodeInput, Parts};
 use crate::{
     endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Place, Standing, Workload},
     view::sni,
@@ -76,12 +76,20 @@ pub(super) fn index(
 }
 
 impl RowIndex {
-    /// The rows of a namespace that a service's selector selects.
-    pub(super) fn selected(&self, namespace: &Namespace, declared: &Declared) -> Vec<Arc<Row>> {
-        let with_first =
-            declared.first_label().and_then(|(name, value)| self.by_label.get(namespace)?.get(name)?.get(value));
+    /// All rows of a namespace.
+    pub(super) fn of_namespace(&self, namespace: &Namespace) -> Vec<Arc<Row>> {
+        let mut services: Vec<_> =
+            self.announced.iter().filter(|(service, _)| service.namespace == *namespace).collect();
+        services.sort_by_key(|(service, _)| *service);
+        services.into_iter().flat_map(|(_, rows)| rows).cloned().collect()
+    }
+
+    /// The rows of a namespace that a selector selects, which has a label at least.
+    pub(super) fn selected(&self, namespace: &Namespace, selector: &BTreeMap<String, String>) -> Vec<Arc<Row>> {
+        let first = selector.first_key_value();
+        let with_first = first.and_then(|(name, value)| self.by_label.get(namespace)?.get(name)?.get(value));
         let rows = with_first.into_iter().flatten();
-        rows.filter(|row| row.workload.has_labels(declared.selector())).cloned().collect()
+        rows.filter(|row| row.workload.has_labels(selector)).cloned().collect()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
-use weft_wire::id::{Namespace, ServiceName};
+use weft_wire::id::Namespace;
 
 use super::services::Model;
 use crate::{
@@ -65,13 +65,14 @@ impl Policy {
 
 /// The DestinationRules that hold for a service, as clients in a namespace see it.
 pub(crate) fn destination_rules(service: &Service, client: &Namespace) -> Vec<Arc<Document>> {
-    let holding = holding(&service.name, service.ingredients.policies());
+    let holding = holding(service.id.namespace(), service.ingredients.policies());
     holding.of(client).iter().map(|policy| policy.document.clone()).collect()
 }
 
 /// Of all whose host matches, the most specific host first and of these the oldest, the ones that hold together.
-pub(super) fn holding(service: &ServiceName, candidates: &[Arc<Policy>]) -> PerNamespace<Vec<Arc<Policy>>> {
-    let own = std::iter::once(&service.namespace).filter(|_| !candidates.is_empty());
+/// `service` is the service's namespace.
+pub(super) fn holding(service: &Namespace, candidates: &[Arc<Policy>]) -> PerNamespace<Vec<Arc<Policy>>> {
+    let own = std::iter::once(service).filter(|_| !candidates.is_empty());
     let owners = candidates.iter().map(|policy| &policy.namespace);
     let readers = candidates.iter().flat_map(|policy| policy.visible.names());
     PerNamespace::new(own.chain(owners).chain(readers), |client| choose(service, candidates, client))
@@ -79,7 +80,7 @@ pub(super) fn holding(service: &ServiceName, candidates: &[Arc<Policy>]) -> PerN
 
 /// The client's own namespace first, then the service's, then the root. `None` is a client in a namespace that no
 /// document names.
-fn choose(service: &ServiceName, candidates: &[Arc<Policy>], client: Option<&Namespace>) -> Vec<Arc<Policy>> {
+fn choose(service: &Namespace, candidates: &[Arc<Policy>], client: Option<&Namespace>) -> Vec<Arc<Policy>> {
     let in_root = client.is_some_and(|client| client.as_str() == ROOT_NAMESPACE);
     let of = |namespace: &str, holds: &dyn Fn(&Policy) -> bool| {
         let mut found = candidates.iter().filter(|policy| policy.namespace.as_str() == namespace && holds(policy));
@@ -94,9 +95,7 @@ fn choose(service: &ServiceName, candidates: &[Arc<Policy>], client: Option<&Nam
     };
     let own = client.and_then(|client| of(client.as_str(), &|policy| !in_root || is_private(policy)));
     let is_seen = |policy: &Policy| policy.visible.includes(client);
-    own.or_else(|| of(service.namespace.as_str(), &is_seen))
-        .or_else(|| of(ROOT_NAMESPACE, &is_seen))
-        .unwrap_or_default()
+    own.or_else(|| of(service.as_str(), &is_seen)).or_else(|| of(ROOT_NAMESPACE, &is_seen)).unwrap_or_default()
 }
 
 /// What DestinationRules that hold together say.

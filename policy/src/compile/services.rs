@@ -13,7 +13,7 @@ use weft_wire::{
 use super::{
     Ingredients, Inputs,
     clusters::Known,
-    gateway_api,
+    entries, gateway_api,
     nodes::Row,
     policies::{self, Merged},
     slices, visible_rules,
@@ -26,6 +26,7 @@ use crate::{
     hosts::HostPattern,
     namespaces::{PerNamespace, same},
     route::RuleSet,
+    service_id::ServiceId,
     view::{Clusters, Service, ServicePort, sni},
 };
 
@@ -77,30 +78,30 @@ impl Declared {
             _ => &NONE,
         }
     }
-
-    pub(super) fn first_label(&self) -> Option<(&str, &str)> {
-        self.selector().first_key_value().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
 }
 
 /// Puts a service together; `known` is the one of the view before.
 pub(super) fn service(
     inputs: &Inputs<'_>,
-    name: &ServiceName,
+    id: ServiceId,
     fqdn: Arc<str>,
     ingredients: Ingredients,
     known: Option<&Service>,
 ) -> Service {
-    let model = Model::new(&ingredients);
+    let model = match &id {
+        ServiceId::Mesh(_) => Model::new(&ingredients),
+        ServiceId::Host { .. } => Model::outside(&ingredients, known),
+    };
     let has_same_routes =
         |known: &&Service| same(&known.ingredients.routes, &ingredients.routes) && known.ports == model.ports;
-    let of_routes = match known.filter(has_same_routes) {
-        Some(known) => known.of_routes.clone(),
-        None => gateway_api::mesh::rule_sets(name, &model.ports, &ingredients.routes),
+    let of_routes = match (known.filter(has_same_routes), &id) {
+        (Some(known), _) => known.of_routes.clone(),
+        (None, ServiceId::Mesh(name)) => gateway_api::mesh::rule_sets(name, &model.ports, &ingredients.routes),
+        (None, ServiceId::Host { .. }) => Vec::new(),
     };
     let known = Known::of(known);
-    let clusters = policies::holding(name, &ingredients.policies)
-        .map(|policies| Arc::new(Clusters::new(name, &fqdn, &model, &Merged(policies), &known)));
+    let clusters = policies::holding(id.namespace(), &ingredients.policies)
+        .map(|policies| Arc::new(Clusters::new(&fqdn, &model, &Merged(policies), &known)));
     let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
     let local = endpoints.filter_map(|endpoint| {
         let EndpointAddress::Local(address) = endpoint.address else { return None };
@@ -110,14 +111,15 @@ pub(super) fn service(
             workload: workload.clone(),
             address,
             protocol: endpoint.protocol,
-            service: name.clone(),
+            service: id.mesh().unwrap_or(&workload.service).clone(),
             health: endpoint.health,
         };
         Some((sni.into(), Arc::new(here)))
     });
+    let local = local.collect();
     Service {
-        name: name.clone(),
-        local: local.collect(),
+        id,
+        local,
         ports: model.ports,
         clusters,
         rules: rules(&fqdn, &ingredients.rules, &of_routes),
@@ -201,6 +203,19 @@ impl<'a> Model<'a> {
             model.add(port, protocol.as_str(), protocol, None, members);
         }
         model
+    }
+
+    /// Of a host that ServiceEntries describe; `known` is that of the view before.
+    fn outside(ingredients: &'a Ingredients, known: Option<&Service>) -> Self {
+        let entries = &ingredients.entries;
+        let ports = entries::ports(entries);
+        Self {
+            here: ingredients.here.as_ref(),
+            members: ports.iter().map(|port| entries::members(entries, port)).collect(),
+            outside: ports.iter().map(|port| entries::places(entries, port, known)).collect(),
+            ports,
+            ..Self::default()
+        }
     }
 
     fn add(&mut self, port: u16, name: &str, protocol: Protocol, declared: Option<Protocol>, members: Vec<&'a Row>) {

@@ -94,7 +94,7 @@ fn place(
 }
 
 /// An address as a name: `10-0-0-5`, or all 8 groups of IPv6.
-fn name_of(address: IpAddr) -> Option<WorkloadName> {
+pub(super) fn name_of(address: IpAddr) -> Option<WorkloadName> {
     let name = match address {
         IpAddr::V4(address) => address.to_string().replace('.', "-"),
         IpAddr::V6(address) => address.segments().map(|group| format!("{group:x}")).join("-"),

@@ -93,7 +93,7 @@ pub fn explain_access(view: &MeshView, question: &AccessQuestion<'_>) -> Result<
     let (service, port) = target(view, question)?;
     let Some(known) = service.port(port) else {
         let ports: Vec<String> = service.ports.iter().map(|known| known.port.to_string()).collect();
-        return Err(format!("name a port of service {}: it has {}", service.name, ports.join(", ")));
+        return Err(format!("name a port of service {}: it has {}", service.id, ports.join(", ")));
     };
     let is_http = known.protocol.is_http();
     let read = if is_http { known.protocol.as_str() } else { "tcp, so no policy sees requests" };
@@ -115,7 +115,7 @@ pub fn explain_access(view: &MeshView, question: &AccessQuestion<'_>) -> Result<
         }
     }
     if workloads.is_empty() {
-        return Err(format!("no workload serves port {} of service {}, so nobody decides", known.port, service.name));
+        return Err(format!("no workload serves port {} of service {}, so nobody decides", known.port, service.id));
     }
     Ok(AccessExplanation { steps: steps.0, workloads })
 }

@@ -40,6 +40,7 @@ fn status(yaml: &str, name: &str) -> GatewayStatus {
             documents: &documents,
             local: &BTreeMap::new(),
             secrets: &Default::default(),
+            names: &Default::default(),
         },
         None,
     );

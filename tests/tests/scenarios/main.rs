@@ -11,6 +11,7 @@ mod failure;
 mod formation;
 mod gateway_api;
 mod mesh_kinds;
+mod outside;
 mod protocols;
 mod run;
 mod secrets;

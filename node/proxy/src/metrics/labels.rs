@@ -117,7 +117,8 @@ fn parties_labels(parties: &Parties) -> Labels {
         value.map_or(Cow::Borrowed(UNKNOWN), Cow::Owned)
     };
     let (source, destination) = (&parties.source, &parties.destination);
-    let service = parties.service_name();
+    let service = parties.service_id();
+    let service = service.as_ref();
     vec![
         ("reporter", parties.reporter.as_str().into()),
         ("source_workload", of(source, |w| w.name.to_string())),
@@ -133,11 +134,11 @@ fn parties_labels(parties: &Parties) -> Labels {
         ("destination_principal", of(destination, |w| w.principal.clone())),
         ("destination_app", of(destination, |w| w.app.clone())),
         ("destination_version", of(destination, |w| w.version.clone())),
-        ("destination_service", service.map_or(UNKNOWN.into(), |name| name.fqdn().into())),
+        ("destination_service", service.map_or(UNKNOWN.into(), |id| id.fqdn().into())),
         ("destination_canonical_service", of(destination, |w| w.canonical_service.clone())),
         ("destination_canonical_revision", of(destination, |w| w.canonical_revision.clone())),
-        ("destination_service_name", service.map_or(UNKNOWN.into(), |name| name.name.to_string().into())),
-        ("destination_service_namespace", service.map_or(UNKNOWN.into(), |name| name.namespace.to_string().into())),
+        ("destination_service_name", service.map_or(UNKNOWN.into(), |id| id.name().to_owned().into())),
+        ("destination_service_namespace", service.map_or(UNKNOWN.into(), |id| id.namespace().to_string().into())),
         ("destination_cluster", CLUSTER.into()),
     ]
 }

@@ -2,8 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
-use weft_policy::{endpoint::Workload, view::Service};
-use weft_wire::id::ServiceName;
+use weft_policy::{endpoint::Workload, service_id::ServiceId, view::Service};
 
 use super::{
     HttpSeries, Metrics, TcpSeries,
@@ -44,9 +43,10 @@ impl Parties {
         Self { reporter, source: None, destination: None, service: None }
     }
 
-    pub(crate) fn service_name(&self) -> Option<&ServiceName> {
-        let named = self.service.as_deref().map(|service| &service.name);
-        named.or_else(|| self.destination.as_deref().map(|workload| &workload.service))
+    /// The service that is called.
+    pub(crate) fn service_id(&self) -> Option<ServiceId> {
+        let named = self.service.as_deref().map(|service| service.id.clone());
+        named.or_else(|| Some(ServiceId::Mesh(self.destination.as_deref()?.service.clone())))
     }
 
     /// Identifies the parties as long as they live.

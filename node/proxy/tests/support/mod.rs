@@ -228,6 +228,7 @@ impl Mesh {
             documents: &documents,
             local: &local.collect::<BTreeMap<(Namespace, WorkloadName), IpAddr>>(),
             secrets: &Arc::default(),
+            names: &Default::default(),
         };
         node.views.publish(compile(&inputs, None));
     }

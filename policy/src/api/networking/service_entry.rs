@@ -78,7 +78,7 @@ pub enum Resolution {
 
 impl Resolution {
     /// Whether endpoints' addresses are names that are looked up.
-    fn is_dns(self) -> bool {
+    pub(crate) fn is_dns(self) -> bool {
         matches!(self, Self::Dns | Self::DnsRoundRobin)
     }
 }
@@ -110,7 +110,9 @@ impl Resource for ServiceEntry {
         ]);
         self.check_endpoints(checker);
         check_export_to(&self.export_to, Export::NamespacesOrNone, checker);
-        checker.pending("hosts", true);
+        checker.pending("addresses", !self.addresses.is_empty());
+        checker.pending("subjectAltNames", !self.subject_alt_names.is_empty());
+        checker.pending("resolution", matches!(self.resolution(), Resolution::None | Resolution::DynamicDns));
     }
 }
 
@@ -172,6 +174,7 @@ impl ServiceEntry {
             if !numbers.insert(port.number) {
                 checker.error_in("number", format!("port {} is given twice", port.number.get()));
             }
+            checker.pending("protocol", port.protocol == PortProtocol::Udp);
             if port.target_port.is_some() && self.resolution() == Resolution::None {
                 checker.warn_in("targetPort", "has no effect with resolution NONE");
             }

@@ -39,7 +39,6 @@ impl Resource for WorkloadEntry {
             (false, _) => {}
         }
         self.check_fields(checker);
-        checker.pending("address", true);
     }
 }
 
@@ -61,6 +60,10 @@ impl WorkloadEntry {
                 checker.error(format!("{name:?} is not a port's name: 1 to 63 letters, digits and '-'"));
             }
         });
+        checker.pending("address", unix_path(&self.address).is_some());
+        checker.pending("network", !self.network.is_empty());
+        checker.pending("weight", self.weight.is_some());
+        checker.pending("serviceAccount", !self.service_account.is_empty());
         for (key, len, max) in [
             ("address", self.address.len(), 256),
             ("ports", self.ports.len(), 128),

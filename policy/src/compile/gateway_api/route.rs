@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::gateway::{Backend, ConnectionRule, GROUP, ParentReference, ReferenceGrant},
     document::{Document, Spec},
-    route::Target,
+    route::{Target, TargetHost},
 };
 
 /// An HTTPRoute, GRPCRoute or TCPRoute, with what other documents let it name.
@@ -71,7 +71,7 @@ impl Route {
         let may_name = |service: &ServiceName| service.namespace == self.namespace || self.granted.contains(service);
         let service = service_of(backend, &self.namespace).filter(may_name);
         Target {
-            service: service.map(|service| service.to_string()),
+            host: service.map(|service| TargetHost::Service(service.to_string())),
             port: backend.port.map(|port| port.number()),
             subset: String::new(),
         }

@@ -29,7 +29,7 @@ fn to(service: &str) -> String {
 /// Where a request goes, or what becomes of it.
 fn fate_of(matched: Option<Matched<'_>>) -> String {
     match matched.map(|matched| matched.action) {
-        Some(Action::Forward(forward)) => forward.service.name.name.to_string(),
+        Some(Action::Forward(forward)) => forward.service.id.name().to_owned(),
         Some(Action::Redirect { location, .. }) => location,
         Some(Action::Respond(_)) => "answered".into(),
         Some(Action::UnknownCluster) => "503".into(),
@@ -337,7 +337,7 @@ fn a_share_of_the_requests_is_mirrored() {
         let [mirror] = forward(&view, &get("/")).mirrors else { panic!() };
         assert_eq!(mirror.share.percent(), expected, "{share}");
         let client = Client { namespace: &Namespace::default_namespace(), workload: None };
-        assert_eq!(view.mirrored(mirror, 9080, client, 0).unwrap().service.to_string(), "b.default");
+        assert_eq!(view.mirrored(mirror, 9080, client, 0).unwrap().fqdn.to_string(), "b.default.svc.cluster.local");
     }
 }
 
@@ -415,7 +415,7 @@ fn a_tcp_route_splits_connections() {
     let view = mesh().apply(&route).view();
     let client = Client { namespace: &Namespace::default_namespace(), workload: None };
     let destination = |random| match view.route_tcp(service(&view, "reviews"), 9080, client, None, random) {
-        TcpRouting::Forward(service, _) => service.name.to_string(),
+        TcpRouting::Forward(service, _) => service.id.to_string(),
         TcpRouting::NoRoute | TcpRouting::UnknownCluster => "none".into(),
     };
     assert_eq!([destination(0), destination(u64::MAX)], ["a.default", "none"]);

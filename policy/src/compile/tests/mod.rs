@@ -1,6 +1,7 @@
 mod access;
 mod attached;
 mod balancing;
+mod entries;
 mod explain;
 mod explain_access;
 mod gateway_api;
@@ -31,12 +32,19 @@ struct Mesh {
     nodes: Vec<NodeInput>,
     documents: Vec<Arc<Document>>,
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
+    names: ResolvedNames,
     next_stamp: u64,
 }
 
 impl Mesh {
     fn new() -> Self {
-        Self { nodes: Vec::new(), documents: Vec::new(), local: BTreeMap::new(), next_stamp: 1 }
+        Self {
+            nodes: Vec::new(),
+            documents: Vec::new(),
+            local: BTreeMap::new(),
+            names: ResolvedNames::default(),
+            next_stamp: 1,
+        }
     }
 
     fn node(mut self, name: &str, endpoints: Vec<EndpointRow>) -> Self {
@@ -88,6 +96,7 @@ impl Mesh {
             documents: &self.documents,
             local: &self.local,
             secrets: &Arc::default(),
+            names: &self.names,
         };
         compile(&inputs, previous)
     }

@@ -7,8 +7,8 @@ use super::*;
 /// What a view says, in a form that can be compared.
 fn picture(view: &MeshView) -> String {
     let mut picture = String::new();
-    for service in view.services() {
-        picture.push_str(&format!("{} {:?}\n", service.name, service.ports));
+    for service in view.services().chain(view.externals()) {
+        picture.push_str(&format!("{} {:?}\n", service.id, service.ports));
         for port in &service.clusters.elsewhere().ports {
             for cluster in std::iter::once(&port.all).chain(&port.subsets) {
                 let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (&e.key, &e.address, e.health)).collect();
@@ -79,6 +79,12 @@ fn rich_mesh() -> Mesh {
         .apply(slices::SERVICE)
         .apply(&slices::slice("l", "endpoints: [{addresses: [10.9.0.1]}]"))
         .apply(&slices::slice("m", "endpoints: [{addresses: [10.9.0.1], conditions: {ready: false, serving: true, terminating: true}}, {addresses: [10.9.0.2]}]"));
+    mesh = mesh
+        .apply(entries::API)
+        .apply(&entries::static_entry("name: n, namespace: prod", "api.example.com", "10.9.0.7"))
+        .apply(&entries::static_entry("name: o", "api.example.com", "10.9.0.8"))
+        .apply(&entries::static_entry("name: p", "*.example.com", "10.9.0.9"))
+        .apply(&to("q", "['*.com']", 5));
     // Two documents with one stamp, of two authors.
     mesh.next_stamp -= 1;
     mesh = mesh.apply(&to("f", "[web]", 4));
@@ -193,7 +199,7 @@ fn what_has_not_changed_is_shared_with_the_previous_view() {
     let first = mesh.view();
     let names = |view: &MeshView| -> Vec<String> {
         let is_shared = |service: &&Arc<Service>| !first.services().any(|known| Arc::ptr_eq(known, service));
-        view.services().filter(is_shared).map(|service| service.name.to_string()).collect()
+        view.services().filter(is_shared).map(|service| service.id.to_string()).collect()
     };
     assert!(names(&mesh.view_after(Some(&first))).is_empty());
     let record = Arc::make_mut(&mut mesh.nodes[2].record);

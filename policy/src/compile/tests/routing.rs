@@ -173,7 +173,7 @@ fn short_names_are_of_the_documents_namespace() {
     let text =
         rule("r", "[reviews.default.svc.cluster.local]", http).replace("{name: r}", "{name: r, namespace: prod}");
     let view = bookinfo().apply(&text).view();
-    assert_eq!(forward(&view, &get("/")).cluster.service.to_string(), "ratings.prod");
+    assert_eq!(forward(&view, &get("/")).cluster.fqdn.to_string(), "ratings.prod.svc.cluster.local");
 }
 
 #[test]
@@ -630,7 +630,11 @@ fn a_delegate_s_rules_stand_in_the_place_of_the_rule_that_delegates() {
     let view = bookinfo().apply(&root).apply(DELEGATE).view();
     assert_eq!(route(&view, &get("/a/b")).unwrap().route_name, "root-exact.n-m");
     let exact = forward(&view, &get("/a/b"));
-    assert_eq!(exact.cluster.service.to_string(), "ratings.prod", "a short name is of the delegate's namespace");
+    assert_eq!(
+        exact.cluster.fqdn.to_string(),
+        "ratings.prod.svc.cluster.local",
+        "a short name is of the delegate's namespace"
+    );
     assert_eq!(exact.timeout, Some(std::time::Duration::from_secs(3)), "what it leaves open comes from the root");
     let request = get("/a/c").header("x", "y");
     assert_eq!(route(&view, &request).unwrap().route_name, "root.n");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn announcements_alone_make_services() {
     let view = bookinfo().view();
-    let names: Vec<String> = view.services().map(|service| service.name.to_string()).collect();
+    let names: Vec<String> = view.services().map(|service| service.id.to_string()).collect();
     assert_eq!(names, ["ratings.default", "reviews.default", "ratings.prod"].map(String::from));
     assert_eq!(workloads_of(&view, "reviews", 9080), ["reviews-v1", "reviews-v2", "reviews-v3"]);
     let port = service(&view, "reviews").port(None).unwrap();
@@ -17,7 +17,7 @@ fn announcements_alone_make_services() {
 fn a_host_means_a_service_in_each_of_its_forms() {
     let view = bookinfo().view();
     let prod: Namespace = "prod".parse().unwrap();
-    let name = |host: &str, client: &Namespace| view.service(host, client).map(|service| service.name.to_string());
+    let name = |host: &str, client: &Namespace| view.service(host, client).map(|service| service.id.to_string());
     let default = Namespace::default_namespace();
     assert_eq!(name("ratings", &default).as_deref(), Some("ratings.default"));
     assert_eq!(name("ratings", &prod).as_deref(), Some("ratings.prod"));

@@ -1,0 +1,43 @@
+//! Which addresses may be outside of the mesh.
+
+use std::net::IpAddr;
+
+/// Whether callers may be led to an address that no document gives, but a name server or the caller itself: never to
+/// this host or its links, where its own ports and the metadata of clouds are, nor to many at once.
+pub fn may_be_outside(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_near = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(is_near || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_its_links_and_groups_are_not_outside() {
+        for inside in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+        ] {
+            assert!(!may_be_outside(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["10.0.0.1", "192.168.1.1", "1.1.1.1", "2001:db8::1", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(may_be_outside(outside.parse().unwrap()), "{outside}");
+        }
+    }
+}

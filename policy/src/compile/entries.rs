@@ -1,0 +1,279 @@
+//! ServiceEntries: hosts that no node announces, and the places and workloads that serve them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use weft_wire::{
+    fact::{EndpointHealth, Protocol},
+    id::{Locality, Namespace},
+};
+
+use super::{
+    documents::DocumentIndex,
+    nodes::{Row, RowIndex},
+    slices::name_of,
+};
+use crate::{
+    api::networking::{PortProtocol, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry},
+    document::{Document, Spec},
+    endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Place, Standing},
+    hosts::HostPattern,
+    namespaces::{Visibility, same},
+    view::{Service, ServicePort},
+};
+
+/// The addresses that names resolve to, as far as they are known.
+pub type ResolvedNames = HashMap<Box<str>, Arc<[IpAddr]>>;
+
+/// One ServiceEntry.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    document: Arc<Document>,
+    pub(super) namespace: Namespace,
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) visible: Visibility,
+}
+
+impl Entry {
+    /// `None` for another kind of document.
+    pub(super) fn read(document: &Arc<Document>) -> Option<Self> {
+        let Spec::ServiceEntry(entry) = &document.spec else { return None };
+        let namespace = document.namespace();
+        Some(Self {
+            hosts: entry.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
+            visible: Visibility::read(&entry.export_to, &namespace),
+            document: document.clone(),
+            namespace,
+        })
+    }
+
+    fn spec(&self) -> Option<&ServiceEntry> {
+        match &self.document.spec {
+            Spec::ServiceEntry(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The labels of the workloads that serve it; `None` where it lists its endpoints.
+    pub(super) fn selector(&self) -> Option<&BTreeMap<String, String>> {
+        self.spec()?.workload_selector.as_ref().map(|selector| &*selector.labels)
+    }
+
+    fn is_resolved(&self) -> bool {
+        self.spec().is_some_and(|entry| entry.resolution().is_dns())
+    }
+}
+
+/// A ServiceEntry with the others that it selects.
+#[derive(Debug)]
+pub(super) struct Selected {
+    entry: Arc<Entry>,
+    rows: Vec<Arc<Row>>,
+    /// WorkloadEntries, the oldest first.
+    workloads: Vec<Arc<Document>>,
+    /// What its names resolve to, in the order in which it has them.
+    addresses: Vec<Arc<[IpAddr]>>,
+}
+
+impl Selected {
+    /// `host` is the one of the entry's hosts that is made.
+    pub(super) fn new(
+        entry: &Arc<Entry>,
+        host: &str,
+        documents: &DocumentIndex,
+        rows: &RowIndex,
+        names: &ResolvedNames,
+    ) -> Self {
+        let of_namespace = documents.workload_entries.get(&entry.namespace).into_iter().flatten();
+        let selector = entry.selector();
+        let is_selected = |document: &&Arc<Document>| {
+            selector.is_some_and(|selector| workload(document).is_some_and(|one| has_labels(one, selector)))
+        };
+        let found = |name: &str| names.get(name).cloned().unwrap_or_default();
+        let workloads: Vec<Arc<Document>> = of_namespace.filter(is_selected).cloned().collect();
+        let mut selected = Self {
+            rows: match selector {
+                None => Vec::new(),
+                // As in Istio, and as its document's check warns.
+                Some(all) if all.is_empty() => rows.of_namespace(&entry.namespace),
+                Some(selector) => rows.selected(&entry.namespace, selector),
+            },
+            entry: entry.clone(),
+            workloads,
+            addresses: Vec::new(),
+        };
+        selected.addresses = selected.names(host).iter().map(|name| found(name)).collect();
+        selected
+    }
+
+    pub(super) fn are_same(a: &[Self], b: &[Self]) -> bool {
+        let is_same = |(a, b): (&Self, &Self)| {
+            Arc::ptr_eq(&a.entry, &b.entry)
+                && same(&a.rows, &b.rows)
+                && same(&a.workloads, &b.workloads)
+                && a.addresses == b.addresses
+        };
+        a.len() == b.len() && a.iter().zip(b).all(is_same)
+    }
+
+    /// The names whose addresses it needs, in lower case and without a trailing dot.
+    fn names(&self, host: &str) -> Vec<String> {
+        if !self.entry.is_resolved() {
+            return Vec::new();
+        }
+        let places = self.places();
+        if places.is_empty() {
+            return vec![host.to_owned()];
+        }
+        places.iter().filter_map(|place| name_to_resolve(&place.address)).collect()
+    }
+
+    /// Where the entry itself says that it is served, or the WorkloadEntries that it selects.
+    fn places(&self) -> Vec<&WorkloadEntry> {
+        let listed = self.entry.spec().map(ServiceEntry::endpoints).unwrap_or_default();
+        listed.iter().chain(self.workloads.iter().filter_map(|document| workload(document))).collect()
+    }
+
+    fn port(&self, number: u16) -> Option<&ServiceEntryPort> {
+        self.entry.spec()?.ports.iter().find(|port| port.number.number() == number)
+    }
+
+    /// Each place with each of its addresses.
+    fn addressed(&self) -> Vec<(Option<&WorkloadEntry>, IpAddr)> {
+        let first_only = self.entry.spec().is_some_and(|entry| entry.resolution() == Resolution::DnsRoundRobin);
+        let most = if first_only { 1 } else { usize::MAX };
+        let mut resolved = self.addresses.iter();
+        let places = self.places();
+        if places.is_empty() {
+            return resolved.flat_map(|found| found.iter().take(most).map(|ip| (None, *ip))).collect();
+        }
+        let mut all = Vec::new();
+        for place in places {
+            match place.address.parse::<IpAddr>() {
+                Ok(ip) => all.push((Some(place), ip)),
+                Err(_) if self.entry.is_resolved() && name_to_resolve(&place.address).is_some() => {
+                    all.extend(
+                        resolved
+                            .next()
+                            .into_iter()
+                            .flat_map(|found| found.iter())
+                            .take(most)
+                            .map(|ip| (Some(place), *ip)),
+                    );
+                }
+                Err(_) => {}
+            }
+        }
+        all
+    }
+}
+
+/// The names that a host needs the addresses of.
+pub(crate) fn names_to_resolve(service: &Service) -> impl Iterator<Item = String> {
+    service.ingredients.entries.iter().flat_map(|selected| selected.names(&service.fqdn))
+}
+
+fn name_to_resolve(address: &str) -> Option<String> {
+    let is_name = address.parse::<IpAddr>().is_err() && !address.starts_with("unix:") && !address.is_empty();
+    is_name.then(|| address.strip_suffix('.').unwrap_or(address).to_ascii_lowercase())
+}
+
+fn workload(document: &Document) -> Option<&WorkloadEntry> {
+    match &document.spec {
+        Spec::WorkloadEntry(entry) => Some(entry),
+        _ => None,
+    }
+}
+
+fn has_labels(workload: &WorkloadEntry, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(name, value)| workload.labels.get(name) == Some(value))
+}
+
+/// The ports of a host that several entries describe: of a number the oldest entry's.
+pub(super) fn ports(selected: &[Selected]) -> Vec<ServicePort> {
+    let mut seen = BTreeSet::new();
+    let all = selected.iter().filter_map(|one| one.entry.spec()).flat_map(|entry| &entry.ports);
+    let ports = all.filter(|port| port.protocol != PortProtocol::Udp && seen.insert(port.number.number()));
+    ports
+        .map(|port| ServicePort {
+            port: port.number.number(),
+            name: port.name.clone(),
+            protocol: spoken(port.protocol),
+        })
+        .collect()
+}
+
+/// What is read of a port's bytes: TLS is carried as it comes.
+fn spoken(protocol: PortProtocol) -> Protocol {
+    match protocol {
+        PortProtocol::Http2 => Protocol::Http2,
+        PortProtocol::Grpc => Protocol::Grpc,
+        PortProtocol::Detected | PortProtocol::Http | PortProtocol::HttpProxy | PortProtocol::GrpcWeb => Protocol::Http,
+        _ => Protocol::Tcp,
+    }
+}
+
+/// The mesh's own workloads that serve a port of the host.
+pub(super) fn members<'a>(selected: &'a [Selected], port: &ServicePort) -> Vec<(&'a Row, Protocol)> {
+    let of_entry = selected.iter().filter_map(|one| Some((one, one.port(port.port)?)));
+    let rows = of_entry.flat_map(|(one, declared)| {
+        let target = declared.target_port.unwrap_or(declared.number).number();
+        one.rows.iter().filter(move |row| row.announced.target_port == target)
+    });
+    let mut seen = BTreeSet::new();
+    rows.filter(|row| seen.insert((&row.workload.node, &row.announced.workload)))
+        .map(|row| (&**row, port.protocol))
+        .collect()
+}
+
+/// The places outside of the mesh that serve a port of the host, each once: the oldest entry that has it holds. `known`
+/// is the host in the view before.
+pub(super) fn places(selected: &[Selected], port: &ServicePort, known: Option<&Service>) -> Vec<Arc<Endpoint>> {
+    let known = known.and_then(|known| known.cluster(port.port)).into_iter().flat_map(|cluster| &cluster.endpoints);
+    let known: HashMap<&EndpointKey, &Arc<EndpointLoad>> =
+        known.map(|endpoint| (&endpoint.key, &endpoint.load)).collect();
+    let mut found: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
+    for (one, declared) in selected.iter().filter_map(|one| Some((one, one.port(port.port)?))) {
+        for (place, ip) in one.addressed() {
+            let own = place.and_then(|place| place.ports.get(&declared.name));
+            let number = own.copied().or(declared.target_port).unwrap_or(declared.number).number();
+            let Some(key) = name_of(ip).map(|workload| EndpointKey {
+                node: None,
+                namespace: one.entry.namespace.clone(),
+                workload,
+                target_port: number,
+            }) else {
+                continue;
+            };
+            let load = known.get(&key).map(|load| (*load).clone());
+            found.entry(key).or_insert_with_key(|key| {
+                Arc::new(Endpoint {
+                    key: key.clone(),
+                    workload: None,
+                    address: EndpointAddress::Outside(SocketAddr::new(ip, number)),
+                    identities: Arc::default(),
+                    protocol: port.protocol,
+                    health: EndpointHealth::Healthy,
+                    standing: Standing::Preferred,
+                    place: Arc::new(place.map(place_of).unwrap_or_default()),
+                    load: load.unwrap_or_default(),
+                    monitor: None,
+                })
+            });
+        }
+    }
+    found.into_values().collect()
+}
+
+fn place_of(workload: &WorkloadEntry) -> Place {
+    let mut parts = workload.locality.split('/').map(str::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    Place {
+        node: None,
+        locality: Locality { region: part(), zone: part(), subzone: part() },
+        labels: workload.labels.0.clone(),
+    }
+}

@@ -1,0 +1,87 @@
+//! Hosts outside of the mesh: one service for each host and each set of ServiceEntries that some client sees of it.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use weft_wire::id::Namespace;
+
+use super::{
+    Ingredients, Inputs, Parts,
+    entries::{Entry, Selected},
+    services,
+};
+use crate::{
+    endpoint::Place,
+    external::{External, Externals},
+    hosts,
+    namespaces::PerNamespace,
+    service_id::ServiceId,
+    view::Service,
+};
+
+/// All hosts; and the ends of wildcards that rule one of them.
+pub(super) fn compile<'p>(
+    inputs: &Inputs<'_>,
+    parts: &'p Parts,
+    previous: Option<&Externals>,
+) -> (Externals, HashSet<&'p str>) {
+    let mut externals = Externals::default();
+    let mut ends = HashSet::new();
+    let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
+    for (host, entries) in &parts.documents.entries {
+        let fqdn: Arc<str> = host.to_string().into();
+        let looked_up = hosts::service_of(&fqdn).map_or_else(|| fqdn.to_string(), |service| service.to_string());
+        let known: Vec<&Arc<Service>> =
+            previous.and_then(|previous| previous.named(&looked_up)).into_iter().flat_map(External::all).collect();
+        // One for each set of entries: most often all clients see the same.
+        let mut made: Vec<Arc<Service>> = Vec::new();
+        let services = per_client(entries).map(|seen| {
+            let Some(first) = seen.first() else { return Vec::new() };
+            let ingredients = of(&fqdn, seen, here, inputs, parts);
+            let is_same = |service: &&Arc<Service>| service.ingredients.are_same(&ingredients);
+            let found = made.iter().find(is_same).or_else(|| known.iter().copied().find(is_same)).cloned();
+            let service = found.unwrap_or_else(|| {
+                let id = ServiceId::Host { namespace: first.namespace.clone(), host: fqdn.clone() };
+                let before = known.iter().find(|service| service.id == id).map(|service| &***service);
+                Arc::new(services::service(inputs, id, fqdn.clone(), ingredients, before))
+            });
+            made.push(service.clone());
+            vec![service]
+        });
+        ends.extend(super::ends_that_rule(&fqdn, parts));
+        externals.insert(host, looked_up, External { services });
+    }
+    (externals, ends)
+}
+
+/// The entries for a host that clients see: those of their own namespace, else those of the namespace that has the
+/// oldest.
+fn per_client(entries: &[Arc<Entry>]) -> PerNamespace<Vec<Arc<Entry>>> {
+    let names = entries.iter().flat_map(|entry| entry.visible.names().chain([&entry.namespace]));
+    let names: BTreeSet<&Namespace> = names.collect();
+    PerNamespace::new(names, |client| {
+        let seen = || entries.iter().filter(|entry| entry.visible.includes(client));
+        let own = seen().find(|entry| Some(&entry.namespace) == client);
+        let Some(chosen) = own.or_else(|| seen().next()) else { return Vec::new() };
+        seen().filter(|entry| entry.namespace == chosen.namespace).cloned().collect()
+    })
+}
+
+fn of(
+    fqdn: &str,
+    entries: &[Arc<Entry>],
+    here: Option<&Arc<Place>>,
+    inputs: &Inputs<'_>,
+    parts: &Parts,
+) -> Ingredients {
+    let Parts { documents, rows, .. } = parts;
+    Ingredients {
+        entries: entries.iter().map(|entry| Selected::new(entry, fqdn, documents, rows, inputs.names)).collect(),
+        policies: documents.policies.matching(fqdn).cloned().collect(),
+        rules: documents.rules.matching(fqdn).cloned().collect(),
+        here: here.cloned(),
+        ..Ingredients::default()
+    }
+}

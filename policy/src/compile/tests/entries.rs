@@ -1,0 +1,222 @@
+//! ServiceEntries: hosts outside of the mesh.
+
+use super::*;
+
+pub(super) const API: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api}
+spec:
+  hosts: [api.example.com]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{name: http, number: 80, protocol: HTTP, targetPort: 8080}, {name: tls, number: 443, protocol: TLS}]
+  endpoints:
+  - {address: 10.9.0.1, labels: {version: v1}, locality: eu/z1}
+  - {address: 10.9.0.2, labels: {version: v2}, ports: {http: 9000}}
+";
+
+fn entry(name: &str, host: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{{name}}}\n\
+         spec: {{hosts: ['{host}'], {rest}}}\n"
+    )
+}
+
+pub(super) fn static_entry(name: &str, host: &str, address: &str) -> String {
+    let ports = "ports: [{name: http, number: 80, protocol: HTTP}]";
+    entry(name, host, &format!("resolution: STATIC, {ports}, endpoints: [{{address: {address}}}]"))
+}
+
+fn seen<'v>(view: &'v MeshView, host: &str, namespace: &str) -> Option<&'v Arc<Service>> {
+    match view.host(host, &namespace.parse().unwrap())? {
+        Host::Service(service) => Some(service),
+        Host::Virtual(_) => None,
+    }
+}
+
+fn addresses(view: &MeshView, host: &str, port: u16, subset: &str) -> Vec<String> {
+    let service = seen(view, host, "default").unwrap();
+    let cluster = service.cluster_of(&Namespace::default_namespace(), port, subset).unwrap();
+    cluster.endpoints.iter().map(|endpoint| endpoint.address.socket().to_string()).collect()
+}
+
+#[test]
+fn the_endpoints_of_an_entry_serve_its_ports_each_on_its_own() {
+    let view = Mesh::new().apply(API).view();
+    assert_eq!(addresses(&view, "API.example.com.", 80, ""), ["10.9.0.1:8080", "10.9.0.2:9000"]);
+    assert_eq!(addresses(&view, "api.example.com", 443, ""), ["10.9.0.1:443", "10.9.0.2:443"]);
+    let service = seen(&view, "api.example.com", "default").unwrap();
+    assert_eq!(service.id.name(), "api.example.com", "metrics name it by its host");
+    assert_eq!(service.cluster(443).unwrap().name, "outbound|443||api.example.com");
+    let endpoint = &service.cluster(443).unwrap().endpoints[0];
+    assert!(endpoint.workload.is_none() && endpoint.identities.is_empty());
+    assert_eq!(endpoint.protocol, Protocol::Tcp, "TLS is carried as it comes");
+    assert!(seen(&view, "example.com", "default").is_none());
+    assert!(view.services().next().is_none(), "it is no service of the mesh");
+}
+
+#[test]
+fn destination_rules_and_virtual_services_are_for_such_hosts_too() {
+    let rules = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: api}
+spec: {host: api.example.com, subsets: [{name: v2, labels: {version: v2}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api}
+spec:
+  hosts: ['*.example.com']
+  http: [{timeout: 3s, route: [{destination: {host: api.example.com, subset: v2, port: {number: 80}}}]}]
+";
+    let view = Mesh::new().apply(API).apply(rules).view();
+    assert_eq!(addresses(&view, "api.example.com", 80, "v2"), ["10.9.0.2:9000"]);
+    let namespace = Namespace::default_namespace();
+    let client = Client { namespace: &namespace, workload: None };
+    let (method, headers) = (http::Method::GET, http::HeaderMap::new());
+    let head = RequestHead {
+        method: &method,
+        path_and_query: "/",
+        authority: "api.example.com",
+        scheme: "http",
+        headers: &headers,
+    };
+    let host = view.host("api.example.com", &namespace).unwrap();
+    let Some(Matched { action: Action::Forward(Forward { cluster, timeout, .. }), .. }) =
+        view.route(host, 80, &head, client, 0)
+    else {
+        panic!("not forwarded");
+    };
+    assert_eq!((&*cluster.subset, timeout), ("v2", Some(std::time::Duration::from_secs(3))));
+    assert!(crate::references::missing_backends(&view.documents()[2], &view).unwrap().is_empty());
+}
+
+#[test]
+fn entries_of_one_host_and_namespace_add_up() {
+    let view = Mesh::new()
+        .apply(&static_entry("name: a", "api.example.com", "10.9.0.1"))
+        .apply(&static_entry("name: b", "api.example.com", "10.9.0.2"))
+        .view();
+    assert_eq!(addresses(&view, "api.example.com", 80, ""), ["10.9.0.1:80", "10.9.0.2:80"]);
+}
+
+#[test]
+fn a_client_sees_its_own_namespaces_entries_else_those_of_the_namespace_with_the_oldest() {
+    let view = Mesh::new()
+        .apply(&static_entry("name: a, namespace: one", "api.example.com", "10.9.0.1"))
+        .apply(&static_entry("name: a, namespace: two", "api.example.com", "10.9.0.2"))
+        .view();
+    let address_in = |namespace: &str| {
+        let service = seen(&view, "api.example.com", namespace).unwrap();
+        service.cluster_of(&namespace.parse().unwrap(), 80, "").unwrap().endpoints[0].address.socket().to_string()
+    };
+    assert_eq!(["one", "two", "three"].map(address_in), ["10.9.0.1:80", "10.9.0.2:80", "10.9.0.1:80"]);
+}
+
+#[test]
+fn export_to_says_who_sees_an_entry() {
+    let of = |export_to: &str| {
+        let ports = "ports: [{name: http, number: 80, protocol: HTTP}]";
+        let rest =
+            format!("resolution: STATIC, {ports}, endpoints: [{{address: 10.9.0.1}}], exportTo: ['{export_to}']");
+        let view = Mesh::new().apply(&entry("name: a, namespace: own", "api.example.com", &rest)).view();
+        ["own", "other"].map(|namespace| seen(&view, "api.example.com", namespace).is_some())
+    };
+    assert_eq!(of("*"), [true, true]);
+    assert_eq!(of("."), [true, false]);
+    assert_eq!(of("other"), [false, true]);
+    assert_eq!(of("~"), [false, false]);
+}
+
+#[test]
+fn a_wildcard_is_for_hosts_that_no_closer_entry_has() {
+    let view = Mesh::new()
+        .apply(&static_entry("name: all", "*.example.com", "10.9.0.1"))
+        .apply(&static_entry("name: closer", "*.eu.example.com", "10.9.0.2"))
+        .apply(&static_entry("name: one", "api.eu.example.com", "10.9.0.3"))
+        .view();
+    for (host, address) in
+        [("api.eu.example.com", "10.9.0.3:80"), ("b.eu.example.com", "10.9.0.2:80"), ("a.b.example.com", "10.9.0.1:80")]
+    {
+        assert_eq!(addresses(&view, host, 80, ""), [address], "{host}");
+    }
+    assert!(seen(&view, "example.com", "default").is_none());
+}
+
+#[test]
+fn a_selector_selects_workload_entries_and_workloads_of_the_entrys_namespace() {
+    let workload = |name: &str, namespace: &str, address: &str, app: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}, namespace: \
+             {namespace}}}\nspec: {{address: {address}, labels: {{app: {app}}}, ports: {{http: 9090}}}}\n"
+        )
+    };
+    let rest = "resolution: STATIC, location: MESH_INTERNAL, ports: [{name: http, number: 80, protocol: HTTP, \
+                targetPort: 9080}], workloadSelector: {labels: {app: db}}";
+    let mut of_mesh = row("reviews", "db-v1");
+    of_mesh.labels = BTreeMap::from([("app".into(), "db".into())]);
+    let view = Mesh::new()
+        .node("there", vec![of_mesh, row("ratings", "ratings-v1")])
+        .apply(&workload("a", "default", "10.9.0.1", "db"))
+        .apply(&workload("b", "default", "10.9.0.2", "web"))
+        .apply(&workload("c", "other", "10.9.0.3", "db"))
+        .apply(&entry("name: db", "db.example.com", rest))
+        .view();
+    let service = seen(&view, "db.example.com", "default").unwrap();
+    let endpoints = &service.cluster(80).unwrap().endpoints;
+    let keys: Vec<String> = endpoints.iter().map(|endpoint| endpoint.key.to_string()).collect();
+    assert_eq!(keys, ["outside/default/10-9-0-1:9090", "there/default/db-v1:9080"]);
+    assert!(matches!(endpoints[1].address, EndpointAddress::Remote { .. }), "the mesh's own keep their mutual TLS");
+}
+
+#[test]
+fn a_service_of_the_mesh_keeps_its_host() {
+    let host = "reviews.default.svc.cluster.local";
+    let view = bookinfo().apply(&static_entry("name: a", host, "10.9.0.1")).view();
+    assert!(seen(&view, host, "default").unwrap().id.mesh().is_some());
+    let view = Mesh::new().apply(&static_entry("name: a", host, "10.9.0.1")).view();
+    assert_eq!(addresses(&view, "reviews", 80, ""), ["10.9.0.1:80"], "found by its short names too");
+}
+
+#[test]
+fn hosts_whose_documents_are_the_same_are_taken_over_and_counters_outlive_a_new_version() {
+    let mut mesh = Mesh::new().apply(API).apply(&static_entry("name: b", "b.example.com", "10.9.0.3"));
+    let first = mesh.view();
+    mesh.documents.pop();
+    let mesh = mesh.apply(&static_entry("name: b", "b.example.com", "10.9.0.3"));
+    let second = mesh.view_after(Some(&first));
+    let of = |view: &'_ MeshView, host: &str| seen(view, host, "default").unwrap().clone();
+    assert!(Arc::ptr_eq(&of(&first, "api.example.com"), &of(&second, "api.example.com")));
+    let load = |view: &MeshView| of(view, "b.example.com").cluster(80).unwrap().endpoints[0].load.clone();
+    assert!(Arc::ptr_eq(&load(&first), &load(&second)));
+}
+
+#[test]
+fn names_are_asked_for_and_their_addresses_serve() {
+    let ports = "ports: [{name: http, number: 80, protocol: HTTP}]";
+    let mut mesh = Mesh::new()
+        .apply(&entry("name: a", "api.example.com", &format!("resolution: DNS, {ports}")))
+        .apply(&entry(
+            "name: b",
+            "b.example.com",
+            &format!("resolution: DNS, {ports}, endpoints: [{{address: B1.example.net.}}, {{address: 10.9.9.9}}]"),
+        ))
+        .apply(&entry("name: c", "c.example.com", &format!("resolution: DNS_ROUND_ROBIN, {ports}")));
+    let first = mesh.view();
+    let wanted = ["api.example.com", "b1.example.net", "c.example.com"];
+    assert_eq!(first.names_to_resolve().into_iter().collect::<Vec<_>>(), wanted);
+    assert!(addresses(&first, "api.example.com", 80, "").is_empty(), "not known yet");
+    let both: Arc<[IpAddr]> = [[10, 9, 0, 2].into(), [10, 9, 0, 1].into()].into();
+    mesh.names = wanted.map(|name| (name.into(), both.clone())).into();
+    let second = mesh.view_after(Some(&first));
+    assert_eq!(addresses(&second, "api.example.com", 80, ""), ["10.9.0.1:80", "10.9.0.2:80"]);
+    assert_eq!(addresses(&second, "b.example.com", 80, ""), ["10.9.0.1:80", "10.9.0.2:80", "10.9.9.9:80"]);
+    assert_eq!(addresses(&second, "c.example.com", 80, ""), ["10.9.0.2:80"], "the first of each answer");
+    mesh.names.remove("api.example.com");
+    let third = mesh.view_after(Some(&second));
+    assert!(addresses(&third, "api.example.com", 80, "").is_empty());
+    let of = |view: &MeshView| seen(view, "b.example.com", "default").unwrap().clone();
+    assert!(Arc::ptr_eq(&of(&second), &of(&third)), "others are taken over");
+}

@@ -1,0 +1,79 @@
+//! Hosts outside of the mesh, found by the name that a client has for them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use weft_wire::id::Namespace;
+
+use crate::{
+    compile,
+    hosts::{HostIndex, HostPattern},
+    namespaces::PerNamespace,
+    view::Service,
+};
+
+/// All hosts that ServiceEntries describe.
+#[derive(Debug, Default)]
+pub(crate) struct Externals {
+    /// Wildcards too, as they are written; hosts that are written like services of the mesh by `name.namespace`.
+    by_host: HashMap<Box<str>, Arc<External>>,
+    by_end: HostIndex<Arc<External>>,
+}
+
+/// One host.
+#[derive(Debug)]
+pub(crate) struct External {
+    /// The one service that a client sees, or none.
+    pub(crate) services: PerNamespace<Vec<Arc<Service>>>,
+}
+
+impl External {
+    fn seen_from(&self, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+        self.services.of(client_namespace).first()
+    }
+
+    /// Each that some client sees.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.all().flatten()
+    }
+}
+
+impl Externals {
+    pub(crate) fn insert(&mut self, host: &HostPattern, looked_up: String, external: External) {
+        let external = Arc::new(external);
+        if let HostPattern::Wildcard(_) = host {
+            self.by_end.insert(host, external.clone());
+        }
+        self.by_host.insert(looked_up.into(), external);
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&External> {
+        self.by_host.get(name).map(|external| &**external)
+    }
+
+    /// The host that documents mean by exactly this name, as a client sees it.
+    pub(crate) fn service(&self, name: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+        self.by_host.get(name)?.seen_from(client_namespace)
+    }
+
+    /// The wildcard that matches a host most closely, as a client sees it.
+    pub(crate) fn by_end(&self, host: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+        self.by_end.matching(host).find_map(|external| external.seen_from(client_namespace))
+    }
+
+    /// All, each once, sorted by host and namespace.
+    pub(crate) fn all(&self) -> Vec<&Arc<Service>> {
+        let mut all: Vec<&Arc<Service>> = self.by_host.values().flat_map(|external| external.all()).collect();
+        all.sort_by(|a, b| a.id.name().cmp(b.id.name()).then_with(|| a.id.cmp(&b.id)));
+        all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all
+    }
+
+    /// The names whose addresses are needed.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let services = self.by_host.values().flat_map(|external| external.all());
+        services.flat_map(|service| compile::names_to_resolve(service)).collect()
+    }
+}

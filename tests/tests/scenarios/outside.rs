@@ -1,0 +1,163 @@
+//! Hosts outside of the mesh: ServiceEntries, and the names that they are served under.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use weft_tests::lab::{Host, Lab, PATIENCE, origin, wait_for};
+
+/// Answers of a name server, which can be changed; a name without one does not exist.
+type Answers = Arc<Mutex<HashMap<String, Vec<Ipv4Addr>>>>;
+
+/// A name server on a host, as much of one as getaddrinfo needs: it answers one question with A records.
+fn serve_names(host: &Host) -> Answers {
+    let answers = Answers::default();
+    let known = answers.clone();
+    let socket = thread::scope(|scope| {
+        let bound = scope.spawn(|| {
+            host.enter();
+            UdpSocket::bind((host.address, 53)).unwrap()
+        });
+        bound.join().unwrap()
+    });
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((len, client)) = socket.recv_from(&mut question) {
+            let _ = socket.send_to(&answer(&question[..len], &known.lock().unwrap()), client);
+        }
+    });
+    answers
+}
+
+/// RFC 1035 section 4.
+fn answer(question: &[u8], known: &HashMap<String, Vec<Ipv4Addr>>) -> Vec<u8> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while question[at] != 0 {
+        let len = usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(&question[at + 1..=at + len]).to_lowercase());
+        at += 1 + len;
+    }
+    let end = at + 5;
+    let is_a = question[at + 1..at + 3] == [0, 1];
+    let found = known.get(&labels.join("."));
+    let addresses = found.filter(|_| is_a).map(Vec::as_slice).unwrap_or_default();
+    let name_error = if found.is_none() { 3 } else { 0 };
+    let mut answer = question[..2].to_vec();
+    answer.extend([0x81, 0x80 | name_error, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+    answer.extend(&question[12..end]);
+    for address in addresses {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(address.octets());
+    }
+    answer
+}
+
+fn serve_outside(lab: &mut Lab, host: usize, port: u16, name: &str) -> String {
+    let listen = format!("{}:{port}", lab.host(host).address);
+    lab.host_mut(host).run_beside(Path::new(&origin()), &["--listen", &listen, "--name", name]);
+    listen
+}
+
+fn wait_served_by(lab: &Lab, authority: &str, name: &str) {
+    wait_for(&format!("{authority} is served by {name}"), PATIENCE, || {
+        let answer = lab.host(0).call(authority, "/", &[]);
+        (answer.status == 200 && answer.header("x-served-by") == Some(name)).then_some(())
+    });
+}
+
+#[test]
+fn an_entry_with_addresses_is_routed_split_and_counted_like_a_service() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    serve_outside(&mut lab, 1, 8081, "one");
+    serve_outside(&mut lab, 1, 8082, "two");
+    let address = lab.host(1).address;
+    let documents = format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{ name: api }}
+spec:
+  hosts: [api.example.com]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{{ name: http, number: 80, protocol: HTTP }}, {{ name: tls, number: 443, protocol: TLS, targetPort: 8081 }}]
+  endpoints:
+  - {{ address: {address}, ports: {{ http: 8081 }}, labels: {{ version: v1 }} }}
+  - {{ address: {address}, ports: {{ http: 8082 }}, labels: {{ version: v2 }} }}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{ name: api }}
+spec: {{ host: api.example.com, subsets: [{{ name: v2, labels: {{ version: v2 }} }}] }}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{ name: api }}
+spec:
+  hosts: [api.example.com]
+  http: [{{ route: [{{ destination: {{ host: api.example.com, subset: v2, port: {{ number: 80 }} }} }}] }}]
+"
+    );
+    let file = lab.file("api.yaml", &documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    wait_served_by(&lab, "api.example.com", "two");
+    for _ in 0..10 {
+        assert_eq!(lab.host(0).call("api.example.com", "/", &[]).header("x-served-by"), Some("two"));
+    }
+    let of_host = [
+        "destination_service=\"api.example.com\"",
+        "destination_service_name=\"api.example.com\"",
+        "destination_service_namespace=\"default\"",
+        "response_code=\"200\"",
+    ];
+    wait_for("requests count for the host", PATIENCE, || {
+        (lab.host(0).metric("istio_requests_total", &of_host) >= 1.0).then_some(())
+    });
+    // TLS is not read: its port takes no requests, and CONNECT carries its bytes.
+    assert_eq!(lab.host(0).call("api.example.com:443", "/", &[]).status, 502);
+    let through = ["--proxy", "http://127.0.0.1:15001", "--proxytunnel", "--suppress-connect-headers"];
+    let tunnelled = lab.host(0).curl(&through, "http://api.example.com:443/");
+    assert_eq!(tunnelled.header("x-served-by"), Some("one"));
+    let explained = lab.host(0).weft(&["explain", "route", "--from", "client", "--to", "api.example.com:80"]);
+    assert!(explained.stdout.contains("outbound|80|v2|api.example.com"), "{}", explained.stdout);
+    let services = lab.host(0).json(&["services"]);
+    let listed = services.as_array().unwrap().iter().any(|service| service["host"] == "api.example.com");
+    assert!(listed, "{services}");
+}
+
+#[test]
+fn an_entry_of_a_name_is_served_as_soon_as_its_name_server_knows_it() {
+    let mut lab = Lab::new(2);
+    let answers = serve_names(lab.host(1));
+    let resolver = lab.file("resolv.conf", &format!("nameserver {}\noptions timeout:1\n", lab.host(1).address));
+    lab.host_mut(0).resolver = Some(resolver);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    serve_outside(&mut lab, 1, 8080, "named");
+    let name = "weft-scenario.example.net";
+    let documents = format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{ name: named }}
+spec:
+  hosts: [named.example.com]
+  resolution: DNS
+  ports: [{{ name: http, number: 80, protocol: HTTP, targetPort: 8080 }}]
+  endpoints: [{{ address: {name} }}]
+"
+    );
+    let file = lab.file("named.yaml", &documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    wait_for("a failed look-up is counted", PATIENCE, || {
+        (lab.host(0).metric("weft_name_lookups_failed_total", &[]) >= 1.0).then_some(())
+    });
+    assert_eq!(lab.host(0).call("named.example.com", "/", &[]).status, 503, "known, and nowhere to go yet");
+    answers.lock().unwrap().insert(name.into(), vec![Ipv4Addr::LOCALHOST, lab.host(1).address]);
+    wait_served_by(&lab, "named.example.com", "named");
+}
