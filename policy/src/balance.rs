@@ -5,6 +5,7 @@ mod limits;
 mod locality;
 mod outlier;
 mod table;
+mod weight;
 
 use std::{
     ops::Range,
@@ -23,6 +24,7 @@ pub(crate) use self::{
     locality::{LocalityPattern, NEAREST, Preference},
     outlier::OutlierSettings,
     table::TableKind,
+    weight::Warmup,
 };
 pub use self::{
     hash::{HashPolicy, Hashed, Keyed},
@@ -33,6 +35,7 @@ use self::{
     limits::InUse,
     locality::{Level, choose_level},
     table::Table,
+    weight::{Warmth, draw_of_turn, drawn},
 };
 use crate::{
     connection::ConnectionSettings,
@@ -60,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// `None` where nothing is said, as mostly.
     pub(crate) connection: Option<Arc<ConnectionSettings>>,
+    pub(crate) warmup: Option<Warmup>,
 }
 
 /// What a choice depends on, besides the cluster.
@@ -67,6 +71,8 @@ pub(crate) struct Settings {
 pub struct Attempt<'a> {
     /// Endpoints that this request has been to: avoided if another exists.
     pub tried: &'a [Arc<Endpoint>],
+    /// Where the nearest are preferred: a level with one that was tried is avoided too if another has an endpoint.
+    pub leaves_level: bool,
     /// The request's key; see [`HashPolicy::hash`].
     pub hash: Option<u64>,
     /// A fresh, uniform number.
@@ -93,6 +99,9 @@ pub struct Cluster {
     tier_ends: [usize; TIERS],
     /// By how near they are, or by their share; one that has all where that does not count.
     levels: Vec<Level>,
+    /// Not all weigh the same, and it matters.
+    is_weighted: bool,
+    warmth: Option<Warmth>,
     table: Option<Arc<Table>>,
     /// For each of the table's names its place in `endpoints`.
     places: Vec<u32>,
@@ -155,7 +164,7 @@ impl Cluster {
         if let Some(known) = previous.filter(|previous| previous.settings.connection == settings.connection) {
             settings.connection.clone_from(&known.settings.connection);
         }
-        let Settings { balancer, preference, outlier, .. } = &settings;
+        let Settings { balancer, preference, outlier, warmup, .. } = &settings;
         endpoints.retain(|endpoint| preference.level(endpoint).is_some());
         if outlier.is_some() {
             endpoints.iter_mut().for_each(|endpoint| *endpoint = monitored(endpoint, previous));
@@ -173,12 +182,22 @@ impl Cluster {
             }
             Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => (None, Vec::new()),
         };
+        // As in Envoy, where chance knows no weights, and only those who are chosen in turn or by their load warm up.
+        let is_weighted = *balancer != Balancer::Random
+            && usable.first().is_some_and(|first| usable.iter().any(|other| other.weight != first.weight));
+        let warms = matches!(balancer, Balancer::LeastRequest | Balancer::RoundRobin);
+        let warmth = warmup.as_ref().filter(|_| warms).map(|warmup| {
+            let known = previous.and_then(|previous| Some((previous.warmth.as_ref()?, &previous.endpoints[..])));
+            Warmth::new(warmup, &endpoints, known)
+        });
         Self {
             name: name.text(),
             fqdn: name.fqdn.clone(),
             port: name.port,
             subset: name.subset.to_owned(),
             levels: levels(preference, usable, tier_ends[0]),
+            is_weighted,
+            warmth,
             settings,
             endpoints,
             tier_ends,
@@ -209,7 +228,7 @@ impl Cluster {
     /// with a recent connect failure ranking with the demoted; in the best tier the nearest, or by shares of localities.
     /// Never a draining one; and one that is ejected only where so few are left that `minHealthPercent` has all serve.
     ///
-    /// Allocates nothing, and looks at two endpoints at most unless some are failing or tried.
+    /// Allocates nothing, and looks at two endpoints at most unless some are failing or tried, or weigh less than others.
     pub fn pick(&self, attempt: &Attempt<'_>) -> Option<&Arc<Endpoint>> {
         let [best, demoted, excluded, usable] = self.tier_ends;
         let now_ms = attempt.now_ms;
@@ -222,7 +241,8 @@ impl Cluster {
         let is_left = |endpoint: &Endpoint| serves(endpoint) && is_new(endpoint);
         let is_passing = |endpoint: &Endpoint| !endpoint.load.is_failing(now_ms) && is_left(endpoint);
 
-        self.level(attempt)
+        self.level_not_tried(attempt)
+            .or_else(|| self.level(attempt))
             .and_then(|level| self.choose(level.best.clone(), attempt, is_passing))
             .or_else(|| self.in_any_level(attempt, is_passing))
             .or_else(|| self.choose(best..demoted, attempt, is_passing))
@@ -241,6 +261,19 @@ impl Cluster {
         // A number of its own, so that the choice within the level is free; a key stays with its level.
         let random = mixed(attempt.hash.unwrap_or(attempt.random));
         choose_level(&self.levels, by_shares, random, |level| self.serving(level.best.clone(), attempt.now_ms))
+    }
+
+    /// Where a request looks next that leaves each level where it has been.
+    fn level_not_tried(&self, attempt: &Attempt<'_>) -> Option<&Level> {
+        let is_near = matches!(self.settings.preference, Preference::Nearest { .. });
+        if !attempt.leaves_level || attempt.tried.is_empty() || !is_near {
+            return None;
+        }
+        let was_tried = |endpoint: &Arc<Endpoint>| attempt.tried.iter().any(|tried| tried.key == endpoint.key);
+        let in_level = |level: &Level| self.endpoints.get(level.best.clone()).unwrap_or_default();
+        self.levels.iter().find(|level| {
+            self.serving(level.best.clone(), attempt.now_ms) > 0 && !in_level(level).iter().any(was_tried)
+        })
     }
 
     /// The best of the other levels, where the one that was looked at has nothing.
@@ -329,6 +362,7 @@ impl Cluster {
         eligible: impl Fn(&Endpoint) -> bool,
     ) -> Option<&Arc<Endpoint>> {
         let tier = self.endpoints.get(range.clone()).unwrap_or_default();
+        let [.., usable] = self.tier_ends;
         if tier.is_empty() {
             return None;
         }
@@ -339,6 +373,11 @@ impl Cluster {
             Balancer::RoundRobin => Draw::InTurn(self.state.cursor.fetch_add(1, Ordering::Relaxed)),
             Balancer::LeastRequest | Balancer::Random | Balancer::Hash(_) => Draw::AtRandom(attempt.random),
         };
+        if self.is_weighted || self.warmth.as_ref().is_some_and(|warmth| warmth.is_going_on(usable, attempt.now_ms)) {
+            let endpoints = range.zip(tier).filter(|(_, endpoint)| eligible(endpoint));
+            let weights = endpoints.map(|(place, endpoint)| (place, self.weight(place, endpoint, attempt.now_ms)));
+            return self.endpoints.get(drawn(weights, draw.number())?);
+        }
         if let Some(chosen) = self.choose_one(tier.len(), draw, |i| tier.get(i))
             && eligible(chosen)
         {
@@ -347,6 +386,15 @@ impl Cluster {
         // Rare: count the eligible and choose among just those, so that an ineligible one's share is spread evenly.
         let count = tier.iter().filter(|endpoint| eligible(endpoint)).count();
         self.choose_one(count, draw.again(), |i| tier.iter().filter(|endpoint| eligible(endpoint)).nth(i))
+    }
+
+    /// What an endpoint weighs now, with its load where that counts.
+    fn weight(&self, place: usize, endpoint: &Endpoint, now_ms: u64) -> f64 {
+        let weight = f64::from(endpoint.weight) * self.warmth.as_ref().map_or(1.0, |warmth| warmth.part(place, now_ms));
+        match self.settings.balancer {
+            Balancer::LeastRequest => weight / (f64::from(endpoint.load.active()) + 1.0),
+            Balancer::RoundRobin | Balancer::Random | Balancer::Hash(_) => weight,
+        }
     }
 
     /// The first owner of a key that is in `range` and `eligible`: the keys of one that is not are spread over the
@@ -399,6 +447,14 @@ enum Draw {
 }
 
 impl Draw {
+    /// As a number that is spread evenly.
+    fn number(self) -> u64 {
+        match self {
+            Self::InTurn(turn) => draw_of_turn(turn),
+            Self::AtRandom(random) => random,
+        }
+    }
+
     /// A number that does not depend on what the first drew: those that drew an ineligible endpoint are alike.
     fn again(self) -> Self {
         match self {
@@ -444,8 +500,9 @@ fn levels(preference: &Preference, endpoints: &[Arc<Endpoint>], best: usize) -> 
 fn hash_table(kind: TableKind, endpoints: &[Arc<Endpoint>], known: Option<&Arc<Table>>) -> (Arc<Table>, Vec<u32>) {
     let mut sorted: Vec<(u32, &Arc<Endpoint>)> = (0..).zip(endpoints).collect();
     sorted.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-    let (places, names): (Vec<u32>, Vec<String>) =
-        sorted.into_iter().map(|(place, endpoint)| (place, endpoint.key.to_string())).unzip();
+    let name = |endpoint: &Endpoint| (endpoint.key.to_string(), endpoint.weight);
+    let (places, names): (Vec<u32>, Vec<(String, u32)>) =
+        sorted.into_iter().map(|(place, endpoint)| (place, name(endpoint))).unzip();
     let table = match known.filter(|known| known.is_of(kind, &names)) {
         Some(known) => known.clone(),
         None => Arc::new(Table::new(kind, names)),

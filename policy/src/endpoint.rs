@@ -91,6 +91,8 @@ pub struct Endpoint {
     pub protocol: Protocol,
     pub health: EndpointHealth,
     pub standing: Standing,
+    /// Its share of the requests among others, 1 or more.
+    pub weight: u32,
     /// Where it is.
     pub place: Arc<Place>,
     pub load: Arc<EndpointLoad>,
@@ -121,7 +123,8 @@ impl Endpoint {
             && self.address == other.address
             && self.identities == other.identities
             && Arc::ptr_eq(&self.place, &other.place)
-            && (self.protocol, self.health, self.standing) == (other.protocol, other.health, other.standing)
+            && (self.protocol, self.health, self.standing, self.weight)
+                == (other.protocol, other.health, other.standing, other.weight)
     }
 }
 

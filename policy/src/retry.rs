@@ -20,6 +20,8 @@ pub struct RetryPolicy {
     /// Whether endpoints that failed this request are left out while there are others; `None` is
     /// [`Self::avoids_tried`]'s default.
     avoid_tried: Option<bool>,
+    /// Whether a retry goes farther than where the request has been; see [`crate::balance::Attempt::leaves_level`].
+    pub leaves_level: bool,
 }
 
 /// What `retryOn` may say.
@@ -91,6 +93,7 @@ impl Default for RetryPolicy {
             per_try_timeout: None,
             base_pause: BASE_PAUSE,
             avoid_tried: None,
+            leaves_level: false,
         };
         // Its own words are known.
         let _ = policy.retry_on(DEFAULT_ON);
@@ -131,6 +134,7 @@ impl RetryPolicy {
         policy.per_try_timeout =
             retries.per_try_timeout.map(|timeout| timeout.get()).filter(|limit| *limit > Duration::ZERO);
         policy.avoid_tried = retries.retry_ignore_previous_hosts;
+        policy.leaves_level = retries.retry_remote_localities == Some(true);
         match retries.backoff {
             Some(pause) => policy.with_base_pause(pause.get()),
             None => policy,
@@ -216,7 +220,7 @@ impl RetryPolicy {
     /// Whether endpoints that failed this request are left out while there are others: unless a document says
     /// otherwise, where no key ties the request to one, as in Istio.
     pub fn avoids_tried(&self, has_key: bool) -> bool {
-        self.avoid_tried.unwrap_or(!has_key)
+        self.leaves_level || self.avoid_tried.unwrap_or(!has_key)
     }
 
     /// Whether a try without a response is worth another one.

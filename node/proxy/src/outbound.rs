@@ -625,7 +625,13 @@ impl<'a> Tries<'a> {
             let (random, now_ms) = (rand::random(), self.worker.now_ms());
             let endpoint = self
                 .cluster
-                .pick(&Attempt { tried: &tried, hash: self.hash, random, now_ms })
+                .pick(&Attempt {
+                    tried: &tried,
+                    leaves_level: self.policy.leaves_level,
+                    hash: self.hash,
+                    random,
+                    now_ms,
+                })
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
             self.awaited.begin(self.cluster, endpoint);

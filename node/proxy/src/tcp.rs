@@ -108,7 +108,13 @@ pub(crate) async fn dial(
     let hash = cluster.hash_policy().and_then(|policy| policy.hash_of_connection(client()));
     loop {
         let endpoint = cluster
-            .pick(&Attempt { tried: &tried, hash, random: rand::random(), now_ms: worker.now_ms() })
+            .pick(&Attempt {
+                tried: &tried,
+                hash,
+                random: rand::random(),
+                now_ms: worker.now_ms(),
+                ..Attempt::default()
+            })
             .ok_or_else(|| ProxyError::NoEndpoint(cluster.fqdn.to_string()))?;
         on_try(endpoint);
         gate.admit_connection(endpoint).await?;

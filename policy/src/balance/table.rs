@@ -25,7 +25,8 @@ impl TableKind {
 #[derive(Debug)]
 pub(super) struct Table {
     kind: TableKind,
-    names: Vec<String>,
+    /// With their weights, which are never 0.
+    names: Vec<(String, u32)>,
     /// The points' hashes, sorted; empty for Maglev.
     hashes: Vec<u64>,
     owners: Vec<u32>,
@@ -33,7 +34,7 @@ pub(super) struct Table {
 
 impl Table {
     /// `names` are different, and in an order on which all nodes agree.
-    pub(super) fn new(kind: TableKind, names: Vec<String>) -> Self {
+    pub(super) fn new(kind: TableKind, names: Vec<(String, u32)>) -> Self {
         let (hashes, owners) = match kind {
             _ if names.is_empty() => (Vec::new(), Vec::new()),
             TableKind::Ring { min_size } => ring(&names, min_size),
@@ -42,7 +43,7 @@ impl Table {
         Self { kind, names, hashes, owners }
     }
 
-    pub(super) fn is_of(&self, kind: TableKind, names: &[String]) -> bool {
+    pub(super) fn is_of(&self, kind: TableKind, names: &[(String, u32)]) -> bool {
         self.kind == kind && self.names == names
     }
 
@@ -57,13 +58,23 @@ impl Table {
     }
 }
 
-fn ring(names: &[String], min_size: u64) -> (Vec<u64>, Vec<u32>) {
-    // All weigh the same, so that each has the same number of points.
-    let each = min_size.min(MAX_RING_SIZE).div_ceil(names.len() as u64).max(1);
-    let mut points = Vec::with_capacity(names.len() * each as usize);
-    let mut key = String::new();
-    for (owner, name) in (0..).zip(names) {
-        for i in 0..each {
+/// Each weight as a part of all.
+fn parts(names: &[(String, u32)]) -> Vec<f64> {
+    let total: u64 = names.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    names.iter().map(|(_, weight)| f64::from(*weight) / total as f64).collect()
+}
+
+fn ring(names: &[(String, u32)], min_size: u64) -> (Vec<u64>, Vec<u32>) {
+    let parts = parts(names);
+    let least = parts.iter().copied().fold(1.0, f64::min);
+    // The lightest has a whole number of points.
+    let size = ((least * min_size.min(MAX_RING_SIZE) as f64).ceil().max(1.0) / least).min(MAX_RING_SIZE as f64);
+    let mut points = Vec::with_capacity(size.ceil() as usize);
+    let (mut key, mut target) = (String::new(), 0.0);
+    for ((owner, (name, _)), part) in (0..).zip(names).zip(parts) {
+        target += size * part;
+        // What was rounded on the way is no point.
+        for i in 0..(target - points.len() as f64 - 1e-6).ceil().max(0.0) as u64 {
             key.clear();
             key.push_str(name);
             key.push('_');
@@ -75,32 +86,44 @@ fn ring(names: &[String], min_size: u64) -> (Vec<u64>, Vec<u32>) {
     points.into_iter().unzip()
 }
 
-fn maglev(names: &[String], size: u32) -> Vec<u32> {
+fn maglev(names: &[(String, u32)], size: u32) -> Vec<u32> {
     const FREE: u32 = u32::MAX;
+    /// An endpoint's own order in which it wants the slots.
+    struct Wants {
+        next: u64,
+        skip: u64,
+        part: f64,
+        /// It takes a slot when its parts of all rounds sum up to this.
+        target: f64,
+    }
     let size = u64::from(size.max(2));
-    // Each endpoint has an order of its own in which it wants the slots; they take turns.
-    let mut wants: Vec<(u64, u64)> = names
-        .iter()
-        .map(|name| {
-            let (offset, skip) = (XxHash64::oneshot(0, name.as_bytes()), XxHash64::oneshot(1, name.as_bytes()));
-            (offset % size, skip % (size - 1) + 1)
-        })
-        .collect();
+    let parts = parts(names);
+    let most = parts.iter().copied().fold(0.0, f64::max);
+    let wants = names.iter().zip(parts).map(|((name, _), part)| {
+        let (offset, skip) = (XxHash64::oneshot(0, name.as_bytes()), XxHash64::oneshot(1, name.as_bytes()));
+        Wants { next: offset % size, skip: skip % (size - 1) + 1, part, target: 0.0 }
+    });
+    let mut wants: Vec<Wants> = wants.collect();
     let mut owners = vec![FREE; size as usize];
     let mut left = owners.len();
-    while left > 0 {
-        for (owner, (next, skip)) in (0..).zip(&mut wants) {
+    // They take turns; who weighs less than the heaviest is passed over in some rounds.
+    for round in 1_u64.. {
+        for (owner, wants) in (0..).zip(&mut wants) {
+            if left == 0 {
+                return owners;
+            }
+            if (round as f64) * wants.part < wants.target {
+                continue;
+            }
+            wants.target += most;
             // The size is a prime, so steps of any length come to every slot.
-            while let Some(slot) = owners.get_mut(*next as usize) {
-                *next = (*next + *skip) % size;
+            while let Some(slot) = owners.get_mut(wants.next as usize) {
+                wants.next = (wants.next + wants.skip) % size;
                 if *slot == FREE {
                     *slot = owner;
                     left -= 1;
                     break;
                 }
-            }
-            if left == 0 {
-                break;
             }
         }
     }
@@ -114,8 +137,8 @@ mod tests {
     const RING: TableKind = TableKind::Ring { min_size: 1_024 };
     const MAGLEV: TableKind = TableKind::Maglev { size: 65_537 };
 
-    fn names(count: usize) -> Vec<String> {
-        (0..count).map(|i| format!("10.0.0.{i}:80")).collect()
+    fn names(count: usize) -> Vec<(String, u32)> {
+        (0..count).map(|i| (format!("10.0.0.{i}:80"), 1)).collect()
     }
 
     fn keys() -> impl Iterator<Item = u64> {
@@ -135,6 +158,23 @@ mod tests {
             let off = |count: u32| (f64::from(count) / 2_000.0 - 1.0).abs();
             assert!(counts.iter().all(|count| off(*count) < tolerance), "{kind:?} {counts:?}");
         }
+    }
+
+    #[test]
+    fn who_weighs_more_owns_more_keys() {
+        for (kind, tolerance) in [(RING, 0.35), (MAGLEV, 0.05)] {
+            let mut names = names(10);
+            names.iter_mut().step_by(2).for_each(|(_, weight)| *weight = 3);
+            let table = Table::new(kind, names);
+            let mut counts = [0_u32; 10];
+            keys().for_each(|key| counts[owner(&table, key)] += 1);
+            for (place, count) in counts.iter().enumerate() {
+                let expected = if place % 2 == 0 { 3_000.0 } else { 1_000.0 };
+                assert!((f64::from(*count) / expected - 1.0).abs() < tolerance, "{kind:?} {counts:?}");
+            }
+        }
+        let heavy = Table::new(RING, vec![("a".into(), 3), ("b".into(), 1)]);
+        assert_eq!(heavy.owners.iter().filter(|owner| **owner == 0).count(), 768, "of 1,024 points");
     }
 
     #[test]

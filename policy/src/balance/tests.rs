@@ -40,6 +40,7 @@ fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpo
         standing,
         place: Arc::new(Place { node: "a".parse().ok(), locality: Locality::default(), labels: BTreeMap::new() }),
         load: Arc::new(EndpointLoad::default()),
+        weight: 1,
         monitor: None,
     })
 }
@@ -365,4 +366,112 @@ fn localities_get_their_shares_and_those_without_one_nothing() {
     }
     assert!(counts["near"].abs_diff(4_000) < 150 && counts["far"].abs_diff(500) < 100, "{counts:?}");
     assert!(!counts.contains_key("zone"));
+}
+
+#[test]
+fn a_retry_may_leave_the_level_where_the_request_has_been() {
+    let cluster = located(nearest(None), &[AROUND[0], ("near-2", "eu/z1"), AROUND[1], AROUND[2]]);
+    let place = |name: &str| cluster.endpoints.iter().find(|one| one.key.workload.as_str() == name).unwrap().clone();
+    let after = |tried: &[&str], leaves_level| {
+        let tried: Vec<Arc<Endpoint>> = tried.iter().map(|name| place(name)).collect();
+        let pick = |random| name(cluster.pick(&Attempt { tried: &tried, leaves_level, ..at(random, 0) })).to_owned();
+        spread(50).map(pick).collect::<std::collections::BTreeSet<_>>()
+    };
+    let only = |name: &str| [name.to_owned()].into();
+    assert_eq!(after(&["near"], false), only("near-2"));
+    assert_eq!(after(&["near"], true), only("zone"));
+    assert_eq!(after(&["near", "zone"], true), only("far"));
+    assert_eq!(after(&["near", "zone", "far"], true), only("near-2"), "the only one that is left");
+}
+
+fn weighing(
+    balancer: Balancer,
+    weights: &[(&str, u32)],
+    warmup: Option<Warmup>,
+    previous: Option<&Cluster>,
+) -> Cluster {
+    let service: ServiceName = "reviews.default".parse().unwrap();
+    let fqdn: Arc<str> = service.fqdn().into();
+    let name = ClusterName { service: &service, fqdn: &fqdn, port: 9080, subset: "" };
+    let endpoints = weights.iter().map(|(name, weight)| {
+        let mut endpoint = endpoint(name, EndpointHealth::Healthy, Standing::Preferred);
+        Arc::make_mut(&mut endpoint).weight = *weight;
+        endpoint
+    });
+    Cluster::new(&name, Settings { balancer, warmup, ..Settings::default() }, endpoints.collect(), previous)
+}
+
+/// How many of 1,000 requests each endpoint gets.
+fn counts(cluster: &Cluster, now_ms: u64) -> BTreeMap<&str, u32> {
+    let mut counts = BTreeMap::new();
+    for random in spread(1_000) {
+        *counts.entry(name(cluster.pick(&at(random, now_ms)))).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn about(count: u32, expected: u32) -> bool {
+    count.abs_diff(expected) <= 50
+}
+
+#[test]
+fn endpoints_get_shares_by_their_weights_except_by_chance_alone() {
+    for (balancer, heavy) in [(Balancer::LeastRequest, 750), (Balancer::RoundRobin, 750), (Balancer::Random, 500)] {
+        let cluster = weighing(balancer.clone(), &[("heavy", 3), ("light", 1)], None, None);
+        let counts = counts(&cluster, 0);
+        assert!(about(counts["heavy"], heavy), "{balancer:?} {counts:?}");
+    }
+}
+
+#[test]
+fn a_weight_counts_less_the_more_requests_its_endpoint_has() {
+    let cluster = weighing(Balancer::LeastRequest, &[("heavy", 3), ("light", 1)], None, None);
+    let _active = [cluster.endpoints[0].load.begin(), cluster.endpoints[0].load.begin()];
+    assert!(about(counts(&cluster, 0)["heavy"], 500), "3/3 to 1/1");
+}
+
+#[test]
+fn weights_hold_among_those_that_serve() {
+    let cluster = weighing(Balancer::RoundRobin, &[("a", 8), ("b", 3), ("c", 1)], None, None);
+    cluster.endpoints[0].load.connect_failed(0);
+    let counts = counts(&cluster, 1);
+    assert!(!counts.contains_key("a") && about(counts["b"], 750), "{counts:?}");
+}
+
+#[test]
+fn a_new_endpoint_comes_to_its_share_while_it_warms_up() {
+    let warmup = || Some(Warmup { duration_ms: 10_000, least: 0.1, aggression: 1.0 });
+    for balancer in [Balancer::LeastRequest, Balancer::RoundRobin] {
+        let before = weighing(balancer.clone(), &[("a", 1), ("b", 1)], warmup(), None);
+        assert!(about(counts(&before, 0)["a"], 500), "all are new");
+        let after = weighing(balancer.clone(), &[("a", 1), ("b", 1), ("c", 1)], warmup(), Some(&before));
+        for (now_ms, share) in [(50_000, 48), (55_000, 200), (60_000, 333)] {
+            let counts = counts(&after, now_ms);
+            assert!(about(counts["c"], share), "{balancer:?} at {now_ms}: {counts:?}");
+        }
+        let again = weighing(balancer, &[("a", 1), ("c", 1)], warmup(), Some(&after));
+        assert!(about(counts(&again, 60_001)["c"], 500), "a change of others does not cool it");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_healthy_again_warms_up_anew() {
+    let warmup = Some(Warmup { duration_ms: 10_000, least: 0.1, aggression: 1.0 });
+    let before = weighing(Balancer::RoundRobin, &[("a", 1), ("b", 1)], warmup, None);
+    assert!(counts(&before, 0).len() == 2);
+    let with = |health, previous: &Cluster| {
+        let mut endpoints = healthy(&["a", "b"]);
+        Arc::make_mut(&mut endpoints[1]).health = health;
+        let name = ClusterName {
+            service: &previous.service,
+            fqdn: &previous.fqdn,
+            port: previous.port,
+            subset: &previous.subset,
+        };
+        Cluster::new(&name, previous.settings.clone(), endpoints, Some(previous))
+    };
+    let sick = with(EndpointHealth::Unhealthy, &before);
+    assert_eq!(counts(&sick, 20_000), [("a", 1_000)].into());
+    let well = with(EndpointHealth::Healthy, &sick);
+    assert!(about(counts(&well, 30_000)["b"], 91), "0.1 to 1");
 }

@@ -223,6 +223,7 @@ fn endpoint(
         },
         standing: node.standing,
         place: place.clone(),
+        weight: 1,
         monitor: None,
     })
 }

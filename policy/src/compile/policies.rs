@@ -17,7 +17,7 @@ use crate::{
     },
     balance::{
         self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference, Retries,
-        TableKind,
+        TableKind, Warmup,
     },
     connection::{ConnectionSettings, Keepalive, Ping},
     document::{Document, Spec},
@@ -164,6 +164,7 @@ impl<'a> Settings<'a> {
             preference: self.preference(model),
             outlier: self.outlier_detection.map(outlier),
             limits: self.limits(),
+            warmup: self.load_balancer.and_then(warmup),
             connection: Some(self.connection()).filter(|said| *said != ConnectionSettings::default()).map(Arc::new),
         }
     }
@@ -291,6 +292,19 @@ fn keepalive(keepalive: TcpKeepalive) -> Keepalive {
         time: keepalive.time.map(Span::get),
         interval: keepalive.interval.map(Span::get),
     }
+}
+
+/// With Istio's defaults.
+fn warmup(settings: &LoadBalancerSettings) -> Option<Warmup> {
+    let (duration, least, aggression) = match (&settings.warmup, settings.warmup_duration_secs) {
+        (Some(warmup), _) => (warmup.duration, warmup.minimum_percent, warmup.aggression),
+        (None, duration) => (duration?, None, None),
+    };
+    Some(Warmup {
+        duration_ms: u64::try_from(duration.get().as_millis()).unwrap_or(u64::MAX),
+        least: least.map_or(10.0, Share::percent) / 100.0,
+        aggression: aggression.unwrap_or(1.0),
+    })
 }
 
 fn count(count: Count) -> u32 {

@@ -89,6 +89,7 @@ fn place(
         standing: Standing::Preferred,
         place: Arc::default(),
         load,
+        weight: 1,
         monitor: None,
     })
 }

@@ -195,8 +195,6 @@ impl LoadBalancerSettings {
             ("simple", self.simple == Some(SimpleLb::Passthrough)),
             ("backendUtilization", self.backend_utilization.is_some()),
             ("zoneAwareLbSetting", self.zone_aware_lb_setting.is_some()),
-            ("warmupDurationSecs", self.warmup_duration_secs.is_some()),
-            ("warmup", self.warmup.is_some()),
         ] {
             checker.pending(key, given);
         }

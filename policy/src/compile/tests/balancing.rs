@@ -184,3 +184,28 @@ fn connection_settings_that_stay_the_same_stay_in_their_place() {
     let of = |view: &MeshView| service(view, "reviews").cluster(9080).unwrap().connection().unwrap().clone();
     assert!(Arc::ptr_eq(&of(&before), &of(&after)));
 }
+
+#[test]
+fn new_endpoints_warm_up_as_the_document_says() {
+    let policy = "loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 100s, minimumPercent: 20, aggression: 1}}";
+    let old = "loadBalancer: {warmupDurationSecs: 100s}";
+    for (policy, least) in [(policy, 20), (old, 10)] {
+        let mesh = around().apply(&destination_rule(policy));
+        let before = mesh.view();
+        let served = |view: &MeshView, now_ms| {
+            let cluster = service(view, "reviews").cluster(9080).unwrap();
+            let picks = (0..1_000_u64).filter(|i| {
+                let random = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let endpoint = cluster.pick(&Attempt { random, now_ms, ..Attempt::default() }).unwrap();
+                endpoint.key.node.as_ref().unwrap().as_str() == "late"
+            });
+            picks.count()
+        };
+        assert_eq!(served(&before, 0), 0);
+        let mesh = mesh.node("late", vec![row("reviews", "reviews-late")]).located("eu/z1");
+        let after = mesh.view_after(Some(&before));
+        let expected = 1_000 * least / (300 + least);
+        assert!(served(&after, 200_000).abs_diff(expected) < 20, "{policy}");
+        assert!(served(&after, 300_000).abs_diff(250) < 60, "{policy}");
+    }
+}

@@ -384,18 +384,18 @@ fn exports_are_namespaces_each_once() {
 
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
-    let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {warmupDurationSecs: 1s}, \
+    let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: true}}, \
                 connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
                 outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: DISABLE}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
-        "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
+        "spec.trafficPolicy.loadBalancer.zoneAwareLbSetting",
         "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
         "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
         "spec.trafficPolicy.tls",
         "spec.trafficPolicy.compression",
     ];
     assert_eq!(pending(&text(KIND, spec)), expected);
-    let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, \
+    let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, warmup: {duration: 1s}, \
                     localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1}, \
                     connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s, idleTimeout: 1s, maxConnectionDuration: 1s, \
                     tcpKeepalive: {}}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, maxRetries: 1, \

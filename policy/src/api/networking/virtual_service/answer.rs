@@ -66,8 +66,6 @@ impl HttpRedirect {
         if !self.scheme.is_empty() && !["http", "https"].contains(&self.scheme.as_str()) {
             checker.error_in("scheme", "must be http or https");
         }
-        let code = self.redirect_code.map_or(301, Int::get);
-        checker.pending("redirectCode", ![301, 302, 303, 307, 308].contains(&code));
         let all_by_prefix = !matches.is_empty() && matches.iter().all(HttpMatchRequest::is_by_prefix);
         for (key, given) in [("uri", self.uri.contains("%PREFIX()%")), ("prefixRewrite", by_prefix)] {
             if given && !all_by_prefix {

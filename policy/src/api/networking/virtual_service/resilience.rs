@@ -87,7 +87,6 @@ impl HttpRetry {
         if let Err(what) = RetryPolicy::default().retry_on(&self.retry_on) {
             checker.error_in("retryOn", what);
         }
-        checker.pending("retryRemoteLocalities", self.retry_remote_localities == Some(true));
         let detail =
             !self.retry_on.is_empty() || self.per_try_timeout.is_some() || self.retry_remote_localities.is_some();
         if self.attempts.is_none_or(|attempts| attempts.get() == 0) && detail {
