@@ -354,6 +354,14 @@ impl Cluster {
         self.state.in_use.retry(&self.settings.limits, active)
     }
 
+    /// A place among the copies of requests that may be under way: a mirror that does not keep up gets fewer of them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn hold_copy(&self) -> Result<Held, Overflow> {
+        self.state.in_use.copy()
+    }
+
     /// Chooses among the endpoints in `range` that are `eligible`.
     fn choose(
         &self,

@@ -1,6 +1,7 @@
 //! FaultExperiments: faults on purpose that end by themselves, at a time or when they do harm.
 
 use std::{
+    num::NonZeroU32,
     ops::Range,
     sync::{
         Arc,
@@ -12,9 +13,9 @@ use std::{
 use weft_wire::document::{DocumentKey, Stamp};
 
 use crate::{
-    api::mesh::{FaultExperiment, StopCondition},
+    api::mesh::{ExperimentFault, FaultExperiment, StopCondition},
     condition::{Conditions, Request},
-    fault::{Chance, Fault, FaultEnd, end_of},
+    fault::{BodyFault, Chance, Fault, FaultEnd, end_of},
 };
 
 /// A FaultExperiment, ready to be asked.
@@ -51,6 +52,7 @@ impl Experiment {
     pub fn new(key: DocumentKey, policy: &FaultExperiment, created: Stamp, before: Option<&Self>) -> Self {
         let abort = policy.fault.abort.and_then(|abort| end_of(abort.http_status, abort.grpc_status));
         let reset = policy.fault.reset.map(|_| FaultEnd::Reset);
+        let black_hole = policy.fault.black_hole.map(|_| FaultEnd::BlackHole { until_unix_ms: policy.end.unix_ms() });
         let start = policy.start.map_or(created.millis, |start| start.unix_ms());
         let same = before.filter(|before| before.source == *policy && before.active.start == start);
         Self {
@@ -58,7 +60,11 @@ impl Experiment {
             active: start..policy.end.unix_ms(),
             conditions: Conditions::new(&policy.matches),
             chance: Chance::of(policy.percentage.value),
-            fault: Fault { delay: policy.fault.delay.map(|delay| delay.fixed_delay.get()), end: abort.or(reset) },
+            fault: Fault {
+                delay: policy.fault.delay.map(|delay| delay.fixed_delay.get()),
+                end: abort.or(reset).or(black_hole),
+                body: body_fault(&policy.fault),
+            },
             watch: same.map_or_else(Arc::default, |before| before.watch.clone()),
             source: policy.clone(),
         }
@@ -68,6 +74,15 @@ impl Experiment {
     pub fn decide(&self, request: &Request<'_>, random: u64, now_unix_ms: u64) -> Option<Fault> {
         let hits = self.is_running(now_unix_ms) && self.chance.hits((random >> 32) as u32);
         (hits && self.conditions.hold(request)).then_some(self.fault)
+    }
+
+    /// What is done to a connection that is not read as HTTP: nothing, if the experiment is about some requests only, or
+    /// its fault is one of HTTP. Arguments as of [`Self::decide`].
+    pub fn decide_connection(&self, random: u64, now_unix_ms: u64) -> Option<Fault> {
+        let of_http = matches!(self.fault.end, Some(FaultEnd::HttpStatus(_) | FaultEnd::GrpcStatus(_)));
+        let is_meant = self.source.matches.is_empty() && !of_http && self.fault.body.is_none();
+        let hits = is_meant && self.is_running(now_unix_ms) && self.chance.hits((random >> 32) as u32);
+        hits.then_some(self.fault)
     }
 
     /// Whether requests without the fault are watched now.
@@ -101,6 +116,13 @@ impl Experiment {
     fn is_running(&self, now_unix_ms: u64) -> bool {
         self.active.contains(&now_unix_ms) && self.watch.stopped().is_none()
     }
+}
+
+fn body_fault(fault: &ExperimentFault) -> Option<BodyFault> {
+    let cut_after = fault.truncate.map(|truncate| truncate.after_bytes.get().unsigned_abs());
+    let rate = fault.slow.and_then(|slow| u32::try_from(slow.bytes_per_second.get()).ok());
+    let bytes_per_second = rate.and_then(NonZeroU32::new);
+    (cut_after.is_some() || bytes_per_second.is_some()).then_some(BodyFault { cut_after, bytes_per_second })
 }
 
 /// What was seen in a stop condition's window of requests that got no fault.
@@ -249,7 +271,7 @@ mod tests {
         let fault = r#""fault": {"reset": {}}, "percentage": {"value": 100}"#;
         let (applied, planned) =
             (experiment(fault), experiment(&format!(r#"{fault}, "start": "1970-01-01T00:00:30Z""#)));
-        let reset = Some(Fault { delay: None, end: Some(FaultEnd::Reset) });
+        let reset = Some(Fault { end: Some(FaultEnd::Reset), ..Fault::default() });
         for (now, from_applied, from_planned) in [
             (9_999, None, None),
             (10_000, reset, None),
@@ -273,10 +295,39 @@ mod tests {
         let fault = Fault {
             delay: Some(Duration::from_secs(1)),
             end: Some(FaultEnd::HttpStatus(StatusCode::from_u16(500).unwrap())),
+            body: None,
         };
         assert_eq!(decide(&experiment, "/ratings/1", ALWAYS, 20_000), Some(fault));
         assert_eq!(decide(&experiment, "/ratings/1", NEVER, 20_000), None);
         assert_eq!(decide(&experiment, "/reviews/1", ALWAYS, 20_000), None);
+    }
+
+    #[test]
+    fn bodies_are_cut_or_slowed_and_a_black_hole_ends_with_its_experiment() {
+        let all = r#""percentage": {"value": 100}"#;
+        let fault = |fault: &str| decide(&experiment(&format!(r#""fault": {fault}, {all}"#)), "/", ALWAYS, 20_000);
+        let body = BodyFault { cut_after: Some(0), bytes_per_second: NonZeroU32::new(10) };
+        let both = r#"{"truncate": {"afterBytes": 0}, "slow": {"bytesPerSecond": 10}}"#;
+        assert_eq!(fault(both), Some(Fault { body: Some(body), ..Fault::default() }));
+        let end = Some(FaultEnd::BlackHole { until_unix_ms: 60_000 });
+        assert_eq!(fault(r#"{"blackHole": {}}"#), Some(Fault { end, ..Fault::default() }));
+    }
+
+    #[test]
+    fn connections_of_bytes_get_only_what_is_not_of_http_and_not_of_some_requests() {
+        for (fields, is_meant) in [
+            (r#""fault": {"delay": {"fixedDelay": "1s"}}"#, true),
+            (r#""fault": {"reset": {}}"#, true),
+            (r#""fault": {"blackHole": {}}"#, true),
+            (r#""fault": {"abort": {"httpStatus": 500}}"#, false),
+            (r#""fault": {"truncate": {"afterBytes": 1}}"#, false),
+            (r#""fault": {"reset": {}}, "match": [{"path": {"prefix": "/"}}]"#, false),
+        ] {
+            let experiment = experiment(&format!(r#"{fields}, "percentage": {{"value": 50}}"#));
+            assert_eq!(experiment.decide_connection(ALWAYS, 20_000).is_some(), is_meant, "{fields}");
+            assert_eq!(experiment.decide_connection(NEVER, 20_000), None);
+            assert_eq!(experiment.decide_connection(ALWAYS, 60_000), None);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Faults on purpose: which request waits, fails, or is cut.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU32, time::Duration};
 
 use http::StatusCode;
 
@@ -11,11 +11,20 @@ use crate::api::{
 
 const MILLION: u64 = 1_000_000;
 
-/// What is done to one request: first the delay, then the end.
+/// What is done to one request: first the delay, then the end; or else something to the response's body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     pub delay: Option<Duration>,
     pub end: Option<FaultEnd>,
+    pub body: Option<BodyFault>,
+}
+
+/// What is done to a response's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyFault {
+    /// A longer one is cut after so many bytes.
+    pub cut_after: Option<u64>,
+    pub bytes_per_second: Option<NonZeroU32>,
 }
 
 /// How a request ends without going upstream.
@@ -25,6 +34,10 @@ pub enum FaultEnd {
     GrpcStatus(GrpcStatus),
     /// The connection or stream is cut.
     Reset,
+    /// There is no answer: what comes is swallowed until then, in milliseconds since 1970.
+    BlackHole {
+        until_unix_ms: u64,
+    },
 }
 
 /// A share of the requests, in millionths.
@@ -61,6 +74,7 @@ impl fmt::Display for FaultEnd {
             Self::HttpStatus(status) => write!(f, "status {}", status.as_u16()),
             Self::GrpcStatus(status) => write!(f, "gRPC status {}", status.code()),
             Self::Reset => f.write_str("a reset"),
+            Self::BlackHole { .. } => f.write_str("no answer"),
         }
     }
 }
@@ -98,7 +112,7 @@ impl FaultInjection {
         let (for_delay, for_end) = ((random >> 32) as u32, random as u32);
         let delay = self.delay.filter(|(chance, _)| chance.hits(for_delay)).map(|(_, delay)| delay);
         let end = self.end.filter(|(chance, _)| chance.hits(for_end)).map(|(_, end)| end);
-        (delay.is_some() || end.is_some()).then_some(Fault { delay, end })
+        (delay.is_some() || end.is_some()).then_some(Fault { delay, end, body: None })
     }
 }
 
@@ -129,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_delays_share_falls_back_to_the_old_percent() {
-        let delay = Some(Fault { delay: Some(Duration::from_secs(7)), end: None });
+        let delay = Some(Fault { delay: Some(Duration::from_secs(7)), ..Fault::default() });
         let old = injection(r#"{"delay": {"fixedDelay": "7s", "percent": 100}}"#).unwrap();
         assert_eq!((old.decide(ALWAYS), old.decide(NEVER)), (delay, delay));
         let both = injection(r#"{"delay": {"fixedDelay": "7s", "percent": 100, "percentage": {"value": 0.0001}}}"#);
@@ -145,6 +159,7 @@ mod tests {
         let expected = Fault {
             delay: Some(Duration::from_secs(1)),
             end: Some(FaultEnd::HttpStatus(StatusCode::from_u16(555).unwrap())),
+            body: None,
         };
         assert_eq!(both.unwrap().decide(NEVER), Some(expected));
     }
@@ -153,7 +168,7 @@ mod tests {
     fn an_abort_may_be_a_grpc_status() {
         let abort = injection(r#"{"abort": {"grpcStatus": "UNAVAILABLE", "percentage": {"value": 100}}}"#).unwrap();
         let end = Some(FaultEnd::GrpcStatus(GrpcStatus::Unavailable));
-        assert_eq!(abort.decide(0), Some(Fault { delay: None, end }));
+        assert_eq!(abort.decide(0), Some(Fault { end, ..Fault::default() }));
     }
 
     proptest! {

@@ -9,7 +9,7 @@
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it; [`access`]:
 //!   all of it for one workload.
 //! * [`view`], [`route`], [`balance`], [`endpoint`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
-//!   of policies.
+//!   of policies; [`deadline`]: how long it may take.
 //! * [`settings`]: what holds in the whole mesh.
 //! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
@@ -29,6 +29,7 @@ pub mod compile;
 pub mod condition;
 pub mod connection;
 pub mod cors;
+pub mod deadline;
 pub mod document;
 pub mod endpoint;
 pub mod experiment;

@@ -18,10 +18,11 @@ use tokio::{
     sync::mpsc,
     time::{Instant, Sleep, sleep_until},
 };
-use weft_policy::endpoint::ActiveRequest;
+use weft_policy::{endpoint::ActiveRequest, fault::BodyFault};
 
 use crate::{
     error::BrokeOff,
+    fault::Spoiled,
     http2::STREAM_WINDOW,
     metrics::{Flag, Refused},
     pool::Lease,
@@ -442,6 +443,7 @@ enum Kind {
         /// Gives the connection back to its pool when dropped after the end.
         lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
+        spoiled: Option<Box<Spoiled>>,
         record: ExchangeRecord,
         _active: Option<ActiveRequest>,
     },
@@ -465,11 +467,13 @@ impl ResponseBody {
         lease: Lease,
         active: Option<ActiveRequest>,
         deadline: Option<Instant>,
+        fault: Option<BodyFault>,
         record: ExchangeRecord,
     ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let stall = Stall::of(&from, record.limits().stall_timeout);
-        Self(Kind::Upstream { from, waiting: 0, stall, lease, deadline, record, _active: active })
+        let spoiled = fault.map(|fault| Box::new(Spoiled::new(fault)));
+        Self(Kind::Upstream { from, waiting: 0, stall, lease, deadline, spoiled, record, _active: active })
     }
 }
 
@@ -478,12 +482,16 @@ fn may_wait(body: &Incoming) -> u64 {
     body.size_hint().upper().unwrap_or(u64::MAX).min(STREAM_WINDOW.into())
 }
 
+fn has_ended(from: &Incoming, spoiled: Option<&Spoiled>) -> bool {
+    from.is_end_stream() && spoiled.is_none_or(|spoiled| spoiled.held() == 0)
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (from, waiting, stall, lease, deadline, record) = match &mut self.get_mut().0 {
+        let (from, waiting, stall, lease, deadline, spoiled, record) = match &mut self.get_mut().0 {
             Kind::Tunnel => return Poll::Ready(None),
             Kind::Cut { .. } => return Poll::Ready(Some(Err(BodyError::Cut))),
             Kind::Own { text, record } => {
@@ -491,14 +499,18 @@ impl Body for ResponseBody {
                 record.add_sent(text.as_ref().map_or(0, |text| text.len() as u64));
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Kind::Upstream { from, waiting, stall, lease, deadline, record, .. } => {
-                (from, waiting, stall, lease, deadline, record)
+            Kind::Upstream { from, waiting, stall, lease, deadline, spoiled, record, .. } => {
+                (from, waiting, stall, lease, deadline, spoiled, record)
             }
         };
         if *waiting > 0 {
             record.load().reader_came(std::mem::take(waiting));
         }
-        match Pin::new(&mut *from).poll_frame(cx) {
+        let polled = match spoiled {
+            None => Pin::new(&mut *from).poll_frame(cx).map_err(BodyError::from),
+            Some(spoiled) => spoiled.poll_frame(from, cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
                 *waiting = may_wait(from);
@@ -510,8 +522,9 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                record.fail(Flag::UpstreamReset, &error);
-                Poll::Ready(Some(Err(error.into())))
+                let flag = if matches!(error, BodyError::Cut) { Flag::FaultInjected } else { Flag::UpstreamReset };
+                record.fail(flag, &error);
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
                 record.complete();
@@ -538,7 +551,7 @@ impl Body for ResponseBody {
             Kind::Tunnel => true,
             Kind::Cut { .. } => false,
             Kind::Own { text, .. } => text.is_none(),
-            Kind::Upstream { from, .. } => from.is_end_stream(),
+            Kind::Upstream { from, spoiled, .. } => has_ended(from, spoiled.as_deref()),
         }
     }
 
@@ -547,7 +560,10 @@ impl Body for ResponseBody {
             Kind::Tunnel => SizeHint::with_exact(0),
             Kind::Cut { .. } => SizeHint::default(),
             Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Upstream { from, .. } => from.size_hint(),
+            Kind::Upstream { from, spoiled, .. } => {
+                let held = spoiled.as_ref().map_or(0, |spoiled| spoiled.held());
+                from.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
+            }
         }
     }
 }
@@ -555,9 +571,9 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper drops a body of known length without asking for its end again.
-        if let Kind::Upstream { from, waiting, lease, record, .. } = &mut self.0 {
+        if let Kind::Upstream { from, waiting, lease, spoiled, record, .. } = &mut self.0 {
             record.load().reader_came(*waiting);
-            if from.is_end_stream() {
+            if has_ended(from, spoiled.as_deref()) {
                 record.complete();
                 lease.finished();
             }

@@ -16,6 +16,7 @@ use weft_policy::{
     authenticate::Claims,
     authorize::HttpAccess,
     endpoint::ActiveRequest,
+    fault::BodyFault,
     retry::Failure,
     route::{RequestHead, Rewrite},
 };
@@ -477,6 +478,8 @@ pub(crate) struct Answer {
     pub(crate) client_upgrade: Option<upgrade::Client>,
     /// The caller, if the connection may become a tunnel to a workload of this node.
     pub(crate) guest: Option<Rc<Guest>>,
+    /// What is done to the response's body on purpose.
+    pub(crate) fault: Option<BodyFault>,
 }
 
 impl Answer {
@@ -494,7 +497,7 @@ impl Answer {
 
     /// The response for the caller. Its body carries the record to the exchange's end.
     pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
-        let Self { mut response, lease, active, deadline, client_upgrade, guest } = self;
+        let Self { mut response, lease, active, deadline, client_upgrade, guest, fault } = self;
         record.response_head(&response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
@@ -502,7 +505,7 @@ impl Answer {
         *response.version_mut() = Version::HTTP_11; // hyper speaks what the caller speaks
         let (Some(protocol), Some(client)) = (protocol, client_upgrade) else {
             let (head, body) = response.into_parts();
-            return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, record));
+            return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, fault, record));
         };
         let upstream = hyper::upgrade::on(&mut response);
         let (mut head, _) = response.into_parts();

@@ -165,7 +165,15 @@ impl Connection {
                     ext_authz::apply(admitted.changes, response.headers_mut());
                     let client_upgrade = outgoing.into_client_upgrade();
                     let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
-                    return Ok(Answer { response, lease, active: None, deadline: None, client_upgrade, guest });
+                    return Ok(Answer {
+                        response,
+                        lease,
+                        active: None,
+                        deadline: None,
+                        client_upgrade,
+                        guest,
+                        fault: None,
+                    });
                 }
                 // Kept alive for too long: once more, on a new connection.
                 Err(SendError { stale: true, .. }) if need == Need::Any => need = Need::Fresh,

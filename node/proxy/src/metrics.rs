@@ -57,6 +57,8 @@ struct Inner {
     ejections: [AtomicU64; Cause::ALL.len()],
     /// Those that should have been, but for `maxEjectionPercent`.
     ejections_overflow: AtomicU64,
+    /// Copies of requests that were not sent, because too many were under way.
+    mirrors_overflow: AtomicU64,
     runtimes: RwLock<Vec<(String, RuntimeMetrics)>>,
 }
 
@@ -130,6 +132,10 @@ impl Metrics {
 
     pub(crate) fn count_ejection_overflow(&self) {
         self.0.ejections_overflow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_mirror_overflow(&self) {
+        self.0.mirrors_overflow.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_denied_by_policy(&self) {
@@ -239,6 +245,11 @@ impl Collector for Metrics {
                 "weft_outlier_ejections_overflow",
                 "Endpoints that stayed in use because too many others were taken out",
                 &self.0.ejections_overflow,
+            ),
+            (
+                "weft_mirrors_overflow",
+                "Copies of requests that were not sent because too many were under way",
+                &self.0.mirrors_overflow,
             ),
             (
                 "weft_inbound_handshakes_refused",

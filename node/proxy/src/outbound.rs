@@ -25,6 +25,7 @@ use weft_policy::{
     balance::{Attempt, Cluster, Hashed, Held, Keyed, Outcome, Overflow},
     condition,
     cors::CorsOutcome,
+    deadline,
     endpoint::{Endpoint, EndpointAddress, Workload},
     fault::FaultEnd,
     headers::{HeaderContext, HeaderOperations, HeaderRules},
@@ -116,8 +117,22 @@ impl Outbound {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
                 record.splice(stream, upstream, guest.as_deref(), lifetime).await;
             }
-            Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
+            Err(error) => self.turn_away(stream, &parties, &error, line, started).await,
         }
+    }
+
+    async fn turn_away(
+        &self,
+        client: impl AsyncRead + Unpin,
+        parties: &Parties,
+        error: &ProxyError,
+        line: Option<Box<Line>>,
+        started: Instant,
+    ) {
+        if let Some(limit) = fault::black_hole(error) {
+            fault::swallow(client, limit).await;
+        }
+        TcpRecord::refused(&self.worker, parties, error, line, started);
     }
 
     /// Serves a connection that goes where the server name in its TLS handshake says.
@@ -143,7 +158,7 @@ impl Outbound {
                 let record = TcpRecord::opened(&self.worker, &parties, line, started);
                 record.splice(hello.before(client), upstream, guest.as_deref(), lifetime).await;
             }
-            Err(error) => TcpRecord::refused(&self.worker, &parties, &error, line, started),
+            Err(error) => self.turn_away(client, &parties, &error, line, started).await,
         }
     }
 
@@ -225,6 +240,7 @@ impl Outbound {
         if let Some(line) = &mut line {
             line.cluster(cluster);
         }
+        fault::inject_connection(view.experiments(None, Some((&service.name, cluster.port)))).await?;
         let gate = LocalGate { worker: &self.worker, view, caller, downstream };
         tcp::dial(&gate, cluster, |endpoint| {
             parties.destination = endpoint.workload.clone();
@@ -290,7 +306,12 @@ impl Outbound {
                 });
                 Response::new(ResponseBody::tunnel())
             }
-            Err(error) => respond::refuse(&error, record),
+            Err(error) => {
+                if let Some(limit) = fault::black_hole(&error) {
+                    sleep(limit).await;
+                }
+                respond::refuse(&error, record)
+            }
         }
     }
 
@@ -360,9 +381,10 @@ impl Outbound {
             if let Some(fault) = fault.and_then(|fault| fault.decide(rand::random())) {
                 fault::inject(fault, record).await?;
             }
-            if let Some(plan) = plan {
-                plan.carry_out(record).await?;
-            }
+            let fault = match plan {
+                None => None,
+                Some(plan) => plan.carry_out(record).await?,
+            };
             match action {
                 Action::InvalidBackend => Err(ProxyError::InvalidBackend(authority.host().to_owned())),
                 Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
@@ -380,14 +402,15 @@ impl Outbound {
                         outgoing.rewrite(rewrite)?;
                     }
                     let way = Way { view: &view, caller: caller.as_ref(), downstream };
-                    self.forward(forward, mirrors, outgoing, way, record).await.map(Reply::Upstream)
+                    let answer = self.forward(forward, mirrors, outgoing, way, record).await?;
+                    Ok(Reply::Upstream(Answer { fault, ..answer }))
                 }
             }
         };
         // What the rule says of responses holds for refusals too.
         let mut reply = match done.await {
             // There is no answer to change.
-            Err(cut @ ProxyError::Aborted(FaultEnd::Reset)) => return Err(cut),
+            Err(cut @ ProxyError::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. })) => return Err(cut),
             done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
         };
         operations.of_response(reply.headers_mut());
@@ -412,21 +435,29 @@ impl Outbound {
         if let Some(line) = record.line() {
             line.cluster(cluster);
         }
+        let is_grpc = record.is_grpc();
+        let timeout = deadline::limit(timeout, is_grpc, &outgoing.headers);
+        deadline::pass_on(timeout, retry.per_try_timeout, is_grpc, &mut outgoing.headers);
         for cluster in mirrors.clusters {
+            let Ok(place) = cluster.hold_copy() else {
+                self.worker.metrics.shared().count_mirror_overflow();
+                continue;
+            };
             if let Some(mut copy) = outgoing.copy() {
                 if mirrors.appends_shadow {
                     copy.append_shadow();
                 }
-                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, way.to_owned(), copy, timeout));
+                self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, place, way.to_owned(), copy, timeout));
             }
         }
-        if retry.may_repeat(record.is_grpc()) {
+        if retry.may_repeat(is_grpc) {
             outgoing.keep_body();
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let Hashed { hash, set_cookie } = key(way, cluster, &outgoing);
-        let tries = Tries { hash, ..Tries::new(&self.worker, cluster, way.gate(&self.worker), retry) };
+        let tries =
+            Tries { hash, deadline, is_grpc, ..Tries::new(&self.worker, cluster, way.gate(&self.worker), retry) };
         let run = pin!(tries.run(outgoing, record));
         let mut answer = match deadline {
             None => run.await,
@@ -540,7 +571,14 @@ struct Mirrors {
 }
 
 /// Sends a copy of a request, and reads its answer for nobody.
-async fn mirror(worker: Rc<Worker>, cluster: Arc<Cluster>, way: OwnedWay, mut copy: Outgoing, limit: Option<Duration>) {
+async fn mirror(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    _place: Held,
+    way: OwnedWay,
+    mut copy: Outgoing,
+    limit: Option<Duration>,
+) {
     let attempt = Attempt { random: rand::random(), now_ms: worker.now_ms(), ..Attempt::default() };
     let Some(endpoint) = cluster.pick(&attempt) else { return };
     let gate = way.way().gate(&worker);
@@ -608,12 +646,15 @@ struct Tries<'a> {
     policy: &'a RetryPolicy,
     /// The request's key, if keys choose endpoints of this cluster.
     hash: Option<u64>,
+    /// When the time for all tries is up.
+    deadline: Option<Instant>,
+    is_grpc: bool,
     awaited: Awaited,
 }
 
 impl<'a> Tries<'a> {
     fn new(worker: &'a Rc<Worker>, cluster: &'a Arc<Cluster>, gate: LocalGate<'a>, policy: &'a RetryPolicy) -> Self {
-        Self { worker, cluster, gate, policy, hash: None, awaited: Awaited::default() }
+        Self { worker, cluster, gate, policy, hash: None, deadline: None, is_grpc: false, awaited: Awaited::default() }
     }
 
     async fn run(&self, mut outgoing: Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
@@ -756,7 +797,7 @@ impl<'a> Tries<'a> {
                 }
                 ext_authz::apply(admitted.changes, response.headers_mut());
                 let active = Some(active);
-                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None })
+                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
             }
             Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
         }
@@ -789,8 +830,12 @@ impl<'a> Tries<'a> {
         Failed { error: error.into(), failure, stale: false }
     }
 
-    /// What only the next proxy gets to see, and what only a workload behind one does.
+    /// How much time is left, if that has changed; and what only the next proxy gets to see.
     fn mark(&self, endpoint: &Endpoint, retries: u32, outgoing: &mut Outgoing) {
+        if let Some(deadline) = self.deadline.filter(|_| retries > 0) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            deadline::pass_on(Some(left), self.policy.per_try_timeout, self.is_grpc, &mut outgoing.headers);
+        }
         if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
             outgoing.headers.remove(X_WEFT_SOURCE);
             outgoing.headers.remove(X_ENVOY_ATTEMPT_COUNT);

@@ -42,7 +42,7 @@ impl ProxyError {
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(FaultEnd::HttpStatus(status)) => *status,
             Self::Aborted(FaultEnd::GrpcStatus(_)) => StatusCode::OK,
-            Self::Aborted(FaultEnd::Reset) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(denial) => match &denial.why {
                 WhyDenied::Token { refusal, .. } => refusal.status(),
                 WhyDenied::Policy { .. } => StatusCode::FORBIDDEN,
@@ -128,7 +128,7 @@ impl ProxyError {
 
 /// Answers in the upstream's place.
 pub(crate) fn refuse(error: &ProxyError, mut record: ExchangeRecord) -> Response<ResponseBody> {
-    if let ProxyError::Aborted(FaultEnd::Reset) = error {
+    if let ProxyError::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. }) = error {
         record.fail(error.flag(), error);
         return Response::new(ResponseBody::cut(record));
     }

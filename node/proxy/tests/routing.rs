@@ -305,6 +305,38 @@ async fn a_mirror_that_is_down_costs_the_caller_nothing() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_never_answers_gets_no_more_than_its_bound_and_slows_nobody() {
+    const BOUND: usize = 256;
+    let (asked, counter) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let arrives = asked.clone();
+    let shadow = serve(true, move |_| {
+        arrives.fetch_add(1, Ordering::Relaxed);
+        std::future::pending()
+    });
+    let hits = counter.clone();
+    let app = serve(true, move |_| {
+        let hits = hits.clone();
+        async move {
+            hits.fetch_add(1, Ordering::Relaxed);
+            status(200)
+        }
+    });
+    let plan = |service: &'static str, app| Plan {
+        hosted: vec![hosted(service, &format!("{service}-v1"), Protocol::Http2, app)],
+        ..Plan::default()
+    };
+    let documents = rule(&format!("mirror: {{host: shadow}}, {TO_REVIEWS}"));
+    let plans = vec![caller().await, plan("reviews", app.await), plan("shadow", shadow.await)];
+    let mesh = Mesh::start_with(&documents, plans);
+    for _ in 0..BOUND + 10 {
+        assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::OK);
+    }
+    assert_eq!(counter.load(Ordering::Relaxed), BOUND + 10);
+    assert_eq!(mesh.client().metric("weft_mirrors_overflow_total", &[]), 10.0);
+    assert!(asked.load(Ordering::Relaxed) <= BOUND);
+}
+
+#[tokio::test]
 async fn a_host_that_only_a_virtual_service_knows_leads_where_it_says() {
     let documents = rule(TO_REVIEWS).replace("hosts: [reviews]", "hosts: [www.example.com, '*.example.org']");
     let mesh = echoing(&documents).await;

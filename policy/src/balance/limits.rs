@@ -50,6 +50,9 @@ impl Default for Retries {
     }
 }
 
+/// Most copies of mirrored requests that are under way to a cluster.
+const MAX_COPIES: u32 = 256;
+
 /// What a limit is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -57,6 +60,7 @@ enum Kind {
     Request,
     Retry,
     Pending,
+    Copy,
 }
 
 /// What is in use of one cluster, by all workers.
@@ -67,6 +71,7 @@ pub(crate) struct InUse {
     pending: AtomicU32,
     requests: AtomicU32,
     retries: AtomicU32,
+    copies: AtomicU32,
     /// Who waits for a connection. Touched only while somebody does.
     waiting: Mutex<Vec<Waker>>,
 }
@@ -78,6 +83,7 @@ impl InUse {
             Kind::Request => &self.requests,
             Kind::Retry => &self.retries,
             Kind::Pending => &self.pending,
+            Kind::Copy => &self.copies,
         }
     }
 
@@ -102,6 +108,10 @@ impl InUse {
             Retries::Budget { percent, least } => least.max((f64::from(active()) * percent / 100.0) as u32),
         };
         self.hold(Kind::Retry, limit).ok_or(Overflow)
+    }
+
+    pub(super) fn copy(self: &Arc<Self>) -> Result<Held, Overflow> {
+        self.hold(Kind::Copy, MAX_COPIES).ok_or(Overflow)
     }
 
     /// Nothing is counted where nothing is limited.

@@ -37,7 +37,7 @@ pub struct FaultExperiment {
     pub stop_when: Option<StopCondition>,
 }
 
-/// A delay, and then an abort or a reset.
+/// A delay; and then an abort, a reset, no answer at all, or a response whose body is cut, slow, or both.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ExperimentFault {
@@ -45,6 +45,10 @@ pub struct ExperimentFault {
     pub abort: Option<ExperimentAbort>,
     /// Cuts the connection or the stream without an answer.
     pub reset: Option<ExperimentReset>,
+    /// Takes the request or connection, and never answers, until the experiment's end or until the caller gives up.
+    pub black_hole: Option<ExperimentBlackHole>,
+    pub truncate: Option<ExperimentTruncate>,
+    pub slow: Option<ExperimentSlow>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -65,6 +69,24 @@ pub struct ExperimentAbort {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentReset {}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExperimentBlackHole {}
+
+/// Cuts the connection or the stream within a response's body. A shorter body is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExperimentTruncate {
+    pub after_bytes: Int<0, { i64::MAX }>,
+}
+
+/// Passes a response's body on at this rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExperimentSlow {
+    pub bytes_per_second: Int<1, 1_000_000_000>,
+}
 
 /// Ends the experiment when one of its conditions holds for the targets' requests that got no fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -118,9 +140,19 @@ impl Resource for FaultExperiment {
 impl ExperimentFault {
     fn check(&self, checker: &mut Checker<'_>) {
         if *self == Self::default() {
-            checker.error("must give delay, abort or reset");
+            checker.error("must give delay, abort, reset, blackHole, truncate or slow");
         }
-        checker.at_most_one(&[("abort", self.abort.is_some()), ("reset", self.reset.is_some())]);
+        let ends = [
+            ("abort", self.abort.is_some()),
+            ("reset", self.reset.is_some()),
+            ("blackHole", self.black_hole.is_some()),
+        ];
+        checker.at_most_one(&ends);
+        for body in [("truncate", self.truncate.is_some()), ("slow", self.slow.is_some())] {
+            for end in ends {
+                checker.at_most_one(&[end, body]);
+            }
+        }
         checker.given("abort", &self.abort, |checker, abort| {
             checker.exactly_one(&[
                 ("httpStatus", abort.http_status.is_some()),

@@ -251,12 +251,18 @@ fn a_fault_experiment_ends_and_does_something() {
         (format!("{delay}, {share}"), ".end", "is missing"),
         (format!("{delay}, {end}"), ".percentage", "is missing"),
         (format!("{share}, {end}"), ".fault", "is missing"),
-        (format!("fault: {{}}, {share}, {end}"), ".fault", "must give delay, abort or reset"),
+        (format!("fault: {{}}, {share}, {end}"), ".fault", "must give delay, abort, reset"),
         (format!("fault: {{abort: {{}}}}, {share}, {end}"), ".fault.abort", "one of httpStatus, grpcStatus"),
         (
             format!("fault: {{abort: {{httpStatus: 500}}, reset: {{}}}}, {share}, {end}"),
             ".fault",
             "only one of abort, reset",
+        ),
+        (format!("fault: {{slow: {{bytesPerSecond: 0}}}}, {share}, {end}"), ".fault.slow.bytesPerSecond", "from 1"),
+        (
+            format!("fault: {{blackHole: {{}}, truncate: {{afterBytes: 1}}}}, {share}, {end}"),
+            ".fault",
+            "only one of blackHole, truncate",
         ),
         (format!("fault: {{abort: {{httpStatus: 100}}}}, {share}, {end}"), ".fault.abort.httpStatus", "from 200"),
         (
