@@ -390,9 +390,8 @@ fn weighing(
     warmup: Option<Warmup>,
     previous: Option<&Cluster>,
 ) -> Cluster {
-    let service: ServiceName = "reviews.default".parse().unwrap();
-    let fqdn: Arc<str> = service.fqdn().into();
-    let name = ClusterName { service: &service, fqdn: &fqdn, port: 9080, subset: "" };
+    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
     let endpoints = weights.iter().map(|(name, weight)| {
         let mut endpoint = endpoint(name, EndpointHealth::Healthy, Standing::Preferred);
         Arc::make_mut(&mut endpoint).weight = *weight;
@@ -462,12 +461,7 @@ fn an_endpoint_that_is_healthy_again_warms_up_anew() {
     let with = |health, previous: &Cluster| {
         let mut endpoints = healthy(&["a", "b"]);
         Arc::make_mut(&mut endpoints[1]).health = health;
-        let name = ClusterName {
-            service: &previous.service,
-            fqdn: &previous.fqdn,
-            port: previous.port,
-            subset: &previous.subset,
-        };
+        let name = ClusterName { fqdn: &previous.fqdn, port: previous.port, subset: &previous.subset };
         Cluster::new(&name, previous.settings.clone(), endpoints, Some(previous))
     };
     let sick = with(EndpointHealth::Unhealthy, &before);

@@ -258,6 +258,7 @@ pub(super) fn places(selected: &[Selected], port: &ServicePort, known: Option<&S
                     protocol: port.protocol,
                     health: EndpointHealth::Healthy,
                     standing: Standing::Preferred,
+                    weight: place.map_or(1, weight_of),
                     place: Arc::new(place.map(place_of).unwrap_or_default()),
                     load: load.unwrap_or_default(),
                     monitor: None,
@@ -266,6 +267,11 @@ pub(super) fn places(selected: &[Selected], port: &ServicePort, known: Option<&S
         }
     }
     found.into_values().collect()
+}
+
+/// Without a weight, or with 0, an endpoint counts as one, as in Istio.
+fn weight_of(workload: &WorkloadEntry) -> u32 {
+    workload.weight.map_or(1, |weight| u32::try_from(weight.get()).unwrap_or(u32::MAX).max(1))
 }
 
 fn place_of(workload: &WorkloadEntry) -> Place {

@@ -62,7 +62,6 @@ impl WorkloadEntry {
         });
         checker.pending("address", unix_path(&self.address).is_some());
         checker.pending("network", !self.network.is_empty());
-        checker.pending("weight", self.weight.is_some());
         checker.pending("serviceAccount", !self.service_account.is_empty());
         for (key, len, max) in [
             ("address", self.address.len(), 256),

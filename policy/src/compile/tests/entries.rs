@@ -57,6 +57,14 @@ fn the_endpoints_of_an_entry_serve_its_ports_each_on_its_own() {
 }
 
 #[test]
+fn an_endpoint_has_the_weight_that_it_is_given_and_else_one() {
+    let view = Mesh::new().apply(&API.replace("locality: eu/z1", "weight: 3")).view();
+    let service = seen(&view, "api.example.com", "default").unwrap();
+    let weights: Vec<u32> = service.cluster(80).unwrap().endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [3, 1]);
+}
+
+#[test]
 fn destination_rules_and_virtual_services_are_for_such_hosts_too() {
     let rules = "
 apiVersion: networking.istio.io/v1
