@@ -10,8 +10,9 @@ use super::services::Model;
 use crate::{
     api::{
         networking::{
-            ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, LoadBalancerSettings,
-            OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive, TrafficPolicy,
+            ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
+            LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
+            TrafficPolicy,
         },
         values::{Count, Limit, Share, Span, Timeout},
     },
@@ -135,6 +136,7 @@ pub(super) struct Settings<'a> {
     connection_pool: Option<&'a ConnectionPoolSettings>,
     outlier_detection: Option<&'a OutlierDetection>,
     retry_budget: Option<RetryBudget>,
+    tls: Option<&'a ClientTlsSettings>,
 }
 
 impl<'a> Settings<'a> {
@@ -148,14 +150,22 @@ impl<'a> Settings<'a> {
                 connection_pool: settings.connection_pool.as_ref(),
                 outlier_detection: settings.outlier_detection.as_ref(),
                 retry_budget: None,
+                tls: settings.tls.as_ref(),
             },
             None => Self {
                 load_balancer: policy.load_balancer.as_ref().or(self.load_balancer),
                 connection_pool: policy.connection_pool.as_ref().or(self.connection_pool),
                 outlier_detection: policy.outlier_detection.as_ref().or(self.outlier_detection),
                 retry_budget: policy.retry_budget.or(self.retry_budget),
+                tls: policy.tls.as_ref().or(self.tls),
             },
         }
+    }
+
+    /// Whether an endpoint outside of the mesh may only be called by TLS, which weft does not speak to such yet: to call
+    /// it in the clear would give away what was to be kept secret.
+    pub(super) fn forbids_cleartext(&self) -> bool {
+        self.tls.is_some_and(|tls| !matches!(tls.mode, None | Some(ClientTlsMode::Disable)))
     }
 
     pub(super) fn of_cluster(&self, model: &Model<'_>) -> balance::Settings {

@@ -57,6 +57,21 @@ fn the_endpoints_of_an_entry_serve_its_ports_each_on_its_own() {
 }
 
 #[test]
+fn an_endpoint_that_may_only_be_called_by_tls_is_not_called_in_the_clear() {
+    let with = |mode: &str| {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\n\
+             spec: {{host: api.example.com, trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, tls: {{{mode}}}}}]}}}}\n"
+        );
+        let view = Mesh::new().apply(API).apply(&rule).view();
+        (addresses(&view, "api.example.com", 80, "").len(), addresses(&view, "api.example.com", 443, "").len())
+    };
+    assert_eq!(with("mode: DISABLE"), (2, 2));
+    assert_eq!(with("mode: SIMPLE"), (0, 2), "the other port's are called as they were");
+    assert_eq!(with("mode: ISTIO_MUTUAL"), (0, 2));
+}
+
+#[test]
 fn an_endpoint_has_the_weight_that_it_is_given_and_else_one() {
     let view = Mesh::new().apply(&API.replace("locality: eu/z1", "weight: 3")).view();
     let service = seen(&view, "api.example.com", "default").unwrap();
