@@ -416,3 +416,16 @@ async fn a_request_for_a_workload_that_has_gone_is_sent_to_another_whatever_the_
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody has it");
     assert_eq!(response.headers()["x-weft-reason"], "not_hosted");
 }
+
+#[tokio::test]
+async fn services_of_a_view_that_is_gone_are_let_go_of() {
+    let mut mesh = mesh_with(echo().await).await;
+    is_served(&mesh).await;
+    let old: Vec<_> = mesh.client().view.load().services().map(Arc::downgrade).collect();
+    assert!(!old.is_empty());
+    mesh.documents = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: all}, \
+                      spec: {host: '*.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}}}\n"
+        .into();
+    mesh.publish();
+    eventually("no old service is kept", || old.iter().all(|service| service.strong_count() == 0)).await;
+}

@@ -47,7 +47,7 @@ use weft_proxy::{
     config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
     metrics::Metrics,
-    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, ViewPublisher, WorkloadIdentity},
+    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, ViewPublisher, Views, WorkloadIdentity},
     server::{BoundProxy, RunningProxy},
 };
 use weft_wire::{
@@ -145,6 +145,7 @@ pub struct Node {
     pub proxy: Option<RunningProxy>,
     pub keys: KeyPublisher,
     pub decisions: Decisions,
+    pub view: Views,
     views: ViewPublisher,
     identities: IdentityPublisher,
 }
@@ -240,7 +241,7 @@ impl Mesh {
 
 impl Node {
     fn start(ca: &Ca, number: usize, plan: Plan) -> Self {
-        let (views, view_reader) = ports::views(MeshView::empty(trust_domain()));
+        let (views, view) = ports::views(MeshView::empty(trust_domain()));
         let (identities, identity_reader) = ports::identities(snapshot(ca, &plan));
         let (keys, key_reader) = ports::key_sets();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
@@ -262,7 +263,7 @@ impl Node {
             access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
             limits: plan.limits,
         };
-        let bound = BoundProxy::bind(config, view_reader, identity_reader, key_reader, metrics.clone()).unwrap();
+        let bound = BoundProxy::bind(config, view.clone(), identity_reader, key_reader, metrics.clone()).unwrap();
         let (outbound, decisions) = (bound.outbound(), bound.decisions());
         let listeners = bound.listeners().iter().map(|listener| listener.listen).collect();
         let proxy = Some(bound.run().unwrap());
@@ -278,6 +279,7 @@ impl Node {
             proxy,
             keys,
             decisions,
+            view,
             views,
             identities,
         }
