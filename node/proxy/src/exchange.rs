@@ -416,8 +416,8 @@ impl Outgoing {
     }
 
     /// Whom to give the connection to, if the upstream switches protocols.
-    pub(crate) fn into_client_upgrade(self) -> Option<upgrade::Client> {
-        self.upgrade.map(|upgrade| upgrade.client)
+    pub(crate) fn take_client_upgrade(&mut self) -> Option<upgrade::Client> {
+        self.upgrade.take().map(|upgrade| upgrade.client)
     }
 }
 

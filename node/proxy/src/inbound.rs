@@ -163,7 +163,7 @@ impl Connection {
                         quota.tell(response.headers_mut());
                     }
                     ext_authz::apply(admitted.changes, response.headers_mut());
-                    let client_upgrade = outgoing.into_client_upgrade();
+                    let client_upgrade = outgoing.take_client_upgrade();
                     let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
                     return Ok(Answer {
                         response,

@@ -402,7 +402,7 @@ impl Outbound {
                         outgoing.rewrite(rewrite)?;
                     }
                     let way = Way { view: &view, caller: caller.as_ref(), downstream };
-                    let answer = self.forward(forward, mirrors, outgoing, way, record).await?;
+                    let answer = self.forward(forward, mirrors, &mut outgoing, way, record).await?;
                     Ok(Reply::Upstream(Answer { fault, ..answer }))
                 }
             }
@@ -426,7 +426,7 @@ impl Outbound {
         &self,
         forward: Forward<'_>,
         mirrors: Mirrors,
-        mut outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         way: Way<'_>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
@@ -455,7 +455,7 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let Hashed { hash, set_cookie } = key(way, cluster, &outgoing);
+        let Hashed { hash, set_cookie } = key(way, cluster, outgoing);
         let tries =
             Tries { hash, deadline, is_grpc, ..Tries::new(&self.worker, cluster, way.gate(&self.worker), retry) };
         let run = pin!(tries.run(outgoing, record));
@@ -657,7 +657,8 @@ impl<'a> Tries<'a> {
         Self { worker, cluster, gate, policy, hash: None, deadline: None, is_grpc: false, awaited: Awaited::default() }
     }
 
-    async fn run(&self, mut outgoing: Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
+    /// By reference, as all who await something of it: each future would have room for a copy.
+    async fn run(&self, outgoing: &mut Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         let mut need = outgoing.need();
         let mut retries = 0;
@@ -676,10 +677,11 @@ impl<'a> Tries<'a> {
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(endpoint);
             self.awaited.begin(self.cluster, endpoint);
-            let done = self.once_within_limit(endpoint, need, retries, &mut outgoing).await;
+            let done = self.once_within_limit(endpoint, need, retries, outgoing).await;
             self.awaited.end();
             match done {
-                // The workload went away before the view said so: another one, whatever the policy, as this one did not fail.
+                // The workload went away before the view said so: another one, whatever the policy, as this one did not
+                // fail.
                 Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(&tried, endpoint) => {
                     tried.push(endpoint.clone());
                     continue;
@@ -692,7 +694,7 @@ impl<'a> Tries<'a> {
                     }
                     let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
                     if !may_repeat || !self.may_retry(&mut retrying, record) {
-                        let client_upgrade = outgoing.into_client_upgrade();
+                        let client_upgrade = outgoing.take_client_upgrade();
                         let guest = client_upgrade.as_ref().and_then(|_| self.gate.guest(endpoint));
                         return Ok(Answer { client_upgrade, guest, ..answer });
                     }

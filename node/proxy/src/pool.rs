@@ -1,7 +1,7 @@
 //! Connections to upstreams, kept and shared by the exchanges of one worker.
 //!
-//! Two kinds: to workloads of this node and to places outside ([`app`], plain), and to other nodes ([`mesh`], mutual TLS). HTTP/2 is one
-//! connection for many exchanges ([`link`]); HTTP/1.1 is one each, given back when its response ends.
+//! Two kinds: to workloads of this node and to places outside ([`app`], plain), and to other nodes ([`mesh`], mutual
+//! TLS). HTTP/2 is one connection for many exchanges ([`link`]); HTTP/1.1 is one each, given back when its response ends.
 
 mod app;
 mod dial;

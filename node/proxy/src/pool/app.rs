@@ -83,9 +83,10 @@ impl AppPool {
     fn take_idle(&self, address: SocketAddr, settings: Option<&Arc<ConnectionSettings>>) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&address)?;
-        // One that is open but not ready still has to see its last exchange off: leave it for later.
-        idle.retain(Idle::is_open);
-        let ready = idle.iter().rposition(|idle| idle.sender.is_ready() && idle.life.is_of(settings))?;
+        // One that is open but not ready still has to see its last exchange off: leave it for later. Those that are over
+        // go with the next sweep: to look for them here would cost each request a look at all.
+        let may_serve = |idle: &Idle| idle.sender.is_ready() && idle.life.is_of(settings) && idle.is_open();
+        let ready = idle.iter().rposition(may_serve)?;
         Some(idle.remove(ready))
     }
 

@@ -94,12 +94,10 @@ impl<T: 'static> Links<T> {
         }
         loop {
             let under_way = self.dialling.borrow().as_ref().and_then(WeakShared::upgrade);
-            let dialled = match under_way {
-                Some(dial) => dial,
-                None => self.start(dial()),
-            };
+            // Who dials gets a share, even if the connection may not last until it is looked at.
+            let Some(under_way) = under_way else { return Ok(self.start(dial()).await?.lease()) };
+            let link = under_way.await?;
             // More may wait for one dial than it serves: the rest dial again.
-            let link = dialled.await?;
             if link.has_room() {
                 return Ok(link.lease());
             }
