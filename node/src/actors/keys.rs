@@ -13,11 +13,12 @@ use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use weft_policy::authenticate::{Jwks, KeysAt, KnownKeys, MAX_JWKS_LEN};
 use weft_proxy::ports::KeyPublisher;
 
+use super::refresh::{self, Refresh};
 use crate::{
     fetch::Fetcher,
     supervisor::{Actor, Inbox},
@@ -25,8 +26,6 @@ use crate::{
 
 /// How old a set may be before it is fetched again, as in Istio.
 const REFRESH_EVERY: Duration = Duration::from_secs(20 * 60);
-/// First and longest pause after a failure; it doubles.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The sets that workloads of this node need, each with the longest time that fetching it may take.
 pub type Wanted = Arc<BTreeMap<KeysAt, Duration>>;
@@ -47,15 +46,13 @@ pub struct KeysActor {
 
 struct KeySet {
     known: KnownKeys,
-    /// When to fetch it next; `None` while that is under way.
-    next: Option<Instant>,
-    failures: u32,
+    refresh: Refresh,
 }
 
 impl KeysActor {
     pub fn new(setup: Setup) -> Self {
         let published = setup.publisher.lock().table();
-        let known = |known: &KnownKeys| KeySet { known: known.clone(), next: Some(Instant::now()), failures: 0 };
+        let known = |known: &KnownKeys| KeySet { known: known.clone(), refresh: Refresh::due(Instant::now()) };
         let sets = published.iter().map(|(at, keys)| (at.clone(), known(keys))).collect();
         Self { setup, sets, fetches: JoinSet::new() }
     }
@@ -65,7 +62,7 @@ impl KeysActor {
         let before = self.sets.len();
         self.sets.retain(|at, _| wanted.contains_key(at));
         for at in wanted.keys() {
-            let new = || KeySet { known: KnownKeys::NotFetched, next: Some(Instant::now()), failures: 0 };
+            let new = || KeySet { known: KnownKeys::NotFetched, refresh: Refresh::due(Instant::now()) };
             self.sets.entry(at.clone()).or_insert_with(new);
         }
         if self.sets.len() != before {
@@ -82,11 +79,11 @@ impl KeysActor {
         let now = Instant::now();
         let wanted = self.setup.wanted.borrow().clone();
         for (at, set) in &mut self.sets {
-            if set.next.is_none_or(|next| next > now) {
+            if !set.refresh.is_due(now) {
                 continue;
             }
             let Some(limit) = wanted.get(at).copied() else { continue };
-            set.next = None;
+            set.refresh.begin();
             let (at, fetcher) = (at.clone(), self.setup.fetcher.clone());
             self.fetches.spawn(async move {
                 let fetched = timeout(limit, fetch(&fetcher, &at)).await;
@@ -98,38 +95,29 @@ impl KeysActor {
 
     fn on_fetched(&mut self, at: KeysAt, fetched: anyhow::Result<Jwks>) {
         let Some(set) = self.sets.get_mut(&at) else { return };
-        let pause = match fetched {
+        match fetched {
             Ok(keys) => {
                 for problem in &keys.problems {
                     tracing::warn!(?at, problem, "a key of a token issuer is left out");
                 }
-                set.failures = 0;
                 set.known = KnownKeys::Known(Arc::new(keys));
-                REFRESH_EVERY.mul_f64(jitter())
+                set.refresh.succeeded(Instant::now(), REFRESH_EVERY);
             }
             Err(error) => {
-                let pause = (RETRY.0 * 2_u32.pow(set.failures.min(6))).min(RETRY.1).mul_f64(jitter());
+                let (_, pause) = set.refresh.failed(Instant::now());
                 tracing::warn!(?at, error = format!("{error:#}"), ?pause, "a token issuer's keys cannot be fetched");
-                set.failures += 1;
                 // The last good ones stay.
                 if !matches!(set.known, KnownKeys::Known(_)) {
                     set.known = KnownKeys::Failed;
                 }
-                pause
             }
-        };
-        set.next = Some(Instant::now() + pause);
+        }
         self.publish();
     }
 
     fn next_fetch(&self) -> Option<Instant> {
-        self.sets.values().filter_map(|set| set.next).min()
+        self.sets.values().filter_map(|set| set.refresh.next()).min()
     }
-}
-
-/// 0.75 to 1, so that the nodes of a mesh do not ask at once.
-fn jitter() -> f64 {
-    rand::random_range(0.75..=1.0)
 }
 
 async fn fetch(fetcher: &Fetcher, at: &KeysAt) -> anyhow::Result<Jwks> {
@@ -155,13 +143,7 @@ impl Actor for KeysActor {
         self.follow_wanted();
         loop {
             self.fetch_due();
-            let next = self.next_fetch();
-            let due = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = refresh::until(self.next_fetch());
             tokio::select! {
                 biased;
                 changed = self.setup.wanted.changed() => {
@@ -284,15 +266,16 @@ mod tests {
         let fetcher = Fetcher::new(views, "127.0.0.1:1".parse().unwrap());
         let mut actor = KeysActor::new(Setup { wanted, fetcher, publisher: Arc::new(Mutex::new(publisher)) });
         let at = KeysAt::Url("http://a/".into());
-        actor.sets.insert(at.clone(), KeySet { known: KnownKeys::NotFetched, next: None, failures: 0 });
+        actor.sets.insert(at.clone(), KeySet { known: KnownKeys::NotFetched, refresh: Refresh::due(Instant::now()) });
         actor.on_fetched(at.clone(), Ok(Jwks::read(NO_KEYS).unwrap()));
         actor.on_fetched(at.clone(), Err(anyhow::anyhow!("down")));
         assert!(matches!(actor.sets[&at].known, KnownKeys::Known(_)));
         let mut pauses = Vec::new();
         for _ in 0..9 {
             actor.on_fetched(at.clone(), Err(anyhow::anyhow!("down")));
-            pauses.push(actor.sets[&at].next.unwrap() - Instant::now());
+            pauses.push(actor.sets[&at].refresh.next().unwrap() - Instant::now());
         }
-        assert!(pauses[8] <= RETRY.1 && pauses[8] > RETRY.1 / 2 && pauses[0] < pauses[8], "{pauses:?}");
+        let (_, longest) = refresh::RETRY;
+        assert!(pauses[8] <= longest && pauses[8] > longest / 2 && pauses[0] < pauses[8], "{pauses:?}");
     }
 }

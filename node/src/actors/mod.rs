@@ -10,6 +10,7 @@ pub mod keys;
 pub mod links;
 pub mod membership;
 pub mod names;
+mod refresh;
 pub mod secrets;
 pub mod view;
 

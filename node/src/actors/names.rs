@@ -15,16 +15,15 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use weft_policy::{address::may_be_outside, compile::ResolvedNames};
 
+use super::refresh::{self, Refresh};
 use crate::supervisor::{Actor, Inbox};
 
 /// How old an answer may be before it is asked for again. The host's resolver tells no time to live.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
-/// First and longest pause after a failure; it doubles.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The longest that a look-up may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Look-ups under way at once. Each holds a thread of the runtime's pool for blocking work.
@@ -56,9 +55,7 @@ pub struct NamesActor {
 struct Name {
     /// The last good answer.
     addresses: Option<Arc<[IpAddr]>>,
-    /// When to ask next; `None` while that is under way.
-    next: Option<Instant>,
-    failures: u32,
+    refresh: Refresh,
 }
 
 /// Asks as this host does for everybody: its hosts file, then its name servers.
@@ -77,8 +74,7 @@ impl NamesActor {
         let known = setup.found.borrow().clone();
         let name = |addresses: &Arc<[IpAddr]>| Name {
             addresses: Some(addresses.clone()),
-            next: Some(Instant::now()),
-            failures: 0,
+            refresh: Refresh::due(Instant::now()),
         };
         let names = known.iter().map(|(text, addresses)| (text.to_string(), name(addresses))).collect();
         Self { setup, names, lookups: JoinSet::new() }
@@ -88,7 +84,7 @@ impl NamesActor {
         let wanted = self.setup.wanted.borrow_and_update().clone();
         self.names.retain(|name, _| wanted.contains(name));
         for name in wanted.iter() {
-            let new = || Name { addresses: None, next: Some(Instant::now()), failures: 0 };
+            let new = || Name { addresses: None, refresh: Refresh::due(Instant::now()) };
             self.names.entry(name.clone()).or_insert_with(new);
         }
         self.publish();
@@ -110,9 +106,9 @@ impl NamesActor {
     fn ask_due(&mut self) {
         let now = Instant::now();
         let room = AT_ONCE.saturating_sub(self.lookups.len());
-        let due = self.names.iter_mut().filter(|(_, name)| name.next.is_some_and(|next| next <= now));
+        let due = self.names.iter_mut().filter(|(_, name)| name.refresh.is_due(now));
         for (text, name) in due.take(room) {
-            name.next = None;
+            name.refresh.begin();
             let (text, asked) = (text.clone(), (self.setup.resolve)(text.clone()));
             self.lookups.spawn(async move {
                 let found = timeout(LIMIT, asked).await;
@@ -124,30 +120,25 @@ impl NamesActor {
     fn on_answer(&mut self, text: &str, answer: io::Result<Vec<IpAddr>>) {
         let Some(name) = self.names.get_mut(text) else { return };
         let found = answer.and_then(|addresses| usable(&addresses));
-        let pause = match found {
+        match found {
             Ok(addresses) => {
-                name.failures = 0;
                 name.addresses = Some(addresses);
-                REFRESH_EVERY
+                name.refresh.succeeded(Instant::now(), REFRESH_EVERY);
             }
             Err(error) => {
                 self.setup.failures.inc();
-                let pause = (RETRY.0 * 2_u32.pow(name.failures.min(6))).min(RETRY.1);
-                if name.failures == 0 {
+                if let (true, _) = name.refresh.failed(Instant::now()) {
                     tracing::warn!(name = text, %error, "a name cannot be looked up: its last good addresses are kept");
                 }
-                name.failures = name.failures.saturating_add(1);
-                pause
             }
-        };
-        name.next = Some(Instant::now() + pause.mul_f64(jitter()));
+        }
         self.publish();
     }
 
     /// When to ask next; never while as many as may be are asked for.
     fn next_lookup(&self) -> Option<Instant> {
         let has_room = self.lookups.len() < AT_ONCE;
-        has_room.then(|| self.names.values().filter_map(|name| name.next).min()).flatten()
+        has_room.then(|| self.names.values().filter_map(|name| name.refresh.next()).min()).flatten()
     }
 }
 
@@ -165,11 +156,6 @@ fn usable(addresses: &[IpAddr]) -> io::Result<Arc<[IpAddr]>> {
     }
 }
 
-/// 0.75 to 1, so that the nodes of a mesh do not ask at once.
-fn jitter() -> f64 {
-    rand::random_range(0.75..=1.0)
-}
-
 impl Actor for NamesActor {
     type Msg = Infallible;
 
@@ -177,13 +163,7 @@ impl Actor for NamesActor {
         self.follow_wanted();
         loop {
             self.ask_due();
-            let next = self.next_lookup();
-            let due = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = refresh::until(self.next_lookup());
             tokio::select! {
                 biased;
                 changed = self.setup.wanted.changed() => {
