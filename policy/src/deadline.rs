@@ -28,12 +28,15 @@ pub fn limit(of_rule: Option<Duration>, is_grpc: bool, headers: &HeaderMap) -> O
 /// has a limit.
 pub fn pass_on(left: Option<Duration>, per_try: Option<Duration>, is_grpc: bool, headers: &mut HeaderMap) {
     let Some(left) = left.into_iter().chain(per_try).min() else { return };
-    // 0 would be no limit.
-    let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
-    headers.insert(EXPECTED_TIMEOUT, ms.into());
+    headers.insert(EXPECTED_TIMEOUT, millis(left).into());
     if is_grpc {
-        headers.insert(GRPC_TIMEOUT, written(ms));
+        headers.insert(GRPC_TIMEOUT, grpc_timeout(left));
     }
+}
+
+/// At least 1: 0 would be no limit.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Digits and a unit; `None` for anything else. Parts of a millisecond count as a whole one.
@@ -54,8 +57,9 @@ fn read(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// In the finest unit that has room for it.
-fn written(ms: u64) -> HeaderValue {
+/// A time as `grpc-timeout` has it, in the finest unit that has room for it.
+pub fn grpc_timeout(time: Duration) -> HeaderValue {
+    let ms = millis(time);
     let (seconds, minutes) = (ms / 1_000, ms / 60_000);
     let (number, unit) = match () {
         () if ms <= MAX_VALUE => (ms, 'm'),
@@ -147,7 +151,7 @@ mod tests {
             (MAX_VALUE * 60_000, "99999999M"),
             (u64::MAX, "99999999H"),
         ] {
-            assert_eq!(written(ms), expected);
+            assert_eq!(super::grpc_timeout(Duration::from_millis(ms)), expected);
         }
     }
 }

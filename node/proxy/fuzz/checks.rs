@@ -1,6 +1,9 @@
-//! What must hold for any input. The fuzz target looks for one that breaks it; tests/seeds.rs replays the seeds.
+//! What must hold for any input. The fuzz targets look for one that breaks it; tests/seeds.rs replays the seeds.
 
-use weft_proxy::http1::framing::{Framing, Refusal, Refused, Side};
+use weft_proxy::{
+    ext_authz,
+    http1::framing::{Framing, Refusal, Refused, Side},
+};
 
 /// Longest head, in bytes: small, so that inputs reach it.
 const MAX_HEAD: usize = 256;
@@ -18,6 +21,14 @@ pub fn framing(bytes: &[u8]) {
         let (before, _) = bytes.split_at(refused.at);
         assert_eq!(Framing::new(side, MAX_HEAD).pass(before, answers_head), Ok(()));
     }
+}
+
+/// An authorizer's answer is read or refused. The first five bytes, its frame, are made to fit, so that inputs get
+/// behind it.
+pub fn authorizer(message: &[u8]) {
+    let length = u32::try_from(message.len()).expect("inputs are short");
+    ext_authz::is_answer(message);
+    ext_authz::is_answer(&[&[0], &length.to_be_bytes()[..], message].concat());
 }
 
 fn read<'b>(side: Side, answers_head: bool, pieces: impl Iterator<Item = &'b [u8]>) -> Result<bool, Refusal> {

@@ -15,14 +15,27 @@ use weft_policy::{
     view::MeshView,
 };
 
-use self::call::Caller;
+use self::call::{Answered, Caller};
 use crate::{
     access::Call,
     decisions::{Asked, Found, Rule},
     error::{Denial, ProxyError, WhyDenied},
     exchange::Outgoing,
+    record::GRPC_STATUS,
     worker::Worker,
 };
+
+/// Whether a body is an answer of an authorizer that speaks gRPC: for the fuzz target.
+pub fn is_answer(body: &[u8]) -> bool {
+    let ok = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+    let answer = Answered {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: Bytes::copy_from_slice(body),
+        trailers: ok,
+    };
+    grpc::read(answer).is_ok()
+}
 
 /// What an authorizer says, once it has said something.
 enum Says {

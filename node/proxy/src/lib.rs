@@ -17,7 +17,7 @@ mod connection;
 pub mod decisions;
 mod error;
 mod exchange;
-mod ext_authz;
+pub mod ext_authz;
 mod fault;
 pub mod http1;
 pub mod http2;

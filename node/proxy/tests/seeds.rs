@@ -1,4 +1,4 @@
-//! The seeds of the fuzz target, on every test run, and what random bytes make of them.
+//! The seeds of the fuzz targets, on every test run, and what random bytes make of them.
 
 use std::fs;
 
@@ -9,13 +9,22 @@ mod checks;
 
 #[test]
 fn the_seeds_of_framing_hold_and_so_do_a_thousand_mutations_of_each() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/framing");
-    let files: Vec<_> = fs::read_dir(seeds).expect("the seeds are there").collect();
+    holds_for_seeds_of("framing", checks::framing);
+}
+
+#[test]
+fn the_seeds_of_authorizers_answers_hold_and_so_do_a_thousand_mutations_of_each() {
+    holds_for_seeds_of("authorizer", checks::authorizer);
+}
+
+fn holds_for_seeds_of(target: &str, check: fn(&[u8])) {
+    let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let files: Vec<_> = fs::read_dir(&seeds).expect("the seeds are there").collect();
     assert!(!files.is_empty(), "no seeds in {seeds}");
     let mut random = SmallRng::seed_from_u64(4);
     for file in files {
         let seed = fs::read(file.expect("readable").path()).expect("readable");
-        checks::framing(&seed);
+        check(&seed);
         for _ in 0..1_000 {
             let mut bytes = seed.clone();
             for _ in 0..random.random_range(1..5) {
@@ -29,7 +38,7 @@ fn the_seeds_of_framing_hold_and_so_do_a_thousand_mutations_of_each() {
                     break;
                 }
             }
-            checks::framing(&bytes);
+            check(&bytes);
         }
     }
 }

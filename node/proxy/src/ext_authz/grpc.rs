@@ -3,13 +3,16 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use prost::Message;
-use weft_policy::provider::Provider;
+use weft_policy::{
+    deadline::{GRPC_TIMEOUT, grpc_timeout},
+    provider::Provider,
+};
 
 use super::{
     Change, Changes, Check, How, Refusal, Says, X_ENVOY_AUTH_PARTIAL_BODY,
@@ -56,17 +59,9 @@ pub(super) fn request(
     Request::post(format!("http://{}:{}{CHECK}", provider.host, provider.port))
         .header(header::CONTENT_TYPE, APPLICATION_GRPC)
         .header(header::TE, "trailers")
-        .header("grpc-timeout", timeout_of(provider.timeout))
+        .header(GRPC_TIMEOUT, grpc_timeout(provider.timeout))
         .body(body.freeze())
         .map_err(|error| error.to_string())
-}
-
-/// At most 8 digits and a unit.
-fn timeout_of(timeout: Duration) -> String {
-    match timeout.as_millis() {
-        millis @ 0..=99_999_999 => format!("{millis}m"),
-        _ => format!("{}S", timeout.as_secs().min(99_999_999)),
-    }
 }
 
 fn peer(address: SocketAddr, principal: Option<&str>) -> Peer {
