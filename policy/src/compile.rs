@@ -6,6 +6,7 @@
 
 mod access;
 mod attached;
+mod backend_tls;
 mod clusters;
 mod documents;
 mod entries;
@@ -127,6 +128,8 @@ pub(crate) struct Ingredients {
     selected: Vec<Arc<Row>>,
     /// Of a service that selects no workloads, the oldest first.
     slices: Vec<Arc<Slice>>,
+    /// BackendTLSPolicies for it, if it has slices.
+    backend_tls: Vec<Arc<Document>>,
     /// What describes a host outside of the mesh, the oldest first.
     entries: Vec<Selected>,
     /// Those whose host matches: the most specific first, of these the oldest.
@@ -151,10 +154,12 @@ impl Ingredients {
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
+        let backend_tls = documents.backend_tls.get(name).filter(|_| slices.is_some()).cloned();
         Self {
             own: rows.announced.get(name).cloned().unwrap_or_default(),
             selected: selected.unwrap_or_default(),
             slices: slices.unwrap_or_default(),
+            backend_tls: backend_tls.unwrap_or_default(),
             policies: documents.policies.matching(fqdn).cloned().collect(),
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
@@ -170,6 +175,7 @@ impl Ingredients {
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
             && same(&self.slices, &other.slices)
+            && same(&self.backend_tls, &other.backend_tls)
             && Selected::are_same(&self.entries, &other.entries)
             && same(&self.policies, &other.policies)
             && same(&self.rules, &other.rules)

@@ -13,6 +13,7 @@ use weft_wire::{
 use super::{
     access::{SecurityDocuments, is_about_security},
     attached::{ExperimentPolicy, LimitPolicy, is_route},
+    backend_tls,
     entries::Entry,
     gateway_api::{
         attach::service_parents,
@@ -55,6 +56,8 @@ pub(super) struct DocumentIndex {
     pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
     /// The oldest first.
     pub(super) slices: HashMap<ServiceName, Vec<Arc<Slice>>>,
+    /// BackendTLSPolicies by each of their services.
+    pub(super) backend_tls: HashMap<ServiceName, Vec<Arc<Document>>>,
     /// ServiceEntries by each of their hosts, the oldest first.
     pub(super) entries: BTreeMap<HostPattern, Vec<Arc<Entry>>>,
     /// The oldest first.
@@ -79,6 +82,7 @@ enum Part {
     Slice(Arc<Slice>),
     Entry(Arc<Entry>),
     Workload(Arc<Document>),
+    BackendTls(Arc<Document>),
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -148,6 +152,7 @@ impl Part {
             }
             (Spec::ServiceEntry(_), None) => Entry::read(document).map(|entry| Self::Entry(Arc::new(entry))),
             (Spec::WorkloadEntry(_), None) => Some(Self::Workload(document.clone())),
+            (Spec::BackendTlsPolicy(_), None) => Some(Self::BackendTls(document.clone())),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
@@ -212,6 +217,11 @@ impl DocumentIndex {
             }
             Part::Workload(document) => {
                 self.workload_entries.entry(document.namespace()).or_default().push(document.clone());
+            }
+            Part::BackendTls(document) => {
+                for service in backend_tls::services(document) {
+                    self.backend_tls.entry(service).or_default().push(document.clone());
+                }
             }
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),

@@ -11,7 +11,7 @@ use weft_wire::{
 };
 
 use super::{
-    Ingredients, Inputs,
+    Ingredients, Inputs, backend_tls,
     clusters::Known,
     entries, gateway_api,
     nodes::Row,
@@ -187,7 +187,15 @@ impl<'a> Model<'a> {
         }
         // A place that shows no account serves no service that names its accounts.
         let slices = if accounts.is_none() { &ingredients.slices[..] } else { &[] };
-        model.outside = model.ports.iter().map(|port| slices::endpoints(slices, &port.name, port.protocol)).collect();
+        // What may only be called by TLS is not called in the clear; weft speaks no TLS of the backend's own yet.
+        let wants_tls = |port: &ServicePort| {
+            declared.is_some_and(|declared| backend_tls::is_for(&ingredients.backend_tls, &declared.name, &port.name))
+        };
+        let outside = |port: &ServicePort| match wants_tls(port) {
+            true => Vec::new(),
+            false => slices::endpoints(slices, &port.name, port.protocol),
+        };
+        model.outside = model.ports.iter().map(outside).collect();
         // Ports that only announcements know.
         let mut rest: BTreeMap<u16, Vec<&'a Row>> = BTreeMap::new();
         for row in &own {

@@ -34,6 +34,12 @@ pub struct PolicyTargetReference {
     pub section_name: Option<SectionName>,
 }
 
+impl PolicyTargetReference {
+    pub(crate) fn is_service(&self) -> bool {
+        self.group.is_empty() && &*self.kind == "Service"
+    }
+}
+
 /// How the backend's certificate is verified.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -78,7 +78,8 @@ fn rich_mesh() -> Mesh {
         .apply("{apiVersion: v1, kind: Service, metadata: {name: all}, spec: {ports: [{port: 9080}], selector: {version: v1}}}")
         .apply(slices::SERVICE)
         .apply(&slices::slice("l", "endpoints: [{addresses: [10.9.0.1]}]"))
-        .apply(&slices::slice("m", "endpoints: [{addresses: [10.9.0.1], conditions: {ready: false, serving: true, terminating: true}}, {addresses: [10.9.0.2]}]"));
+        .apply(&slices::slice("m", "endpoints: [{addresses: [10.9.0.1], conditions: {ready: false, serving: true, terminating: true}}, {addresses: [10.9.0.2]}]"))
+        .apply("{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: {targetRefs: [{group: '', kind: Service, name: legacy, sectionName: http}], validation: {hostname: a.example, wellKnownCACertificates: System}}}");
     mesh = mesh
         .apply(entries::API)
         .apply(&entries::static_entry("name: n, namespace: prod", "api.example.com", "10.9.0.7"))

@@ -84,3 +84,22 @@ fn a_new_version_of_a_slice_forgets_no_counters() {
     let load = |view: &MeshView| service(view, "legacy").cluster(80).unwrap().endpoints[0].load.clone();
     assert!(Arc::ptr_eq(&load(&first), &load(&second)));
 }
+
+#[test]
+fn a_port_of_a_backend_tls_policy_is_not_called_in_the_clear() {
+    let mesh = || Mesh::new().apply(SERVICE).apply(&slice("a", "endpoints: [{addresses: [10.9.0.1]}]"));
+    let with = |targets: &str| {
+        let policy = format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {{name: p}}, spec: \
+             {{targetRefs: [{targets}], validation: {{hostname: legacy.example, wellKnownCACertificates: System}}}}}}"
+        );
+        let view = mesh().apply(&policy).view();
+        (addresses(&view, 80).len(), addresses(&view, 3306).len())
+    };
+    let target = |name: &str, rest: &str| format!("{{group: '', kind: Service, name: {name}{rest}}}");
+    assert_eq!(with(&target("legacy", "")), (0, 0));
+    assert_eq!(with(&target("legacy", ", sectionName: http")), (0, 1));
+    assert_eq!(with(&target("other", "")), (1, 1));
+    let both = format!("{}, {}", target("legacy", ", sectionName: http"), target("other", ""));
+    assert_eq!(with(&both), (0, 1), "each target is for its own service");
+}
