@@ -61,14 +61,22 @@ spec:
 /// version each, with two ports each.
 fn lab() -> Lab {
     let mut lab = Lab::new(2);
-    lab.form_mesh_of(&[&["--allow", "*/*"]]);
-    for (i, namespace) in [(0, "default"), (1, "consumer")] {
+    let namespaces = ["default", "consumer"];
+    let calls_as = |lab: &Lab, i: usize| {
+        lab.host(i).configure(&format!("outbound: {{ as: {}/default }}\n", namespaces[i]));
+    };
+    lab.host(0).init().ok();
+    calls_as(&lab, 0);
+    lab.host_mut(0).start();
+    let token = lab.token(&["--allow", "*/*"]);
+    lab.join(1, &token).ok();
+    calls_as(&lab, 1);
+    lab.host_mut(1).start();
+    for (i, namespace) in namespaces.into_iter().enumerate() {
         let command = [&*origin(), "--listen", "127.0.0.1:7000", "--name", namespace];
         let options = ["--service", "client", "--namespace", namespace, "--port", "7000"];
         lab.host_mut(i).host_command(&options, &command);
-        lab.host(i).configure(&format!("outbound: {{ as: {namespace}/default }}\n"));
-        lab.host_mut(i).stop();
-        lab.host_mut(i).start();
+        lab.wait_healthy(i, &format!("client.{namespace}"), 1);
     }
     for (i, version) in [(0, "v1"), (1, "v2")] {
         for port in ["8080", "8090"] {
@@ -83,6 +91,9 @@ fn lab() -> Lab {
     lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
     for i in 0..2 {
         lab.wait_healthy(i, "echo.default", 4);
+        // Whoever calls has its certificate.
+        let ready = || (lab.host(i).try_json(&["status"])?["ready"] == true).then_some(());
+        wait_for("the node is ready", PATIENCE, ready);
         wait_for("the routes are in force everywhere", PATIENCE, || {
             let routes = lab.host(i).try_json(&["get", "httproute", "-A"])?;
             let is_current = |route: &serde_json::Value| {
