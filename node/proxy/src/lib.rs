@@ -37,6 +37,7 @@ mod stall;
 mod target;
 mod tcp;
 mod tls;
+mod tries;
 mod upgrade;
 mod upstream;
 mod worker;

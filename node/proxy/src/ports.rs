@@ -122,6 +122,12 @@ impl Caller {
     pub(crate) fn claim(&self) -> Option<&HeaderValue> {
         self.claim.as_ref()
     }
+
+    /// As policies write it: `cluster.local/ns/default/sa/web`.
+    pub(crate) fn principal(&self, trust_domain: &TrustDomain) -> String {
+        let id = SpiffeId::workload(trust_domain.clone(), self.account.clone()).to_string();
+        id.trim_start_matches("spiffe://").to_owned()
+    }
 }
 
 impl fmt::Debug for Caller {

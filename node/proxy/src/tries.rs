@@ -1,0 +1,264 @@
+//! One request's way through the endpoints of its cluster: which it is sent to, and when again.
+
+use std::{pin::pin, rc::Rc, sync::Arc};
+
+use http::StatusCode;
+use tokio::time::{Instant, sleep, timeout};
+use weft_policy::{
+    authenticate::Claims,
+    balance::{Attempt, Cluster, Held, Outcome, Overflow},
+    condition, deadline,
+    endpoint::{Endpoint, EndpointAddress},
+    retry::{Failure, RetryPolicy},
+};
+
+use crate::{
+    access::LocalGate,
+    error::{ConnectError, ProxyError},
+    exchange::{Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    ext_authz,
+    limit::{self, Quota},
+    metrics::Flag,
+    pool::Need,
+    ports::Caller,
+    record::{ExchangeRecord, GRPC_STATUS, grpc_code},
+    respond::{NOT_HOSTED, X_WEFT_REASON},
+    upstream::{self, Awaited},
+    worker::Worker,
+};
+
+/// The tries of one request.
+pub(crate) struct Tries<'a> {
+    worker: &'a Rc<Worker>,
+    cluster: &'a Arc<Cluster>,
+    gate: LocalGate<'a>,
+    policy: &'a RetryPolicy,
+    /// The request's key, if keys choose endpoints of this cluster.
+    pub(crate) hash: Option<u64>,
+    /// When the time for all tries is up.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) is_grpc: bool,
+    pub(crate) awaited: Awaited,
+}
+
+impl<'a> Tries<'a> {
+    pub(crate) fn new(
+        worker: &'a Rc<Worker>,
+        cluster: &'a Arc<Cluster>,
+        gate: LocalGate<'a>,
+        policy: &'a RetryPolicy,
+    ) -> Self {
+        Self { worker, cluster, gate, policy, hash: None, deadline: None, is_grpc: false, awaited: Awaited::default() }
+    }
+
+    /// By reference, as all who await something of it: each future would have room for a copy.
+    pub(crate) async fn run(&self, outgoing: &mut Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        let mut need = outgoing.need();
+        let mut retries = 0;
+        let mut retrying = None;
+        loop {
+            let (random, now_ms) = (rand::random(), self.worker.now_ms());
+            let endpoint = self
+                .cluster
+                .pick(&Attempt {
+                    tried: &tried,
+                    leaves_level: self.policy.leaves_level,
+                    hash: self.hash,
+                    random,
+                    now_ms,
+                })
+                .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
+            record.endpoint(endpoint);
+            self.awaited.begin(self.cluster, endpoint);
+            let done = self.once_within_limit(endpoint, need, retries, outgoing).await;
+            self.awaited.end();
+            match done {
+                // The workload went away before the view said so: another one, whatever the policy, as this one did not
+                // fail.
+                Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(&tried, endpoint) => {
+                    tried.push(endpoint.clone());
+                    continue;
+                }
+                Ok(answer) => {
+                    self.judge(endpoint, &answer, record);
+                    let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
+                    if is_worth && retries == self.policy.attempts && retries > 0 {
+                        record.flag(Flag::RetriesExhausted);
+                    }
+                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(&mut retrying, record) {
+                        let client_upgrade = outgoing.take_client_upgrade();
+                        let guest = client_upgrade.as_ref().and_then(|_| self.gate.guest(endpoint));
+                        return Ok(Answer { client_upgrade, guest, ..answer });
+                    }
+                }
+                // The connection was to blame, not the endpoint: at once, on a new one.
+                Err(Failed { stale: true, .. }) if need == Need::Any => {
+                    need = Need::Fresh;
+                    continue;
+                }
+                Err(Failed { error, failure, .. }) => {
+                    if let Some(outcome) = failure.and_then(upstream::outcome_of) {
+                        upstream::record(self.worker, self.cluster, endpoint, outcome);
+                    }
+                    let is_worth = failure.is_some_and(|failure| self.policy.is_on_failure(failure));
+                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(&mut retrying, record) {
+                        return Err(error);
+                    }
+                }
+            }
+            retries += 1;
+            if self.policy.avoids_tried(self.hash.is_some()) && !knows(&tried, endpoint) {
+                tried.push(endpoint.clone());
+            }
+            sleep(self.policy.pause(retries, rand::random())).await;
+        }
+    }
+
+    /// Whether the cluster has room for one more retry; one place is enough for all of this request's.
+    fn may_retry(&self, retrying: &mut Option<Held>, record: &mut ExchangeRecord) -> bool {
+        if retrying.is_none() {
+            match self.cluster.hold_retry() {
+                Ok(held) => *retrying = Some(held),
+                Err(Overflow) => record.flag(Flag::Overflow),
+            }
+        }
+        retrying.is_some()
+    }
+
+    /// Has outlier detection look at a response. That of a gRPC call is known at its end.
+    fn judge(&self, endpoint: &Arc<Endpoint>, answer: &Answer, record: &mut ExchangeRecord) {
+        if !self.cluster.is_recorded() {
+            return;
+        }
+        let status = answer.response.status();
+        let status = match answer.response.headers().get(GRPC_STATUS) {
+            Some(code) if record.is_grpc() => upstream::status_of_grpc(grpc_code(code)),
+            None if record.is_grpc() && status == StatusCode::OK => {
+                return record.judged(self.cluster, endpoint);
+            }
+            _ => status.as_u16(),
+        };
+        upstream::record(self.worker, self.cluster, endpoint, Outcome::Status(status));
+    }
+
+    async fn once_within_limit(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        need: Need,
+        retries: u32,
+        outgoing: &mut Outgoing,
+    ) -> Result<Answer, Failed> {
+        let once = pin!(self.once(endpoint, need, retries, outgoing));
+        match self.policy.per_try_timeout {
+            None => once.await,
+            Some(limit) => timeout(limit, once).await.unwrap_or_else(|_| {
+                Err(Failed { error: ProxyError::Timeout, failure: Some(Failure::TryTimeout), stale: false })
+            }),
+        }
+    }
+
+    pub(crate) async fn once(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        need: Need,
+        retries: u32,
+        outgoing: &mut Outgoing,
+    ) -> Result<Answer, Failed> {
+        outgoing.restore();
+        let admitted = self.gate.admit(endpoint, outgoing).await;
+        let admitted = admitted.map_err(|error| Failed { error, failure: None, stale: false })?;
+        let quota = self.admit(endpoint, outgoing, admitted.claims.as_ref())?;
+        let places = upstream::places(self.cluster, endpoint).await;
+        let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
+        let mut active = endpoint.load.begin();
+        active.hold(places);
+        let mut lease =
+            match self.worker.pools.checkout(endpoint, self.cluster.connection(), self.gate.caller, need).await {
+                Ok(lease) => lease,
+                Err(error) => return Err(self.not_connected(endpoint, error)),
+            };
+        endpoint.load.connect_succeeded();
+        upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
+        self.mark(endpoint, retries, outgoing);
+        match outgoing.send(&mut lease).await {
+            Ok(mut response) => {
+                if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
+                    response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
+                }
+                if let Some(quota) = quota {
+                    quota.tell(response.headers_mut());
+                }
+                ext_authz::apply(admitted.changes, response.headers_mut());
+                let active = Some(active);
+                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
+            }
+            Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
+        }
+    }
+
+    /// Counts a request to a workload of this node, as its proxy does for those of other nodes.
+    fn admit(
+        &self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing,
+        claims: Option<&Claims>,
+    ) -> Result<Option<Quota>, Failed> {
+        let (EndpointAddress::Local(address), Some(workload)) = (&endpoint.address, &endpoint.workload) else {
+            return Ok(None);
+        };
+        let Some(limits) = self.gate.view.limits_of_workload(workload, address.port()) else {
+            return Ok(None);
+        };
+        let principal = self.gate.caller.map(|caller| caller.principal(&self.gate.view.trust_domain));
+        let asked = condition::Request { head: &outgoing.head(), principal: principal.as_deref() };
+        let failed = |error| Failed { error, failure: Some(Failure::RateLimited), stale: false };
+        limit::admit(limits, &asked, claims, self.worker.now_ns()).map_err(failed)
+    }
+
+    fn not_connected(&self, endpoint: &Endpoint, error: ConnectError) -> Failed {
+        let failure = error.blames_endpoint().then_some(Failure::Connect);
+        if failure.is_some() {
+            endpoint.load.connect_failed(self.worker.now_ms());
+        }
+        Failed { error: error.into(), failure, stale: false }
+    }
+
+    /// How much time is left, if that has changed; and what only the next proxy gets to see.
+    fn mark(&self, endpoint: &Endpoint, retries: u32, outgoing: &mut Outgoing) {
+        if let Some(deadline) = self.deadline.filter(|_| retries > 0) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            deadline::pass_on(Some(left), self.policy.per_try_timeout, self.is_grpc, &mut outgoing.headers);
+        }
+        if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
+            outgoing.headers.remove(X_WEFT_SOURCE);
+            outgoing.headers.remove(X_ENVOY_ATTEMPT_COUNT);
+            return;
+        }
+        outgoing.headers.insert(X_ENVOY_ATTEMPT_COUNT, (retries + 1).into());
+        if let Some(claim) = self.gate.caller.and_then(Caller::claim) {
+            outgoing.headers.insert(X_WEFT_SOURCE, claim.clone());
+        }
+    }
+}
+
+fn knows(tried: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {
+    tried.iter().any(|known| Arc::ptr_eq(known, endpoint))
+}
+
+/// Whether another node's proxy says that it does not host the endpoint's workload. Only proxies can say so.
+fn is_not_hosted(endpoint: &Endpoint, answer: &Answer) -> bool {
+    matches!(endpoint.address, EndpointAddress::Remote { .. })
+        && answer.response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && answer.response.headers().get(X_WEFT_REASON).is_some_and(|reason| reason == NOT_HOSTED)
+}
+
+pub(crate) struct Failed {
+    error: ProxyError,
+    /// `None` where this node is to blame.
+    failure: Option<Failure>,
+    /// See [`SendError::stale`].
+    stale: bool,
+}
