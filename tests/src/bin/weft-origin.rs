@@ -35,6 +35,9 @@ struct Args {
     /// How long each answer takes at least.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// The status of answers to requests that ask for none.
+    #[arg(long, default_value = "200")]
+    status: StatusCode,
     /// Speak no HTTP.
     #[arg(long)]
     tcp: bool,
@@ -43,6 +46,7 @@ struct Args {
 struct Origin {
     name: HeaderValue,
     delay: Duration,
+    status: StatusCode,
     /// By the value of `x-probe`.
     tries: Mutex<HashMap<HeaderValue, u64>>,
 }
@@ -51,7 +55,7 @@ struct Origin {
 async fn main() -> std::io::Result<()> {
     let args = Args::parse();
     let delay = Duration::from_millis(args.delay_ms);
-    let origin = Arc::new(Origin { name: args.name, delay, tries: Mutex::default() });
+    let origin = Arc::new(Origin { name: args.name, delay, status: args.status, tries: Mutex::default() });
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -138,7 +142,7 @@ fn describe(request: &Request<Incoming>, origin: &Origin) -> Response<Body> {
     });
     let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
-    *response.status_mut() = asked(request, "x-status").unwrap_or(StatusCode::OK);
+    *response.status_mut() = asked(request, "x-status").unwrap_or(origin.status);
     response.headers_mut().insert("x-origin", HeaderValue::from_static("yes"));
     response
 }

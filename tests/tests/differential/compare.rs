@@ -54,6 +54,13 @@ struct Served {
 /// Several lines of one name are one value: proxies may join them (RFC 9110, section 5.3).
 type Headers = BTreeMap<String, String>;
 
+impl Answer {
+    /// The backend's name; `None` if the proxy answered itself.
+    pub(crate) fn backend(&self) -> Option<&str> {
+        self.served.as_ref().map(|served| served.backend.as_str())
+    }
+}
+
 impl Served {
     /// Leaves out what no two proxies would do alike for this request.
     fn forget(&mut self, probe: &Probe) {

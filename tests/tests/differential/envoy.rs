@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,7 @@ use crate::generator::{BACKENDS, Backend, PORT};
 
 /// Where Envoy listens.
 pub(crate) const LISTEN_PORT: u16 = 10_000;
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const DOMAIN: &str = "default.svc.cluster.local";
 const CORS: &str = "envoy.filters.http.cors";
 /// gRPC's number for `UNAVAILABLE`, the one status of that kind that cases have.
@@ -38,7 +40,7 @@ fn program() -> PathBuf {
         .expect("this test compares with a real Envoy, and there is none: run make tools-envoy, or set ENVOY_BIN")
 }
 
-/// The bootstrap for these documents. There is no admin interface.
+/// The bootstrap for these documents, without an admin interface.
 pub(crate) fn bootstrap(documents: &[&Value]) -> Value {
     let of_kind = |kind: &'static str| documents.iter().copied().filter(move |document| document["kind"] == kind);
     let virtual_hosts: Vec<Value> = of_kind("VirtualService").map(virtual_host).collect();
@@ -72,7 +74,7 @@ pub(crate) fn with_listener(manager: &Value, clusters: Vec<Value>) -> Value {
         "static_resources": {
             "listeners": [{
                 "name": "outbound",
-                "address": address(LISTEN_PORT),
+                "address": address(LOOPBACK, LISTEN_PORT),
                 "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }],
             }],
             "clusters": clusters,
@@ -378,14 +380,16 @@ pub(crate) fn cluster_at(name: &str, port: u16) -> Value {
 }
 
 fn cluster_of_ports(name: &str, ports: impl IntoIterator<Item = u16>) -> Value {
-    let endpoints = ports.into_iter().map(|port| json!({ "endpoint": { "address": address(port) } }));
+    cluster_of_addresses(name, ports.into_iter().map(|port| (LOOPBACK, port)))
+}
+
+pub(crate) fn cluster_of_addresses(name: &str, addresses: impl IntoIterator<Item = (IpAddr, u16)>) -> Value {
+    let endpoint = |(ip, port)| json!({ "endpoint": { "address": address(ip, port) } });
+    let endpoints: Vec<Value> = addresses.into_iter().map(endpoint).collect();
     json!({
         "name": name,
         "connect_timeout": "10s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": endpoints.collect::<Vec<_>>() }],
-        },
+        "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] },
     })
 }
 
@@ -399,8 +403,8 @@ fn fqdn(service: &str) -> String {
     format!("{service}.{DOMAIN}")
 }
 
-fn address(port: u16) -> Value {
-    json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } })
+pub(crate) fn address(ip: IpAddr, port: u16) -> Value {
+    json!({ "socket_address": { "address": ip, "port_value": port } })
 }
 
 fn filter(name: &str, kind: &str) -> Value {

@@ -9,6 +9,7 @@
 mod access;
 mod compare;
 mod conditions;
+mod ejection;
 mod envoy;
 mod generator;
 mod words;
@@ -153,8 +154,12 @@ fn ask_both(lab: &Lab, probes: Vec<(usize, Probe)>) -> Vec<Outcome> {
     })
 }
 
+/// Where the node listens for callers.
+fn weft_port() -> u16 {
+    OUTBOUND.rsplit(':').next().and_then(|port| port.parse().ok()).expect("ADDRESS:PORT")
+}
+
 async fn send_all(probes: Vec<(usize, Probe)>) -> Vec<Outcome> {
-    let weft_port = OUTBOUND.rsplit(':').next().and_then(|port| port.parse().ok()).expect("ADDRESS:PORT");
     let mut senders = JoinSet::new();
     for first in 0..CONCURRENCY {
         let probes: Vec<(usize, Probe)> =
@@ -163,7 +168,7 @@ async fn send_all(probes: Vec<(usize, Probe)>) -> Vec<Outcome> {
             let mut outcomes = Vec::new();
             for (case, probe) in probes {
                 let (envoy, weft) =
-                    tokio::join!(compare::ask(envoy::LISTEN_PORT, &probe), compare::ask(weft_port, &probe));
+                    tokio::join!(compare::ask(envoy::LISTEN_PORT, &probe), compare::ask(weft_port(), &probe));
                 outcomes.push(Outcome { case, probe, envoy, weft });
             }
             outcomes
