@@ -3,15 +3,18 @@
 //! `nodes` reads what nodes announce, `documents` what steers traffic (with `policies` for DestinationRules and `rules`
 //! for VirtualServices), each once: a view keeps these parts, and the next one takes over those whose inputs are the
 //! same. `services` puts a service together from them; one whose parts are all the same is taken over whole.
+//! `gateways` puts together what clients outside of the mesh find.
 
 mod access;
 mod attached;
+mod audience;
 mod backend_tls;
 mod clusters;
 mod documents;
 mod entries;
 mod externals;
 pub(crate) mod gateway_api;
+mod gateways;
 mod lower;
 mod nodes;
 mod policies;
@@ -32,7 +35,12 @@ use weft_wire::{
 };
 
 pub use self::entries::ResolvedNames;
-pub(crate) use self::{access::AccessIndex, entries::names_to_resolve, policies::destination_rules};
+pub(crate) use self::{
+    access::AccessIndex,
+    entries::names_to_resolve,
+    gateways::{Bound, GatewayIngredients, refusal},
+    policies::destination_rules,
+};
 use self::{
     documents::DocumentIndex,
     entries::Selected,
@@ -207,6 +215,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let access =
         access::compile(&parts.documents.security, &settings, &services, same_mesh.map(|previous| &previous.access));
     let attached = attached::compile(&parts.documents, &services);
+    let gateways = gateways::compile(&parts.documents, &parts.nodes, same_mesh.map(|previous| &previous.gateways));
     let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
@@ -215,6 +224,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         by_host,
         by_end,
         externals,
+        gateways,
         local: local_workloads(&services),
         access,
         callers: callers(&parts, same_mesh),

@@ -1,7 +1,9 @@
 //! Why a request goes where it goes: the steps of its routing, in words. The functions are those that requests use;
-//! they tell a [`Recorder`] what they look at, which for requests is nobody. [`access`] does the same for who may call.
+//! they tell a [`Recorder`] what they look at, which for requests is nobody. [`gateway`] does the same for requests from
+//! outside of the mesh, [`access`] for who may call.
 
 pub mod access;
+pub mod gateway;
 
 use std::{fmt, sync::Arc};
 
@@ -88,6 +90,8 @@ pub enum Outcome {
     Forward,
     /// The proxy answers itself, for this reason.
     Answer { status: u16, reason: String },
+    /// The connection is closed, or refused, for this reason.
+    Closed { reason: String },
 }
 
 /// How a request is routed, step by step.
@@ -107,18 +111,10 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
     let mut steps = Steps::default();
     let caller = caller(view, question, &mut steps)?;
     let client = Client { namespace: &caller.namespace, workload: Some(&caller) };
-    let (host, port) = match question.to.rsplit_once(':') {
-        Some((host, port)) => {
-            (host, Some(port.parse::<u16>().map_err(|_| format!("{port:?} is no port: write HOST:PORT"))?))
-        }
-        None => (question.to, None),
-    };
-    let answer = |status, reason: String, steps: Steps| {
-        Ok(RouteExplanation { steps: steps.0, outcome: Outcome::Answer { status, reason }, shares: Vec::new() })
-    };
+    let (host, port) = host_and_port(question.to)?;
     let Some(found) = view.host(host, client.namespace) else {
         steps.add("host", format!("{host} is no service of the mesh, and no VirtualService names it"));
-        return answer(502, "unknown_host".into(), steps);
+        return Ok(steps.answered(502, "unknown_host".into()));
     };
     let port = match found {
         Host::Virtual(_) => port.unwrap_or(80),
@@ -127,7 +123,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             None => {
                 let known: Vec<String> = service.ports.iter().map(|known| known.port.to_string()).collect();
                 steps.add("host", format!("service {} has not this port; it has {}", service.id, known.join(", ")));
-                return answer(502, "unknown_port".into(), steps);
+                return Ok(steps.answered(502, "unknown_port".into()));
             }
         },
     };
@@ -138,13 +134,9 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             Host::Virtual(_) => format!("{host} is no service; VirtualServices name it"),
         },
     );
-    let Ok(path_and_query) = normalise(question.path_and_query, view.settings.path_normalization) else {
-        steps.add("path", "has an escaped NUL".into());
-        return answer(400, "bad_request".into(), steps);
+    let Some(path_and_query) = steps.path(view, question.path_and_query) else {
+        return Ok(steps.answered(400, "bad_request".into()));
     };
-    if path_and_query != question.path_and_query {
-        steps.add("path", format!("is read as {path_and_query}"));
-    }
     let head = RequestHead {
         method: question.method,
         path_and_query: &path_and_query,
@@ -168,56 +160,70 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
         }
         (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
     };
+    Ok(conclude(&query, matched, rule, steps, question.now_ms))
+}
+
+/// What becomes of a request of which the rule is known.
+fn conclude<'v>(
+    query: &Query<'v, '_>,
+    matched: Option<Matched<'v>>,
+    rule: Option<&'v HttpRule>,
+    mut steps: Steps,
+    now_ms: u64,
+) -> RouteExplanation {
     let Some(matched) = matched else {
         steps.add("rule", "none of the rules matches".into());
-        return answer(404, "no_route".into(), steps);
+        return steps.answered(404, "no_route".into());
     };
-    steps.of_rule(view, &matched, rule);
+    steps.of_rule(query.view, &matched, rule);
     let forwarding = rule.and_then(|rule| match &rule.action {
         RuleAction::Forward(forward) => Some(forward.destinations.shares()),
         _ => None,
     });
-    Ok(match matched.action {
+    let is_only = forwarding.as_ref().is_none_or(|shares| shares.len() < 2);
+    let shares = match &matched.action {
         Action::Redirect { status, location } => {
-            let reason = format!("redirect to {location}");
-            return answer(status.as_u16(), reason, steps);
+            return steps.answered(status.as_u16(), format!("redirect to {location}"));
         }
-        Action::Respond(response) => return answer(response.status.as_u16(), "direct response".into(), steps),
-        Action::InvalidBackend if forwarding.as_ref().is_none_or(|shares| shares.len() < 2) => {
+        Action::Respond(response) => return steps.answered(response.status.as_u16(), "direct response".into()),
+        Action::InvalidBackend if is_only => {
             steps.add("destination", "the rule sends it to no backend that exists and may be named".into());
-            return answer(500, "invalid_backend".into(), steps);
+            return steps.answered(500, "invalid_backend".into());
         }
-        Action::UnknownCluster if forwarding.as_ref().is_none_or(|shares| shares.len() < 2) => {
+        Action::UnknownCluster if is_only => {
             let named = forwarding.iter().flatten().map(|(_, destination)| named(&destination.target));
             steps.add("destination", format!("{} does not exist", named.collect::<Vec<_>>().join(", ")));
-            return answer(503, "unknown_cluster".into(), steps);
+            return steps.answered(503, "unknown_cluster".into());
         }
         action => {
-            if let Action::Forward(forward) = &action {
-                steps.of_forward(&query, forward);
+            if let Action::Forward(forward) = action {
+                steps.of_forward(query, forward);
             }
-            let shares = match (forwarding, &action) {
-                (Some(shares), _) => shares
-                    .into_iter()
-                    .map(|(percent, destination)| match query.target(&destination.target) {
-                        Some((service, cluster)) => {
-                            steps.of_cluster(service, cluster, client.namespace);
-                            share(cluster, percent, question.now_ms)
-                        }
-                        None => {
-                            Share { cluster: named(&destination.target), percent, exists: false, endpoints: Vec::new() }
-                        }
-                    })
-                    .collect(),
+            match (forwarding, action) {
+                (Some(shares), _) => {
+                    let targets = shares.into_iter().map(|(percent, destination)| (percent, &destination.target));
+                    steps.shares(query, targets, now_ms)
+                }
                 (None, Action::Forward(forward)) => {
-                    steps.of_cluster(forward.service, forward.cluster, client.namespace);
-                    vec![share(forward.cluster, 100.0, question.now_ms)]
+                    steps.of_cluster(forward.service, forward.cluster, query.client.namespace);
+                    vec![share(forward.cluster, 100.0, now_ms)]
                 }
                 (None, _) => Vec::new(),
-            };
-            RouteExplanation { steps: steps.0, outcome: Outcome::Forward, shares }
+            }
         }
-    })
+    };
+    RouteExplanation { steps: steps.0, outcome: Outcome::Forward, shares }
+}
+
+/// The parts of `HOST` or `HOST:PORT`; an IPv6 address as a host stands in brackets.
+fn host_and_port(to: &str) -> Result<(&str, Option<u16>), String> {
+    match to.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| format!("{port:?} is no port: write HOST:PORT"))?;
+            Ok((host, Some(port)))
+        }
+        None => Ok((to, None)),
+    }
 }
 
 /// The workload that is meant as the caller.
@@ -268,6 +274,40 @@ impl Steps {
 
     fn add_key(&mut self, about: &'static str, document: &DocumentKey, field: String, says: String) {
         self.0.push(Step { about, document: title(document), field, says });
+    }
+
+    /// Ends with an answer of the proxy.
+    fn answered(self, status: u16, reason: String) -> RouteExplanation {
+        RouteExplanation { steps: self.0, outcome: Outcome::Answer { status, reason }, shares: Vec::new() }
+    }
+
+    /// The path as rules read it; `None` if it is refused.
+    fn path(&mut self, view: &MeshView, path_and_query: &str) -> Option<String> {
+        let Ok(read) = normalise(path_and_query, view.settings.path_normalization) else {
+            self.add("path", "has an escaped NUL".into());
+            return None;
+        };
+        if read != path_and_query {
+            self.add("path", format!("is read as {read}"));
+        }
+        Some(read.into_owned())
+    }
+
+    /// Where shares of the requests, or of the connections, go.
+    fn shares<'t>(
+        &mut self,
+        query: &Query<'_, '_>,
+        targets: impl Iterator<Item = (f64, &'t Target)>,
+        now_ms: u64,
+    ) -> Vec<Share> {
+        let share = |(percent, target): (f64, &Target)| match query.target(target) {
+            Some((service, cluster)) => {
+                self.of_cluster(service, cluster, query.client.namespace);
+                share(cluster, percent, now_ms)
+            }
+            None => Share { cluster: named(target), percent, exists: false, endpoints: Vec::new() },
+        };
+        targets.map(share).collect()
     }
 
     /// What the matched rule says beside where the request goes.
@@ -458,6 +498,7 @@ impl fmt::Display for RouteExplanation {
         }
         match &self.outcome {
             Outcome::Answer { status, reason } => writeln!(f, "{:<12}{status} {reason}, by the proxy", "answer")?,
+            Outcome::Closed { reason } => writeln!(f, "{:<12}{reason}", "closed")?,
             Outcome::Forward => {}
         }
         for Share { cluster, percent, exists, endpoints } in &self.shares {

@@ -91,6 +91,11 @@ impl HostPattern {
         }
     }
 
+    /// The host that both mean, the narrower of the two; `None` if neither covers the other.
+    pub(crate) fn common<'h>(&'h self, other: &'h Self) -> Option<&'h Self> {
+        if self.covers(other) { Some(other) } else { other.covers(self).then_some(self) }
+    }
+
     pub(crate) fn is_everything(&self) -> bool {
         matches!(self, Self::Wildcard(end) if end.is_empty())
     }
@@ -148,6 +153,11 @@ impl<T> HostIndex<T> {
                 }
             }
         }
+    }
+
+    /// What was inserted for all hosts, `*`.
+    pub(crate) fn for_all(&self) -> impl Iterator<Item = &T> {
+        self.wildcard.get("").into_iter().flatten()
     }
 
     /// What was inserted for hosts that match this one: the most specific host first, for each in the order of

@@ -10,6 +10,7 @@
 //!   all of it for one workload.
 //! * [`view`], [`route`], [`balance`], [`endpoint`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
 //!   of policies; [`deadline`]: how long it may take.
+//! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
 //! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
@@ -36,6 +37,7 @@ pub mod experiment;
 pub mod explain;
 mod external;
 pub mod fault;
+pub mod gateway;
 pub mod headers;
 mod hosts;
 pub mod kinds;

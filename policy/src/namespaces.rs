@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use weft_wire::id::Namespace;
 
 /// Who sees a document: its `exportTo`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Visibility {
+    #[default]
     All,
     Only(BTreeSet<Namespace>),
 }

@@ -143,8 +143,8 @@ pub enum TcpRouting<'v> {
 const DEFAULT_ROUTE_NAME: &str = "default";
 
 /// One VirtualService, or the routes of the Gateway API that one namespace has for a service, as clients inside the
-/// mesh are ruled by it.
-#[derive(Debug)]
+/// mesh are ruled by it; or what one says at a gateway, or several routes for one host there.
+#[derive(Debug, Default)]
 pub(crate) struct RuleSet {
     /// When it was first applied; of several documents the oldest.
     pub(crate) created: Stamp,
@@ -391,6 +391,21 @@ impl<'v> Query<'v, '_> {
         Ruling::None
     }
 
+    /// By the first rule that matches of all these, as if they were one list: at a gateway.
+    pub(crate) fn by_all_rules(
+        &self,
+        rule_sets: &'v [Arc<RuleSet>],
+        head: &RequestHead<'_>,
+        recorder: &mut impl Recorder<'v>,
+    ) -> Ruling<'v> {
+        for rules in rule_sets {
+            if let Ruling::Matched(matched) = self.by_rule_set(rules, head, recorder) {
+                return Ruling::Matched(matched);
+            }
+        }
+        Ruling::NoMatch
+    }
+
     fn by_rule_set(&self, rules: &'v RuleSet, head: &RequestHead<'_>, recorder: &mut impl Recorder<'v>) -> Ruling<'v> {
         let path = head.path();
         let mut values = Values::new(head, &rules.fields);
@@ -475,6 +490,13 @@ impl<'v> Query<'v, '_> {
         Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors })
     }
 
+    /// A gateway sends what came without TLS to the same place with it.
+    pub(crate) fn over_https(self, head: &RequestHead<'_>) -> Matched<'v> {
+        let location = format!("https://{}{}", head.authority, head.path_and_query);
+        let action = Action::Redirect { status: StatusCode::MOVED_PERMANENTLY, location };
+        Matched { route_name: "", origin: None, cors: None, fault: None, headers: [None; 2], action }
+    }
+
     /// To the service itself, where no VirtualService says otherwise.
     pub(crate) fn by_default(&self, service: &'v Arc<Service>) -> Option<Matched<'v>> {
         let cluster = service.cluster_of(self.client.namespace, self.port, "")?;
@@ -495,6 +517,27 @@ impl<'v> Query<'v, '_> {
         matches.any(|one| one.client.matches(&self.client, self.port))
     }
 
+    /// What the rules for TLS say of a connection whose handshake asks for a server.
+    pub(crate) fn by_server_name(&self, rule_sets: &'v [Arc<RuleSet>], name: &str) -> Option<&'v Weighted<Target>> {
+        // As Envoy chooses among the filter chains that Istio makes of them: by the closest name; of these the first.
+        hosts::with_lower_case(name, |name| {
+            let rules = rule_sets.iter().flat_map(|rules| &rules.tls);
+            let matches = rules.flat_map(|rule| rule.matches.iter().map(move |one| (one, &rule.destinations)));
+            let ours = matches.filter(|(one, _)| one.client.matches(&self.client, self.port));
+            let named = ours.filter_map(|(one, to)| Some((one.closeness(name)?, to)));
+            // `min_by_key` keeps the first of equals, `max_by_key` the last.
+            named.min_by_key(|(closeness, _)| Reverse(*closeness)).map(|(_, to)| to)
+        })?
+    }
+
+    /// What the rules for TCP say of a connection.
+    pub(crate) fn by_tcp_rules(&self, rule_sets: &'v [Arc<RuleSet>]) -> Option<&'v Weighted<Target>> {
+        let holds = |rule: &&TcpRule| {
+            rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
+        };
+        rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds).map(|rule| &rule.destinations)
+    }
+
     /// `server_name` is the one of the client's TLS handshake, if its first bytes are one.
     pub(crate) fn tcp(
         &self,
@@ -502,24 +545,8 @@ impl<'v> Query<'v, '_> {
         service: &'v Arc<Service>,
         server_name: Option<&str>,
     ) -> TcpRouting<'v> {
-        // As Envoy chooses among the filter chains that Istio makes of them: by the closest name; of these the first.
-        let by_tls = server_name.and_then(|name| {
-            hosts::with_lower_case(name, |name| {
-                let rules = rule_sets.iter().flat_map(|rules| &rules.tls);
-                let matches = rules.flat_map(|rule| rule.matches.iter().map(move |one| (one, &rule.destinations)));
-                let ours = matches.filter(|(one, _)| one.client.matches(&self.client, self.port));
-                let named = ours.filter_map(|(one, to)| Some((one.closeness(name)?, to)));
-                // `min_by_key` keeps the first of equals, `max_by_key` the last.
-                named.min_by_key(|(closeness, _)| Reverse(*closeness)).map(|(_, to)| to)
-            })?
-        });
-        let by_tcp = || {
-            let holds = |rule: &&TcpRule| {
-                rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
-            };
-            rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds).map(|rule| &rule.destinations)
-        };
-        let found = match by_tls.or_else(by_tcp) {
+        let by_tls = server_name.and_then(|name| self.by_server_name(rule_sets, name));
+        let found = match by_tls.or_else(|| self.by_tcp_rules(rule_sets)) {
             Some(destinations) => destinations.choose(self.random).and_then(|target| self.target(target)),
             None if self.reads_server_name(rule_sets) => return TcpRouting::NoRoute,
             None => service.cluster_of(self.client.namespace, self.port, "").map(|cluster| (service, cluster)),

@@ -23,6 +23,7 @@ use crate::{
     },
     compile::gateway_api::attach::{Referent, may_refer},
     document::{Document, Spec},
+    gateway::selects_node,
 };
 
 /// A node with this label serves the Gateway API's Gateways of this name, as the Pods do that serve them elsewhere.
@@ -87,7 +88,7 @@ pub fn needed_by(record: &NodeRecord, documents: &[Arc<Document>]) -> BTreeSet<R
     let mut gateway_namespaces = BTreeSet::new();
     for document in documents {
         match &document.spec {
-            Spec::IstioGateway(gateway) if serves(record, &gateway.selector) => {
+            Spec::IstioGateway(gateway) if selects_node(&gateway.selector, &record.labels) => {
                 gateway_namespaces.extend(root.clone());
                 needed.of_istio_gateway(gateway, root.as_ref());
             }
@@ -115,11 +116,6 @@ pub fn needed_by(record: &NodeRecord, documents: &[Arc<Document>]) -> BTreeSet<R
         }
     }
     needed.names
-}
-
-/// Whether a node is a gateway that a selector means. An empty one means no node in particular.
-fn serves(record: &NodeRecord, selector: &BTreeMap<String, String>) -> bool {
-    !selector.is_empty() && selector.iter().all(|(key, value)| record.labels.get(key) == Some(value))
 }
 
 /// Whether a node hosts a workload of a namespace with these labels.

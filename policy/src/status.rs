@@ -1,15 +1,18 @@
-//! What became of documents of the Gateway API: the `status` that their project defines, from a view.
+//! What became of documents of the Gateway API: the `status` that their project defines, from a view; and likewise of
+//! Istio's documents about gateways.
 
 mod gateway;
+mod istio;
 mod route;
 
 use serde::{Deserialize, Serialize};
 use weft_wire::id::Namespace;
 
 use crate::{
-    api::gateway::ParentReference,
+    api::{gateway::ParentReference, networking},
     compile::gateway_api::listeners::{Documents, listener_set, serves_controller},
     document::{Document, Spec},
+    gateway::Conflict,
     view::MeshView,
 };
 
@@ -20,9 +23,9 @@ pub use crate::compile::gateway_api::listeners::CONTROLLER_NAME;
 pub struct GatewayStatus {
     /// Of the whole document.
     pub conditions: Vec<Condition>,
-    /// Of a route, one for each of its parents.
+    /// Of a route, one for each of its parents; of a VirtualService for each of its gateways.
     pub parents: Vec<ParentStatus>,
-    /// Of a Gateway or ListenerSet.
+    /// Of a Gateway, of Istio too, or of a ListenerSet.
     pub listeners: Vec<ListenerStatus>,
 }
 
@@ -72,12 +75,24 @@ impl Condition {
         Self { kind, holds: true, reason: kind, message: String::new() }
     }
 
+    fn conflicted(conflict: Option<Conflict>) -> Self {
+        match conflict {
+            None => Self { holds: false, reason: "NoConflicts", ..Self::good("Conflicted") },
+            Some(conflict) => Self { reason: conflict.reason(), ..Self::good("Conflicted") },
+        }
+    }
+
     fn bad(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
         Self { kind, holds: false, reason, message: message.into() }
     }
 }
 
 impl ParentName {
+    /// Whether it is a gateway that a VirtualService names.
+    pub fn is_istio(&self) -> bool {
+        self.group == networking::GROUP
+    }
+
     fn of(parent: &ParentReference) -> Self {
         Self {
             group: parent.group.to_string(),
@@ -116,6 +131,8 @@ impl<'v> Judge<'v> {
                 };
                 Some(GatewayStatus { conditions, ..GatewayStatus::default() })
             }
+            Spec::IstioGateway(spec) => istio::of_gateway(document, spec, view),
+            Spec::VirtualService(_) => istio::of_virtual_service(document, view),
             Spec::K8sGateway(spec) => Some(gateway::of_gateway(document, spec, documents)),
             spec => match listener_set(spec) {
                 Some(set) => Some(gateway::of_listener_set(document, set, documents)),

@@ -22,6 +22,7 @@ use crate::{
     endpoint::{LocalWorkload, Workload},
     experiment::Experiment,
     external::Externals,
+    gateway::{Gateway, Gateways},
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
@@ -47,6 +48,8 @@ pub struct MeshView {
     pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
     /// Hosts that ServiceEntries describe.
     pub(crate) externals: Externals,
+    /// Where clients outside of the mesh come in.
+    pub(crate) gateways: Arc<Gateways>,
     /// By server name.
     pub(crate) local: HashMap<Box<str>, Arc<LocalWorkload>>,
     /// Of this node's workloads.
@@ -101,6 +104,7 @@ impl MeshView {
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
             externals: Externals::default(),
+            gateways: Arc::default(),
             local: HashMap::new(),
             access: Arc::default(),
             callers: Arc::default(),
@@ -243,6 +247,11 @@ impl MeshView {
     /// Hosts outside of the mesh, sorted by name and namespace.
     pub fn externals(&self) -> Vec<&Arc<Service>> {
         self.externals.all()
+    }
+
+    /// All gateways, those of the Gateway API first, sorted by namespace, then name.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.gateways.all.values()
     }
 
     /// The names outside of the mesh whose addresses are needed.

@@ -128,8 +128,12 @@ pub struct Workload {
 /// Body of `POST /api/v1/explain/route`
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RouteQuestion {
-    /// A workload or a service, with `.NAMESPACE` if it is of another one.
-    pub from: String,
+    /// A workload or a service, with `.NAMESPACE` if it is of another one. This or `gateway` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// See `weft_policy::explain::gateway`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
     /// `HOST` or `HOST:PORT`.
     pub to: String,
     pub namespace: Namespace,
@@ -287,13 +291,13 @@ pub struct DocumentStatus {
     /// Of a route of the Gateway API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
-    /// Of a Gateway or ListenerSet of the Gateway API.
+    /// Of a Gateway, of Istio too, or of a ListenerSet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
     pub nodes: Nodes,
 }
 
-/// What a parent of a route makes of it.
+/// What a parent of a route, or a gateway of a VirtualService, makes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentStatus {
@@ -307,6 +311,8 @@ pub struct ParentStatus {
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     pub name: String,
+    /// None of one of Istio's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supported_kinds: Vec<RouteKind>,
     pub attached_routes: usize,
     pub conditions: Vec<Condition>,

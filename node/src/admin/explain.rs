@@ -4,9 +4,10 @@ use anyhow::{Context, bail};
 use http::{HeaderMap, HeaderName, Method};
 use rustls::pki_types::UnixTime;
 use weft_policy::explain::{
-    RouteQuestion,
+    RouteExplanation, RouteQuestion,
     access::{AccessQuestion, explain_access},
     explain_route,
+    gateway::{GatewayQuestion, explain_gateway},
 };
 
 use super::api;
@@ -33,12 +34,31 @@ impl Asked {
     }
 }
 
+fn answer(told: Result<RouteExplanation, String>) -> anyhow::Result<api::Explanation> {
+    let told = told.map_err(anyhow::Error::msg)?;
+    Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed: None })
+}
+
 impl Handles {
     /// How a request would be routed.
     pub fn explain_route(&self, question: &api::RouteQuestion) -> anyhow::Result<api::Explanation> {
         let Asked { method, headers } = Asked::read(&question.method, &question.path, &question.headers)?;
+        if let Some(gateway) = &question.gateway {
+            let question = GatewayQuestion {
+                gateway,
+                namespace: &question.namespace,
+                to: &question.to,
+                method: &method,
+                path_and_query: &question.path,
+                scheme: &question.scheme,
+                headers: &headers,
+                now_ms: self.views.now_ms(),
+            };
+            return answer(explain_gateway(&self.views.load(), &question));
+        }
+        let Some(from) = &question.from else { bail!("who calls? give a workload, a service or a gateway") };
         let question = RouteQuestion {
-            from: &question.from,
+            from,
             to: &question.to,
             namespace: &question.namespace,
             method: &method,
@@ -47,8 +67,7 @@ impl Handles {
             headers: &headers,
             now_ms: self.views.now_ms(),
         };
-        let told = explain_route(&self.views.load(), &question).map_err(anyhow::Error::msg)?;
-        Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed: None })
+        answer(explain_route(&self.views.load(), &question))
     }
 
     /// Whether a caller would be let in.

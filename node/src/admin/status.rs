@@ -106,7 +106,8 @@ pub fn status_of(
     status
 }
 
-/// Adds what the Gateway API's own status has. Of a route, the document's conditions sum up its parents'.
+/// Adds what the Gateway API's own status has. Of a route, the document's conditions sum up its parents'. A
+/// VirtualService is accepted whatever its gateways make of it, as in Istio.
 fn add(status: &mut DocumentStatus, found: GatewayStatus) {
     let generation = status.observed_generation;
     // All of it depends on other documents too.
@@ -119,7 +120,8 @@ fn add(status: &mut DocumentStatus, found: GatewayStatus) {
         last_transition_time: None,
     };
     let all = |conditions: &[judged::Condition]| conditions.iter().map(condition).collect::<Vec<_>>();
-    let of_parents = || found.parents.iter().flat_map(|parent| &parent.conditions);
+    let of_parents =
+        || found.parents.iter().filter(|parent| !parent.parent.is_istio()).flat_map(|parent| &parent.conditions);
     let refused = || of_parents().filter(|one| one.kind == "Accepted" && !one.holds);
     let mut summary = all(&found.conditions);
     if refused().count() == found.parents.len() {

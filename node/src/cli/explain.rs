@@ -18,8 +18,10 @@ pub(super) enum ExplainCommand {
   weft explain route --from productpage --to reviews:9080 --path /reviews/0
   weft explain route --from reviews-v2 --to ratings -H 'end-user: jason' --method POST
   weft explain route --from web.prod --to reviews.default -o json
+  weft explain route --gateway istio-system/ingress --to bookinfo.example.com --path /productpage
 
-The node that is asked answers by what it sees itself: as the caller, if the caller runs there. Exit code: 0, or 1 if
+With --gateway the request comes from outside of the mesh, through a Gateway. No node listens for gateways yet: the
+answer says what the documents mean. The node that is asked answers by what it sees itself: as the caller, if the caller runs there. Exit code: 0, or 1 if
 the question makes no sense.")]
     Route(RouteArgs),
     /// Show whether a caller is let in, step by step, and which policy says so.
@@ -37,9 +39,14 @@ goes to is for `weft explain route` to tell. Exit code: 0 if all workloads allow
 #[derive(Args)]
 pub(super) struct RouteArgs {
     /// Who calls: a workload, or a service, whose first workload it is then; of another namespace as NAME.NAMESPACE.
-    #[arg(long, value_name = "WORKLOAD|SERVICE")]
-    from: String,
-    /// Whom it calls, as it would write it: HOST or HOST:PORT.
+    #[arg(long, value_name = "WORKLOAD|SERVICE", required_unless_present = "gateway")]
+    from: Option<String>,
+    /// The Gateway that the request comes through instead; GROUP/NAMESPACE/NAME where both Istio's and the Gateway
+    /// API's Gateways have the name.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", conflicts_with = "from")]
+    gateway: Option<String>,
+    /// Whom it calls, as it would write it: HOST or HOST:PORT. A gateway's port is that of the scheme where none is
+    /// given and there are several.
     #[arg(long, value_name = "HOST[:PORT]")]
     to: String,
     /// Path and query.
@@ -48,13 +55,13 @@ pub(super) struct RouteArgs {
     /// The request's method.
     #[arg(long, default_value = "GET", value_parser = parse_method)]
     method: http::Method,
-    /// What VirtualServices may ask of it as its scheme.
+    /// What VirtualServices may ask of it as its scheme. At a gateway its listener says that.
     #[arg(long, default_value = "http")]
     scheme: String,
     /// A header of the request. Repeatable.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// The namespace of the caller, if its name has none.
+    /// The namespace of the caller or the gateway, if its name has none.
     #[arg(short = 'n', long, default_value = "default")]
     namespace: Namespace,
 }
@@ -137,6 +144,7 @@ fn claims_of(given: Vec<(String, Value)>) -> Map<String, Value> {
 async fn route(common: &Common, args: RouteArgs) -> anyhow::Result<()> {
     let question = RouteQuestion {
         from: args.from,
+        gateway: args.gateway,
         to: args.to,
         namespace: args.namespace,
         method: args.method.to_string(),

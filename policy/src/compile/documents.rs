@@ -19,12 +19,14 @@ use super::{
         attach::service_parents,
         route::{Grant, Route},
     },
+    gateways::Bound,
     policies::Policy,
     rules,
     services::Declared,
     slices::{self, Slice},
 };
 use crate::{
+    api::networking::VirtualService,
     document::{Document, Spec},
     hosts::{HostIndex, HostPattern},
     namespaces::same,
@@ -49,6 +51,15 @@ pub(super) struct DocumentIndex {
     pub(super) security: SecurityDocuments,
     /// The routes of the Gateway API that have a service as a parent, the oldest first.
     pub(super) routes_of_services: HashMap<ServiceName, Vec<Arc<Route>>>,
+    /// Those that have a gateway as a parent, the oldest first.
+    pub(super) routes_of_gateways: Vec<Arc<Route>>,
+    /// Istio's Gateways, the oldest first.
+    pub(super) gateways: Vec<Arc<Document>>,
+    /// The VirtualServices that name gateways, the oldest first.
+    pub(super) bound: Vec<Arc<Bound>>,
+    /// What Gateways of the Gateway API are made of, and whether there are any.
+    pub(super) gateway_documents: Vec<Arc<Document>>,
+    pub(super) has_gateways: bool,
     pub(super) mesh_config: Option<Arc<Document>>,
     /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
@@ -71,8 +82,7 @@ pub(super) struct DocumentIndex {
 enum Part {
     Service(Arc<Declared>),
     Policy(Arc<Policy>),
-    /// With the documents that it delegates to.
-    Rules(Arc<RuleSet>, Vec<Option<Arc<Document>>>),
+    Rules(Rules),
     /// For workloads of this node, to be compiled with the others that are for the same ones.
     Security(Arc<Document>),
     Route(Arc<Route>),
@@ -83,6 +93,18 @@ enum Part {
     Entry(Arc<Entry>),
     Workload(Arc<Document>),
     BackendTls(Arc<Document>),
+    IstioGateway(Arc<Document>),
+    /// A Gateway of the Gateway API, or what one asks for.
+    OfGateways(Arc<Document>),
+}
+
+/// A VirtualService, for clients inside the mesh and for those of gateways.
+#[derive(Clone, Debug)]
+struct Rules {
+    mesh: Option<Arc<RuleSet>>,
+    bound: Option<Arc<Bound>>,
+    /// The documents that it delegates to.
+    delegates: Vec<Option<Arc<Document>>>,
 }
 
 /// Reads the documents; takes over what is known of them.
@@ -128,16 +150,16 @@ impl Part {
         let known = index.parts.get(&(Arc::as_ptr(document) as usize));
         match (&document.spec, known) {
             (Spec::VirtualService(service), known) => {
-                if service.is_delegate() || !service.is_for_mesh() {
+                if service.is_delegate() {
                     return None;
                 }
-                let wanted = rules::delegates_of(document, service, delegates);
+                let delegates = rules::delegates_of(document, service, delegates);
                 match known {
-                    Some(part @ Self::Rules(_, held)) if are_same(held, &wanted) => Some(part.clone()),
-                    _ => Some(Self::Rules(Arc::new(rules::compile(document, service, &wanted)), wanted)),
+                    Some(part @ Self::Rules(held)) if are_same(&held.delegates, &delegates) => Some(part.clone()),
+                    _ => Some(Self::Rules(Rules::compile(document, service, delegates))),
                 }
             }
-            (Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_), known) => {
+            (Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_) | Spec::TlsRoute(_), known) => {
                 let known = known.and_then(|part| match part {
                     Self::Route(route) => Some(route),
                     _ => None,
@@ -152,6 +174,16 @@ impl Part {
             }
             (Spec::ServiceEntry(_), None) => Entry::read(document).map(|entry| Self::Entry(Arc::new(entry))),
             (Spec::WorkloadEntry(_), None) => Some(Self::Workload(document.clone())),
+            (Spec::IstioGateway(_), None) => Some(Self::IstioGateway(document.clone())),
+            (
+                Spec::K8sGateway(_)
+                | Spec::GatewayClass(_)
+                | Spec::ListenerSet(_)
+                | Spec::XListenerSet(_)
+                | Spec::ReferenceGrant(_)
+                | Spec::Namespace(_),
+                None,
+            ) => Some(Self::OfGateways(document.clone())),
             (Spec::BackendTlsPolicy(_), None) => Some(Self::BackendTls(document.clone())),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
@@ -166,6 +198,16 @@ impl Part {
                 Some(Self::Limit(Arc::new(LimitPolicy::new(document, policy, before.map(|known| &**known)))))
             }
             (_, None) => is_about_security(document).then(|| Self::Security(document.clone())),
+        }
+    }
+}
+
+impl Rules {
+    fn compile(document: &Arc<Document>, service: &VirtualService, delegates: Vec<Option<Arc<Document>>>) -> Self {
+        Self {
+            mesh: service.is_for_mesh().then(|| Arc::new(rules::compile(document, service, &delegates))),
+            bound: Bound::read(document, service, &delegates).map(Arc::new),
+            delegates,
         }
     }
 }
@@ -188,11 +230,19 @@ impl DocumentIndex {
                 self.declared.insert(declared.name.clone(), declared.clone());
             }
             Part::Policy(policy) => self.policies.insert(&policy.host, policy.clone()),
-            Part::Rules(rules, _) => {
-                for host in &rules.hosts {
-                    self.rules.insert(host, rules.clone());
+            Part::Rules(Rules { mesh, bound, .. }) => {
+                if let Some(rules) = mesh {
+                    for host in &rules.hosts {
+                        self.rules.insert(host, rules.clone());
+                    }
+                    self.rules_by_age.push(rules.clone());
                 }
-                self.rules_by_age.push(rules.clone());
+                self.bound.extend(bound.clone());
+            }
+            Part::IstioGateway(document) => self.gateways.push(document.clone()),
+            Part::OfGateways(document) => {
+                self.has_gateways |= matches!(document.spec, Spec::K8sGateway(_));
+                self.gateway_documents.push(document.clone());
             }
             Part::Experiment(policy) => self.experiments.push(policy.clone()),
             Part::Limit(policy) => self.limits.push(policy.clone()),
@@ -205,6 +255,9 @@ impl DocumentIndex {
                     service_parents(&route.namespace, route.parents()).map(|parent| parent.service).collect();
                 for service in services {
                     self.routes_of_services.entry(service).or_default().push(route.clone());
+                }
+                if route.parents().iter().any(|parent| !parent.is_service()) {
+                    self.routes_of_gateways.push(route.clone());
                 }
             }
             Part::Entry(entry) => {

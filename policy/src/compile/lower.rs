@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use weft_wire::id::Namespace;
 
-use super::rules;
+use super::audience::Audience;
 use crate::{
     api::{
         networking::{
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> RequestMatch {
+pub(super) fn request_match(one: &HttpMatchRequest, audience: Audience<'_>, fields: &mut Fields) -> RequestMatch {
     let mut values = Vec::new();
     let mut ask = |field: Field, wanted: &StringMatch, inverted: bool| {
         values.push(ValueMatch { field: fields.place_of(field), wanted: wanted.clone(), inverted });
@@ -48,9 +48,9 @@ pub(super) fn request_match(one: &HttpMatchRequest, fields: &mut Fields) -> Requ
     }
     RequestMatch {
         // Where gateways are named, Istio does not look at the client.
-        client: match one.gateways.is_empty() {
+        client: match one.gateways.is_empty() && audience.is_known() {
             true => client_match(one.port, &one.source_namespace, &one.source_labels),
-            false => client_match(one.port, "", &Default::default()),
+            false => of_port(one.port),
         },
         uri: one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case, whole_segments: false }),
         values,
@@ -67,6 +67,10 @@ fn client_match(
         namespace: namespace.parse().ok(),
         labels: labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
     }
+}
+
+fn of_port(port: Option<Port>) -> ClientMatch {
+    ClientMatch { port: port.map(Port::number), ..ClientMatch::default() }
 }
 
 /// What a header condition reads.
@@ -224,13 +228,17 @@ fn authority(headers: &Headers) -> Option<String> {
     values.find(|(name, _)| networking::is_authority(name)).map(|(_, value)| value.clone())
 }
 
-/// `None` for a rule that no client inside the mesh could match.
-pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace) -> Option<TlsRule> {
+/// `None` for a rule that no client of the audience could match.
+pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TlsRule> {
     // As for TCP below.
-    let holds =
-        |one: &&networking::TlsMatchAttributes| rules::is_for_mesh(&one.gateways) && one.destination_subnets.is_empty();
+    let holds = |one: &&networking::TlsMatchAttributes| {
+        audience.takes(&one.gateways, namespace) && one.destination_subnets.is_empty()
+    };
     let matches = rule.matches.iter().filter(holds).map(|one| TlsMatch {
-        client: client_match(one.port, &one.source_namespace, &one.source_labels),
+        client: match audience.is_known() {
+            true => client_match(one.port, &one.source_namespace, &one.source_labels),
+            false => of_port(one.port),
+        },
         server_names: one.sni_hosts.iter().map(|name| HostPattern::verbatim(name)).collect(),
     });
     let matches: Vec<TlsMatch> = matches.collect();
@@ -238,16 +246,20 @@ pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace) -> Option<TlsRule
     (!matches.is_empty()).then(|| TlsRule { matches, destinations: Weighted::new(destinations) })
 }
 
-/// `None` for a rule that no client inside the mesh could match.
-pub(super) fn tcp_rule(rule: &TcpRoute, namespace: &Namespace) -> Option<TcpRule> {
+/// `None` for a rule that no client of the audience could match.
+pub(super) fn tcp_rule(rule: &TcpRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TcpRule> {
     // Clients dial services by name, so no connection is to a subnet.
-    let holds =
-        |one: &&networking::L4MatchAttributes| rules::is_for_mesh(&one.gateways) && one.destination_subnets.is_empty();
+    let holds = |one: &&networking::L4MatchAttributes| {
+        audience.takes(&one.gateways, namespace) && one.destination_subnets.is_empty()
+    };
     let matches: Vec<ClientMatch> = rule
         .matches
         .iter()
         .filter(holds)
-        .map(|one| client_match(one.port, &one.source_namespace, &one.source_labels))
+        .map(|one| match audience.is_known() {
+            true => client_match(one.port, &one.source_namespace, &one.source_labels),
+            false => of_port(one.port),
+        })
         .collect();
     let destinations = rule.route.iter().map(|share| (weight(share.weight), target(&share.destination, namespace)));
     let never = matches.is_empty() && !rule.matches.is_empty();

@@ -1,13 +1,16 @@
-//! VirtualServices: what each says to clients inside the mesh, with the documents that it delegates to.
+//! VirtualServices: what each says to clients inside the mesh, and to those of gateways, with the documents that it
+//! delegates to.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use weft_wire::{document::DocumentKey, id::Namespace};
 
-use super::lower;
+use super::{audience::Audience, lower};
 use crate::{
     api::{
-        networking::{Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, MESH_GATEWAY, VirtualService},
+        networking::{
+            Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, MESH_GATEWAY, VirtualService, gateway_name,
+        },
         values::StringMatch,
     },
     document::{Document, Spec},
@@ -40,86 +43,123 @@ pub(super) fn delegates_of(
     }
 }
 
-/// `delegates` is what [`delegates_of`] found.
+/// What it says to clients inside the mesh. `delegates` is what [`delegates_of`] found.
 pub(super) fn compile(
     document: &Arc<Document>,
     service: &VirtualService,
     delegates: &[Option<Arc<Document>>],
 ) -> RuleSet {
-    let namespace = document.namespace();
     let mut fields = Fields::default();
     let mut http = Vec::new();
-    for (place, rule) in service.http.iter().enumerate() {
-        if rule.delegate.is_none() {
-            http.extend(http_rule(document, place, rule, &namespace, &mut fields));
-        } else if let Some(delegate) = delegates.get(place).and_then(Option::as_ref)
-            && let Spec::VirtualService(rules) = &delegate.spec
-        {
-            for (place, delegated) in rules.http.iter().enumerate() {
-                let merged = merge(rule, &namespace, delegated);
-                http.extend(
-                    merged.and_then(|rule| http_rule(delegate, place, &rule, &delegate.namespace(), &mut fields)),
-                );
-            }
+    for rule in written_rules(document, service, delegates) {
+        let conditions = rule.conditions(Audience::Mesh, &mut fields);
+        if !conditions.is_empty() {
+            http.extend(rule.compile(conditions));
         }
     }
+    rule_set(document, service, http, fields, Audience::Mesh)
+}
+
+/// A set of these rules, with those of connections for an audience.
+pub(super) fn rule_set(
+    document: &Document,
+    service: &VirtualService,
+    http: Vec<HttpRule>,
+    fields: Fields,
+    audience: Audience<'_>,
+) -> RuleSet {
+    let namespace = document.namespace();
     RuleSet {
         created: document.created,
         hosts: service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
         visible: Visibility::read(&service.export_to, &namespace),
         http,
         fields,
-        tls: service.tls.iter().filter_map(|rule| lower::tls_rule(rule, &namespace)).collect(),
-        tcp: service.tcp.iter().filter_map(|rule| lower::tcp_rule(rule, &namespace)).collect(),
+        tls: service.tls.iter().filter_map(|rule| lower::tls_rule(rule, &namespace, audience)).collect(),
+        tcp: service.tcp.iter().filter_map(|rule| lower::tcp_rule(rule, &namespace, audience)).collect(),
     }
 }
 
-/// Whether a condition is for clients inside the mesh, by the gateways that it names.
-pub(super) fn is_for_mesh(gateways: &[String]) -> bool {
-    gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH_GATEWAY)
-}
-
-/// `None` if no client inside the mesh could match it.
-fn http_rule(
-    document: &Arc<Document>,
+/// A rule of `http` as it stands in a document.
+pub(super) struct WrittenRule<'d> {
+    document: &'d Arc<Document>,
     place: usize,
-    rule: &HttpRoute,
-    namespace: &Namespace,
-    fields: &mut Fields,
-) -> Option<HttpRule> {
-    let mut matches: Vec<NamedMatch> = Vec::new();
-    if rule.matches.is_empty() {
-        let request = RequestMatch::default();
-        matches.push(NamedMatch { route_name: rule.name.clone(), condition: None, request });
+    rule: Cow<'d, HttpRoute>,
+}
+
+/// All rules in their order, those that are delegated to in place of those that delegate.
+pub(super) fn written_rules<'d>(
+    document: &'d Arc<Document>,
+    service: &'d VirtualService,
+    delegates: &'d [Option<Arc<Document>>],
+) -> Vec<WrittenRule<'d>> {
+    let namespace = document.namespace();
+    let mut all = Vec::new();
+    for (place, rule) in service.http.iter().enumerate() {
+        if rule.delegate.is_none() {
+            all.push(WrittenRule { document, place, rule: Cow::Borrowed(rule) });
+        } else if let Some(delegate) = delegates.get(place).and_then(Option::as_ref)
+            && let Spec::VirtualService(rules) = &delegate.spec
+        {
+            let merged = rules.http.iter().map(|delegated| merge(rule, &namespace, delegated));
+            all.extend(merged.enumerate().filter_map(|(place, merged)| {
+                Some(WrittenRule { document: delegate, place, rule: Cow::Owned(merged?) })
+            }));
+        }
     }
-    for (condition, one) in rule.matches.iter().enumerate().filter(|(_, one)| is_for_mesh(&one.gateways)) {
-        let route_name = match one.name.as_str() {
-            "" => rule.name.clone(),
-            name => format!("{}.{name}", rule.name),
-        };
-        matches.push(NamedMatch { route_name, condition: Some(condition), request: lower::request_match(one, fields) });
+    all
+}
+
+impl WrittenRule<'_> {
+    /// What is asked of requests, as it is written.
+    pub(super) fn matches(&self) -> &[HttpMatchRequest] {
+        &self.rule.matches
     }
-    if matches.is_empty() {
-        return None;
+
+    /// Its conditions that an audience could fulfil; one that always holds if it has none.
+    pub(super) fn conditions(&self, audience: Audience<'_>, fields: &mut Fields) -> Vec<NamedMatch> {
+        let rule = &self.rule;
+        if rule.matches.is_empty() {
+            let request = RequestMatch::default();
+            return vec![NamedMatch { route_name: rule.name.clone(), condition: None, request }];
+        }
+        let own = self.document.namespace();
+        let conditions = rule.matches.iter().enumerate();
+        let conditions = conditions.filter(|(_, one)| audience.takes_request(one, &own));
+        conditions
+            .map(|(condition, one)| {
+                let route_name = match one.name.as_str() {
+                    "" => rule.name.clone(),
+                    name => format!("{}.{name}", rule.name),
+                };
+                let request = lower::request_match(one, audience, fields);
+                NamedMatch { route_name, condition: Some(condition), request }
+            })
+            .collect()
     }
-    let is_forwarded = !rule.route.is_empty();
-    Some(HttpRule {
-        document: document.clone(),
-        place,
-        matches,
-        // As in Envoy, it is nothing to an answer of the proxy's own.
-        cors: rule.cors_policy.as_ref().filter(|_| is_forwarded).map(lower::cors),
-        fault: rule.fault.as_ref().and_then(FaultInjection::new),
-        headers: rule.headers.as_ref().map(lower::headers),
-        action: lower::action(rule, namespace)?,
-    })
+
+    /// `None` if it says nothing, which its document's check has refused.
+    pub(super) fn compile(&self, matches: Vec<NamedMatch>) -> Option<HttpRule> {
+        let Self { document, place, rule } = self;
+        let is_forwarded = !rule.route.is_empty();
+        Some(HttpRule {
+            document: (*document).clone(),
+            place: *place,
+            matches,
+            // As in Envoy, it is nothing to an answer of the proxy's own.
+            cors: rule.cors_policy.as_ref().filter(|_| is_forwarded).map(lower::cors),
+            fault: rule.fault.as_ref().and_then(FaultInjection::new),
+            headers: rule.headers.as_ref().map(lower::headers),
+            action: lower::action(rule, &document.namespace())?,
+        })
+    }
 }
 
 /// A delegate's rule with what the delegating one says where it is silent; `None` if they ask for different things, so
 /// that the rule falls out. `namespace` is the delegating document's.
 fn merge(root: &HttpRoute, namespace: &Namespace, delegated: &HttpRoute) -> Option<HttpRoute> {
     let mut merged = delegated.clone();
-    merged.matches = merge_matches(&root.matches, &delegated.matches)?;
+    merged.matches = merge_matches(&root.matches, &delegated.matches, namespace)?;
     merged.name = join(&root.name, &delegated.name);
     merged.rewrite = merged.rewrite.or_else(|| root.rewrite.clone());
     merged.timeout = merged.timeout.or(root.timeout);
@@ -148,10 +188,24 @@ fn join(root: &str, delegated: &str) -> String {
     }
 }
 
-/// Each condition of the delegate with each of the root's that it narrows; it must narrow at least one.
-fn merge_matches(root: &[HttpMatchRequest], delegated: &[HttpMatchRequest]) -> Option<Vec<HttpMatchRequest>> {
-    if root.is_empty() || delegated.is_empty() {
-        return Some(if root.is_empty() { delegated.to_vec() } else { root.to_vec() });
+/// Each condition of the delegate with each of the root's that it narrows; it must narrow at least one. `namespace` is
+/// the root's.
+fn merge_matches(
+    root: &[HttpMatchRequest],
+    delegated: &[HttpMatchRequest],
+    namespace: &Namespace,
+) -> Option<Vec<HttpMatchRequest>> {
+    if root.is_empty() {
+        return Some(delegated.to_vec());
+    }
+    // Short names of gateways in the root are of the root's namespace.
+    let mut root = root.to_vec();
+    for gateway in root.iter_mut().flat_map(|one| &mut one.gateways).filter(|gateway| *gateway != MESH_GATEWAY) {
+        let (namespace, name) = gateway_name(gateway, namespace.as_str());
+        *gateway = format!("{namespace}/{name}");
+    }
+    if delegated.is_empty() {
+        return Some(root);
     }
     let mut merged = Vec::new();
     for one in delegated {

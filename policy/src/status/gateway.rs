@@ -5,14 +5,12 @@ use crate::{
     api::gateway::{GROUP, Gateway, ListenerSet, SecretObjectReference},
     compile::gateway_api::{
         attach::{Referent, kinds_of_protocol, may_refer},
-        listeners::{Conflict, Documents, Listener},
+        listeners::{Documents, Listener},
         route::parents,
     },
     document::Document,
+    gateway::NOT_SERVED,
 };
-
-/// Why nothing of a Gateway is in force.
-const NO_LISTENERS: &str = "no gateway listeners yet: weft reads and judges Gateways, and does not serve them";
 
 pub(super) fn of_gateway(document: &Document, gateway: &Gateway, documents: &Documents<'_>) -> GatewayStatus {
     if !documents.serves_class(&gateway.gateway_class_name) {
@@ -59,7 +57,7 @@ fn of_owner(document: &Document, all: &[Listener<'_>], documents: &Documents<'_>
         },
         _ => Condition::good("Accepted"),
     };
-    let programmed = Condition::bad("Programmed", "NotImplemented", NO_LISTENERS);
+    let programmed = Condition::bad("Programmed", "NotImplemented", NOT_SERVED);
     GatewayStatus { conditions: vec![accepted, programmed], listeners, ..GatewayStatus::default() }
 }
 
@@ -99,14 +97,8 @@ fn of_listener(listener: &Listener<'_>, attached_routes: usize, documents: &Docu
         (true, _) => {
             Condition::bad("Accepted", "UnsupportedProtocol", format!("weft has no protocol {}", listener.protocol))
         }
-        (false, Some(_)) => {
-            Condition::bad("Accepted", reason_of(listener.conflict), "another listener stands before it")
-        }
+        (false, Some(conflict)) => Condition::bad("Accepted", conflict.reason(), "another listener stands before it"),
         (false, None) => Condition::good("Accepted"),
-    };
-    let conflicted = match listener.conflict {
-        None => Condition { holds: false, reason: "NoConflicts", ..Condition::good("Conflicted") },
-        conflict => Condition { reason: reason_of(conflict), ..Condition::good("Conflicted") },
     };
     let resolved = if has_unknown {
         Condition::bad("ResolvedRefs", "InvalidRouteKinds", "a listener of this protocol takes no routes of that kind")
@@ -117,15 +109,12 @@ fn of_listener(listener: &Listener<'_>, attached_routes: usize, documents: &Docu
         name: listener.spec.name().to_string(),
         supported_kinds: supported_kinds.collect(),
         attached_routes,
-        conditions: vec![accepted, conflicted, resolved, Condition::bad("Programmed", "NotImplemented", NO_LISTENERS)],
-    }
-}
-
-fn reason_of(conflict: Option<Conflict>) -> &'static str {
-    match conflict {
-        Some(Conflict::Protocol) => "ProtocolConflict",
-        Some(Conflict::Hostname) => "HostnameConflict",
-        None => "NoConflicts",
+        conditions: vec![
+            accepted,
+            Condition::conflicted(listener.conflict),
+            resolved,
+            Condition::bad("Programmed", "NotImplemented", NOT_SERVED),
+        ],
     }
 }
 

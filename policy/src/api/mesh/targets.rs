@@ -1,7 +1,7 @@
 //! What weft's policies attach to.
 
 use crate::{
-    api::{gateway, values::List},
+    api::{gateway, networking, values::List},
     document::Checker,
 };
 
@@ -13,7 +13,7 @@ pub(super) type TargetKind = (&'static str, &'static str);
 
 pub(super) const SERVICE: TargetKind = ("", "Service");
 pub(super) const ROUTES: [TargetKind; 3] =
-    [(gateway::GROUP, "HTTPRoute"), (gateway::GROUP, "GRPCRoute"), ("networking.istio.io", "VirtualService")];
+    [(gateway::GROUP, "HTTPRoute"), (gateway::GROUP, "GRPCRoute"), (networking::GROUP, "VirtualService")];
 
 /// Each target is of a kind that the policy may attach to, and stands once.
 pub(super) fn check_targets(

@@ -12,6 +12,10 @@ mod virtual_service;
 mod workload_entry;
 mod workload_group;
 
+/// Istio's API group for these kinds.
+pub const GROUP: &str = "networking.istio.io";
+
+pub(crate) use self::names::gateway_name;
 pub use self::{
     destination_rule::*,
     gateway::*,

@@ -67,6 +67,17 @@ pub(crate) fn check_unix_path(path: &str, checker: &mut Checker<'_>) {
     }
 }
 
+/// Namespace and name of the gateway that a document of `namespace` means by `NAME`, `NAMESPACE/NAME`, or the old form
+/// `NAME.NAMESPACE`, with a domain or without.
+pub(crate) fn gateway_name<'t>(text: &'t str, namespace: &'t str) -> (&'t str, &'t str) {
+    if let Some(both) = text.split_once('/') {
+        return both;
+    }
+    let mut labels = text.split('.');
+    let name = labels.next().unwrap_or_default();
+    (labels.next().unwrap_or(namespace), name)
+}
+
 /// Where something listens: an address, or a Unix socket.
 pub(crate) fn check_bind(bind: &str, checker: &mut Checker<'_>) {
     checker.field("bind", |checker| match unix_path(bind) {

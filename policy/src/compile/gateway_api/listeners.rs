@@ -15,6 +15,7 @@ use super::{
 use crate::{
     api::gateway::{AnyListener, GROUP, Gateway, Hostname, ListenerSet, ParentReference},
     document::{Document, Spec},
+    gateway::Conflict,
 };
 
 /// Who serves these gateways, as `controllerName` and `status` say.
@@ -41,13 +42,6 @@ pub(crate) struct Listener<'d> {
     /// In upper case.
     pub(crate) protocol: String,
     pub(crate) conflict: Option<Conflict>,
-}
-
-/// Why a listener cannot be beside one that stands before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Conflict {
-    Protocol,
-    Hostname,
 }
 
 /// Why a route does not attach.

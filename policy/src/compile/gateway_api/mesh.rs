@@ -10,10 +10,11 @@ use super::{
     rules::{Attached, grpc_rules, http_rules},
 };
 use crate::{
+    api::gateway::ConnectionRule,
     document::Spec,
     matcher::{ClientMatch, Fields},
     namespaces::Visibility,
-    route::{RuleSet, TcpRule, Weighted},
+    route::{RuleSet, TcpRule},
     view::ServicePort,
 };
 
@@ -63,24 +64,22 @@ fn sets_of(visible: &Visibility, attached: &[Attached<'_>]) -> Vec<Arc<RuleSet>>
 }
 
 /// The rules of TCPRoutes, the oldest first.
-fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
-    let mut attached: Vec<&Attached<'_>> = attached.iter().collect();
-    attached.sort_by(|a, b| a.route.seniority.cmp(&b.route.seniority));
-    let rules = attached.into_iter().filter_map(|one| match &one.route.document.spec {
-        Spec::TcpRoute(route) => Some((one, route)),
+pub(in crate::compile) fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
+    let of_any_port = |port: &Option<u16>| ClientMatch { port: *port, ..ClientMatch::default() };
+    let rules = by_age(attached).into_iter().filter_map(|one| match &one.route.document.spec {
+        Spec::TcpRoute(route) => Some((one, &route.rules)),
         _ => None,
     });
-    let rules = rules.flat_map(|(one, route)| route.rules.iter().map(move |rule| (one, rule)));
-    rules
-        .map(|(one, rule)| {
-            let backends = rule.backend_refs.iter().filter(|backend| backend.weight.get() > 0);
-            let targets: Vec<_> = backends
-                .map(|backend| (backend.weight.get().unsigned_abs(), one.route.target(backend.object())))
-                .collect();
-            TcpRule {
-                matches: one.ports.iter().map(|port| ClientMatch { port: *port, ..ClientMatch::default() }).collect(),
-                destinations: Weighted::new(targets.into_iter()),
-            }
-        })
-        .collect()
+    let rule = |one: &Attached<'_>, rule: &ConnectionRule| TcpRule {
+        matches: one.ports.iter().map(of_any_port).collect(),
+        destinations: one.route.connection_targets(rule),
+    };
+    rules.flat_map(|(one, rules)| rules.iter().map(move |each| rule(one, each))).collect()
+}
+
+/// The oldest first.
+pub(in crate::compile) fn by_age<'a, 'r>(attached: &'a [Attached<'r>]) -> Vec<&'a Attached<'r>> {
+    let mut attached: Vec<&Attached<'_>> = attached.iter().collect();
+    attached.sort_by(|a, b| a.route.seniority.cmp(&b.route.seniority));
+    attached
 }

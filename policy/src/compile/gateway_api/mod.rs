@@ -7,7 +7,7 @@ pub(crate) mod listeners;
 pub(crate) mod mesh;
 mod rank;
 pub(crate) mod route;
-mod rules;
+pub(super) mod rules;
 
 #[cfg(test)]
 mod testing;

@@ -11,10 +11,10 @@ use super::{
 use crate::{
     api::gateway::{Backend, ConnectionRule, GROUP, ParentReference, ReferenceGrant},
     document::{Document, Spec},
-    route::{Target, TargetHost},
+    route::{Target, TargetHost, Weighted},
 };
 
-/// An HTTPRoute, GRPCRoute or TCPRoute, with what other documents let it name.
+/// An HTTPRoute, GRPCRoute, TCPRoute or TLSRoute, with what other documents let it name.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) document: Arc<Document>,
@@ -75,6 +75,14 @@ impl Route {
             port: backend.port.map(|port| port.number()),
             subset: String::new(),
         }
+    }
+
+    /// What connections are sent to by a rule.
+    pub(in crate::compile) fn connection_targets(&self, rule: &ConnectionRule) -> Weighted<Target> {
+        // Those without weight get nothing, even one alone.
+        let backends = rule.backend_refs.iter().filter(|backend| backend.weight.get() > 0);
+        let targets = backends.map(|backend| (backend.weight.get().unsigned_abs(), self.target(backend.object())));
+        Weighted::new(targets.collect::<Vec<_>>().into_iter())
     }
 }
 

@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// A route where it holds: at these ports that clients dial, `None` being any.
-pub(super) struct Attached<'r> {
-    pub(super) route: &'r Route,
-    pub(super) ports: Vec<Option<u16>>,
+pub(in crate::compile) struct Attached<'r> {
+    pub(in crate::compile) route: &'r Route,
+    pub(in crate::compile) ports: Vec<Option<u16>>,
 }
 
 /// The rules of all HTTPRoutes among these.
-pub(super) fn http_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
+pub(in crate::compile) fn http_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
     let of_kind = of_kind(attached, |spec| match spec {
         Spec::HttpRoute(route) => Some(&**route),
         _ => None,
@@ -44,7 +44,7 @@ pub(super) fn http_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<
 }
 
 /// The rules of all GRPCRoutes among these.
-pub(super) fn grpc_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
+pub(in crate::compile) fn grpc_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
     let of_kind = of_kind(attached, |spec| match spec {
         Spec::GrpcRoute(route) => Some(&**route),
         _ => None,

@@ -5,6 +5,7 @@ mod entries;
 mod explain;
 mod explain_access;
 mod gateway_api;
+mod gateways;
 mod properties;
 mod routing;
 mod services;
