@@ -52,15 +52,17 @@ use crate::{
             gossip::{self, GossipInbox},
         },
         names::{self, NamesActor},
+        plaintext::{self, PlaintextActor},
         secrets::{self, SecretsActor},
         view::{self, ViewActor},
     },
-    admin::{decision::OwnDecisions, server::ApiActor},
+    admin::{decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor},
     config::{self, Config},
     dir::Dir,
     fetch::Fetcher,
     identity::NodeIdentity,
     peer::{quic::Quic, session::Receivers},
+    plaintext::Sightings,
     seeds::Seeds,
     store::Store,
     supervisor::{Limits, Supervisor},
@@ -94,6 +96,7 @@ struct Published {
     key_sets: Arc<watch::Sender<keys::Wanted>>,
     wanted_names: Arc<watch::Sender<names::Wanted>>,
     names: Arc<watch::Sender<Arc<ResolvedNames>>>,
+    plaintext: Arc<watch::Sender<Sightings>>,
     /// Addresses with which to hold links.
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     /// Where members are or were.
@@ -158,7 +161,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         default_caller: None,
     });
     let (key_publisher, keys) = key_sets();
-    let proxy = BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys.clone(), proxy_metrics)?;
+    let proxy =
+        BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys.clone(), proxy_metrics.clone())?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
     let tcp = Arc::new(
@@ -175,6 +179,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (health_box, health_opened) = supervisor.open("health", 256);
     let (_, keys_opened) = supervisor.open("keys", 1);
     let (_, names_opened) = supervisor.open("names", 1);
+    let (_, plaintext_opened) = supervisor.open("plaintext", 1);
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
@@ -193,6 +198,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         key_sets: sender(keys::Wanted::default()),
         wanted_names: sender(names::Wanted::default()),
         names: sender(Arc::default()),
+        plaintext: sender(Sightings::default()),
         held: sender(BTreeSet::new()),
         remembered: sender(remembered(&store)),
     };
@@ -283,6 +289,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let following = Following::new(published.followed.subscribe(), views.clone());
     let decisions = OwnDecisions { node: name.clone(), kept: proxy.decisions() };
+    let plaintext =
+        OwnPlaintext { node: name.clone(), seen: published.plaintext.subscribe(), metrics: proxy_metrics.clone() };
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
         facts: facts.clone(),
@@ -290,6 +298,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         secrets: secrets.clone(),
         following: following.clone(),
         decisions: decisions.clone(),
+        plaintext: plaintext.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -342,6 +351,9 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(names_opened, move || Ok(NamesActor::new(setup.clone())));
 
+    let setup = plaintext::Setup { hosted: published.hosted.subscribe(), seen: published.plaintext.clone() };
+    supervisor.start(plaintext_opened, move || Ok(PlaintextActor(setup.clone())));
+
     let setup = view::Setup {
         name,
         trust_domain,
@@ -381,6 +393,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         views,
         keys,
         decisions,
+        plaintext,
         first_view,
         telemetry: telemetry.clone(),
         stop,

@@ -13,6 +13,7 @@ mod fetch;
 mod health;
 mod identity;
 mod peer;
+mod plaintext;
 mod seeds;
 mod store;
 mod supervisor;

@@ -33,6 +33,8 @@ pub const MAX_PUSH_ITEMS: usize = 512;
 pub const MAX_HAVE_ITEMS: usize = 64 * 1024;
 /// Longest finding about a caller, in bytes.
 pub const MAX_DECISION_LEN: usize = 16 * 1024;
+/// Bytes of a node's list of who sends plaintext.
+pub const MAX_PLAINTEXT_LEN: usize = 512 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
@@ -106,6 +108,8 @@ pub enum Request {
     AwaitFollowing { version: FactVersion },
     /// "What did your workloads' policies find against the caller that was told this id?"
     FindDecision { id: u64 },
+    /// "Who sends plaintext to whom, as far as you see it?"
+    ListPlaintext,
 }
 
 impl Request {
@@ -153,17 +157,24 @@ pub enum Response {
     Decision {
         json: Option<String>,
     },
+    /// The list as the admin API tells it, in JSON, which nodes of other versions can read too.
+    Plaintext {
+        json: String,
+    },
 }
 
 impl Response {
     /// # Errors
     /// [`WireError::Malformed`] for a Secret that is out of bounds, [`WireError::TooLarge`] for a finding of more than
-    /// [`MAX_DECISION_LEN`].
+    /// [`MAX_DECISION_LEN`] or a list of more than [`MAX_PLAINTEXT_LEN`].
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Secret(content) => check_content(content),
             Self::Decision { json: Some(json) } if json.len() > MAX_DECISION_LEN => {
                 Err(WireError::TooLarge { len: json.len(), limit: MAX_DECISION_LEN })
+            }
+            Self::Plaintext { json } if json.len() > MAX_PLAINTEXT_LEN => {
+                Err(WireError::TooLarge { len: json.len(), limit: MAX_PLAINTEXT_LEN })
             }
             _ => Ok(()),
         }

@@ -7,6 +7,7 @@
 //! A series' numbers are atomics shared by all workers; finding the series is what costs, so each worker keeps the
 //! ones it uses in a map of its own, keyed by pointers. The request path takes no lock and allocates nothing.
 
+mod clear;
 mod histogram;
 mod labels;
 mod refused;
@@ -32,7 +33,8 @@ use prometheus_client::{
 use tokio::runtime::RuntimeMetrics;
 use weft_policy::balance::Cause;
 
-use self::{histogram::Histogram, labels::Labels, refused::RefusedCounters};
+pub use self::clear::SentInTheClear;
+use self::{clear::InTheClear, histogram::Histogram, labels::Labels, refused::RefusedCounters};
 pub(crate) use self::{
     labels::{Flag, RequestProtocol},
     refused::Refused,
@@ -81,6 +83,7 @@ pub(crate) struct HttpSeries {
     duration_ms: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    in_the_clear: InTheClear,
 }
 
 impl HttpSeries {
@@ -99,6 +102,7 @@ pub(crate) struct TcpSeries {
     pub(crate) closed: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
+    in_the_clear: InTheClear,
 }
 
 impl Metrics {

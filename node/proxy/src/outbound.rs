@@ -240,7 +240,7 @@ impl Outbound {
         fault::inject_connection(view.experiments(None, Some((&service.id, cluster.port)))).await?;
         let gate = LocalGate { worker: &self.worker, view, caller, downstream };
         tcp::dial(&gate, cluster, |endpoint| {
-            parties.destination = endpoint.workload.clone();
+            parties.call(endpoint);
             if let Some(line) = &mut line {
                 line.endpoint(endpoint);
             }

@@ -234,7 +234,7 @@ impl ExchangeRecord {
 
     /// The endpoint of the current try.
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.0.parties.destination = endpoint.workload.clone();
+        self.0.parties.call(endpoint);
         if let Some(line) = self.line() {
             line.endpoint(endpoint);
         }

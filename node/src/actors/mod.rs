@@ -10,6 +10,7 @@ pub mod keys;
 pub mod links;
 pub mod membership;
 pub mod names;
+pub mod plaintext;
 mod refresh;
 pub mod secrets;
 pub mod view;
@@ -41,6 +42,7 @@ use crate::{
     admin::{
         api,
         decision::OwnDecisions,
+        plaintext::OwnPlaintext,
         status::{status_of, without_content},
     },
     dir::Dir,
@@ -102,6 +104,7 @@ pub struct Handles {
     /// Of token issuers.
     pub keys: KeySets,
     pub decisions: OwnDecisions,
+    pub plaintext: OwnPlaintext,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
     pub stop: mpsc::Sender<Stop>,

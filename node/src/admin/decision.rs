@@ -1,11 +1,10 @@
 //! What workloads' policies have found against callers, as the admin API and other nodes are told it.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use anyhow::{Context, bail};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use weft_discovery::liveness::Status;
 use weft_policy::explain::title;
 use weft_proxy::{
     access_log::timestamp,
@@ -16,14 +15,11 @@ use weft_wire::{
     id::{NodeName, ServiceName},
 };
 
+use super::ask::Answers;
 use crate::actors::Handles;
 
 /// Findings that are listed, and no more.
 const LISTED: usize = 50;
-/// A node that has not answered by then is not waited for.
-const ASKED_FOR: Duration = Duration::from_secs(3);
-/// Nodes that are asked at once.
-const ASKED_AT_ONCE: usize = 16;
 
 /// Body of `POST /api/v1/why`
 #[derive(Debug, Serialize, Deserialize)]
@@ -151,18 +147,9 @@ impl Handles {
         if let Some(found) = self.decisions.find(id) {
             return Ok(vec![found]);
         }
-        let others: Vec<_> = self.members().into_iter().filter(|member| !member.this_node).collect();
-        let (up, down): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|member| member.state == Status::Alive.as_str());
-        let answers = stream::iter(up).map(|member| async move {
-            let asked = self.ask_for_decision(&member.name, &member.address, id);
-            let answer = tokio::time::timeout(ASKED_FOR, asked).await.unwrap_or_else(|late| Err(late.into()));
-            (member.name, answer)
-        });
-        let mut answers = answers.buffer_unordered(ASKED_AT_ONCE);
-        let mut silent: Vec<String> = down.into_iter().map(|member| member.name).collect();
+        let Answers { mut answers, mut silent } = self.ask_others(Request::FindDecision { id: id.into() });
         while let Some((name, answer)) = answers.next().await {
-            match answer {
+            match answer.and_then(read) {
                 Ok(Some(found)) => return Ok(vec![found]),
                 Ok(None) => {}
                 Err(error) => {
@@ -178,17 +165,15 @@ impl Handles {
         };
         bail!("no node knows the decision {id}: each keeps its latest ones until it is restarted{others}")
     }
+}
 
-    async fn ask_for_decision(&self, name: &str, address: &str, id: DecisionId) -> anyhow::Result<Option<Decision>> {
-        let node: NodeName = name.parse()?;
-        let question = Request::FindDecision { id: id.into() };
-        match self.links.request_at(node.id(), address.parse()?, &question).await? {
-            Response::Decision { json } => {
-                let found = json.map(|json| serde_json::from_str(&json)).transpose();
-                found.context("a decision in another form")
-            }
-            Response::Refused { why } => bail!("{why}"),
-            _ => bail!("another answer than was asked for"),
+fn read(answer: Response) -> anyhow::Result<Option<Decision>> {
+    match answer {
+        Response::Decision { json } => {
+            let found = json.map(|json| serde_json::from_str(&json)).transpose();
+            found.context("a decision in another form")
         }
+        Response::Refused { why } => bail!("{why}"),
+        _ => bail!("another answer than was asked for"),
     }
 }

@@ -2,7 +2,9 @@
 //! loopback address (reads only).
 
 pub mod api;
+mod ask;
 pub mod decision;
 mod explain;
+pub mod plaintext;
 pub mod server;
 pub mod status;

@@ -8,6 +8,7 @@ mod explain;
 mod get;
 mod join;
 mod output;
+mod plaintext;
 mod run;
 mod schema;
 mod select;
@@ -143,6 +144,14 @@ Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
 Whichever node has decided is found, as long as it is up. Each keeps its latest 1,024 findings per worker until it is
 restarted.")]
     Why(why::WhyArgs),
+    /// List who still sends plaintext to whom, in the whole mesh.
+    #[command(after_help = "Listed are:
+  past weft       whoever is connected to a workload's own port from another host, where neither mutual TLS nor policies
+                  protect it: call the service through weft, and have the workload listen on 127.0.0.1
+  in the clear    what goes through weft to a host outside of the mesh without TLS: give it a DestinationRule with tls
+
+Each node looks at its connections every 5 s, and remembers for a day whom it saw. Short connections may be missed.")]
+    Plaintext,
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
     #[command(
@@ -407,6 +416,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
         Command::Explain(command) => return explain::run(&common, command).await,
         Command::Why(args) => why::why(&common, args).await?,
+        Command::Plaintext => plaintext::plaintext(&common).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
         Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),

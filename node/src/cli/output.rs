@@ -67,6 +67,15 @@ pub(super) fn print(text: &str) -> Result<(), StdoutError> {
     io::stdout().write_all(text.as_bytes()).map_err(StdoutError)
 }
 
+/// Text that others chose: what would steer a terminal is escaped.
+pub(super) fn printable(text: &str) -> String {
+    let mut printed = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printed.extend(c.escape_default()) } else { printed.push(c) }
+    }
+    printed
+}
+
 /// Columns padded to their widest cell, two spaces apart, as `kubectl get` prints.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -111,6 +120,12 @@ mod tests {
         assert!(is_unread(&anyhow::Error::from(StdoutError(broken())).context("while printing")));
         assert!(!is_unread(&anyhow::Error::from(broken()).context("talking to the node")));
         assert!(!is_unread(&StdoutError(io::ErrorKind::StorageFull.into()).into()));
+    }
+
+    #[test]
+    fn nothing_that_others_chose_steers_a_terminal() {
+        assert_eq!(printable("/é x"), "/é x");
+        assert_eq!(printable("a\x1b[2J\nb"), "a\\u{1b}[2J\\nb");
     }
 
     #[test]

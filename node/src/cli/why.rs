@@ -5,7 +5,7 @@ use clap::Args;
 use super::{
     Common,
     client::Client,
-    output::{data, line},
+    output::{data, line, printable},
 };
 use crate::admin::decision::{DecidedRequest, Decision, WhyQuestion};
 
@@ -28,15 +28,6 @@ pub(super) async fn why(common: &Common, WhyArgs { id }: WhyArgs) -> anyhow::Res
             data(common.output, &found, &header, |found| found.iter().map(row).collect())
         }
     }
-}
-
-/// Callers choose some of these words: what would steer a terminal is escaped.
-fn printable(text: &str) -> String {
-    let mut printed = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { printed.extend(c.escape_default()) } else { printed.push(c) }
-    }
-    printed
 }
 
 fn request(decision: &Decision) -> String {
@@ -82,15 +73,4 @@ fn print(decision: &Decision) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_a_caller_chose_steers_a_terminal() {
-        assert_eq!(printable("/é x"), "/é x");
-        assert_eq!(printable("a\x1b[2J\nb"), "a\\u{1b}[2J\\nb");
-    }
 }

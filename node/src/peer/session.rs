@@ -26,7 +26,7 @@ use crate::{
         membership::gossip::GossipInbox,
         secrets,
     },
-    admin::decision::OwnDecisions,
+    admin::{decision::OwnDecisions, plaintext::OwnPlaintext},
     telemetry::{Reason, Telemetry},
 };
 
@@ -44,6 +44,7 @@ pub struct Receivers {
     pub secrets: secrets::Handle,
     pub following: Following,
     pub decisions: OwnDecisions,
+    pub plaintext: OwnPlaintext,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -177,6 +178,7 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
             None => Err(anyhow::anyhow!("not a node")),
         },
         (Request::FindDecision { id }, _) => to.decisions.answer(id),
+        (Request::ListPlaintext, _) => to.plaintext.answer(),
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

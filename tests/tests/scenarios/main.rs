@@ -12,6 +12,7 @@ mod formation;
 mod gateway_api;
 mod mesh_kinds;
 mod outside;
+mod plaintext;
 mod protocols;
 mod run;
 mod secrets;

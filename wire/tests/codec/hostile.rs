@@ -7,8 +7,8 @@ use weft_wire::{
     document::{DocumentKey, DocumentVersion, SignedDocument},
     fact::{FactBody, FactKind, FactVersion, NodeRecord, SignedFact},
     frame::{
-        JoinRequest, MAX_DECISION_LEN, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PUSH_ITEMS, Push,
-        Request, Response,
+        JoinRequest, MAX_DECISION_LEN, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PLAINTEXT_LEN,
+        MAX_PUSH_ITEMS, Push, Request, Response,
     },
     id::{AccountName, Namespace, NodeId},
     secret::{MAX_SECRET_LEN, SecretBytes, SecretPayload},
@@ -58,11 +58,15 @@ fn secrets_larger_than_anyone_may_write_are_refused() {
 }
 
 #[test]
-fn findings_longer_than_any_is_are_refused() {
+fn what_is_longer_than_any_of_its_kind_is_refused() {
     let decision = |len| Response::Decision { json: Some("x".repeat(len)) };
     assert_eq!(decision(MAX_DECISION_LEN).check(), Ok(()));
     let refused = WireError::TooLarge { len: MAX_DECISION_LEN + 1, limit: MAX_DECISION_LEN };
     assert_eq!(decision(MAX_DECISION_LEN + 1).check(), Err(refused));
+    let plaintext = |len| Response::Plaintext { json: "x".repeat(len) };
+    assert_eq!(plaintext(MAX_PLAINTEXT_LEN).check(), Ok(()));
+    let refused = WireError::TooLarge { len: MAX_PLAINTEXT_LEN + 1, limit: MAX_PLAINTEXT_LEN };
+    assert_eq!(plaintext(MAX_PLAINTEXT_LEN + 1).check(), Err(refused));
 }
 
 #[test]
@@ -78,7 +82,7 @@ fn a_build_before_a_question_refuses_it_and_reads_its_own_as_before() {
     }
     for (name, request) in samples::requests() {
         let read = codec::decode::<Before>(&encode(&request), MAX_FRAME_LEN);
-        let is_new = ["secret", "following", "decision"].iter().any(|new| name.contains(new));
+        let is_new = ["secret", "following", "decision", "plaintext"].iter().any(|new| name.contains(new));
         assert_eq!(read.is_ok(), !is_new, "{name}: {read:?}");
     }
 }

@@ -99,6 +99,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ),
         ("request/await_following.bin", Request::AwaitFollowing { version }),
         ("request/find_decision.bin", Request::FindDecision { id: 0x0123_4567_89ab_cdef }),
+        ("request/list_plaintext.bin", Request::ListPlaintext),
     ]
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("response/kept.bin", Response::Kept),
         ("response/following.bin", Response::Following),
         ("response/decision.bin", Response::Decision { json: Some("{}".into()) }),
+        ("response/plaintext.bin", Response::Plaintext { json: "[]".into() }),
     ]
 }
 

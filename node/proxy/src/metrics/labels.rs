@@ -142,3 +142,9 @@ fn parties_labels(parties: &Parties) -> Labels {
         ("destination_cluster", CLUSTER.into()),
     ]
 }
+
+/// `NAMESPACE/WORKLOAD` of the caller, and the host that is called.
+pub(super) fn parties(labels: &Labels) -> (String, String) {
+    let of = |name: &str| labels.iter().find(|(label, _)| *label == name).map_or(UNKNOWN, |(_, value)| value);
+    (format!("{}/{}", of("source_workload_namespace"), of("source_workload")), of("destination_service").to_owned())
+}

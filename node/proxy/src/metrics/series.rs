@@ -2,7 +2,11 @@
 
 use std::{cell::RefCell, collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
-use weft_policy::{endpoint::Workload, service_id::ServiceId, view::Service};
+use weft_policy::{
+    endpoint::{Endpoint, EndpointAddress, Workload},
+    service_id::ServiceId,
+    view::Service,
+};
 
 use super::{
     HttpSeries, Metrics, TcpSeries,
@@ -36,11 +40,19 @@ pub(crate) struct Parties {
     pub(crate) destination: Option<Arc<Workload>>,
     /// The service that the caller named. At the destination, the workload's own service counts instead.
     pub(crate) service: Option<Arc<Service>>,
+    /// Whether what is sent crosses the network without TLS.
+    in_the_clear: bool,
 }
 
 impl Parties {
     pub(crate) fn new(reporter: Reporter) -> Self {
-        Self { reporter, source: None, destination: None, service: None }
+        Self { reporter, source: None, destination: None, service: None, in_the_clear: false }
+    }
+
+    /// Which endpoint is called.
+    pub(crate) fn call(&mut self, endpoint: &Endpoint) {
+        self.destination = endpoint.workload.clone();
+        self.in_the_clear = matches!(endpoint.address, EndpointAddress::Outside(_));
     }
 
     /// The service that is called.
@@ -54,11 +66,11 @@ impl Parties {
         fn address<T>(shared: &Option<Arc<T>>) -> usize {
             shared.as_ref().map_or(0, |shared| Arc::as_ptr(shared).addr())
         }
-        (self.reporter, address(&self.source), address(&self.destination), address(&self.service))
+        (self.reporter, address(&self.source), address(&self.destination), address(&self.service), self.in_the_clear)
     }
 }
 
-type PartiesKey = (Reporter, usize, usize, usize);
+type PartiesKey = (Reporter, usize, usize, usize, bool);
 
 /// How an HTTP exchange ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -116,10 +128,19 @@ impl WorkerMetrics {
             self.shared.http(labels::http(parties, protocol, &outcome))
         });
         series.record(duration, request_bytes, response_bytes);
+        if parties.in_the_clear {
+            series.in_the_clear.count();
+        }
     }
 
+    /// For a new connection.
     pub(crate) fn tcp(&self, parties: &Parties, flag: Flag) -> Arc<TcpSeries> {
-        cached(&self.tcp, (parties.key(), flag), parties, || self.shared.tcp(labels::tcp(parties, flag)))
+        let key = (parties.key(), flag);
+        let series = cached(&self.tcp, key, parties, || self.shared.tcp(labels::tcp(parties, flag)));
+        if parties.in_the_clear {
+            series.in_the_clear.count();
+        }
+        series
     }
 }
 
