@@ -28,7 +28,7 @@ use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
     metrics::Metrics,
-    ports::{Caller, IdentitySnapshot, identities, key_sets, views},
+    ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
     server::{BoundProxy, Drained, RunningProxy},
 };
 use weft_wire::{
@@ -61,6 +61,7 @@ use crate::{
     dir::Dir,
     fetch::Fetcher,
     identity::NodeIdentity,
+    originations::Originations,
     peer::{quic::Quic, session::Receivers},
     plaintext::Sightings,
     seeds::Seeds,
@@ -161,8 +162,15 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         default_caller: None,
     });
     let (key_publisher, keys) = key_sets();
-    let proxy =
-        BoundProxy::bind(proxy_config(&config)?, views.clone(), data_identities, keys.clone(), proxy_metrics.clone())?;
+    let (origination_publisher, of_outside) = originations();
+    let proxy = BoundProxy::bind(
+        proxy_config(&config)?,
+        views.clone(),
+        data_identities,
+        keys.clone(),
+        of_outside,
+        proxy_metrics.clone(),
+    )?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
     let tcp = Arc::new(
@@ -365,6 +373,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         names: published.names.subscribe(),
         wanted_names: published.wanted_names.clone(),
         key_sets: published.key_sets.clone(),
+        originations: Arc::new(Mutex::new(Originations::new(origination_publisher))),
         publisher: Arc::new(Mutex::new(view_publisher)),
         followed: published.followed.clone(),
         views: views.clone(),

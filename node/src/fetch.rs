@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -19,6 +19,8 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use weft_proxy::ports::Views;
 use weft_wire::id::Namespace;
+
+use crate::originations::system_roots;
 
 /// Fetches as this node. A service of the mesh is asked through the node's own proxy, so that it knows who asks.
 #[derive(Clone)]
@@ -74,15 +76,9 @@ impl Fetcher {
         if let Some(tls) = self.tls.get() {
             return Ok(tls.clone());
         }
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            bail!("this host has no root certificates: install ca-certificates, or name a file in SSL_CERT_FILE");
-        }
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .with_root_certificates(system_roots()?)
             .with_no_client_auth();
         Ok(self.tls.get_or_init(|| Arc::new(config)).clone())
     }

@@ -12,6 +12,7 @@ mod dir;
 mod fetch;
 mod health;
 mod identity;
+mod originations;
 mod peer;
 mod plaintext;
 mod seeds;

@@ -216,6 +216,12 @@ impl Cluster {
         self.settings.connection.as_ref()
     }
 
+    /// Whether what is sent to one of its endpoints crosses the network without TLS.
+    pub fn is_called_in_the_clear(&self, endpoint: &Endpoint) -> bool {
+        let is_protected = self.connection().is_some_and(|settings| settings.protection.is_some());
+        matches!(endpoint.address, EndpointAddress::Outside(_)) && !is_protected
+    }
+
     /// How a request's key is found, if keys choose endpoints here.
     pub fn hash_policy(&self) -> Option<&HashPolicy> {
         match &self.settings.balancer {

@@ -1,7 +1,9 @@
 //! How connections to the endpoints of a cluster are made, and how long they are kept: what DestinationRules say of that
-//! in `connectionPool`.
+//! in `connectionPool` and `tls`.
 
 use std::time::Duration;
+
+use crate::origination::Protection;
 
 /// What documents say of a cluster's connections. Where a field is absent, the proxy's own default holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct ConnectionSettings {
     /// Of HTTP/2, at once on one connection.
     pub max_streams: Option<u32>,
     pub ping: Option<Ping>,
+    /// Of connections to places outside of the mesh; those to its workloads are encrypted anyway.
+    pub protection: Option<Protection>,
 }
 
 /// TCP's keep-alive; where a field is absent, the system's own value holds.

@@ -46,6 +46,7 @@ mod matcher;
 pub mod mtls;
 mod namespaces;
 pub mod normalise;
+pub mod origination;
 mod pattern;
 pub mod provider;
 mod redirect;

@@ -19,13 +19,14 @@ use crate::{
     balance::Cluster,
     compile::{AccessIndex, Ingredients, Parts},
     document::Document,
-    endpoint::{LocalWorkload, Workload},
+    endpoint::{Endpoint, EndpointAddress, LocalWorkload, Workload},
     experiment::Experiment,
     external::Externals,
     gateway::{Gateway, Gateways},
     hosts::{self, HostIndex},
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
+    origination::Origination,
     route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost, TcpRouting},
     secrets::Credentials,
     service_id::ServiceId,
@@ -257,6 +258,19 @@ impl MeshView {
     /// The names outside of the mesh whose addresses are needed.
     pub fn names_to_resolve(&self) -> BTreeSet<String> {
         self.externals.names()
+    }
+
+    /// The ways in which places outside of the mesh are spoken TLS with.
+    pub fn originations(&self) -> BTreeSet<Arc<Origination>> {
+        let services = self.services.iter().chain(self.externals.all());
+        let ports = services.flat_map(|service| service.clusters.all()).flat_map(|clusters| &clusters.ports);
+        let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
+        let is_outside = |endpoint: &Arc<Endpoint>| matches!(endpoint.address, EndpointAddress::Outside(_));
+        let of_cluster = |cluster: &Arc<Cluster>| {
+            let origination = cluster.connection()?.protection.as_ref()?.origination()?;
+            cluster.endpoints.iter().any(is_outside).then(|| origination.clone())
+        };
+        clusters.filter_map(of_cluster).collect()
     }
 
     /// The workload of this node that a data connection with this server name is for. See [`sni`].

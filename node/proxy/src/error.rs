@@ -140,6 +140,9 @@ pub(crate) enum ConnectError {
     NoCaller,
     #[error("this node has no certificate for service account {0} yet, so it cannot call as it")]
     NoIdentity(ServiceAccount),
+    /// A place outside of the mesh that may only be called by TLS.
+    #[error("TLS with a place outside of the mesh is not possible: {0}")]
+    Unprotected(Arc<str>),
     #[error("could not connect to {to}: {source}")]
     Tcp { to: Arc<str>, source: Arc<io::Error> },
     #[error("could not connect to {to} within {after:?}")]
@@ -169,8 +172,50 @@ impl ConnectError {
 
     /// Whether the endpoint, and not this node, is to blame: only then is it avoided and another one tried.
     pub(crate) fn blames_endpoint(&self) -> bool {
-        !matches!(self, Self::NoCaller | Self::NoIdentity(_))
+        !matches!(self, Self::NoCaller | Self::NoIdentity(_) | Self::Unprotected(_))
     }
+}
+
+/// One word for what is wrong with a certificate, if that is why TLS failed: with the server's, or with ours in its eyes.
+pub(crate) fn certificate_problem(error: &io::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription, CertificateError, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>())?;
+    Some(match inner {
+        Error::InvalidCertificate(problem) => match problem {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "certificate_of_unknown_authority",
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "certificate_expired",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "certificate_not_yet_valid",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "certificate_of_another_name"
+            }
+            CertificateError::Revoked => "certificate_revoked",
+            _ => "bad_certificate",
+        },
+        Error::AlertReceived(AlertDescription::CertificateRequired) => "client_certificate_wanted",
+        Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied,
+        ) => "client_certificate_refused",
+        _ => return None,
+    })
+}
+
+/// What is wrong with a certificate, if that is why a connection broke: servers of TLS 1.3 look at the client's only
+/// after the handshake.
+pub(crate) fn reset_by_certificate(error: &hyper::Error) -> Option<&'static str> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(problem) = error.downcast_ref::<io::Error>().and_then(certificate_problem) {
+            return Some(problem);
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// A peer that is not who it must be.

@@ -25,6 +25,7 @@ mod inbound;
 mod limit;
 mod listener;
 pub mod metrics;
+pub mod origination;
 mod outbound;
 mod overload;
 mod pool;

@@ -239,8 +239,11 @@ impl Outbound {
         }
         fault::inject_connection(view.experiments(None, Some((&service.id, cluster.port)))).await?;
         let gate = LocalGate { worker: &self.worker, view, caller, downstream };
-        tcp::dial(&gate, cluster, |endpoint| {
-            parties.call(endpoint);
+        // A wildcard is no server's name.
+        let is_name = !cluster.fqdn.starts_with('*');
+        let host = if is_name { &*cluster.fqdn } else { server_name.unwrap_or(host) };
+        tcp::dial(&gate, cluster, host, |endpoint| {
+            parties.call(cluster, endpoint);
             if let Some(line) = &mut line {
                 line.endpoint(endpoint);
             }

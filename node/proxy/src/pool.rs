@@ -1,6 +1,6 @@
 //! Connections to upstreams, kept and shared by the exchanges of one worker.
 //!
-//! Two kinds: to workloads of this node and to places outside ([`app`], plain), and to other nodes ([`mesh`], mutual
+//! Two kinds: to workloads of this node and to places outside ([`app`]), and to other nodes ([`mesh`], mutual
 //! TLS). HTTP/2 is one connection for many exchanges ([`link`]); HTTP/1.1 is one each, given back when its response ends.
 
 mod app;
@@ -17,11 +17,12 @@ use tokio::net::TcpStream;
 use weft_policy::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress},
+    origination::Protection,
 };
 
 pub(crate) use self::dial::Stream;
 use self::{
-    app::{AppPool, Exclusive},
+    app::{AppPool, Exclusive, Goal},
     dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, connect_plain},
     link::LinkLease,
     mesh::MeshPool,
@@ -29,7 +30,7 @@ use self::{
 use crate::{
     body::RequestBody,
     error::ConnectError,
-    ports::{Caller, Identities},
+    ports::{Caller, Identities, Originations},
     tls::MeshTls,
 };
 
@@ -49,29 +50,32 @@ pub(crate) enum Need {
 pub(crate) struct Pools {
     apps: Rc<AppPool>,
     mesh: MeshPool,
+    originations: Originations,
 }
 
 impl Pools {
-    pub(crate) fn new(tls: Arc<MeshTls>, identities: Identities) -> Self {
-        Self { apps: Rc::new(AppPool::default()), mesh: MeshPool::new(tls, identities) }
+    pub(crate) fn new(tls: Arc<MeshTls>, identities: Identities, originations: Originations) -> Self {
+        let apps = Rc::new(AppPool::new(originations.clone()));
+        Self { apps, mesh: MeshPool::new(tls, identities), originations }
     }
 
-    /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says.
+    /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says. `authority` is the
+    /// request's: a place outside proves to be its host where documents name no other.
     pub(crate) async fn checkout(
         &self,
         endpoint: &Endpoint,
         settings: Option<&Arc<ConnectionSettings>>,
         caller: Option<&Caller>,
+        authority: &str,
         need: Need,
     ) -> Result<Lease, ConnectError> {
+        let http2 = endpoint.protocol.is_http2();
         match &endpoint.address {
             EndpointAddress::Local(address) => {
-                let http2 = endpoint.protocol.is_http2();
-                AppPool::checkout(&self.apps, *address, http2, settings, need, APP_CONNECT_TIMEOUT).await
+                AppPool::checkout(&self.apps, local(*address, settings), http2, need).await
             }
             EndpointAddress::Outside(address) => {
-                let http2 = endpoint.protocol.is_http2();
-                AppPool::checkout(&self.apps, *address, http2, settings, need, MESH_CONNECT_TIMEOUT).await
+                AppPool::checkout(&self.apps, outside(*address, settings, authority)?, http2, need).await
             }
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
@@ -87,26 +91,23 @@ impl Pools {
         http2: bool,
         need: Need,
     ) -> Result<Lease, ConnectError> {
-        AppPool::checkout(&self.apps, address, http2, None, need, APP_CONNECT_TIMEOUT).await
+        AppPool::checkout(&self.apps, local(address, None), http2, need).await
     }
 
-    /// A connection of bytes to an endpoint, for a caller of its own.
+    /// A connection of bytes to an endpoint, for a caller of its own, who asked for `host`.
     pub(crate) async fn tunnel(
         &self,
         endpoint: &Endpoint,
         settings: Option<&Arc<ConnectionSettings>>,
         caller: Option<&Caller>,
+        host: &str,
     ) -> Result<Stream, ConnectError> {
-        let settings = settings.map(|settings| &**settings);
         match &endpoint.address {
-            EndpointAddress::Local(address) => {
-                Ok(Stream::Left(connect_plain(*address, settings, APP_CONNECT_TIMEOUT).await?))
-            }
-            EndpointAddress::Outside(address) => {
-                Ok(Stream::Left(connect_plain(*address, settings, MESH_CONNECT_TIMEOUT).await?))
-            }
+            EndpointAddress::Local(address) => self.apps.tunnel(local(*address, settings)).await,
+            EndpointAddress::Outside(address) => self.apps.tunnel(outside(*address, settings, host)?).await,
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
+                let settings = settings.map(|settings| &**settings);
                 Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, settings, caller).await?))
             }
         }
@@ -122,10 +123,41 @@ impl Pools {
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         loop {
             tick.tick().await;
-            self.apps.sweep();
-            self.mesh.sweep();
+            let originations = self.originations.load();
+            self.apps.sweep(&originations);
+            self.mesh.sweep(&originations);
         }
     }
+}
+
+fn local(address: SocketAddr, settings: Option<&Arc<ConnectionSettings>>) -> Goal<'_> {
+    Goal { address, server: None, settings, connect_timeout: APP_CONNECT_TIMEOUT }
+}
+
+/// # Errors
+/// It may not be called.
+fn outside<'a>(
+    address: SocketAddr,
+    settings: Option<&'a Arc<ConnectionSettings>>,
+    authority: &'a str,
+) -> Result<Goal<'a>, ConnectError> {
+    let server = match settings.and_then(|settings| settings.protection.as_ref()) {
+        None => None,
+        Some(Protection::Refused(why)) => return Err(ConnectError::Unprotected(why.clone())),
+        Some(Protection::Tls(origination)) => {
+            Some(origination.server_name.as_deref().unwrap_or_else(|| host_of(authority)))
+        }
+    };
+    Ok(Goal { address, server, settings, connect_timeout: MESH_CONNECT_TIMEOUT })
+}
+
+/// An authority's host, an IPv6 address without its brackets.
+fn host_of(authority: &str) -> &str {
+    if let Some((address, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    let host = authority.split_once(':').map_or(authority, |(host, _)| host);
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// A connection in use by one exchange.

@@ -1,5 +1,6 @@
-//! What the data path reads and others write: the view, this node's identities, and token issuers' keys. Readers take a
-//! snapshot without a lock; each snapshot has exactly one writer, which is why publishers are not `Clone` and publish by `&mut self`.
+//! What the data path reads and others write: the view, this node's identities, token issuers' keys, and what TLS to
+//! places outside of the mesh needs. Readers take a snapshot without a lock; each snapshot has exactly one writer, which
+//! is why publishers are not `Clone` and publish by `&mut self`.
 
 use std::{
     collections::HashMap,
@@ -14,9 +15,12 @@ use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
 use weft_policy::{
     authenticate::{KeysAt, KnownKeys},
+    origination::Origination,
     view::MeshView,
 };
 use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
+
+use crate::origination::Originator;
 
 /// Where requests read the mesh as it is now.
 #[derive(Clone)]
@@ -210,4 +214,37 @@ impl KeyPublisher {
 pub fn key_sets() -> (KeyPublisher, KeySets) {
     let (table, (changed, changes)) = (Arc::new(ArcSwap::default()), watch::channel(()));
     (KeyPublisher { table: table.clone(), changed }, KeySets { table, changes })
+}
+
+/// How TLS is begun with places outside of the mesh; or why it cannot be.
+pub type OriginationTable = HashMap<Arc<Origination>, Result<Arc<Originator>, Arc<str>>>;
+
+/// Where connections to places outside of the mesh find what they need for TLS.
+#[derive(Clone)]
+pub struct Originations(Arc<ArcSwap<OriginationTable>>);
+
+impl Originations {
+    pub(crate) fn load(&self) -> Arc<OriginationTable> {
+        self.0.load_full()
+    }
+}
+
+/// The one writer of [`Originations`]. It publishes before the view that needs them.
+pub struct OriginationPublisher(Arc<ArcSwap<OriginationTable>>);
+
+impl OriginationPublisher {
+    /// What was published last.
+    pub fn table(&self) -> Arc<OriginationTable> {
+        self.0.load_full()
+    }
+
+    pub fn publish(&mut self, table: OriginationTable) {
+        self.0.store(Arc::new(table));
+    }
+}
+
+/// None yet, with their writer.
+pub fn originations() -> (OriginationPublisher, Originations) {
+    let swap = Arc::new(ArcSwap::default());
+    (OriginationPublisher(swap.clone()), Originations(swap))
 }

@@ -233,8 +233,8 @@ impl ExchangeRecord {
     }
 
     /// The endpoint of the current try.
-    pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.0.parties.call(endpoint);
+    pub(crate) fn endpoint(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
+        self.0.parties.call(cluster, endpoint);
         if let Some(line) = self.line() {
             line.endpoint(endpoint);
         }

@@ -8,7 +8,7 @@ use weft_policy::fault::FaultEnd;
 
 use crate::{
     body::ResponseBody,
-    error::{BrokeOff, ConnectError, Denial, ProxyError, WhyDenied},
+    error::{BrokeOff, ConnectError, Denial, ProxyError, WhyDenied, certificate_problem, reset_by_certificate},
     metrics::{Flag, Refused},
     record::{ExchangeRecord, with_sources},
 };
@@ -109,9 +109,10 @@ impl ProxyError {
             Self::Connect(ConnectError::NoCaller) => "no_caller",
             Self::Connect(ConnectError::NoIdentity(_)) => "no_identity",
             Self::Connect(ConnectError::Peer { .. }) => "wrong_identity",
-            Self::Connect(ConnectError::Tls { .. }) => "tls_failure",
+            Self::Connect(ConnectError::Unprotected(_)) => "tls_unavailable",
+            Self::Connect(ConnectError::Tls { source, .. }) => certificate_problem(source).unwrap_or("tls_failure"),
             Self::Connect(_) => "connect_failure",
-            Self::Reset(_) => "upstream_reset",
+            Self::Reset(error) => reset_by_certificate(error).unwrap_or("upstream_reset"),
             Self::Overflow => "overflow",
             Self::Timeout => "timeout",
             Self::RateLimited(_) => "rate_limited",

@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     outbound::{Outbound, Target},
     overload::{self, Budget},
-    ports::{Identities, KeySets, Views},
+    ports::{Identities, KeySets, Originations, Views},
     recheck,
     tls::MeshTls,
     worker::{Shared, Tasks, Worker},
@@ -85,6 +85,7 @@ impl BoundProxy {
         views: Views,
         identities: Identities,
         keys: KeySets,
+        originations: Originations,
         metrics: Metrics,
     ) -> Result<Self, StartError> {
         let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, limits } = config;
@@ -105,7 +106,8 @@ impl BoundProxy {
         }
         let decisions = Decisions::new(workers);
         let budget = Budget::new(workers.get(), limits.held_bytes);
-        let shared = Shared { views, identities, keys, tls, metrics, decisions, access_log, limits, budget };
+        let shared =
+            Shared { views, identities, keys, originations, tls, metrics, decisions, access_log, limits, budget };
         Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
     }
 

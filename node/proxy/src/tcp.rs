@@ -95,11 +95,12 @@ impl Lifetime {
     }
 }
 
-/// Connects to an endpoint of the cluster; to another one if that fails. A workload of this node may refuse, and that
+/// Connects to an endpoint of the cluster, for who asked for `host`; to another one if that fails. A workload of this node may refuse, and that
 /// is the end of it.
 pub(crate) async fn dial(
     gate: &LocalGate<'_>,
     cluster: &Cluster,
+    host: &str,
     mut on_try: impl FnMut(&Endpoint),
 ) -> Result<Dialled, ProxyError> {
     let LocalGate { worker, caller, .. } = *gate;
@@ -121,7 +122,7 @@ pub(crate) async fn dial(
         let connection = cluster.hold_connection().map_err(|_| ProxyError::Overflow)?;
         let mut active = endpoint.load.begin();
         active.hold([None, connection]);
-        match worker.pools.tunnel(endpoint, cluster.connection(), caller).await {
+        match worker.pools.tunnel(endpoint, cluster.connection(), caller, host).await {
             Ok(stream) => {
                 endpoint.load.connect_succeeded();
                 upstream::record(worker, cluster, endpoint, Outcome::Connected);

@@ -20,7 +20,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
 use weft_wire::id::{SpiffeId, Subject, TrustDomain};
 
 use crate::{
@@ -134,7 +134,7 @@ impl ServerCertVerifier for MeshServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_chain(&self.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::server_auth())?;
+        verify_chain(&self.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::server_auth(), None)?;
         let shown = spiffe_id(end_entity).map_err(refused)?;
         if !self.expected.contains(&shown) {
             return Err(refused(PeerError::WrongIdentity { shown, expected: self.expected.clone() }));
@@ -185,7 +185,7 @@ impl ClientCertVerifier for MeshClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let snapshot = self.identities.load();
-        verify_chain(&snapshot.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::client_auth())?;
+        verify_chain(&snapshot.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::client_auth(), None)?;
         let shown = spiffe_id(end_entity).map_err(refused)?;
         if !may_call(&shown, &self.views.load().settings.trust_domains) {
             return Err(refused(PeerError::NotAllowed(shown)));
@@ -220,25 +220,29 @@ fn may_call(id: &SpiffeId, trust_domains: &[TrustDomain]) -> bool {
     trust_domains.contains(&id.trust_domain) && matches!(id.subject, Subject::Workload(_) | Subject::Node(_))
 }
 
-fn verify_chain(
+pub(crate) fn verify_chain(
     roots: &RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     now: UnixTime,
     usage: KeyUsage,
+    revoked: Option<RevocationOptions<'_>>,
 ) -> Result<(), Error> {
     let invalid = |error: webpki::Error| {
         Error::InvalidCertificate(match error {
             webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
             webpki::Error::CertExpired { .. } => CertificateError::Expired,
             webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+            webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+            webpki::Error::CertRevoked => CertificateError::Revoked,
+            webpki::Error::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
             other => CertificateError::Other(OtherError(Arc::new(other))),
         })
     };
     let parsed = EndEntityCert::try_from(end_entity).map_err(invalid)?;
     parsed
-        .verify_for_usage(algorithms.all, &roots.roots, intermediates, now, usage, None, None)
+        .verify_for_usage(algorithms.all, &roots.roots, intermediates, now, usage, revoked, None)
         .map_err(invalid)
         .map(drop)
 }
@@ -259,7 +263,7 @@ impl ResolvesServerCert for WorkloadCertificates {
 }
 
 /// The client's certificate, whatever issuers the server hints at.
-struct OneCertificate(Arc<CertifiedKey>);
+pub(crate) struct OneCertificate(pub(crate) Arc<CertifiedKey>);
 
 impl ResolvesClientCert for OneCertificate {
     fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

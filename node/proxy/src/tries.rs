@@ -69,7 +69,7 @@ impl<'a> Tries<'a> {
                     now_ms,
                 })
                 .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
-            record.endpoint(endpoint);
+            record.endpoint(self.cluster, endpoint);
             self.awaited.begin(self.cluster, endpoint);
             let done = self.once_within_limit(endpoint, need, retries, outgoing).await;
             self.awaited.end();
@@ -175,11 +175,11 @@ impl<'a> Tries<'a> {
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
         let mut active = endpoint.load.begin();
         active.hold(places);
-        let mut lease =
-            match self.worker.pools.checkout(endpoint, self.cluster.connection(), self.gate.caller, need).await {
-                Ok(lease) => lease,
-                Err(error) => return Err(self.not_connected(endpoint, error)),
-            };
+        let (settings, authority) = (self.cluster.connection(), outgoing.authority.as_str());
+        let mut lease = match self.worker.pools.checkout(endpoint, settings, self.gate.caller, authority, need).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(self.not_connected(endpoint, error)),
+        };
         endpoint.load.connect_succeeded();
         upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);

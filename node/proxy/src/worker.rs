@@ -26,7 +26,7 @@ use crate::{
     metrics::{Metrics, WorkerMetrics},
     overload::Budget,
     pool::Pools,
-    ports::{Identities, KeySets, Views},
+    ports::{Identities, KeySets, Originations, Views},
     recheck::Guests,
     tls::MeshTls,
 };
@@ -37,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) identities: Identities,
     pub(crate) keys: KeySets,
+    pub(crate) originations: Originations,
     pub(crate) tls: Arc<MeshTls>,
     pub(crate) metrics: Metrics,
     pub(crate) decisions: Decisions,
@@ -66,7 +67,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(number: usize, shared: Shared, tasks: Tasks) -> Rc<Self> {
         Rc::new(Self {
-            pools: Pools::new(shared.tls.clone(), shared.identities.clone()),
+            pools: Pools::new(shared.tls.clone(), shared.identities.clone(), shared.originations),
             views: shared.views,
             identities: shared.identities,
             keys: shared.keys,

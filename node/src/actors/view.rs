@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    future::pending,
     net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -23,11 +24,14 @@ use weft_wire::id::{NodeName, TrustDomain};
 
 use crate::{
     actors::{facts, health::HostedSet, keys, membership::Standings, names},
+    originations::Originations,
     supervisor::{Actor, Inbox},
 };
 
 /// Pause after a view was compiled: a burst of changes is worth few views, and one change alone waits for nothing.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How often files that documents name are looked at again while nothing else changes.
+const REREAD_EVERY: Duration = Duration::from_secs(60);
 
 /// Everything that a view is made of, and where it goes.
 #[derive(Clone)]
@@ -45,6 +49,8 @@ pub struct Setup {
     pub wanted_names: Arc<watch::Sender<names::Wanted>>,
     /// Which keys of token issuers the view needs.
     pub key_sets: Arc<watch::Sender<keys::Wanted>>,
+    /// What TLS to places outside of the mesh needs. Outlives the actor; only the actor locks it.
+    pub originations: Arc<Mutex<Originations>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<ViewPublisher>>,
     /// The facts that the published view was made of. Outlives the actor.
@@ -69,6 +75,7 @@ impl ViewActor {
             names,
             wanted_names,
             key_sets,
+            originations,
             publisher,
             followed,
             views,
@@ -110,6 +117,7 @@ impl ViewActor {
         tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
         let wanted = view.key_sets();
         let names = view.names_to_resolve();
+        originations.lock().follow(view.originations(), &view.credentials);
         publisher.lock().publish(view);
         replace(key_sets, wanted);
         replace(wanted_names, names);
@@ -136,7 +144,14 @@ impl Actor for ViewActor {
     async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         loop {
             self.compile();
-            let Setup { facts, standings, documents, hosted, secrets, names, .. } = &mut self.0;
+            let Setup { facts, standings, documents, hosted, secrets, names, originations, views, .. } = &mut self.0;
+            let reread = async {
+                while originations.lock().reads_files() {
+                    sleep(REREAD_EVERY).await;
+                    originations.lock().refresh(&views.load().credentials);
+                }
+                pending::<Infallible>().await
+            };
             let changed = async {
                 sleep(PAUSE).await;
                 tokio::select! {
@@ -151,6 +166,7 @@ impl Actor for ViewActor {
             tokio::select! {
                 biased;
                 changed = changed => changed?,
+                never = reread => match never {},
                 message = inbox.recv() => match message {
                     Some(never) => match never {},
                     None => return Ok(()),
@@ -189,6 +205,7 @@ mod tests {
             names,
             wanted_names: Arc::new(watch::channel(names::Wanted::default()).0),
             key_sets: Arc::new(watch::channel(keys::Wanted::default()).0),
+            originations: Arc::new(Mutex::new(Originations::new(weft_proxy::ports::originations().0))),
             publisher: Arc::new(Mutex::new(publisher)),
             followed: Arc::new(watch::channel(Arc::default()).0),
             views: views.clone(),

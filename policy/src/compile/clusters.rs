@@ -8,7 +8,7 @@ use super::{nodes::Row, policies::Merged, services::Model};
 use crate::{
     api::networking::Subset,
     balance::{Cluster, ClusterName},
-    endpoint::{Endpoint, EndpointAddress},
+    endpoint::Endpoint,
     view::{Clusters, PortClusters, Service},
 };
 
@@ -29,12 +29,8 @@ impl Clusters {
         let ports = model.ports.iter().zip(&model.members).zip(&model.outside).map(|((port, members), outside)| {
             let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol));
             let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).collect();
-            let cluster = |subset: Option<&Subset>, mut chosen: Vec<Arc<Endpoint>>| {
-                let settings = policies.settings(port.port, subset);
-                if settings.forbids_cleartext() {
-                    chosen.retain(|endpoint| !matches!(endpoint.address, EndpointAddress::Outside(_)));
-                }
-                let settings = settings.of_cluster(model);
+            let cluster = |subset: Option<&Subset>, chosen: Vec<Arc<Endpoint>>| {
+                let settings = policies.settings(port.port, subset).of_cluster(model);
                 let subset = subset.map_or("", |subset| &subset.name);
                 let name = ClusterName { fqdn, port: port.port, subset };
                 let previous = known.0.get(&(port.port, subset));

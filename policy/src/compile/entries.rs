@@ -216,6 +216,12 @@ fn spoken(protocol: PortProtocol) -> Protocol {
     }
 }
 
+/// What the host's certificate must name: as the oldest entry says that says it.
+pub(super) fn certificate_names(selected: &[Selected]) -> &[String] {
+    let mut said = selected.iter().filter_map(|one| one.entry.spec()).map(|entry| &entry.subject_alt_names[..]);
+    said.find(|names| !names.is_empty()).unwrap_or_default()
+}
+
 /// The mesh's own workloads that serve a port of the host.
 pub(super) fn members<'a>(selected: &'a [Selected], port: &ServicePort) -> Vec<(&'a Row, Protocol)> {
     let of_entry = selected.iter().filter_map(|one| Some((one, one.port(port.port)?)));

@@ -10,7 +10,7 @@ use super::services::Model;
 use crate::{
     api::{
         networking::{
-            ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
+            ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
             LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
             TrafficPolicy,
         },
@@ -24,6 +24,7 @@ use crate::{
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
+    origination::Protection,
     view::Service,
 };
 
@@ -162,12 +163,6 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Whether an endpoint outside of the mesh may only be called by TLS, which weft does not speak to such yet: to call
-    /// it in the clear would give away what was to be kept secret.
-    pub(super) fn forbids_cleartext(&self) -> bool {
-        self.tls.is_some_and(|tls| !matches!(tls.mode, None | Some(ClientTlsMode::Disable)))
-    }
-
     pub(super) fn of_cluster(&self, model: &Model<'_>) -> balance::Settings {
         balance::Settings {
             balancer: self.balancer().unwrap_or_else(|| model.affinity()),
@@ -175,13 +170,15 @@ impl<'a> Settings<'a> {
             outlier: self.outlier_detection.map(outlier),
             limits: self.limits(),
             warmup: self.load_balancer.and_then(warmup),
-            connection: Some(self.connection()).filter(|said| *said != ConnectionSettings::default()).map(Arc::new),
+            connection: Some(self.connection(model))
+                .filter(|said| *said != ConnectionSettings::default())
+                .map(Arc::new),
         }
     }
 
     /// 0 is not set, as in Istio, but for `idleTimeout` of `tcp`, where it is never. That one is also for HTTP where
     /// `http` says nothing.
-    fn connection(&self) -> ConnectionSettings {
+    fn connection(&self, model: &Model<'_>) -> ConnectionSettings {
         let pool = self.connection_pool;
         let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
         let idle_timeout = tcp.and_then(|tcp| tcp.idle_timeout).map(Span::get);
@@ -196,6 +193,7 @@ impl<'a> Settings<'a> {
             ping: http
                 .and_then(|http| http.http2_keep_alive)
                 .map(|ping| Ping { interval: ping.interval.get(), timeout: ping.timeout.get() }),
+            protection: self.tls.and_then(|tls| Protection::read(tls, model.certificate_names())),
         }
     }
 

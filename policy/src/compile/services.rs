@@ -166,6 +166,8 @@ pub(super) struct Model<'a> {
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
     /// For each of `ports`, the places outside that serve it.
     pub(super) outside: Vec<Vec<Arc<Endpoint>>>,
+    /// What the certificates of places outside must name, where ServiceEntries say it.
+    certificate_names: &'a [String],
 }
 
 impl<'a> Model<'a> {
@@ -221,6 +223,7 @@ impl<'a> Model<'a> {
             here: ingredients.here.as_ref(),
             members: ports.iter().map(|port| entries::members(entries, port)).collect(),
             outside: ports.iter().map(|port| entries::places(entries, port, known)).collect(),
+            certificate_names: entries::certificate_names(entries),
             ports,
             ..Self::default()
         }
@@ -252,6 +255,10 @@ impl<'a> Model<'a> {
         };
         let labels = labels.unwrap_or_default().iter().map(|label| ((*label).to_owned(), None)).collect();
         Preference::Nearest { place: place.clone(), labels: Some(labels), failover: Vec::new() }
+    }
+
+    pub(super) fn certificate_names(&self) -> &'a [String] {
+        self.certificate_names
     }
 
     pub(super) fn here(&self) -> Option<&'a Arc<Place>> {

@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashMap,
+    fs,
     net::{Ipv4Addr, UdpSocket},
     path::Path,
+    process::Command,
     sync::{Arc, Mutex},
     thread,
 };
@@ -160,4 +162,76 @@ spec:
     assert_eq!(lab.host(0).call("named.example.com", "/", &[]).status, 503, "known, and nowhere to go yet");
     answers.lock().unwrap().insert(name.into(), vec![Ipv4Addr::LOCALHOST, lab.host(1).address]);
     wait_served_by(&lab, "named.example.com", "named");
+}
+
+/// Makes, with the system's own tools, an authority and a certificate of it for `name`: `ca.pem`, `NAME.pem`, `NAME.key`.
+fn certify(lab: &Lab, name: &str) {
+    let directory = lab.file("names.cnf", "subjectAltName = DNS:api.example.com\n").parent().unwrap().to_owned();
+    let openssl = |arguments: &str| {
+        let arguments = arguments.replace("NAME", name);
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(&directory).output().unwrap();
+        assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
+    };
+    let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    if !directory.join("ca.pem").exists() {
+        openssl(&format!("req -x509 {new_key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"));
+    }
+    openssl(&format!("req {new_key} -keyout NAME.key -out NAME.csr -subj /CN=NAME"));
+    openssl("x509 -req -in NAME.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out NAME.pem -days 2 -extfile names.cnf");
+}
+
+#[test]
+fn a_place_that_wants_mutual_tls_is_called_once_the_files_that_a_rule_names_are_there() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    certify(&lab, "server");
+    certify(&lab, "client");
+    let file = |name: &str| lab.file("names.cnf", "").with_file_name(name).to_string_lossy().into_owned();
+    let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(file);
+    let [client, client_key, trusted] = ["client.pem", "client.key", "trusted.pem"].map(file);
+    let listen = format!("{}:8443", lab.host(1).address);
+    let serve =
+        ["s_server", "-accept", &listen, "-cert", &certificate, "-key", &key, "-CAfile", &ca, "-Verify", "1", "-www"];
+    lab.host_mut(1).run_beside(Path::new("openssl"), &serve);
+    let documents = format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{ name: api }}
+spec:
+  hosts: [api.example.com]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{{ name: http, number: 80, protocol: HTTP, targetPort: 8443 }}]
+  endpoints: [{{ address: {} }}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{ name: api }}
+spec:
+  host: api.example.com
+  trafficPolicy:
+    tls: {{ mode: MUTUAL, caCertificates: {trusted}, clientCertificate: {client}, privateKey: {client_key} }}
+",
+        lab.host(1).address
+    );
+    let applied = lab.file("api.yaml", &documents).to_string_lossy().into_owned();
+    lab.host(0).weft(&["apply", "-f", &applied]).ok();
+    let refused = wait_for("the missing file is told", PATIENCE, || {
+        let answer = lab.host(0).call("api.example.com", "/", &[]);
+        (answer.header("x-weft-reason") == Some("tls_unavailable")).then_some(answer)
+    });
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains(&trusted), "{}", refused.body);
+
+    fs::copy(&ca, &trusted).unwrap();
+    // Files are read when documents change.
+    lab.file("api.yaml", &format!("{documents}    loadBalancer: {{ simple: RANDOM }}\n"));
+    lab.host(0).weft(&["apply", "-f", &applied]).ok();
+    let answer = wait_for("it is called", PATIENCE, || {
+        let answer = lab.host(0).call("api.example.com", "/", &[]);
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(answer.body.contains("Client certificate"), "{}", answer.body);
+    assert!(answer.body.contains("CN=client") || answer.body.contains("CN = client"), "{}", answer.body);
 }

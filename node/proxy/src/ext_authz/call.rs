@@ -90,7 +90,9 @@ impl Caller<'_> {
         let caller = ports::Caller::new(workload.account.clone(), Some(&workload.name));
         let mut need = Need::Any;
         loop {
-            let lease = self.worker.pools.checkout(endpoint, cluster.connection(), Some(&caller), need).await;
+            let authority = request.uri().authority().map_or("", |authority| authority.as_str());
+            let settings = cluster.connection();
+            let lease = self.worker.pools.checkout(endpoint, settings, Some(&caller), authority, need).await;
             let mut lease = lease.map_err(|error| {
                 if error.blames_endpoint() {
                     endpoint.load.connect_failed(self.worker.now_ms());

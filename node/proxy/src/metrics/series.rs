@@ -3,7 +3,8 @@
 use std::{cell::RefCell, collections::HashMap, hash::Hash, sync::Arc, time::Duration};
 
 use weft_policy::{
-    endpoint::{Endpoint, EndpointAddress, Workload},
+    balance::Cluster,
+    endpoint::{Endpoint, Workload},
     service_id::ServiceId,
     view::Service,
 };
@@ -49,10 +50,10 @@ impl Parties {
         Self { reporter, source: None, destination: None, service: None, in_the_clear: false }
     }
 
-    /// Which endpoint is called.
-    pub(crate) fn call(&mut self, endpoint: &Endpoint) {
+    /// Which endpoint of a cluster is called.
+    pub(crate) fn call(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
         self.destination = endpoint.workload.clone();
-        self.in_the_clear = matches!(endpoint.address, EndpointAddress::Outside(_));
+        self.in_the_clear = cluster.is_called_in_the_clear(endpoint);
     }
 
     /// The service that is called.

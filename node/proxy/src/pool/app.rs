@@ -1,31 +1,42 @@
-//! Connections in the clear: to the workloads of this node, and to places outside of the mesh.
+//! Connections to the workloads of this node, in the clear, and to places outside of the mesh, with TLS of their own where
+//! documents say so.
 
 use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
+use tokio_util::either::Either;
 use weft_policy::connection::ConnectionSettings;
 
 use super::{
     Lease, Need,
-    dial::{self, Http1Sender, connect_plain},
-    life::{Life, is_same},
+    dial::{self, Http1Sender, OutsideDial, Stream, connect_plain},
+    life::{Life, Tls, is_same},
     link::{Link, Links},
 };
-use crate::error::ConnectError;
+use crate::{
+    error::ConnectError,
+    origination::{Inside, Originator},
+    ports::{OriginationTable, Originations},
+};
 
 /// Idle connections kept per address and worker.
 const MAX_IDLE: usize = 1_024;
 
-#[derive(Default)]
 pub(super) struct AppPool {
+    originations: Originations,
     /// HTTP/1.1: the most recently used is last, and used first, so that the others may grow old.
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-    http2: RefCell<HashMap<SocketAddr, BySettings>>,
+    http2: RefCell<HashMap<SocketAddr, Vec<OfCluster>>>,
 }
 
-/// Few clusters lead to one workload, so a list will do.
-type BySettings = Vec<(Option<Arc<ConnectionSettings>>, Rc<Links<()>>)>;
+/// The connections to one address for clusters that say the same of them. There are few of these for one address, so a
+/// list will do.
+struct OfCluster {
+    settings: Option<Arc<ConnectionSettings>>,
+    server: Option<Box<str>>,
+    links: Rc<Links<()>>,
+}
 
 struct Idle {
     sender: Http1Sender,
@@ -33,59 +44,111 @@ struct Idle {
     since: Instant,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) struct Goal<'a> {
+    pub(super) address: SocketAddr,
+    /// The server to speak TLS with: a place outside of the mesh.
+    pub(super) server: Option<&'a str>,
+    pub(super) settings: Option<&'a Arc<ConnectionSettings>>,
+    /// Where documents say nothing.
+    pub(super) connect_timeout: Duration,
+}
+
+impl Goal<'_> {
+    fn is_of(&self, settings: Option<&Arc<ConnectionSettings>>, server: Option<&str>) -> bool {
+        is_same(settings, self.settings) && server == self.server
+    }
+}
+
 impl AppPool {
+    pub(super) fn new(originations: Originations) -> Self {
+        Self { originations, idle: RefCell::default(), http2: RefCell::default() }
+    }
+
     pub(super) async fn checkout(
         this: &Rc<Self>,
-        address: SocketAddr,
+        goal: Goal<'_>,
         http2: bool,
-        settings: Option<&Arc<ConnectionSettings>>,
         need: Need,
-        connect_timeout: Duration,
     ) -> Result<Lease, ConnectError> {
         if http2 && need != Need::Upgrade {
-            let links = this.links(address, settings);
+            let links = this.links(goal);
             let dial = || {
-                let settings = settings.cloned();
+                let (this, settings, server) = (this.clone(), goal.settings.cloned(), goal.server.map(str::to_owned));
                 async move {
-                    let stream = connect_plain(address, settings.as_deref(), connect_timeout).await?;
-                    let sender = dial::http2(&address.to_string(), stream, settings.as_deref()).await?;
-                    Ok(Link::new(sender, (), Life::begin(settings)))
+                    let goal = Goal { settings: settings.as_ref(), server: server.as_deref(), ..goal };
+                    let to = goal.address.to_string();
+                    let (sender, tls) = match this.dial(goal, Inside::Http2).await? {
+                        (Either::Left(stream), _) => (dial::http2(&to, stream, settings.as_deref()).await?, None),
+                        (Either::Right(stream), tls) => (dial::http2(&to, stream, settings.as_deref()).await?, tls),
+                    };
+                    Ok(Link::new(sender, (), Life::begin_with(settings, tls)))
                 }
                 .boxed_local()
             };
             return Ok(Lease::Shared(links.checkout(|()| true, dial).await?));
         }
-        let pooled = if need == Need::Any { this.take_idle(address, settings) } else { None };
+        let pooled = if need == Need::Any { this.take_idle(goal) } else { None };
         let was_used = pooled.is_some();
         let (sender, life) = match pooled {
             Some(Idle { sender, life, .. }) => (sender, life),
             // Boxed, as all dialling is: most requests find a connection, and should not carry room for making one.
-            None => Box::pin(dial_http1(address, settings, connect_timeout)).await?,
+            None => Box::pin(this.dial_http1(goal)).await?,
         };
         life.count_request();
-        let pool = this.clone();
+        let (pool, address) = (this.clone(), goal.address);
         Ok(Lease::Exclusive(Exclusive { connection: Some((sender, life)), was_used, address, pool, give_back: false }))
     }
 
-    fn links(&self, address: SocketAddr, settings: Option<&Arc<ConnectionSettings>>) -> Rc<Links<()>> {
+    /// A connection of bytes.
+    pub(super) async fn tunnel(&self, goal: Goal<'_>) -> Result<Stream, ConnectError> {
+        Ok(self.dial(goal, Inside::Bytes).await?.0)
+    }
+
+    async fn dial(&self, goal: Goal<'_>, inside: Inside) -> Result<(Stream, Option<Tls>), ConnectError> {
+        let Goal { address, server, settings, connect_timeout } = goal;
+        let settings = settings.map(|settings| &**settings);
+        let Some(server) = server else {
+            return Ok((Either::Left(connect_plain(address, settings, connect_timeout).await?), None));
+        };
+        let originator = originator(&self.originations, settings)?;
+        let to = OutsideDial { address, server, config: originator.config(inside) };
+        let stream = to.connect(settings, connect_timeout).await?;
+        Ok((Either::Right(stream), Some(Tls { server: server.into(), originator })))
+    }
+
+    async fn dial_http1(&self, goal: Goal<'_>) -> Result<(Http1Sender, Life), ConnectError> {
+        let to = goal.address.to_string();
+        let (sender, tls) = match self.dial(goal, Inside::Http1).await? {
+            (Either::Left(stream), _) => (dial::http1(&to, stream).await?, None),
+            (Either::Right(stream), tls) => (dial::http1(&to, stream).await?, tls),
+        };
+        Ok((sender, Life::begin_with(goal.settings.cloned(), tls)))
+    }
+
+    fn links(&self, goal: Goal<'_>) -> Rc<Links<()>> {
         let mut links = self.http2.borrow_mut();
-        let of_address = links.entry(address).or_default();
-        match of_address.iter().find(|(known, _)| is_same(known.as_ref(), settings)) {
-            Some((_, links)) => links.clone(),
+        let of_address = links.entry(goal.address).or_default();
+        match of_address.iter().find(|known| goal.is_of(known.settings.as_ref(), known.server.as_deref())) {
+            Some(known) => known.links.clone(),
             None => {
-                let new = Rc::<Links<()>>::default();
-                of_address.push((settings.cloned(), new.clone()));
-                new
+                let (settings, server) = (goal.settings.cloned(), goal.server.map(Into::into));
+                let links = Rc::<Links<()>>::default();
+                of_address.push(OfCluster { settings, server, links: links.clone() });
+                links
             }
         }
     }
 
-    fn take_idle(&self, address: SocketAddr, settings: Option<&Arc<ConnectionSettings>>) -> Option<Idle> {
+    fn take_idle(&self, goal: Goal<'_>) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
-        let idle = idle.get_mut(&address)?;
+        let idle = idle.get_mut(&goal.address)?;
         // One that is open but not ready still has to see its last exchange off: leave it for later. Those that are over
         // go with the next sweep: to look for them here would cost each request a look at all.
-        let may_serve = |idle: &Idle| idle.sender.is_ready() && idle.life.is_of(settings) && idle.is_open();
+        let may_serve = |idle: &Idle| {
+            idle.sender.is_ready() && goal.is_of(idle.life.settings(), idle.life.server()) && idle.is_open()
+        };
         let ready = idle.iter().rposition(may_serve)?;
         Some(idle.remove(ready))
     }
@@ -98,13 +161,13 @@ impl AppPool {
         }
     }
 
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, originations: &OriginationTable) {
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(Idle::is_open);
+            idle.retain(|idle| idle.is_open() && idle.life.is_current(originations));
             !idle.is_empty()
         });
         self.http2.borrow_mut().retain(|_, of_address| {
-            of_address.retain(|(_, links)| !links.sweep());
+            of_address.retain(|known| !known.links.sweep(originations));
             !of_address.is_empty()
         });
     }
@@ -116,13 +179,17 @@ impl Idle {
     }
 }
 
-async fn dial_http1(
-    address: SocketAddr,
-    settings: Option<&Arc<ConnectionSettings>>,
-    connect_timeout: Duration,
-) -> Result<(Http1Sender, Life), ConnectError> {
-    let stream = connect_plain(address, settings.map(|settings| &**settings), connect_timeout).await?;
-    Ok((dial::http1(&address.to_string(), stream).await?, Life::begin(settings.cloned())))
+/// What TLS needs, if it is there.
+fn originator(
+    originations: &Originations,
+    settings: Option<&ConnectionSettings>,
+) -> Result<Arc<Originator>, ConnectError> {
+    let origination = settings.and_then(|settings| settings.protection.as_ref()?.origination());
+    match origination.and_then(|origination| originations.load().get(origination).cloned()) {
+        Some(Ok(originator)) => Ok(originator),
+        Some(Err(why)) => Err(ConnectError::Unprotected(why)),
+        None => Err(ConnectError::Unprotected("what it needs has just changed".into())),
+    }
 }
 
 /// An HTTP/1.1 connection in use. It goes back to its pool if its exchange came to its end, and is closed otherwise.

@@ -8,6 +8,7 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -82,6 +83,34 @@ impl MeshDial<'_> {
                 Some(chosen) if chosen == alpn => Ok(stream),
                 _ => Err(ConnectError::Alpn { to: to.clone(), expected: alpn_name(alpn) }),
             }
+        })
+        .await
+    }
+}
+
+/// One TLS connection to a place outside of the mesh.
+pub(super) struct OutsideDial<'a> {
+    pub(super) address: SocketAddr,
+    /// A host name or an address: the certificate must hold it, unless documents name others.
+    pub(super) server: &'a str,
+    pub(super) config: Arc<ClientConfig>,
+}
+
+impl OutsideDial<'_> {
+    pub(super) async fn connect(
+        self,
+        settings: Option<&ConnectionSettings>,
+        default: Duration,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let to: Arc<str> = format!("{} at {}", self.server, self.address).into();
+        let name = ServerName::try_from(self.server.to_owned());
+        let name =
+            name.map_err(|_| ConnectError::Unprotected(format!("{} cannot be a server's name", self.server).into()))?;
+        within(connect_timeout(settings).unwrap_or(default), &to, async {
+            let tcp = tcp(self.address, settings).await?;
+            // A server that chooses no protocol speaks what its port says.
+            let connected = TlsConnector::from(self.config).connect(name, tcp).await;
+            connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))
         })
         .await
     }

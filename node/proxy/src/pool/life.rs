@@ -5,6 +5,8 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use weft_policy::connection::ConnectionSettings;
 
+use crate::{origination::Originator, ports::OriginationTable};
+
 /// An idle connection older than this is closed, unless documents say otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -15,11 +17,24 @@ struct Limited {
     settings: Arc<ConnectionSettings>,
     born: Instant,
     requests: Cell<u32>,
+    /// With a place outside of the mesh.
+    tls: Option<Tls>,
+}
+
+/// TLS with a place outside of the mesh.
+pub(super) struct Tls {
+    /// The server that was asked for.
+    pub(super) server: Arc<str>,
+    pub(super) originator: Arc<Originator>,
 }
 
 impl Life {
     pub(super) fn begin(settings: Option<Arc<ConnectionSettings>>) -> Self {
-        let limited = |settings| Box::new(Limited { settings, born: Instant::now(), requests: Cell::new(0) });
+        Self::begin_with(settings, None)
+    }
+
+    pub(super) fn begin_with(settings: Option<Arc<ConnectionSettings>>, tls: Option<Tls>) -> Self {
+        let limited = |settings| Box::new(Limited { settings, born: Instant::now(), requests: Cell::new(0), tls });
         Self(settings.map(limited))
     }
 
@@ -41,9 +56,17 @@ impl Life {
         !self.may_serve() || (!limit.is_zero() && idle_since.elapsed() >= limit)
     }
 
-    /// Whether it was made as these settings say.
-    pub(super) fn is_of(&self, settings: Option<&Arc<ConnectionSettings>>) -> bool {
-        is_same(self.settings(), settings)
+    /// The server that TLS was begun with, if it is a place outside of the mesh.
+    pub(super) fn server(&self) -> Option<&str> {
+        Some(&self.0.as_ref()?.tls.as_ref()?.server)
+    }
+
+    /// Whether TLS would be begun in the same way now.
+    pub(super) fn is_current(&self, originations: &OriginationTable) -> bool {
+        let Some(Limited { settings, tls: Some(tls), .. }) = self.0.as_deref() else { return true };
+        let origination = settings.protection.as_ref().and_then(|protection| protection.origination());
+        let now = origination.and_then(|origination| originations.get(origination));
+        matches!(now, Some(Ok(now)) if Arc::ptr_eq(now, &tls.originator))
     }
 
     /// The most streams at once, where documents say so.
@@ -51,7 +74,7 @@ impl Life {
         self.settings()?.max_streams
     }
 
-    fn settings(&self) -> Option<&Arc<ConnectionSettings>> {
+    pub(super) fn settings(&self) -> Option<&Arc<ConnectionSettings>> {
         self.0.as_ref().map(|limited| &limited.settings)
     }
 }
@@ -89,7 +112,8 @@ mod tests {
         let of = |most| Some(Arc::new(ConnectionSettings { max_requests: most, ..ConnectionSettings::default() }));
         let (one, same, other) = (of(Some(1)), of(Some(1)), of(Some(2)));
         let life = Life::begin(one.clone());
-        assert!(life.is_of(one.as_ref()) && life.is_of(same.as_ref()));
-        assert!(!life.is_of(other.as_ref()) && !life.is_of(None));
+        let is_for = |settings| is_same(life.settings(), settings);
+        assert!(is_for(one.as_ref()) && is_for(same.as_ref()));
+        assert!(!is_for(other.as_ref()) && !is_for(None));
     }
 }

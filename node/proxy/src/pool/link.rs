@@ -13,7 +13,7 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
 use super::life::Life;
-use crate::{body::RequestBody, error::ConnectError, http2::MAX_STREAMS};
+use crate::{body::RequestBody, error::ConnectError, http2::MAX_STREAMS, ports::OriginationTable};
 
 /// One connection. `T` is what its owner must know to tell whether it may still be used.
 pub(super) struct Link<T> {
@@ -127,12 +127,14 @@ impl<T: 'static> Links<T> {
         shared
     }
 
-    /// Forgets what is closed, may serve no more, or has been idle for too long. True if nothing is left.
-    pub(super) fn sweep(&self) -> bool {
+    /// Forgets what is closed, may serve no more, would be made in another way now, or has been idle for too long. True
+    /// if nothing is left.
+    pub(super) fn sweep(&self, originations: &OriginationTable) -> bool {
         let mut open = self.open.borrow_mut();
         open.retain(|link| {
             let in_use = &link.use_count;
-            !link.sender.is_closed() && (in_use.streams.get() > 0 || !link.life.is_over(in_use.last.get()))
+            let may_stay = !link.sender.is_closed() && link.life.is_current(originations);
+            may_stay && (in_use.streams.get() > 0 || !link.life.is_over(in_use.last.get()))
         });
         open.is_empty() && self.dialling.borrow().as_ref().and_then(WeakShared::upgrade).is_none()
     }
@@ -256,11 +258,11 @@ mod tests {
                 let links = Rc::<Links<u8>>::default();
                 let lease = links.checkout(|_| true, || async { Ok(link().await) }.boxed_local()).await.unwrap();
                 tokio::time::advance(Duration::from_secs(100)).await;
-                assert!(!links.sweep(), "in use");
+                assert!(!links.sweep(&OriginationTable::new()), "in use");
                 drop(lease);
-                assert!(!links.sweep(), "just used");
+                assert!(!links.sweep(&OriginationTable::new()), "just used");
                 tokio::time::advance(Duration::from_secs(60)).await;
-                assert!(links.sweep(), "idle");
+                assert!(links.sweep(&OriginationTable::new()), "idle");
             })
             .await;
     }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     error::{ConnectError, PeerError},
-    ports::{Caller, Identities, IdentitySnapshot, WorkloadIdentity},
+    ports::{Caller, Identities, IdentitySnapshot, OriginationTable, WorkloadIdentity},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, MeshTls, Peer},
 };
 
@@ -166,9 +166,9 @@ impl MeshPool {
         new
     }
 
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, originations: &OriginationTable) {
         self.links.borrow_mut().retain(|_, of_endpoint| {
-            of_endpoint.retain(|of_caller| !of_caller.links.sweep());
+            of_endpoint.retain(|of_caller| !of_caller.links.sweep(originations));
             !of_endpoint.is_empty()
         });
     }

@@ -40,6 +40,7 @@ use weft_policy::{
     compile::{Inputs, NodeInput, compile},
     document::{parse_stored, parse_yaml},
     endpoint::Standing,
+    origination::{Authorities, ClientIdentity, Origination},
     view::MeshView,
 };
 use weft_proxy::{
@@ -47,7 +48,11 @@ use weft_proxy::{
     config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
     metrics::Metrics,
-    ports::{self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, ViewPublisher, Views, WorkloadIdentity},
+    origination::{Material, Originator, Trust},
+    ports::{
+        self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, ViewPublisher, Views,
+        WorkloadIdentity,
+    },
     server::{BoundProxy, RunningProxy},
 };
 use weft_wire::{
@@ -144,6 +149,7 @@ pub struct Node {
     pub log: Log,
     pub proxy: Option<RunningProxy>,
     pub keys: KeyPublisher,
+    pub originations: OriginationPublisher,
     pub decisions: Decisions,
     pub view: Views,
     views: ViewPublisher,
@@ -187,6 +193,8 @@ pub struct Mesh {
     pub ca: Ca,
     pub nodes: Vec<Node>,
     pub documents: String,
+    /// The files that documents name, in PEM.
+    pub files: HashMap<String, Vec<u8>>,
 }
 
 impl Mesh {
@@ -199,7 +207,7 @@ impl Mesh {
     pub fn start_with(documents: &str, plans: Vec<Plan>) -> Self {
         let ca = Ca::new();
         let nodes = plans.into_iter().enumerate().map(|(i, plan)| Node::start(&ca, i, plan)).collect();
-        let mut mesh = Self { ca, nodes, documents: documents.into() };
+        let mut mesh = Self { ca, nodes, documents: documents.into(), files: HashMap::new() };
         mesh.publish();
         mesh
     }
@@ -231,7 +239,12 @@ impl Mesh {
             secrets: &Arc::default(),
             names: &Default::default(),
         };
-        node.views.publish(compile(&inputs, None));
+        let view = compile(&inputs, None);
+        let originations = view.originations().into_iter();
+        node.originations.publish(
+            originations.map(|wanted| (wanted.clone(), originator(&self.files, &wanted).map(Arc::new))).collect(),
+        );
+        node.views.publish(view);
     }
 
     pub fn client(&self) -> &Node {
@@ -239,11 +252,30 @@ impl Mesh {
     }
 }
 
+fn originator(files: &HashMap<String, Vec<u8>>, wanted: &Origination) -> Result<Originator, Arc<str>> {
+    let file = |path: &str| files.get(path).map(Vec::as_slice).ok_or_else(|| Arc::from(format!("no file {path}")));
+    let identity = match &wanted.identity {
+        Some(ClientIdentity::Files { certificates, key }) => Some((file(certificates)?, file(key)?)),
+        None => None,
+    };
+    let material = Material {
+        authorities: match &wanted.authorities {
+            Authorities::File(path) => Trust::Pem(vec![file(path)?]),
+            Authorities::Anybody => Trust::Anybody,
+            Authorities::System | Authorities::Named(_) => return Err("no such authorities in tests".into()),
+        },
+        revoked: wanted.revoked.as_deref().map(file).transpose()?,
+        identity,
+    };
+    Originator::new(wanted, &material).map_err(Into::into)
+}
+
 impl Node {
     fn start(ca: &Ca, number: usize, plan: Plan) -> Self {
         let (views, view) = ports::views(MeshView::empty(trust_domain()));
         let (identities, identity_reader) = ports::identities(snapshot(ca, &plan));
         let (keys, key_reader) = ports::key_sets();
+        let (originations, origination_reader) = ports::originations();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
         let config = ProxyConfig {
             workers: NonZeroUsize::MIN,
@@ -263,7 +295,9 @@ impl Node {
             access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
             limits: plan.limits,
         };
-        let bound = BoundProxy::bind(config, view.clone(), identity_reader, key_reader, metrics.clone()).unwrap();
+        let bound =
+            BoundProxy::bind(config, view.clone(), identity_reader, key_reader, origination_reader, metrics.clone());
+        let bound = bound.unwrap();
         let (outbound, decisions) = (bound.outbound(), bound.decisions());
         let listeners = bound.listeners().iter().map(|listener| listener.listen).collect();
         let proxy = Some(bound.run().unwrap());
@@ -278,6 +312,7 @@ impl Node {
             log,
             proxy,
             keys,
+            originations,
             decisions,
             view,
             views,

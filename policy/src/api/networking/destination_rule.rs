@@ -358,10 +358,7 @@ impl Block<'_> {
         checker.given("connectionPool", self.connection_pool, |checker, pool| pool.check(checker));
         checker.given("outlierDetection", self.outlier_detection, |checker, detection| detection.check(checker));
         checker.given("tls", self.tls, |checker, tls| tls.check(checker));
-        for (key, given) in [
-            ("tls", self.tls.as_ref().is_some_and(|tls| !tls.is_of_mesh())),
-            ("compression", self.compression.is_some_and(|compression| compression.decompresses())),
-        ] {
+        for (key, given) in [("compression", self.compression.is_some_and(|compression| compression.decompresses()))] {
             checker.pending(key, given);
         }
     }
@@ -411,11 +408,6 @@ impl OutlierDetection {
 }
 
 impl ClientTlsSettings {
-    /// Whether it asks for what the mesh does anyway.
-    fn is_of_mesh(&self) -> bool {
-        self.mode == Some(ClientTlsMode::IstioMutual) && self.sni.is_empty() && self.subject_alt_names.is_empty()
-    }
-
     fn check(&self, checker: &mut Checker<'_>) {
         let mode = self.mode.unwrap_or(ClientTlsMode::Disable);
         let refuse = |checker: &mut Checker<'_>, fields: &[(&str, bool)], why: &str| {
@@ -456,6 +448,16 @@ impl ClientTlsSettings {
                 refuse(checker, &all, why);
             }
             ClientTlsMode::Simple | ClientTlsMode::Disable => {}
+        }
+        let of_mesh = mode == ClientTlsMode::IstioMutual;
+        let originates = matches!(mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
+        for (key, given) in [
+            ("sni", of_mesh && !self.sni.is_empty()),
+            ("subjectAltNames", of_mesh && names.1),
+            ("credentialName", originates && credential.1),
+            ("caCertCredentialName", originates && authorities_credential.1),
+        ] {
+            checker.pending(key, given);
         }
     }
 }

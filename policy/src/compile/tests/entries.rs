@@ -1,6 +1,7 @@
 //! ServiceEntries: hosts outside of the mesh.
 
 use super::*;
+use crate::origination::{Authorities, ClientIdentity, Origination, Protection};
 
 pub(super) const API: &str = "
 apiVersion: networking.istio.io/v1
@@ -56,19 +57,102 @@ fn the_endpoints_of_an_entry_serve_its_ports_each_on_its_own() {
     assert!(view.services().next().is_none(), "it is no service of the mesh");
 }
 
+/// What holds for calls of a port, where a rule says `policy` of the host.
+fn protection(entry: &str, policy: &str, subset: &str) -> [Option<Protection>; 2] {
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec: {{host: \
+         api.example.com, {policy}}}\n"
+    );
+    let view = Mesh::new().apply(entry).apply(&rule).view();
+    let service = seen(&view, "api.example.com", "default").unwrap();
+    [80, 443].map(|port| {
+        let clusters = service.clusters.elsewhere().ports.iter().find(|clusters| clusters.all.port == port).unwrap();
+        let of_subset = clusters.subsets.iter().find(|cluster| cluster.subset == subset);
+        of_subset.unwrap_or(&clusters.all).connection().and_then(|settings| settings.protection.clone())
+    })
+}
+
+fn origination(protection: &Option<Protection>) -> Origination {
+    Origination::clone(protection.as_ref().unwrap().origination().unwrap())
+}
+
 #[test]
-fn an_endpoint_that_may_only_be_called_by_tls_is_not_called_in_the_clear() {
-    let with = |mode: &str| {
-        let rule = format!(
-            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\n\
-             spec: {{host: api.example.com, trafficPolicy: {{portLevelSettings: [{{port: {{number: 80}}, tls: {{{mode}}}}}]}}}}\n"
-        );
-        let view = Mesh::new().apply(API).apply(&rule).view();
-        (addresses(&view, "api.example.com", 80, "").len(), addresses(&view, "api.example.com", 443, "").len())
+fn tls_holds_for_the_host_its_port_its_subset_and_the_subsets_port() {
+    let none = [None, None];
+    assert_eq!(protection(API, "trafficPolicy: {tls: {mode: DISABLE}}", ""), none);
+    let by = |policy: &str, subset| protection(API, policy, subset).map(|one| one.is_some());
+    assert_eq!(by("trafficPolicy: {tls: {mode: SIMPLE}}", ""), [true, true]);
+    let port = "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]";
+    assert_eq!(by(&format!("trafficPolicy: {{{port}}}"), ""), [true, false]);
+    let subset =
+        |policy: &str| format!("subsets: [{{name: v2, labels: {{version: v2}}, trafficPolicy: {{{policy}}}}}]");
+    assert_eq!(by(&subset("tls: {mode: SIMPLE}"), "v2"), [true, true]);
+    assert_eq!(by(&subset("tls: {mode: SIMPLE}"), ""), [false, false]);
+    assert_eq!(by(&subset(port), "v2"), [true, false]);
+    let off = "portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]";
+    assert_eq!(by(&format!("trafficPolicy: {{tls: {{mode: SIMPLE}}}}, {}", subset(off)), "v2"), [false, true]);
+}
+
+#[test]
+fn tls_verifies_by_the_host_where_nothing_else_is_said() {
+    let [simple, _] = protection(API, "trafficPolicy: {tls: {mode: SIMPLE}}", "");
+    let plain = Origination {
+        authorities: Authorities::System,
+        revoked: None,
+        identity: None,
+        server_name: None,
+        names: Vec::new(),
     };
-    assert_eq!(with("mode: DISABLE"), (2, 2));
-    assert_eq!(with("mode: SIMPLE"), (0, 2), "the other port's are called as they were");
-    assert_eq!(with("mode: ISTIO_MUTUAL"), (0, 2));
+    assert_eq!(origination(&simple), plain);
+    let all = "trafficPolicy: {tls: {mode: MUTUAL, caCertificates: /ca, caCrl: /crl, clientCertificate: /c, privateKey: /k, \
+               sni: other.example.com, subjectAltNames: [a.example.com, 'spiffe://x/y']}}";
+    let files = ClientIdentity::Files { certificates: "/c".into(), key: "/k".into() };
+    let expected = Origination {
+        authorities: Authorities::File("/ca".into()),
+        revoked: Some("/crl".into()),
+        identity: Some(files),
+        server_name: Some("other.example.com".into()),
+        names: vec!["a.example.com".into(), "spiffe://x/y".into()],
+    };
+    assert_eq!(origination(&protection(API, all, "")[0]), expected);
+    let [anybody, _] = protection(API, "trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}", "");
+    assert_eq!(origination(&anybody), Origination { authorities: Authorities::Anybody, ..plain });
+}
+
+#[test]
+fn names_of_the_rule_come_before_those_of_the_entry() {
+    let entry = API.replace("resolution:", "subjectAltNames: [entry.example.com]\n  resolution:");
+    let names = |tls: &str| {
+        origination(&protection(&entry, &format!("trafficPolicy: {{tls: {{mode: SIMPLE{tls}}}}}"), "")[0]).names
+    };
+    assert_eq!(names(""), ["entry.example.com"]);
+    assert_eq!(names(", subjectAltNames: [rule.example.com]"), ["rule.example.com"]);
+}
+
+#[test]
+fn tls_that_cannot_be_given_is_refused_and_never_left_out() {
+    for tls in [
+        "{mode: ISTIO_MUTUAL}",
+        "{mode: SIMPLE, credentialName: ca}",
+        "{mode: MUTUAL, credentialName: client}",
+        "{mode: SIMPLE, caCertCredentialName: ca}",
+    ] {
+        let [of_port, _] = protection(API, &format!("trafficPolicy: {{tls: {tls}}}"), "");
+        assert!(matches!(of_port, Some(Protection::Refused(_))), "{tls}: {of_port:?}");
+    }
+}
+
+#[test]
+fn a_view_names_the_ways_of_tls_that_places_outside_need() {
+    let rule = |host: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: tls}}\n\
+             spec: {{host: {host}, trafficPolicy: {{tls: {{mode: SIMPLE}}}}}}\n"
+        )
+    };
+    let of = |host: &str| Mesh::new().apply(API).apply(&rule(host)).view().originations().len();
+    assert_eq!(of("api.example.com"), 1);
+    assert_eq!(of("other.example.com"), 0);
 }
 
 #[test]

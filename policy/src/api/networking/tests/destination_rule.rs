@@ -386,12 +386,12 @@ fn exports_are_namespaces_each_once() {
 fn what_the_data_path_does_not_do_is_pending() {
     let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: true}}, \
                 connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
-                outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: DISABLE}, compression: {response: {decompress: {enabled: true}}}}}";
+                outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: SIMPLE, credentialName: a}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
         "spec.trafficPolicy.loadBalancer.zoneAwareLbSetting",
         "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
         "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
-        "spec.trafficPolicy.tls",
+        "spec.trafficPolicy.tls.credentialName",
         "spec.trafficPolicy.compression",
     ];
     assert_eq!(pending(&text(KIND, spec)), expected);
@@ -403,4 +403,16 @@ fn what_the_data_path_does_not_do_is_pending() {
                     http2KeepAlive: {interval: 1s, timeout: 1s}}}, retryBudget: {percent: 5}, tls: {mode: ISTIO_MUTUAL}, \
                     compression: {response: {decompress: {}}}}, exportTo: ['*']}";
     assert_eq!(pending(&text(KIND, enforced)), [""; 0]);
+    for (tls, expected) in [
+        ("{mode: SIMPLE, sni: a, subjectAltNames: [b], caCertificates: /a, caCrl: /b}", &[][..]),
+        ("{mode: MUTUAL, clientCertificate: /a, privateKey: /b}", &[]),
+        ("{mode: SIMPLE, insecureSkipVerify: true}", &[]),
+        ("{mode: SIMPLE, caCertCredentialName: a}", &["spec.trafficPolicy.tls.caCertCredentialName"]),
+        (
+            "{mode: ISTIO_MUTUAL, sni: a, subjectAltNames: [b]}",
+            &["spec.trafficPolicy.tls.sni", "spec.trafficPolicy.tls.subjectAltNames"],
+        ),
+    ] {
+        assert_eq!(pending(&text(KIND, &format!("{{host: a, trafficPolicy: {{tls: {tls}}}}}"))), expected, "{tls}");
+    }
 }

@@ -1,0 +1,108 @@
+//! TLS to places outside of the mesh, which have certificates of their own: what documents say of it, DestinationRules
+//! in `tls`. Within the mesh there is mutual TLS whatever they say.
+
+use std::sync::Arc;
+
+use crate::{
+    api::networking::{ClientTlsMode, ClientTlsSettings},
+    secrets::Reference,
+};
+
+/// How a cluster's places outside of the mesh are called, where not in the clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protection {
+    Tls(Arc<Origination>),
+    /// Documents ask for TLS that weft cannot give; the text says why. To call such a place in the clear would give away
+    /// what was to be kept secret, so it is not called.
+    Refused(Arc<str>),
+}
+
+/// One way to speak TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origination {
+    pub authorities: Authorities,
+    /// A file of the host with revocation lists, in PEM.
+    pub revoked: Option<String>,
+    /// What is shown to a server that asks for it.
+    pub identity: Option<ClientIdentity>,
+    /// The server name (SNI); `None` is the host that each request is for.
+    pub server_name: Option<Arc<str>>,
+    /// Host names, addresses and URIs of which the certificate must hold one; none is the server name.
+    pub names: Vec<String>,
+}
+
+/// Who may have signed the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Authorities {
+    /// Whom the host itself believes.
+    System,
+    /// A file of the host, in PEM.
+    File(String),
+    /// What `ca.crt` of Secrets, or else of ConfigMaps, hold together, as far as they are there.
+    Named(Vec<Reference>),
+    /// The server's certificate is not looked at.
+    Anybody,
+}
+
+/// A client's certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClientIdentity {
+    /// Files of the host, in PEM.
+    Files { certificates: String, key: String },
+}
+
+impl Origination {
+    /// Whether files of the host hold a part of it.
+    pub fn reads_files(&self) -> bool {
+        let has_file = matches!(self.identity, Some(ClientIdentity::Files { .. }));
+        has_file || self.revoked.is_some() || matches!(self.authorities, Authorities::File(_))
+    }
+}
+
+impl Protection {
+    /// What a DestinationRule of a namespace says; `None` for calls in the clear. `names` are those that the host's
+    /// ServiceEntry gives its certificate.
+    pub(crate) fn read(tls: &ClientTlsSettings, names: &[String]) -> Option<Self> {
+        let refused = |why: &str| Some(Self::Refused(why.into()));
+        let identity = match tls.mode {
+            None | Some(ClientTlsMode::Disable) => return None,
+            Some(ClientTlsMode::IstioMutual) => {
+                return refused(
+                    "tls.mode ISTIO_MUTUAL is for workloads of the mesh: a place outside has no identity in it",
+                );
+            }
+            Some(ClientTlsMode::Simple) => None,
+            Some(ClientTlsMode::Mutual) => Some(ClientIdentity::Files {
+                certificates: tls.client_certificate.clone(),
+                key: tls.private_key.clone(),
+            }),
+        };
+        if !tls.credential_name.is_empty() {
+            return refused("tls.credentialName: no node may have this Secret for calls of its workloads");
+        }
+        if !tls.ca_cert_credential_name.is_empty() {
+            return refused("tls.caCertCredentialName: no node may have this Secret for calls of its workloads");
+        }
+        let file = |path: &str| Some(path.to_owned()).filter(|path| !path.is_empty());
+        let authorities = match (tls.insecure_skip_verify, file(&tls.ca_certificates)) {
+            (Some(true), _) => Authorities::Anybody,
+            (_, Some(path)) => Authorities::File(path),
+            (_, None) => Authorities::System,
+        };
+        let names = if tls.subject_alt_names.is_empty() { names } else { &tls.subject_alt_names };
+        Some(Self::Tls(Arc::new(Origination {
+            authorities,
+            revoked: file(&tls.ca_crl),
+            identity,
+            server_name: Some(tls.sni.as_str()).filter(|name| !name.is_empty()).map(Into::into),
+            names: names.to_vec(),
+        })))
+    }
+
+    pub fn origination(&self) -> Option<&Arc<Origination>> {
+        match self {
+            Self::Tls(origination) => Some(origination),
+            Self::Refused(_) => None,
+        }
+    }
+}
