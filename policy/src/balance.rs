@@ -1,9 +1,11 @@
 //! Clusters, and the choice of one endpoint among a cluster's.
 
 mod hash;
+mod latency;
 mod limits;
 mod locality;
 mod outlier;
+mod panic;
 mod table;
 mod weight;
 
@@ -14,12 +16,14 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use weft_wire::fact::EndpointHealth;
 
 pub(crate) use self::{
     hash::{CookieKey, HashKey},
+    latency::Latency,
     limits::{Limits, Retries},
     locality::{LocalityPattern, NEAREST, Preference},
     outlier::OutlierSettings,
@@ -39,7 +43,7 @@ use self::{
 };
 use crate::{
     connection::ConnectionSettings,
-    endpoint::{Endpoint, Standing},
+    endpoint::{Endpoint, EndpointAddress, Standing},
 };
 
 /// How an endpoint is chosen among equals. DestinationRule `loadBalancer`.
@@ -50,6 +54,12 @@ pub enum Balancer {
     LeastRequest,
     RoundRobin,
     Random,
+    /// Of two chosen at random the one that is likely to answer sooner: by how long its answers took, times the requests
+    /// that it would have.
+    PeakEwma {
+        /// In which what is known fades to 1/e.
+        decay_ms: u64,
+    },
     /// The one that the request's key belongs to; at random without a key.
     Hash(Arc<HashPolicy>),
 }
@@ -60,6 +70,8 @@ pub(crate) struct Settings {
     pub(crate) balancer: Balancer,
     pub(crate) preference: Preference,
     pub(crate) outlier: Option<OutlierSettings>,
+    /// With fewer endpoints that serve all are used; see [`Cluster::pick_in_panic`]. 0 is never.
+    pub(crate) panic_percent: f64,
     pub(crate) limits: Limits,
     /// `None` where nothing is said, as mostly.
     pub(crate) connection: Option<Arc<ConnectionSettings>>,
@@ -79,6 +91,12 @@ pub struct Attempt<'a> {
     pub random: u64,
     /// The caller's monotonic clock, in milliseconds.
     pub now_ms: u64,
+}
+
+impl Attempt<'_> {
+    fn has_tried(&self, endpoint: &Endpoint) -> bool {
+        self.tried.iter().any(|other| std::ptr::eq(&**other, endpoint))
+    }
 }
 
 /// Endpoints that one destination (service, port, subset) may go to.
@@ -180,12 +198,12 @@ impl Cluster {
                 let (table, places) = hash_table(policy.table, usable, known_table);
                 (Some(table), places)
             }
-            Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => (None, Vec::new()),
+            _ => (None, Vec::new()),
         };
         // As in Envoy, where chance knows no weights, and only those who are chosen in turn or by their load warm up.
         let is_weighted = *balancer != Balancer::Random
             && usable.first().is_some_and(|first| usable.iter().any(|other| other.weight != first.weight));
-        let warms = matches!(balancer, Balancer::LeastRequest | Balancer::RoundRobin);
+        let warms = matches!(balancer, Balancer::LeastRequest | Balancer::RoundRobin | Balancer::PeakEwma { .. });
         let warmth = warmup.as_ref().filter(|_| warms).map(|warmup| {
             let known = previous.and_then(|previous| Some((previous.warmth.as_ref()?, &previous.endpoints[..])));
             Warmth::new(warmup, &endpoints, known)
@@ -211,6 +229,11 @@ impl Cluster {
         &self.settings.balancer
     }
 
+    /// While fewer endpoints serve, in percent, all are used; 0 is never.
+    pub fn panic_percent(&self) -> f64 {
+        self.settings.panic_percent
+    }
+
     /// What is said of its connections, if anything.
     pub fn connection(&self) -> Option<&Arc<ConnectionSettings>> {
         self.settings.connection.as_ref()
@@ -226,23 +249,22 @@ impl Cluster {
     pub fn hash_policy(&self) -> Option<&HashPolicy> {
         match &self.settings.balancer {
             Balancer::Hash(policy) => Some(policy),
-            Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => None,
+            _ => None,
         }
     }
 
     /// Chooses an endpoint: the best tier first (healthy and preferred, demoted, excluded, unhealthy), an endpoint
     /// with a recent connect failure ranking with the demoted; in the best tier the nearest, or by shares of localities.
-    /// Never a draining one; and one that is ejected only where so few are left that `minHealthPercent` has all serve.
+    /// Never a draining one; and one that is ejected only in panic.
     ///
     /// Allocates nothing, and looks at two endpoints at most unless some are failing or tried, or weigh less than others.
     pub fn pick(&self, attempt: &Attempt<'_>) -> Option<&Arc<Endpoint>> {
         let [best, demoted, excluded, usable] = self.tier_ends;
         let now_ms = attempt.now_ms;
-        let is_new = |endpoint: &Endpoint| !attempt.tried.iter().any(|other| std::ptr::eq(&**other, endpoint));
-        if self.needs_all(now_ms) {
-            let any = self.choose(0..usable, attempt, is_new);
-            return any.or_else(|| self.choose(0..usable, attempt, |_| true));
+        if let Some(found) = self.pick_in_panic(attempt) {
+            return Some(found);
         }
+        let is_new = |endpoint: &Endpoint| !attempt.has_tried(endpoint);
         let serves = |endpoint: &Endpoint| !endpoint.is_ejected(now_ms);
         let is_left = |endpoint: &Endpoint| serves(endpoint) && is_new(endpoint);
         let is_passing = |endpoint: &Endpoint| !endpoint.load.is_failing(now_ms) && is_left(endpoint);
@@ -297,13 +319,6 @@ impl Cluster {
         endpoints.iter().filter(|endpoint| !endpoint.is_ejected(now_ms)).count()
     }
 
-    /// Whether so few endpoints serve that all must: Envoy's panic.
-    fn needs_all(&self, now_ms: u64) -> bool {
-        let Some(OutlierSettings { min_health_percent, .. }) = self.settings.outlier else { return false };
-        let [best, .., usable] = self.tier_ends;
-        min_health_percent > 0 && (100 * self.serving(0..best, now_ms) as u64) < min_health_percent * usable as u64
-    }
-
     /// Notes what came of a try. If that was one failure too many in a row, says what follows: one caller hears it.
     pub fn record(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now_ms: u64) -> Option<Verdict> {
         let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
@@ -322,6 +337,18 @@ impl Cluster {
         let until_ms = monitor.eject(settings, cause, now_ms);
         self.state.ejections_until_ms.fetch_max(until_ms, Ordering::Relaxed);
         Some(Verdict::Ejected(Trip { endpoint: endpoint.clone(), cause, until_ms }))
+    }
+
+    /// Whether endpoints are chosen by how long they take.
+    pub fn is_timed(&self) -> bool {
+        matches!(self.settings.balancer, Balancer::PeakEwma { .. })
+    }
+
+    /// Notes how long an endpoint took to answer, or was waited for in vain.
+    pub fn took(&self, endpoint: &Endpoint, time: Duration, now_ms: u64) {
+        if let Balancer::PeakEwma { decay_ms } = self.settings.balancer {
+            endpoint.load.latency.observe(time.as_secs_f32() * 1e6, now_ms, decay_ms);
+        }
     }
 
     /// Whether what comes of a try is looked at.
@@ -385,21 +412,22 @@ impl Cluster {
         }
         let draw = match self.settings.balancer {
             Balancer::RoundRobin => Draw::InTurn(self.state.cursor.fetch_add(1, Ordering::Relaxed)),
-            Balancer::LeastRequest | Balancer::Random | Balancer::Hash(_) => Draw::AtRandom(attempt.random),
+            _ => Draw::AtRandom(attempt.random),
         };
         if self.is_weighted || self.warmth.as_ref().is_some_and(|warmth| warmth.is_going_on(usable, attempt.now_ms)) {
             let endpoints = range.zip(tier).filter(|(_, endpoint)| eligible(endpoint));
             let weights = endpoints.map(|(place, endpoint)| (place, self.weight(place, endpoint, attempt.now_ms)));
             return self.endpoints.get(drawn(weights, draw.number())?);
         }
-        if let Some(chosen) = self.choose_one(tier.len(), draw, |i| tier.get(i))
+        if let Some(chosen) = self.choose_one(tier.len(), draw, attempt.now_ms, |i| tier.get(i))
             && eligible(chosen)
         {
             return Some(chosen);
         }
         // Rare: count the eligible and choose among just those, so that an ineligible one's share is spread evenly.
         let count = tier.iter().filter(|endpoint| eligible(endpoint)).count();
-        self.choose_one(count, draw.again(), |i| tier.iter().filter(|endpoint| eligible(endpoint)).nth(i))
+        let nth = |i| tier.iter().filter(|endpoint| eligible(endpoint)).nth(i);
+        self.choose_one(count, draw.again(), attempt.now_ms, nth)
     }
 
     /// What an endpoint weighs now, with its load where that counts.
@@ -407,6 +435,7 @@ impl Cluster {
         let weight = f64::from(endpoint.weight) * self.warmth.as_ref().map_or(1.0, |warmth| warmth.part(place, now_ms));
         match self.settings.balancer {
             Balancer::LeastRequest => weight / (f64::from(endpoint.load.active()) + 1.0),
+            Balancer::PeakEwma { decay_ms } => weight / cost(endpoint, now_ms, decay_ms),
             Balancer::RoundRobin | Balancer::Random | Balancer::Hash(_) => weight,
         }
     }
@@ -437,6 +466,7 @@ impl Cluster {
         &'c self,
         count: usize,
         draw: Draw,
+        now_ms: u64,
         get: impl Fn(usize) -> Option<&'c Arc<Endpoint>>,
     ) -> Option<&'c Arc<Endpoint>> {
         if count == 0 {
@@ -449,9 +479,20 @@ impl Cluster {
                 let (first, second) = (get(first)?, get(second)?);
                 Some(if second.load.active() < first.load.active() { second } else { first })
             }
+            (Balancer::PeakEwma { decay_ms }, Draw::AtRandom(random)) if count > 1 => {
+                let (first, second) = two_of(count, random);
+                let (first, second) = (get(first)?, get(second)?);
+                let cost = |endpoint| cost(endpoint, now_ms, *decay_ms);
+                Some(if cost(second) < cost(first) { second } else { first })
+            }
             (_, Draw::AtRandom(random)) => get(below(random, count)),
         }
     }
+}
+
+/// In how many microseconds an endpoint is likely to have answered one request more.
+fn cost(endpoint: &Endpoint, now_ms: u64, decay_ms: u64) -> f64 {
+    endpoint.load.latency.estimate(now_ms, decay_ms) * (f64::from(endpoint.load.active()) + 1.0)
 }
 
 #[derive(Clone, Copy)]
@@ -495,7 +536,7 @@ fn monitored(endpoint: &Arc<Endpoint>, previous: Option<&Cluster>) -> Arc<Endpoi
 /// The levels of these endpoints, the best `best` of which are sorted by level.
 fn levels(preference: &Preference, endpoints: &[Arc<Endpoint>], best: usize) -> Vec<Level> {
     if *preference == Preference::None {
-        return vec![Level { best: 0..best, total: endpoints.len(), weight: 0 }];
+        return vec![Level { number: 0, best: 0..best, total: endpoints.len(), weight: 0 }];
     }
     let of: Vec<usize> = endpoints.iter().filter_map(|endpoint| preference.level(endpoint)).collect();
     let mut numbers = of.clone();
@@ -503,6 +544,7 @@ fn levels(preference: &Preference, endpoints: &[Arc<Endpoint>], best: usize) -> 
     numbers.dedup();
     let sorted = of.get(..best).unwrap_or_default();
     let level = |number: usize| Level {
+        number,
         best: sorted.partition_point(|of| *of < number)..sorted.partition_point(|of| *of <= number),
         total: of.iter().filter(|of| **of == number).count(),
         weight: preference.share(number),

@@ -19,6 +19,7 @@ mod lower;
 mod nodes;
 mod policies;
 mod rules;
+mod service_policies;
 mod services;
 mod slices;
 
@@ -142,6 +143,9 @@ pub(crate) struct Ingredients {
     entries: Vec<Selected>,
     /// Those whose host matches: the most specific first, of these the oldest.
     policies: Vec<Arc<Policy>>,
+    /// CircuitPolicies and BackendTrafficPolicies that may hold for it, the nearest first.
+    circuits: Vec<Arc<Document>>,
+    traffic: Vec<Arc<Document>>,
     rules: Vec<Arc<RuleSet>>,
     routes: Vec<Arc<Route>>,
 }
@@ -169,6 +173,8 @@ impl Ingredients {
             slices: slices.unwrap_or_default(),
             backend_tls: backend_tls.unwrap_or_default(),
             policies: documents.policies.matching(fqdn).cloned().collect(),
+            circuits: documents.circuits.of(&name.namespace, Some(name)),
+            traffic: documents.traffic.of(&name.namespace, Some(name)),
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
             here: here.cloned(),
@@ -186,6 +192,8 @@ impl Ingredients {
             && same(&self.backend_tls, &other.backend_tls)
             && Selected::are_same(&self.entries, &other.entries)
             && same(&self.policies, &other.policies)
+            && same(&self.circuits, &other.circuits)
+            && same(&self.traffic, &other.traffic)
             && same(&self.rules, &other.rules)
             && same(&self.routes, &other.routes)
     }

@@ -15,7 +15,7 @@ use weft_wire::{
     id::{Locality, Namespace, NodeName, ServiceAccount, ServiceName, SpiffeId, WorkloadName},
 };
 
-use crate::balance::{Held, Monitor};
+use crate::balance::{Held, Latency, Monitor};
 
 /// What the mesh thinks of an endpoint beyond its own node's health checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -180,6 +180,8 @@ pub struct EndpointLoad {
     active: AtomicU32,
     connect_failures: AtomicU32,
     failing_until_ms: AtomicU64,
+    /// Used where endpoints are chosen by it.
+    pub(crate) latency: Latency,
 }
 
 impl EndpointLoad {

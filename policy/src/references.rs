@@ -35,6 +35,8 @@ pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<
     let targets: &[PolicyTargetReference] = match &document.spec {
         Spec::RateLimit(policy) => &policy.target_refs,
         Spec::FaultExperiment(policy) => &policy.target_refs,
+        Spec::CircuitPolicy(policy) => &policy.target_refs,
+        Spec::BackendTrafficPolicy(policy) => &policy.target_refs,
         _ => return None,
     };
     let missing = targets.iter().filter(|target| !view.parts.is_target(&document.key, target, &view.services));

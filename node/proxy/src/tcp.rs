@@ -27,7 +27,7 @@ use crate::{
     pool::Stream,
     recheck::Guest,
     record::Line,
-    upstream,
+    upstream::{self, Timed},
     worker::Worker,
 };
 
@@ -122,8 +122,10 @@ pub(crate) async fn dial(
         let connection = cluster.hold_connection().map_err(|_| ProxyError::Overflow)?;
         let mut active = endpoint.load.begin();
         active.hold([None, connection]);
+        let timed = Timed::begin(worker, cluster, endpoint);
         match worker.pools.tunnel(endpoint, cluster.connection(), caller, host).await {
             Ok(stream) => {
+                drop(timed);
                 endpoint.load.connect_succeeded();
                 upstream::record(worker, cluster, endpoint, Outcome::Connected);
                 // A connection is all that is seen of it: it begins a row anew.
@@ -132,6 +134,7 @@ pub(crate) async fn dial(
                 return Ok(Dialled { stream, active, guest: gate.guest(endpoint), lifetime });
             }
             Err(error) => {
+                timed.map(Timed::forget);
                 if !error.blames_endpoint() {
                     return Err(error.into());
                 }

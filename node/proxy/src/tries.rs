@@ -23,7 +23,7 @@ use crate::{
     ports::Caller,
     record::{ExchangeRecord, GRPC_STATUS, grpc_code},
     respond::{NOT_HOSTED, X_WEFT_REASON},
-    upstream::{self, Awaited},
+    upstream::{self, Awaited, Timed},
     worker::Worker,
 };
 
@@ -183,8 +183,10 @@ impl<'a> Tries<'a> {
         endpoint.load.connect_succeeded();
         upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);
+        let timed = Timed::begin(self.worker, self.cluster, endpoint);
         match outgoing.send(&mut lease).await {
             Ok(mut response) => {
+                drop(timed);
                 if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
                 }
@@ -195,7 +197,10 @@ impl<'a> Tries<'a> {
                 let active = Some(active);
                 Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
             }
-            Err(SendError { error, failure, stale }) => Err(Failed { error, failure, stale }),
+            Err(SendError { error, failure, stale }) => {
+                timed.map(Timed::forget);
+                Err(Failed { error, failure, stale })
+            }
         }
     }
 

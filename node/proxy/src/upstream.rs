@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, future::poll_fn, sync::Arc};
 
+use tokio::time::Instant;
 use weft_policy::{
     balance::{Cluster, Held, Outcome, Verdict},
     endpoint::Endpoint,
@@ -52,6 +53,33 @@ pub(crate) fn status_of_grpc(code: u8) -> u16 {
         14 => 503,
         16 => 401,
         _ => 500,
+    }
+}
+
+/// Tells a cluster how long an endpoint takes to answer, or was waited for in vain; `None` where nobody asks.
+pub(crate) struct Timed<'a> {
+    worker: &'a Worker,
+    cluster: &'a Cluster,
+    endpoint: &'a Endpoint,
+    begun: Option<Instant>,
+}
+
+impl<'a> Timed<'a> {
+    pub(crate) fn begin(worker: &'a Worker, cluster: &'a Cluster, endpoint: &'a Endpoint) -> Option<Self> {
+        cluster.is_timed().then(|| Self { worker, cluster, endpoint, begun: Some(Instant::now()) })
+    }
+
+    /// It broke: how soon says nothing, and must not make the endpoint look fast.
+    pub(crate) fn forget(mut self) {
+        self.begun = None;
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun {
+            self.cluster.took(self.endpoint, begun.elapsed(), self.worker.now_ms());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
@@ -183,4 +184,26 @@ async fn a_tcp_connection_above_the_limit_is_closed() {
     assert!(end.is_err(), "closed without a byte");
     let labels = ["response_flags=\"UO\""];
     assert_eq!(mesh.client().metric("istio_tcp_connections_opened_total", &labels), 1.0);
+}
+
+#[tokio::test]
+async fn peak_ewma_avoids_who_answers_late() {
+    const LATE: Duration = Duration::from_secs(1);
+    let policy = "{apiVersion: weft.mesh/v1alpha1, kind: BackendTrafficPolicy, metadata: {name: a}, spec: {targetRefs: \
+                  [{group: '', kind: Service, name: reviews}], loadBalancer: {peakEwma: {decay: 1h}}}}";
+    let app = |wait: Duration, name: &'static str| {
+        serve(false, move |_| async move {
+            tokio::time::sleep(wait).await;
+            Response::new(text(name))
+        })
+    };
+    let (late, soon) = (app(LATE, "late").await, app(Duration::ZERO, "soon").await);
+    let reviews = [("reviews-v1", late), ("reviews-v2", soon)];
+    let hosting = reviews.into_iter().map(|(name, app)| hosted("reviews", name, Protocol::Http, app)).collect();
+    let mesh = Mesh::start_with(policy, vec![caller().await, Plan { hosted: hosting, ..Plan::default() }]);
+    let mut late = 0;
+    for _ in 0..40 {
+        late += u32::from(read(send(mesh.client().outbound, get("reviews", "/")).await).await == "late");
+    }
+    assert!(late <= 1, "{late}: what took 1 s once fades to what counts as 30 ms in many hours");
 }

@@ -128,12 +128,28 @@ fn distance(from: &Locality, to: &Locality, failover: &[(String, String)]) -> us
 /// The endpoints of one level.
 #[derive(Debug)]
 pub(super) struct Level {
+    /// As [`Preference::level`] has it.
+    pub(super) number: usize,
     /// Those in the best tier, by their place in the cluster.
     pub(super) best: Range<usize>,
     /// All, whether they serve or not.
     pub(super) total: usize,
     /// For shares.
     pub(super) weight: u64,
+}
+
+impl Level {
+    /// How much of its part of the requests it can take, in percent, with so many of its endpoints that serve.
+    pub(super) fn health(&self, serving: usize) -> u64 {
+        Self::health_of(serving, self.total)
+    }
+
+    pub(super) fn health_of(serving: usize, total: usize) -> u64 {
+        match total as u64 {
+            0 => 0,
+            total => (OVERPROVISIONING * serving as u64 / total).min(100),
+        }
+    }
 }
 
 /// Which level a request goes to. `serving` counts the endpoints of a level that serve; `random` is a fresh, uniform
@@ -144,10 +160,7 @@ pub(super) fn choose_level(
     random: u64,
     serving: impl Fn(&Level) -> usize,
 ) -> Option<&Level> {
-    let health = |level: &Level| match level.total {
-        0 => 0,
-        total => (OVERPROVISIONING * serving(level) as u64 / total as u64).min(100),
-    };
+    let health = |level: &Level| level.health(serving(level));
     let point = |total: u64| ((u128::from(random) * u128::from(total)) >> 64) as u64;
     if by_shares {
         let weight = |level: &Level| level.weight * health(level);
@@ -214,6 +227,7 @@ mod tests {
     /// How many of 1,000 requests each level gets, of `(all, serving, weight)`.
     fn spread(levels: &[(usize, usize, u64)], by_shares: bool) -> Vec<u64> {
         let level = |(total, serving, weight): &(usize, usize, u64)| Level {
+            number: 0,
             best: 0..*serving,
             total: *total,
             weight: *weight,
@@ -244,7 +258,7 @@ mod tests {
         let counts = spread(&[(4, 2, 80), (2, 2, 20)], true);
         assert!(counts[0].abs_diff(737) <= 1, "5,600 to 2,000: {counts:?}");
         assert_eq!(spread(&[(4, 0, 80), (2, 2, 20)], true), [0, 1_000]);
-        let nothing = [Level { best: 0..0, total: 1, weight: 1 }];
+        let nothing = [Level { number: 0, best: 0..0, total: 1, weight: 1 }];
         assert!(choose_level(&nothing, true, 7, |level| level.best.len()).is_none());
     }
 }

@@ -26,8 +26,6 @@ pub(crate) struct OutlierSettings {
     pub(crate) interval_ms: u64,
     pub(crate) base_ejection_ms: u64,
     pub(crate) max_ejection_percent: u64,
-    /// With fewer endpoints that serve, in percent, all are used.
-    pub(crate) min_health_percent: u64,
 }
 
 /// What came of a try, as far as its endpoint is to blame.
@@ -198,7 +196,6 @@ mod tests {
             interval_ms: 10_000,
             base_ejection_ms: 30_000,
             max_ejection_percent: 100,
-            min_health_percent: 0,
         }
     }
 

@@ -1,5 +1,8 @@
 //! How endpoints are chosen.
 
+mod panic;
+mod peak_ewma;
+
 use std::collections::BTreeMap;
 
 use weft_wire::{
@@ -242,10 +245,8 @@ fn a_table_is_built_anew_only_when_endpoints_come_or_go() {
     assert!(Arc::ptr_eq(&again(&["a", "c"]).state, &before.state));
 }
 
-fn detecting(max_ejection_percent: u64, min_health_percent: u64, names: &[&str]) -> Cluster {
-    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
-    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
-    let outlier = OutlierSettings {
+fn two_errors(max_ejection_percent: u64) -> OutlierSettings {
+    OutlierSettings {
         errors: 2,
         gateway_errors: 0,
         local_failures: 0,
@@ -253,9 +254,15 @@ fn detecting(max_ejection_percent: u64, min_health_percent: u64, names: &[&str])
         interval_ms: 1_000,
         base_ejection_ms: 10_000,
         max_ejection_percent,
-        min_health_percent,
-    };
-    Cluster::new(&name, Settings { outlier: Some(outlier), ..Settings::default() }, healthy(names), None)
+    }
+}
+
+fn detecting(max_ejection_percent: u64, min_health_percent: u64, names: &[&str]) -> Cluster {
+    let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+    let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
+    let outlier = Some(two_errors(max_ejection_percent));
+    let settings = Settings { outlier, panic_percent: min_health_percent as f64, ..Settings::default() };
+    Cluster::new(&name, settings, healthy(names), None)
 }
 
 fn fail(cluster: &Cluster, place: usize, now_ms: u64) -> Option<Verdict> {
@@ -294,13 +301,6 @@ fn no_more_are_ejected_than_the_limit_allows_and_by_envoys_count_10_percent_of_9
 }
 
 #[test]
-fn below_the_least_health_all_serve() {
-    let cluster = detecting(100, 60, &["a", "b"]);
-    assert!(fail(&cluster, 0, 0).is_some());
-    assert!(spread(50).any(|random| name(cluster.pick(&at(random, 1))) == "a"), "50 % are below 60 %");
-}
-
-#[test]
 fn what_was_seen_of_an_endpoint_outlives_the_view() {
     let before = detecting(100, 0, &["a", "b"]);
     assert!(fail(&before, 0, 0).is_some());
@@ -311,6 +311,10 @@ fn what_was_seen_of_an_endpoint_outlives_the_view() {
 
 /// Endpoints in localities, as a client in `eu/z1` sees them.
 fn located(preference: Preference, localities: &[(&str, &str)]) -> Cluster {
+    located_with(preference, localities, 0.0)
+}
+
+fn located_with(preference: Preference, localities: &[(&str, &str)], panic_percent: f64) -> Cluster {
     let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
     let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
     let endpoints = localities.iter().map(|(name, locality)| {
@@ -318,7 +322,8 @@ fn located(preference: Preference, localities: &[(&str, &str)]) -> Cluster {
         Arc::make_mut(&mut endpoint).place = place(locality);
         endpoint
     });
-    Cluster::new(&name, Settings { preference, ..Settings::default() }, endpoints.collect(), None)
+    let settings = Settings { preference, outlier: Some(two_errors(100)), panic_percent, ..Settings::default() };
+    Cluster::new(&name, settings, endpoints.collect(), None)
 }
 
 fn place(locality: &str) -> Arc<Place> {

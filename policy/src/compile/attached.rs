@@ -137,7 +137,7 @@ fn service_of<'s>(
 }
 
 /// Whether a target means this port: by its name or its number, or by naming none.
-fn is_port(target: &PolicyTargetReference, port: &ServicePort) -> bool {
+pub(super) fn is_port(target: &PolicyTargetReference, port: &ServicePort) -> bool {
     target.section_name.as_ref().is_none_or(|section| **section == *port.name || section.parse() == Ok(port.port))
 }
 

@@ -30,7 +30,7 @@ impl Clusters {
             let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol));
             let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).collect();
             let cluster = |subset: Option<&Subset>, chosen: Vec<Arc<Endpoint>>| {
-                let settings = policies.settings(port.port, subset).of_cluster(model);
+                let settings = policies.settings(port.port, subset).of_cluster(model, port);
                 let subset = subset.map_or("", |subset| &subset.name);
                 let name = ClusterName { fqdn, port: port.port, subset };
                 let previous = known.0.get(&(port.port, subset));

@@ -22,6 +22,7 @@ use super::{
     gateways::Bound,
     policies::Policy,
     rules,
+    service_policies::ByService,
     services::Declared,
     slices::{self, Slice},
 };
@@ -73,6 +74,9 @@ pub(super) struct DocumentIndex {
     pub(super) entries: BTreeMap<HostPattern, Vec<Arc<Entry>>>,
     /// The oldest first.
     pub(super) workload_entries: HashMap<Namespace, Vec<Arc<Document>>>,
+    /// CircuitPolicies and BackendTrafficPolicies.
+    pub(super) circuits: ByService,
+    pub(super) traffic: ByService,
     /// What policies may attach to; empty while there are no such policies.
     pub(super) routes: HashMap<DocumentKey, Arc<Document>>,
 }
@@ -96,6 +100,8 @@ enum Part {
     IstioGateway(Arc<Document>),
     /// A Gateway of the Gateway API, or what one asks for.
     OfGateways(Arc<Document>),
+    Circuit(Arc<Document>),
+    Traffic(Arc<Document>),
 }
 
 /// A VirtualService, for clients inside the mesh and for those of gateways.
@@ -185,6 +191,8 @@ impl Part {
                 None,
             ) => Some(Self::OfGateways(document.clone())),
             (Spec::BackendTlsPolicy(_), None) => Some(Self::BackendTls(document.clone())),
+            (Spec::CircuitPolicy(_), None) => Some(Self::Circuit(document.clone())),
+            (Spec::BackendTrafficPolicy(_), None) => Some(Self::Traffic(document.clone())),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
@@ -276,6 +284,8 @@ impl DocumentIndex {
                     self.backend_tls.entry(service).or_default().push(document.clone());
                 }
             }
+            Part::Circuit(document) => self.circuits.insert(document),
+            Part::Traffic(document) => self.traffic.insert(document),
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }

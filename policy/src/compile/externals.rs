@@ -39,7 +39,7 @@ pub(super) fn compile<'p>(
         let mut made: Vec<Arc<Service>> = Vec::new();
         let services = per_client(entries).map(|seen| {
             let Some(first) = seen.first() else { return Vec::new() };
-            let ingredients = of(&fqdn, seen, here, inputs, parts);
+            let ingredients = of(&fqdn, &first.namespace, seen, here, inputs, parts);
             let is_same = |service: &&Arc<Service>| service.ingredients.are_same(&ingredients);
             let found = made.iter().find(is_same).or_else(|| known.iter().copied().find(is_same)).cloned();
             let service = found.unwrap_or_else(|| {
@@ -71,6 +71,7 @@ fn per_client(entries: &[Arc<Entry>]) -> PerNamespace<Vec<Arc<Entry>>> {
 
 fn of(
     fqdn: &str,
+    namespace: &Namespace,
     entries: &[Arc<Entry>],
     here: Option<&Arc<Place>>,
     inputs: &Inputs<'_>,
@@ -80,6 +81,8 @@ fn of(
     Ingredients {
         entries: entries.iter().map(|entry| Selected::new(entry, fqdn, documents, rows, inputs.names)).collect(),
         policies: documents.policies.matching(fqdn).cloned().collect(),
+        circuits: documents.circuits.of(namespace, None),
+        traffic: documents.traffic.of(namespace, None),
         rules: documents.rules.matching(fqdn).cloned().collect(),
         here: here.cloned(),
         ..Ingredients::default()

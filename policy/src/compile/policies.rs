@@ -9,6 +9,7 @@ use weft_wire::id::Namespace;
 use super::services::Model;
 use crate::{
     api::{
+        mesh::{BackendTrafficPolicy, CircuitPolicy},
         networking::{
             ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
             LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
@@ -25,7 +26,7 @@ use crate::{
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
     origination::Protection,
-    view::Service,
+    view::{Service, ServicePort},
 };
 
 /// Documents here hold for the whole mesh where no nearer one does.
@@ -163,11 +164,17 @@ impl<'a> Settings<'a> {
         }
     }
 
-    pub(super) fn of_cluster(&self, model: &Model<'_>) -> balance::Settings {
+    pub(super) fn of_cluster(&self, model: &Model<'_>, port: &ServicePort) -> balance::Settings {
+        let traffic = model.traffic(port);
+        let balancer = match (self.balancer().unwrap_or_else(|| model.affinity()), traffic.and_then(peak_ewma)) {
+            (Balancer::LeastRequest, Some(peak_ewma)) => peak_ewma,
+            (balancer, _) => balancer,
+        };
         balance::Settings {
-            balancer: self.balancer().unwrap_or_else(|| model.affinity()),
+            balancer,
             preference: self.preference(model),
             outlier: self.outlier_detection.map(outlier),
+            panic_percent: self.panic_percent(model.circuit(port)),
             limits: self.limits(),
             warmup: self.load_balancer.and_then(warmup),
             connection: Some(self.connection(model))
@@ -209,6 +216,15 @@ impl<'a> Settings<'a> {
             pending: http.and_then(|http| limit(http.http1_max_pending_requests)).unwrap_or(Limits::NONE),
             requests: http.and_then(|http| limit(http.http2_max_requests)).unwrap_or(Limits::NONE),
             retries: budget.or(most).unwrap_or_default(),
+        }
+    }
+
+    /// What outlierDetection says itself, else the CircuitPolicy; 0, Istio's default, without either.
+    fn panic_percent(&self, circuit: Option<&CircuitPolicy>) -> f64 {
+        let own = self.outlier_detection.and_then(|detection| detection.min_health_percent);
+        match own {
+            Some(percent) => percent.get() as f64,
+            None => circuit.map_or(0.0, CircuitPolicy::panic_threshold),
         }
     }
 
@@ -261,6 +277,11 @@ impl<'a> Settings<'a> {
             SimpleLb::Unspecified => None,
         }
     }
+}
+
+fn peak_ewma(policy: &BackendTrafficPolicy) -> Option<Balancer> {
+    let decay = policy.load_balancer?.peak_ewma?.decay();
+    Some(Balancer::PeakEwma { decay_ms: u64::try_from(decay.as_millis()).unwrap_or(u64::MAX) })
 }
 
 /// `None` where no key is named, as in Istio: then it is not consistent hashing.
@@ -333,6 +354,5 @@ fn outlier(detection: &OutlierDetection) -> OutlierSettings {
         interval_ms: ms(detection.interval, 10_000),
         base_ejection_ms: ms(detection.base_ejection_time, 30_000),
         max_ejection_percent: detection.max_ejection_percent.map_or(10, |percent| percent.get().unsigned_abs()),
-        min_health_percent: detection.min_health_percent.map_or(0, |percent| percent.get().unsigned_abs()),
     }
 }

@@ -16,10 +16,13 @@ use super::{
     entries, gateway_api,
     nodes::Row,
     policies::{self, Merged},
-    slices, visible_rules,
+    service_policies, slices, visible_rules,
 };
 use crate::{
-    api::core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
+    api::{
+        core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
+        mesh::{BackendTrafficPolicy, CircuitPolicy},
+    },
     balance::{Balancer, HashKey, HashPolicy, NEAREST, Preference, TableKind},
     document::{Document, Spec},
     endpoint::{Endpoint, EndpointAddress, LocalWorkload, Place},
@@ -89,7 +92,7 @@ pub(super) fn service(
     known: Option<&Service>,
 ) -> Service {
     let model = match &id {
-        ServiceId::Mesh(_) => Model::new(&ingredients),
+        ServiceId::Mesh(name) => Model::new(name, &ingredients),
         ServiceId::Host { .. } => Model::outside(&ingredients, known),
     };
     let has_same_routes =
@@ -118,9 +121,9 @@ pub(super) fn service(
     });
     let local = local.collect();
     Service {
+        ports: model.ports,
         id,
         local,
-        ports: model.ports,
         clusters,
         rules: rules(&fqdn, &ingredients.rules, &of_routes),
         of_routes,
@@ -161,6 +164,10 @@ pub(super) struct Model<'a> {
     is_sticky: bool,
     traffic_distribution: Option<TrafficDistribution>,
     here: Option<&'a Arc<Place>>,
+    /// Its name in the mesh, if it has one.
+    name: Option<&'a ServiceName>,
+    circuits: &'a [Arc<Document>],
+    traffic: &'a [Arc<Document>],
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
@@ -171,14 +178,17 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(ingredients: &'a Ingredients) -> Self {
+    fn new(name: &'a ServiceName, ingredients: &'a Ingredients) -> Self {
         let declared = ingredients.declared.as_deref();
         let (own, selected) = (rows(&ingredients.own), rows(&ingredients.selected));
         let accounts = declared.and_then(|declared| declared.accounts.as_deref());
         let is_sticky = declared.is_some_and(Declared::is_sticky);
         let traffic_distribution = declared.and_then(Declared::traffic_distribution);
         let here = ingredients.here.as_ref();
-        let mut model = Self { accounts, is_sticky, traffic_distribution, here, ..Self::default() };
+        let (circuits, traffic) = (&ingredients.circuits[..], &ingredients.traffic[..]);
+        let name = Some(name);
+        let mut model =
+            Self { accounts, is_sticky, traffic_distribution, here, name, circuits, traffic, ..Self::default() };
         let mut served: BTreeSet<*const Row> = BTreeSet::new();
         for port in declared.into_iter().flat_map(Declared::ports) {
             let members = model.members_of(port, &own, &selected);
@@ -221,6 +231,8 @@ impl<'a> Model<'a> {
         let ports = entries::ports(entries);
         Self {
             here: ingredients.here.as_ref(),
+            circuits: &ingredients.circuits,
+            traffic: &ingredients.traffic,
             members: ports.iter().map(|port| entries::members(entries, port)).collect(),
             outside: ports.iter().map(|port| entries::places(entries, port, known)).collect(),
             certificate_names: entries::certificate_names(entries),
@@ -259,6 +271,22 @@ impl<'a> Model<'a> {
 
     pub(super) fn certificate_names(&self) -> &'a [String] {
         self.certificate_names
+    }
+
+    /// The CircuitPolicy that holds for a port.
+    pub(super) fn circuit(&self, port: &ServicePort) -> Option<&'a CircuitPolicy> {
+        match &service_policies::holding(self.circuits, self.name, port)?.spec {
+            Spec::CircuitPolicy(policy) => Some(policy),
+            _ => None,
+        }
+    }
+
+    /// The BackendTrafficPolicy that holds for a port.
+    pub(super) fn traffic(&self, port: &ServicePort) -> Option<&'a BackendTrafficPolicy> {
+        match &service_policies::holding(self.traffic, self.name, port)?.spec {
+            Spec::BackendTrafficPolicy(policy) => Some(policy),
+            _ => None,
+        }
     }
 
     pub(super) fn here(&self) -> Option<&'a Arc<Place>> {

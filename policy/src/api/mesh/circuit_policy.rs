@@ -3,10 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{
-    MESH_CONFIG_NAME, ROOT_NAMESPACE,
-    targets::{SERVICE, check_targets},
-};
+use super::targets::check_targets_or_default;
 use crate::{
     api::{
         gateway::PolicyTargetReference,
@@ -28,7 +25,8 @@ pub struct CircuitPolicy {
     pub quorum: Quorum,
     /// How long a node's word holds unless it says it again; 10 s if absent.
     pub lease: Option<Span<1_000>>,
-    /// At least this share of a service's endpoints stays in use, in percent, whatever nodes say; 50 if absent.
+    /// While a smaller share of a service's endpoints is in use, in percent, all of them are, whatever nodes say; 50 if
+    /// absent. A DestinationRule's `minHealthPercent` comes before it.
     pub panic_threshold: Option<Share>,
     /// How far the word of other nodes counts.
     pub hearsay: Hearsay,
@@ -81,27 +79,16 @@ const MAX_LEASE: std::time::Duration = std::time::Duration::from_secs(3_600);
 
 impl Resource for CircuitPolicy {
     fn check(&self, checker: &mut Checker<'_>) {
-        check_targets(&self.target_refs, &[SERVICE], checker);
         if self.lease() > MAX_LEASE {
             checker.error_in("lease", "must be at most 1h: a verdict that nobody renews must lapse");
         }
         if self.hearsay != Hearsay::Exclude && self.quorum != Quorum::default() {
             checker.warn_in("quorum", "has no effect: only hearsay Exclude asks for one");
         }
-        let is_default = checker.header.key.name == MESH_CONFIG_NAME;
-        if self.target_refs.is_empty() && !is_default {
-            checker.error_in(
-                "targetRefs",
-                format!(
-                    "may be absent in the policy {MESH_CONFIG_NAME} only, which holds for its namespace, or for the mesh in {ROOT_NAMESPACE}"
-                ),
-            );
-        }
+        check_targets_or_default(&self.target_refs, checker);
         for (key, given) in [
-            ("targetRefs", !self.target_refs.is_empty()),
             ("quorum", self.quorum != Quorum::default()),
             ("lease", self.lease.is_some()),
-            ("panicThreshold", self.panic_threshold.is_some()),
             ("hearsay", self.hearsay != Hearsay::default()),
         ] {
             checker.pending(key, given);

@@ -1,5 +1,6 @@
 //! `weft.mesh/v1alpha1`: weft's own kinds, for what the documents of other projects do not say.
 
+mod backend_traffic_policy;
 mod circuit_policy;
 mod fault_experiment;
 mod mesh_config;
@@ -14,6 +15,6 @@ mod tests;
 
 pub(crate) use self::provider::read_status;
 pub use self::{
-    circuit_policy::*, fault_experiment::*, mesh_config::*, provider::*, rate_limit::*, request::*, targets::*,
-    timestamp::*,
+    backend_traffic_policy::*, circuit_policy::*, fault_experiment::*, mesh_config::*, provider::*, rate_limit::*,
+    request::*, targets::*, timestamp::*,
 };

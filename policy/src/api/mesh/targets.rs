@@ -1,5 +1,6 @@
 //! What weft's policies attach to.
 
+use super::{MESH_CONFIG_NAME, ROOT_NAMESPACE};
 use crate::{
     api::{gateway, networking, values::List},
     document::Checker,
@@ -43,4 +44,18 @@ pub(super) fn check_targets(
             ));
         }
     });
+}
+
+/// Services, or ports of them; none in the policy that holds for a namespace or the mesh.
+pub(super) fn check_targets_or_default(targets: &[gateway::PolicyTargetReference], checker: &mut Checker<'_>) {
+    check_targets(targets, &[SERVICE], checker);
+    if targets.is_empty() && checker.header.key.name != MESH_CONFIG_NAME {
+        checker.error_in(
+            "targetRefs",
+            format!(
+                "may be absent in the policy {MESH_CONFIG_NAME} only, which holds for its namespace, or for the mesh in \
+                 {ROOT_NAMESPACE}"
+            ),
+        );
+    }
 }

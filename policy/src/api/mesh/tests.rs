@@ -243,6 +243,22 @@ fn circuit_policies_have_bounds_and_defaults() {
 }
 
 #[test]
+fn a_backend_traffic_policy_says_something_for_services() {
+    let with = |rest: &str| format!("{{{SERVICE_TARGET}{rest}}}");
+    for (spec, path, words) in [
+        (with(""), "spec", "must have loadBalancer"),
+        (with(", loadBalancer: {}"), "spec.loadBalancer.peakEwma", "is missing"),
+        (with(", loadBalancer: {peakEwma: {decay: 0s}}"), "spec.loadBalancer.peakEwma.decay", "1ms"),
+        ("{loadBalancer: {peakEwma: {}}}".into(), "spec.targetRefs", "may be absent in the policy default only"),
+    ] {
+        refused("BackendTrafficPolicy", &spec, path, words);
+    }
+    let spec = accepted("BackendTrafficPolicy", &with(", loadBalancer: {peakEwma: {}}"));
+    let Spec::BackendTrafficPolicy(policy) = spec else { panic!() };
+    assert_eq!(policy.load_balancer.unwrap().peak_ewma.unwrap().decay().as_secs(), 10);
+}
+
+#[test]
 fn a_fault_experiment_ends_and_does_something() {
     let with = |rest: &str| format!("{{{SERVICE_TARGET}, {rest}}}");
     let (share, end) = ("percentage: {value: 10}", "end: '2026-02-01T00:00:00Z'");

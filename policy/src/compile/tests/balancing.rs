@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    balance::{Outcome, Verdict},
+    balance::{Balancer, Outcome, Verdict},
     connection::{Keepalive, Ping},
 };
 
@@ -208,4 +208,75 @@ fn new_endpoints_warm_up_as_the_document_says() {
         assert!(served(&after, 200_000).abs_diff(expected) < 20, "{policy}");
         assert!(served(&after, 300_000).abs_diff(250) < 60, "{policy}");
     }
+}
+
+fn of_mesh(kind: &str, metadata: &str, spec: &str) -> String {
+    format!("{{apiVersion: weft.mesh/v1alpha1, kind: {kind}, metadata: {{{metadata}}}, spec: {{{spec}}}}}")
+}
+
+const REVIEWS: &str = "targetRefs: [{group: '', kind: Service, name: reviews}]";
+
+#[test]
+fn a_backend_traffic_policy_asks_for_peak_ewma_where_no_destination_rule_asks_for_more_than_least_request() {
+    let policy =
+        of_mesh("BackendTrafficPolicy", "name: a", &format!("{REVIEWS}, loadBalancer: {{peakEwma: {{decay: 2s}}}}"));
+    let balancer = |mesh: Mesh, name: &str| service(&mesh.view(), name).cluster(9080).unwrap().balancer().clone();
+    assert_eq!(balancer(bookinfo().apply(&policy), "reviews"), Balancer::PeakEwma { decay_ms: 2_000 });
+    assert_eq!(balancer(bookinfo().apply(&policy), "ratings"), Balancer::LeastRequest);
+    let with =
+        |balancer: &str| bookinfo().apply(&policy).apply(&destination_rule(&format!("loadBalancer: {{{balancer}}}")));
+    assert_eq!(balancer(with("simple: LEAST_REQUEST"), "reviews"), Balancer::PeakEwma { decay_ms: 2_000 });
+    assert_eq!(balancer(with("simple: ROUND_ROBIN"), "reviews"), Balancer::RoundRobin);
+    assert!(matches!(balancer(with("consistentHash: {useSourceIp: true}"), "reviews"), Balancer::Hash(_)));
+}
+
+#[test]
+fn the_policy_of_a_port_holds_before_the_services_the_namespaces_and_the_meshs() {
+    let policy = |metadata: &str, targets: &str, decay: u32| {
+        let targets = if targets.is_empty() {
+            String::new()
+        } else {
+            format!("targetRefs: [{{group: '', kind: Service, {targets}}}], ")
+        };
+        of_mesh("BackendTrafficPolicy", metadata, &format!("{targets}loadBalancer: {{peakEwma: {{decay: {decay}s}}}}"))
+    };
+    let wider = [
+        policy("name: default, namespace: istio-system", "", 1),
+        policy("name: default", "", 2),
+        policy("name: of-service", "name: reviews", 3),
+        policy("name: younger", "name: reviews", 9),
+        policy("name: of-port", "name: reviews, sectionName: '9080'", 4),
+    ];
+    let mut mesh = bookinfo();
+    for (applied, expected) in wider.iter().zip([1, 2, 3, 3, 4]) {
+        mesh = mesh.apply(applied);
+        let view = mesh.view();
+        let decay_ms = expected * 1_000;
+        assert_eq!(*service(&view, "reviews").cluster(9080).unwrap().balancer(), Balancer::PeakEwma { decay_ms });
+    }
+    let other = policy("name: other", "name: reviews, sectionName: '81'", 5);
+    let view = bookinfo().apply(&other).view();
+    assert_eq!(*service(&view, "reviews").cluster(9080).unwrap().balancer(), Balancer::LeastRequest);
+}
+
+#[test]
+fn a_circuit_policy_has_a_service_panic_unless_a_destination_rule_says_when() {
+    let circuit = |spec: &str| of_mesh("CircuitPolicy", "name: a", &format!("{REVIEWS}{spec}"));
+    let panic = |mesh: Mesh| service(&mesh.view(), "reviews").cluster(9080).unwrap().panic_percent();
+    let detection = |fields: &str| destination_rule(&format!("outlierDetection: {{{fields}}}"));
+    assert_eq!(panic(bookinfo()), 0.0);
+    assert_eq!(panic(bookinfo().apply(&circuit(", panicThreshold: 30"))), 30.0);
+    assert_eq!(panic(bookinfo().apply(&circuit(""))), 50.0);
+    assert_eq!(panic(bookinfo().apply(&circuit("")).apply(&detection("interval: 1s"))), 50.0);
+    assert_eq!(panic(bookinfo().apply(&circuit("")).apply(&detection("minHealthPercent: 10"))), 10.0);
+    assert_eq!(panic(bookinfo().apply(&circuit("")).apply(&detection("minHealthPercent: 0"))), 0.0);
+}
+
+#[test]
+fn a_change_of_a_policy_makes_its_services_anew_and_no_others() {
+    let mesh = bookinfo();
+    let before = mesh.view();
+    let after = mesh.apply(&of_mesh("CircuitPolicy", "name: a", REVIEWS)).view_after(Some(&before));
+    assert!(!Arc::ptr_eq(service(&before, "reviews"), service(&after, "reviews")));
+    assert!(Arc::ptr_eq(service(&before, "ratings"), service(&after, "ratings")));
 }

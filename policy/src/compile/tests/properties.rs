@@ -12,7 +12,8 @@ fn picture(view: &MeshView) -> String {
         for port in &service.clusters.elsewhere().ports {
             for cluster in std::iter::once(&port.all).chain(&port.subsets) {
                 let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (&e.key, &e.address, e.health)).collect();
-                picture.push_str(&format!("  {} {:?} {endpoints:?}\n", cluster.name, cluster.balancer()));
+                let (balancer, panic) = (cluster.balancer(), cluster.panic_percent());
+                picture.push_str(&format!("  {} {balancer:?} {panic} {endpoints:?}\n", cluster.name));
             }
         }
         for rule in service.rules.elsewhere().iter().flat_map(|rules| &rules.http) {
@@ -68,6 +69,9 @@ fn rich_mesh() -> Mesh {
         .apply(&destination_rule("e", "default", "{host: reviews, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"))
         .apply(&authorization("allow", "default", "{selector: {matchLabels: {version: v1}}, rules: [{}]}"))
         .apply(&authorization("deny", "istio-system", "{action: DENY, rules: [{to: [{operation: {ports: ['80']}}]}]}"))
+        .apply("{apiVersion: weft.mesh/v1alpha1, kind: BackendTrafficPolicy, metadata: {name: u}, spec: {targetRefs: [{group: '', kind: Service, name: ratings}], loadBalancer: {peakEwma: {decay: 1s}}}}")
+        .apply("{apiVersion: weft.mesh/v1alpha1, kind: BackendTrafficPolicy, metadata: {name: v}, spec: {targetRefs: [{group: '', kind: Service, name: ratings}], loadBalancer: {peakEwma: {decay: 2s}}}}")
+        .apply("{apiVersion: weft.mesh/v1alpha1, kind: CircuitPolicy, metadata: {name: default}, spec: {}}")
         .apply(&gateway_api::of_kind("HTTPRoute", "g", "default", "", "{matches: [{path: {value: /g}}]}"))
         .apply(&gateway_api::of_kind("HTTPRoute", "h", "prod", "", "{backendRefs: [{name: web, namespace: default, port: 80}]}"))
         .apply(&gateway_api::of_kind("GRPCRoute", "i", "default", ", port: 9080", "{matches: [{method: {service: s}}]}"))
