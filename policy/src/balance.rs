@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use weft_wire::fact::EndpointHealth;
+use weft_wire::fact::{EndpointHealth, Protocol};
 
 pub(crate) use self::{
     hash::{CookieKey, HashKey},
@@ -44,6 +44,7 @@ use self::{
 use crate::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress, Standing},
+    learned::Learned,
 };
 
 /// How an endpoint is chosen among equals. DestinationRule `loadBalancer`.
@@ -123,6 +124,8 @@ pub struct Cluster {
     table: Option<Arc<Table>>,
     /// For each of the table's names its place in `endpoints`.
     places: Vec<u32>,
+    /// Nobody declared what some endpoint speaks.
+    is_undeclared: bool,
     state: Arc<ClusterState>,
 }
 
@@ -136,6 +139,7 @@ pub(crate) struct ClusterState {
     ejections_until_ms: AtomicU64,
     /// One verdict at a time: each counts those before it.
     judging: Mutex<()>,
+    learned: Learned,
 }
 
 /// What a cluster is called.
@@ -217,6 +221,7 @@ impl Cluster {
             is_weighted,
             warmth,
             settings,
+            is_undeclared: endpoints.iter().any(|endpoint| endpoint.protocol == Protocol::Auto),
             endpoints,
             tier_ends,
             table,
@@ -349,6 +354,11 @@ impl Cluster {
         if let Balancer::PeakEwma { decay_ms } = self.settings.balancer {
             endpoint.load.latency.observe(time.as_secs_f32() * 1e6, now_ms, decay_ms);
         }
+    }
+
+    /// What its endpoints were heard to speak; `None` where that is declared.
+    pub fn learned(&self) -> Option<&Learned> {
+        self.is_undeclared.then_some(&self.state.learned)
     }
 
     /// Whether what comes of a try is looked at.

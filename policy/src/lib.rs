@@ -41,6 +41,7 @@ pub mod gateway;
 pub mod headers;
 mod hosts;
 pub mod kinds;
+pub mod learned;
 pub mod limit;
 mod matcher;
 pub mod mtls;

@@ -134,15 +134,18 @@ impl EndpointRow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    #[default]
     Http,
     /// HTTP/2 with prior knowledge.
     Http2,
     Grpc,
     Tcp,
+    /// Nobody said: what the two sides send first tells.
+    #[default]
+    Auto,
 }
 
 impl Protocol {
+    /// Whether requests may be sent there.
     pub fn is_http(self) -> bool {
         self != Self::Tcp
     }
@@ -156,6 +159,7 @@ impl Protocol {
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
+            Self::Auto => "auto",
         }
     }
 }

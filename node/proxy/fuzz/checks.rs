@@ -3,6 +3,7 @@
 use weft_proxy::{
     ext_authz,
     http1::framing::{Framing, Refusal, Refused, Side},
+    sniff,
 };
 
 /// Longest head, in bytes: small, so that inputs reach it.
@@ -29,6 +30,18 @@ pub fn authorizer(message: &[u8]) {
     let length = u32::try_from(message.len()).expect("inputs are short");
     ext_authz::is_answer(message);
     ext_authz::is_answer(&[&[0], &length.to_be_bytes()[..], message].concat());
+}
+
+/// What first bytes begin is told by the fewest of them, and more do not change it.
+pub fn sniff(bytes: &[u8]) {
+    let bytes = bytes.get(..sniff::MAX_LEN).unwrap_or(bytes);
+    let mut told = None;
+    for len in 0..=bytes.len() {
+        let now = sniff::begins(bytes.split_at(len).0);
+        assert!(told.is_none() || told == now);
+        told = now;
+    }
+    sniff::server_name(bytes);
 }
 
 fn read<'b>(side: Side, answers_head: bool, pieces: impl Iterator<Item = &'b [u8]>) -> Result<bool, Refusal> {

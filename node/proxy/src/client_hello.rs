@@ -7,9 +7,11 @@ use std::{
 
 use rustls::server::Acceptor;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split},
+    io::{AsyncRead, AsyncReadExt},
     time::timeout,
 };
+
+use crate::prefixed::Prefixed;
 
 /// For the ClientHello. Who means a service that goes by it speaks first.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -65,9 +67,8 @@ impl ClientHello {
     }
 
     /// The client's stream, from its first byte.
-    pub(crate) fn before<S: AsyncRead + AsyncWrite + Unpin>(self, client: S) -> impl AsyncRead + AsyncWrite + Unpin {
-        let (read, write) = split(client);
-        join(Cursor::new(self.bytes).chain(read), write)
+    pub(crate) fn before<S>(self, client: S) -> Prefixed<S> {
+        Prefixed::new(self.bytes, client)
     }
 }
 
@@ -79,6 +80,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::sniff;
 
     fn hello_of(server_name: &str) -> Vec<u8> {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -126,6 +128,8 @@ mod tests {
             assert_eq!(server_name.unwrap().as_deref(), Some("books.example.com"), "{piece}");
             assert_eq!(all, bytes);
         }
+        assert_eq!(sniff::server_name(&bytes).as_deref(), Some("books.example.com"));
+        assert_eq!(sniff::server_name(&bytes[..100]), None);
     }
 
     #[tokio::test]

@@ -64,6 +64,8 @@ pub struct ListenerConfig {
 /// How a listener reads what it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerProtocol {
+    /// As the service's port is declared; else by what comes first.
+    Auto,
     /// HTTP/1.1, or HTTP/2 with prior knowledge.
     Http,
     /// Bytes.

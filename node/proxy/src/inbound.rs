@@ -29,6 +29,7 @@ use crate::{
     target,
     tcp::{Lifetime, TcpRecord},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer},
+    upstream,
     worker::Worker,
 };
 
@@ -152,7 +153,7 @@ impl Connection {
                 limit::admit(limits, &asked, admitted.claims.as_ref(), self.worker.now_ns())?
             }
         };
-        let http2 = workload.protocol.is_http2();
+        let http2 = upstream::speaks_http2(workload.protocol, &outgoing.headers);
         let mut need = outgoing.need();
         loop {
             let mut lease = self.worker.pools.checkout_app(workload.address, http2, need).await?;

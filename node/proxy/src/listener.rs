@@ -37,6 +37,7 @@ use crate::{
     metrics::Refused,
     record::{Downstream, with_sources},
     respond::LastOnConnection,
+    sniff::HTTP2_PREFACE,
     stall::TooSlow,
     worker::Worker,
 };
@@ -45,8 +46,6 @@ use crate::{
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// First and longest pause while of HTTP/2's first bytes only one or two have come.
 const PREFACE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(200));
-/// What every HTTP/2 connection begins with; no HTTP/1 method is like it.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Accepts until the worker stops, and has each connection served by a task of its own, as far as there are slots.
 pub(crate) async fn accept<F>(

@@ -28,17 +28,19 @@ use weft_policy::{
     endpoint::Workload,
     fault::FaultEnd,
     headers::{HeaderContext, HeaderOperations, HeaderRules},
+    learned::Spoken,
     retry::RetryPolicy,
     route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
     view::{Host, MeshView, Service, ServicePort},
 };
-use weft_wire::id::Namespace;
+use weft_wire::{fact::Protocol, id::Namespace};
 
 use crate::{
     access::LocalGate,
     body::ResponseBody,
     client_hello::ClientHello,
     connection::Load,
+    detect::Begun,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply},
     fault::{self, Plan},
@@ -78,7 +80,7 @@ pub(crate) enum Target {
 
 /// What a client of bytes names: nothing, where the listener does.
 #[derive(Clone, Copy, Default)]
-struct Named<'a> {
+pub(crate) struct Named<'a> {
     host: &'a str,
     port: Option<u16>,
     /// In its TLS handshake, where that was read.
@@ -100,6 +102,39 @@ impl Outbound {
         }
     }
 
+    /// Serves one connection of an application as the listener's port is declared, or finds it out.
+    pub(crate) async fn serve_any(self: Rc<Self>, stream: TcpStream, downstream: Downstream, load: Rc<Load>) {
+        let view = self.worker.views.load();
+        let protocol = self.protocol(&view, Named::default());
+        if protocol == Protocol::Tcp || self.reads_server_name(&view, Named::default()) {
+            return self.serve_tcp(stream, downstream).await;
+        }
+        drop(view);
+        match protocol {
+            Protocol::Auto => {
+                let begun = Begun {
+                    parties: Parties::new(Reporter::Source),
+                    line: self.worker.access_log.is_some().then(|| Box::new(Line::new(downstream, None))),
+                    started: Instant::now(),
+                    dialled: None,
+                };
+                let limit = self.worker.limits.stall_timeout;
+                self.serve_undeclared(stream, begun, downstream, load, |stream| limit_unread(stream, limit)).await;
+            }
+            _ => self.serve_http(stream, downstream, load).await,
+        }
+    }
+
+    /// What is declared of a port; nothing is, of one that is not known.
+    fn protocol(&self, view: &MeshView, named: Named<'_>) -> Protocol {
+        let caller = self.caller();
+        let client = Client { namespace: namespace_of(caller.as_deref()), workload: None };
+        match self.host(view, client, named.host, named.port) {
+            Ok((Host::Service(service), port)) => service.port(Some(port)).map_or(Protocol::Auto, |port| port.protocol),
+            Ok((Host::Virtual(_), _)) | Err(_) => Protocol::Auto,
+        }
+    }
+
     /// Serves one TCP connection of an application.
     pub(crate) async fn serve_tcp(self: Rc<Self>, stream: TcpStream, downstream: Downstream) {
         let started = Instant::now();
@@ -118,7 +153,20 @@ impl Outbound {
         }
     }
 
-    async fn turn_away(
+    /// Where bytes go, as far as it does not depend on what they are.
+    pub(crate) fn cluster(&self, view: &MeshView, named: Named<'_>) -> Option<Arc<Cluster>> {
+        let caller = self.caller();
+        let caller = caller.as_deref();
+        let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
+        let client = Client { namespace: namespace_of(caller), workload };
+        let Ok((Host::Service(service), port)) = self.host(view, client, named.host, named.port) else { return None };
+        match view.route_tcp(service, port, client, None, rand::random()) {
+            TcpRouting::Forward(_, cluster) => Some(cluster.clone()),
+            TcpRouting::NoRoute | TcpRouting::UnknownCluster => None,
+        }
+    }
+
+    pub(crate) async fn turn_away(
         &self,
         client: impl AsyncRead + Unpin,
         parties: &Parties,
@@ -206,7 +254,7 @@ impl Outbound {
     }
 
     /// Connects to the service as a stream of bytes.
-    async fn dial(
+    pub(crate) async fn dial(
         &self,
         view: &MeshView,
         Named { host, port, server_name }: Named<'_>,
@@ -291,8 +339,13 @@ impl Outbound {
             });
             return Response::new(ResponseBody::tunnel());
         }
-        let (parties, line) = record.parties_and_line();
         let named = Named { host: authority.host(), port, server_name: None };
+        if self.protocol(&view, named) == Protocol::Auto
+            && let Some(cluster) = self.cluster(&view, named)
+        {
+            return self.connect_undeclared(client, (&view, named, &cluster), downstream, record).await;
+        }
+        let (parties, line) = record.parties_and_line();
         match self.dial(&view, named, downstream, parties, line).await {
             Ok(Dialled { stream: upstream, active, guest, lifetime }) => {
                 let (parties, line) = record.into_tunnel();
@@ -313,6 +366,38 @@ impl Outbound {
                 respond::refuse(&error, record)
             }
         }
+    }
+
+    /// CONNECT to a port whose protocol nobody declared.
+    async fn connect_undeclared(
+        self: &Rc<Self>,
+        client: OnUpgrade,
+        (view, named, cluster): (&MeshView, Named<'_>, &Cluster),
+        downstream: Downstream,
+        mut record: ExchangeRecord,
+    ) -> Response<ResponseBody> {
+        let known = cluster.learned().and_then(|learned| learned.known(self.worker.now_ms()));
+        let dialled = match known {
+            Some(Spoken::Http) => None,
+            Some(Spoken::ServerFirst) | None => {
+                let (parties, line) = record.parties_and_line();
+                match self.dial(view, named, downstream, parties, line).await {
+                    // Those who send requests may still be let in.
+                    Err(error) if !matches!(error, ProxyError::Denied(_)) => return respond::refuse(&error, record),
+                    dialled => Some(dialled),
+                }
+            }
+        };
+        let target = Target::Fixed { host: named.host.into(), port: named.port };
+        let outbound = Rc::new(Self { worker: self.worker.clone(), target, source: self.source.clone() });
+        let (started, (parties, line)) = (record.started(), record.into_tunnel());
+        self.worker.tasks.spawn(async move {
+            let Ok(client) = client.await else { return };
+            let begun = Begun { parties, line, started, dialled };
+            let load = outbound.worker.connections.open();
+            outbound.serve_undeclared(TokioIo::new(client), begun, downstream, load, |_| {}).await;
+        });
+        Response::new(ResponseBody::tunnel())
     }
 
     /// Routes a request, and answers it or forwards it.
@@ -634,10 +719,10 @@ fn workload_of<'v>(view: &'v MeshView, caller: &Caller) -> Option<&'v Arc<Worklo
 
 /// The exchanges of one connection, as hyper calls them. Their futures are boxed: hyper keeps room for one in each
 /// connection, idle ones too.
-struct Exchanges {
-    outbound: Rc<Outbound>,
-    downstream: Downstream,
-    load: Rc<Load>,
+pub(crate) struct Exchanges {
+    pub(crate) outbound: Rc<Outbound>,
+    pub(crate) downstream: Downstream,
+    pub(crate) load: Rc<Load>,
 }
 
 impl HyperService<Request<Incoming>> for Exchanges {

@@ -60,16 +60,17 @@ impl Pools {
     }
 
     /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says. `authority` is the
-    /// request's: a place outside proves to be its host where documents name no other.
+    /// request's: a place outside proves to be its host where documents name no other. `http2` is for the
+    /// workload itself: between nodes HTTP/2 is spoken.
     pub(crate) async fn checkout(
         &self,
         endpoint: &Endpoint,
+        http2: bool,
         settings: Option<&Arc<ConnectionSettings>>,
         caller: Option<&Caller>,
         authority: &str,
         need: Need,
     ) -> Result<Lease, ConnectError> {
-        let http2 = endpoint.protocol.is_http2();
         match &endpoint.address {
             EndpointAddress::Local(address) => {
                 AppPool::checkout(&self.apps, local(*address, settings), http2, need).await

@@ -195,6 +195,14 @@ fn run_worker(
             let target = Target::Fixed { host: config.service.to_string().into(), port: config.port };
             let fixed = Rc::new(Outbound { worker: worker.clone(), target, source: config.source });
             match config.protocol {
+                ListenerProtocol::Auto => {
+                    worker.tasks.spawn(listener::accept(
+                        socket,
+                        worker.clone(),
+                        slots,
+                        move |stream, downstream, load| fixed.clone().serve_any(stream, downstream, load),
+                    ));
+                }
                 ListenerProtocol::Http => {
                     worker.tasks.spawn(listener::accept(
                         socket,

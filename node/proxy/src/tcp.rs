@@ -70,7 +70,7 @@ impl Lifetime {
 
     /// Returns when it is over. `passed` counts the bytes so far: it is looked at now and then, so that they need no
     /// clock; what is idle may last a quarter longer.
-    async fn over(self, passed: impl Fn() -> u64) {
+    pub(crate) async fn over(self, passed: impl Fn() -> u64) {
         const LOOKS: u32 = 4;
         let idle = async {
             let Some(idle) = self.idle else { return pending().await };
@@ -134,7 +134,9 @@ pub(crate) async fn dial(
                 return Ok(Dialled { stream, active, guest: gate.guest(endpoint), lifetime });
             }
             Err(error) => {
-                timed.map(Timed::forget);
+                if let Some(timed) = timed {
+                    timed.forget();
+                }
                 if !error.blames_endpoint() {
                     return Err(error.into());
                 }

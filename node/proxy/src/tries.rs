@@ -9,6 +9,7 @@ use weft_policy::{
     balance::{Attempt, Cluster, Held, Outcome, Overflow},
     condition, deadline,
     endpoint::{Endpoint, EndpointAddress},
+    learned::Spoken,
     retry::{Failure, RetryPolicy},
 };
 
@@ -171,15 +172,17 @@ impl<'a> Tries<'a> {
         let admitted = self.gate.admit(endpoint, outgoing).await;
         let admitted = admitted.map_err(|error| Failed { error, failure: None, stale: false })?;
         let quota = self.admit(endpoint, outgoing, admitted.claims.as_ref())?;
-        let places = upstream::places(self.cluster, endpoint).await;
+        let http2 = upstream::speaks_http2(endpoint.protocol, &outgoing.headers);
+        let places = upstream::places(self.cluster, http2).await;
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
         let mut active = endpoint.load.begin();
         active.hold(places);
         let (settings, authority) = (self.cluster.connection(), outgoing.authority.as_str());
-        let mut lease = match self.worker.pools.checkout(endpoint, settings, self.gate.caller, authority, need).await {
-            Ok(lease) => lease,
-            Err(error) => return Err(self.not_connected(endpoint, error)),
-        };
+        let mut lease =
+            match self.worker.pools.checkout(endpoint, http2, settings, self.gate.caller, authority, need).await {
+                Ok(lease) => lease,
+                Err(error) => return Err(self.not_connected(endpoint, error)),
+            };
         endpoint.load.connect_succeeded();
         upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);
@@ -190,6 +193,11 @@ impl<'a> Tries<'a> {
                 if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
                 }
+                if let Some(learned) = self.cluster.learned()
+                    && !response.headers().contains_key(X_WEFT_REASON)
+                {
+                    learned.hear(Spoken::Http, self.worker.now_ms());
+                }
                 if let Some(quota) = quota {
                     quota.tell(response.headers_mut());
                 }
@@ -198,7 +206,9 @@ impl<'a> Tries<'a> {
                 Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
             }
             Err(SendError { error, failure, stale }) => {
-                timed.map(Timed::forget);
+                if let Some(timed) = timed {
+                    timed.forget();
+                }
                 Err(Failed { error, failure, stale })
             }
         }

@@ -2,14 +2,16 @@
 
 use std::{cell::RefCell, future::poll_fn, sync::Arc};
 
+use http::HeaderMap;
 use tokio::time::Instant;
 use weft_policy::{
     balance::{Cluster, Held, Outcome, Verdict},
     endpoint::Endpoint,
     retry::Failure,
 };
+use weft_wire::fact::Protocol;
 
-use crate::{error::ProxyError, worker::Worker};
+use crate::{error::ProxyError, record::is_grpc, worker::Worker};
 
 /// Tells a cluster what came of a try. Costs nothing where nobody asks.
 pub(crate) fn record(worker: &Worker, cluster: &Cluster, endpoint: &Arc<Endpoint>, outcome: Outcome) {
@@ -99,11 +101,16 @@ impl Awaited {
     }
 }
 
-/// The places within the cluster's limits that a request to this endpoint needs; waits for that of its connection.
-pub(crate) async fn places(cluster: &Cluster, endpoint: &Endpoint) -> Result<[Option<Held>; 2], ProxyError> {
+/// Whether a workload gets a request over HTTP/2. Where nobody declared what it speaks, gRPC does, which needs it.
+pub(crate) fn speaks_http2(protocol: Protocol, request: &HeaderMap) -> bool {
+    protocol.is_http2() || (protocol == Protocol::Auto && is_grpc(request))
+}
+
+/// The places within the cluster's limits that a request needs; waits for that of its connection.
+pub(crate) async fn places(cluster: &Cluster, http2: bool) -> Result<[Option<Held>; 2], ProxyError> {
     let request = cluster.hold_request().map_err(|_| ProxyError::Overflow)?;
     // Requests of HTTP/2 share connections.
-    if endpoint.protocol.is_http2() {
+    if http2 {
         return Ok([request, None]);
     }
     let mut place = None;

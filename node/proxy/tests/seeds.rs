@@ -17,6 +17,11 @@ fn the_seeds_of_authorizers_answers_hold_and_so_do_a_thousand_mutations_of_each(
     holds_for_seeds_of("authorizer", checks::authorizer);
 }
 
+#[test]
+fn the_seeds_of_first_bytes_hold_and_so_do_a_thousand_mutations_of_each() {
+    holds_for_seeds_of("sniff", checks::sniff);
+}
+
 fn holds_for_seeds_of(target: &str, check: fn(&[u8])) {
     let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     let files: Vec<_> = fs::read_dir(&seeds).expect("the seeds are there").collect();

@@ -64,7 +64,7 @@ pub(super) struct RunArgs {
     /// A label of the workload. Repeatable.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// http, http2, grpc or tcp [default: http].
+    /// auto, http, http2, grpc or tcp [default: auto, what the process and its callers send first tells].
     #[arg(long)]
     protocol: Option<String>,
     /// Healthy while GET PATH answers 200 to 399 [default: while the port accepts connections].

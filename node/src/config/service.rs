@@ -130,8 +130,8 @@ impl ServiceSpec {
         let target_port = self.target_port.map_or(port, |target| checker.port("targetPort", target));
         let protocol = checker.choice(
             "protocol",
-            self.protocol.as_deref().unwrap_or("http"),
-            [Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp].map(|p| (p.as_str(), p)),
+            self.protocol.as_deref().unwrap_or("auto"),
+            [Protocol::Auto, Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Tcp].map(|p| (p.as_str(), p)),
         );
         let health_check = match &self.health_check {
             None => None,

@@ -211,8 +211,8 @@ impl ListenerSpec {
         let port = checker.port("port", self.port);
         let protocol = checker.choice(
             "protocol",
-            self.protocol.as_deref().unwrap_or("http"),
-            [("http", ListenerProtocol::Http), ("tcp", ListenerProtocol::Tcp)],
+            self.protocol.as_deref().unwrap_or("auto"),
+            [("auto", ListenerProtocol::Auto), ("http", ListenerProtocol::Http), ("tcp", ListenerProtocol::Tcp)],
         );
         let account = account(self.r#as.as_deref(), checker)?.or_else(|| default.clone());
         Some(ListenerConfig { listen: listen?, service: service?, port: port?, protocol: protocol?, account })

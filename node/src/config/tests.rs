@@ -100,7 +100,7 @@ fn what_is_left_out_has_its_default() {
     );
     assert_eq!((service.workload.as_str(), config.services[1].workload.as_str()), ("ratings-v1-2", "details"));
     assert_eq!((service.address.to_string().as_str(), service.target_port), ("127.0.0.3", 9080));
-    assert_eq!(service.protocol, Protocol::Http);
+    assert_eq!(service.protocol, Protocol::Auto);
     let check = service.health_check.as_ref().unwrap();
     assert_eq!(check.probe, Probe::Tcp { port: 9080 });
     assert_eq!((check.interval.as_secs(), check.timeout.as_secs()), (2, 1));
@@ -144,7 +144,7 @@ listeners:
              and neither start nor end with '-'",
             r#"12: services[1].labels.-: "-" is not a label's key; write one such as app or example.com/app"#,
             "12: services[1].address: 0.0.0.0 is not the address of one host",
-            r#"12: services[1].protocol: "udp" is not one of http, http2, grpc, tcp"#,
+            r#"12: services[1].protocol: "udp" is not one of auto, http, http2, grpc, tcp"#,
             "14: listeners[0].listen: port 15001 is one of weft's own; choose another",
             r#"14: listeners[0].as: service account "nobody" must look like NAMESPACE/NAME"#,
             "0: advertise: is missing; write the address at which other nodes reach this one",

@@ -211,7 +211,8 @@ fn spoken(protocol: PortProtocol) -> Protocol {
     match protocol {
         PortProtocol::Http2 => Protocol::Http2,
         PortProtocol::Grpc => Protocol::Grpc,
-        PortProtocol::Detected | PortProtocol::Http | PortProtocol::HttpProxy | PortProtocol::GrpcWeb => Protocol::Http,
+        PortProtocol::Detected => Protocol::Auto,
+        PortProtocol::Http | PortProtocol::HttpProxy | PortProtocol::GrpcWeb => Protocol::Http,
         _ => Protocol::Tcp,
     }
 }

@@ -6,6 +6,7 @@ mod admission;
 mod cli;
 mod clients;
 mod continuity;
+mod databases;
 mod documents;
 mod failure;
 mod formation;

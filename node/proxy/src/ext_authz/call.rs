@@ -83,7 +83,8 @@ impl Caller<'_> {
         request: &Request<Bytes>,
     ) -> Result<Answered, Failed> {
         self.admit(endpoint, request)?;
-        let places = upstream::places(cluster, endpoint).await.map_err(|error| Failed::for_good(error.to_string()))?;
+        let http2 = upstream::speaks_http2(endpoint.protocol, request.headers());
+        let places = upstream::places(cluster, http2).await.map_err(|error| Failed::for_good(error.to_string()))?;
         let mut active = endpoint.load.begin();
         active.hold(places);
         let workload = self.call.workload;
@@ -92,7 +93,7 @@ impl Caller<'_> {
         loop {
             let authority = request.uri().authority().map_or("", |authority| authority.as_str());
             let settings = cluster.connection();
-            let lease = self.worker.pools.checkout(endpoint, settings, Some(&caller), authority, need).await;
+            let lease = self.worker.pools.checkout(endpoint, http2, settings, Some(&caller), authority, need).await;
             let mut lease = lease.map_err(|error| {
                 if error.blames_endpoint() {
                     endpoint.load.connect_failed(self.worker.now_ms());
