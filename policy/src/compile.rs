@@ -105,6 +105,11 @@ impl Parts {
         self.documents.all()
     }
 
+    /// Where other nodes reach a node.
+    pub(crate) fn address_of(&self, node: &NodeName) -> Option<IpAddr> {
+        self.nodes.get(node).map(|node| node.record.advertise)
+    }
+
     /// All RateLimits, the oldest first.
     pub(crate) fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
         self.documents.limits.iter().map(|policy| &*policy.limiter)

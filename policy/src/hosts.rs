@@ -155,6 +155,16 @@ impl<T> HostIndex<T> {
         }
     }
 
+    /// Everything with its host, sorted by that.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Vec<(HostPattern, &T)> {
+        let exact = self.exact.iter().map(|(host, values)| (HostPattern::Exact(host.clone()), values));
+        let wildcard = self.wildcard.iter().map(|(end, values)| (HostPattern::Wildcard(end.clone()), values));
+        let mut all: Vec<_> = exact.chain(wildcard).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.into_iter().flat_map(|(host, values)| values.iter().map(move |value| (host.clone(), value))).collect()
+    }
+
     /// What was inserted for all hosts, `*`.
     pub(crate) fn for_all(&self) -> impl Iterator<Item = &T> {
         self.wildcard.get("").into_iter().flatten()

@@ -5,6 +5,8 @@ mod gateway;
 mod istio;
 mod route;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use weft_wire::id::Namespace;
 
@@ -27,6 +29,8 @@ pub struct GatewayStatus {
     pub parents: Vec<ParentStatus>,
     /// Of a Gateway, of Istio too, or of a ListenerSet.
     pub listeners: Vec<ListenerStatus>,
+    /// Of a Gateway of the Gateway API: where the nodes are that are to serve it.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Kubernetes' `metav1.Condition`, without its times.
@@ -133,9 +137,9 @@ impl<'v> Judge<'v> {
             }
             Spec::IstioGateway(spec) => istio::of_gateway(document, spec, view),
             Spec::VirtualService(_) => istio::of_virtual_service(document, view),
-            Spec::K8sGateway(spec) => Some(gateway::of_gateway(document, spec, documents)),
+            Spec::K8sGateway(spec) => Some(gateway::of_gateway(document, spec, documents, view)),
             spec => match listener_set(spec) {
-                Some(set) => Some(gateway::of_listener_set(document, set, documents)),
+                Some(set) => Some(gateway::of_listener_set(document, set, documents, view)),
                 None => route::of_route(document, documents, view),
             },
         }

@@ -294,7 +294,19 @@ pub struct DocumentStatus {
     /// Of a Gateway, of Istio too, or of a ListenerSet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
+    /// Of a Gateway of the Gateway API: where the nodes are that are to serve it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<GatewayAddress>,
     pub nodes: Nodes,
+}
+
+/// An address of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayAddress {
+    /// `IPAddress`
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub value: IpAddr,
 }
 
 /// What a parent of a route, or a gateway of a VirtualService, makes of it.

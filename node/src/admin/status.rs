@@ -1,6 +1,9 @@
 //! The status of a document: standard conditions, with the reasons of the Gateway API where it has one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use weft_policy::{
     api::gateway::GROUP,
@@ -11,7 +14,7 @@ use weft_policy::{
     view::MeshView,
 };
 
-use super::api::{Condition, DocumentStatus, ListenerStatus, Nodes, ParentStatus, RouteKind, rfc3339};
+use super::api::{Condition, DocumentStatus, GatewayAddress, ListenerStatus, Nodes, ParentStatus, RouteKind, rfc3339};
 use crate::actors::documents::Reading;
 
 /// Judges a document by how it was read and by what there is in the view. `generation` is the stamp of its newest
@@ -98,8 +101,14 @@ pub fn status_of(
         let active = condition("Active", is_active, reason, message);
         conditions.push(Condition { last_transition_time: None, ..active });
     }
-    let mut status =
-        DocumentStatus { observed_generation: generation, conditions, parents: vec![], listeners: vec![], nodes };
+    let mut status = DocumentStatus {
+        observed_generation: generation,
+        conditions,
+        parents: vec![],
+        listeners: vec![],
+        addresses: vec![],
+        nodes,
+    };
     if let Some(found) = reading.in_force.as_ref().and_then(|document| judge.status_of(document)) {
         add(&mut status, found);
     }
@@ -149,6 +158,8 @@ fn add(status: &mut DocumentStatus, found: GatewayStatus) {
         conditions: all(&listener.conditions),
     });
     status.listeners = listeners.collect();
+    let address = |value: &IpAddr| GatewayAddress { kind: "IPAddress".into(), value: *value };
+    status.addresses = found.addresses.iter().map(address).collect();
 }
 
 /// The status of a Secret whose content this node needs and has not got.

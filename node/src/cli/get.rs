@@ -191,6 +191,7 @@ mod tests {
                 conditions,
                 parents: vec![],
                 listeners: vec![],
+                addresses: vec![],
                 nodes,
             },
         }

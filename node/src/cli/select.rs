@@ -237,6 +237,7 @@ mod tests {
                 conditions: Vec::new(),
                 parents: vec![],
                 listeners: vec![],
+                addresses: vec![],
                 nodes,
             },
         }

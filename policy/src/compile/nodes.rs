@@ -21,7 +21,7 @@ use crate::{
 /// One node's rows, in an order that depends on nothing but them.
 #[derive(Debug)]
 pub(crate) struct NodeRows {
-    record: Arc<NodeRecord>,
+    pub(super) record: Arc<NodeRecord>,
     standing: Standing,
     pub(super) place: Arc<Place>,
     pub(super) rows: Vec<Arc<Row>>,

@@ -1,5 +1,7 @@
 //! What became of Gateways and ListenerSets.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use super::{Condition, GatewayStatus, ListenerStatus};
 use crate::{
     api::gateway::{GROUP, Gateway, ListenerSet, SecretObjectReference},
@@ -8,11 +10,17 @@ use crate::{
         listeners::{Documents, Listener},
         route::parents,
     },
-    document::Document,
-    gateway::NOT_SERVED,
+    document::{Document, Spec},
+    gateway::{Gateway as Compiled, NOT_SERVED},
+    view::MeshView,
 };
 
-pub(super) fn of_gateway(document: &Document, gateway: &Gateway, documents: &Documents<'_>) -> GatewayStatus {
+pub(super) fn of_gateway(
+    document: &Document,
+    gateway: &Gateway,
+    documents: &Documents<'_>,
+    view: &MeshView,
+) -> GatewayStatus {
     if !documents.serves_class(&gateway.gateway_class_name) {
         let message = format!("there is no GatewayClass {} that weft serves", gateway.gateway_class_name);
         return GatewayStatus {
@@ -24,10 +32,53 @@ pub(super) fn of_gateway(document: &Document, gateway: &Gateway, documents: &Doc
         return GatewayStatus::default();
     };
     let all = documents.listeners(document, gateway);
-    of_owner(document, &all, documents)
+    let compiled = view.gateways.all.get(&document.key).map(|compiled| &**compiled);
+    let addresses = compiled.map_or_else(Vec::new, |compiled| addresses(compiled, view));
+    let mut status = of_owner(document, &all, documents, compiled);
+    if let Some(unsupported) = unsupported(gateway) {
+        status.conditions.retain(|condition| condition.kind != "Accepted");
+        status.conditions.insert(0, unsupported);
+    }
+    if let Some(unusable) = unusable_address(gateway, &addresses) {
+        status.conditions.retain(|condition| condition.kind != "Programmed");
+        status.conditions.push(unusable);
+    }
+    GatewayStatus { addresses, ..status }
 }
 
-pub(super) fn of_listener_set(document: &Document, set: &ListenerSet, documents: &Documents<'_>) -> GatewayStatus {
+/// Those of its nodes.
+fn addresses(gateway: &Compiled, view: &MeshView) -> Vec<IpAddr> {
+    let addresses: BTreeSet<IpAddr> = gateway.nodes.iter().filter_map(|node| view.parts.address_of(node)).collect();
+    addresses.into_iter().collect()
+}
+
+/// What a Gateway asks for that cannot be done at all.
+fn unsupported(gateway: &Gateway) -> Option<Condition> {
+    let parameters = gateway.infrastructure.as_ref().and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
+    if let Some(parameters) = parameters {
+        let message = format!("weft has no parameters of the kind {}", parameters.kind);
+        return Some(Condition::bad("Accepted", "InvalidParameters", message));
+    }
+    let other = gateway.addresses.iter().find(|address| !["IPAddress", "Hostname"].contains(&&*address.kind))?;
+    let message = format!("addresses of the type {} are not supported", other.kind);
+    Some(Condition::bad("Accepted", "UnsupportedAddress", message))
+}
+
+/// An address that is asked for and that no node of the gateway has.
+fn unusable_address(gateway: &Gateway, addresses: &[IpAddr]) -> Option<Condition> {
+    let asked = gateway.addresses.iter().filter(|address| &*address.kind == "IPAddress" && !address.value.is_empty());
+    let has_it = |value: &str| value.parse().is_ok_and(|address| addresses.contains(&address));
+    let missing = asked.into_iter().find(|address| !has_it(&address.value))?;
+    let message = format!("{NOT_SERVED}; no node of the gateway has the address {}", missing.value);
+    Some(Condition::bad("Programmed", "AddressNotUsable", message))
+}
+
+pub(super) fn of_listener_set(
+    document: &Document,
+    set: &ListenerSet,
+    documents: &Documents<'_>,
+    view: &MeshView,
+) -> GatewayStatus {
     let Some((gateway, spec)) = documents.gateway_of(document, set) else {
         let message = format!("Gateway {} is not there, or takes no listeners from here", set.parent_ref.name);
         return GatewayStatus {
@@ -35,11 +86,17 @@ pub(super) fn of_listener_set(document: &Document, set: &ListenerSet, documents:
             ..GatewayStatus::default()
         };
     };
-    of_owner(document, &documents.listeners(gateway, spec), documents)
+    let compiled = view.gateways.all.get(&gateway.key).map(|compiled| &**compiled);
+    of_owner(document, &documents.listeners(gateway, spec), documents, compiled)
 }
 
 /// Of the Gateway or ListenerSet that has some of a Gateway's listeners.
-fn of_owner(document: &Document, all: &[Listener<'_>], documents: &Documents<'_>) -> GatewayStatus {
+fn of_owner(
+    document: &Document,
+    all: &[Listener<'_>],
+    documents: &Documents<'_>,
+    compiled: Option<&Compiled>,
+) -> GatewayStatus {
     let counts = attached_routes(all, documents);
     let own = all.iter().zip(counts).filter(|(listener, _)| listener.owner.key == document.key);
     let listeners: Vec<ListenerStatus> =
@@ -57,7 +114,11 @@ fn of_owner(document: &Document, all: &[Listener<'_>], documents: &Documents<'_>
         },
         _ => Condition::good("Accepted"),
     };
-    let programmed = Condition::bad("Programmed", "NotImplemented", NOT_SERVED);
+    let programmed = Condition::bad(
+        "Programmed",
+        "NotImplemented",
+        compiled.map_or_else(|| NOT_SERVED.to_owned(), Compiled::not_programmed),
+    );
     GatewayStatus { conditions: vec![accepted, programmed], listeners, ..GatewayStatus::default() }
 }
 
@@ -94,6 +155,8 @@ fn of_listener(listener: &Listener<'_>, attached_routes: usize, documents: &Docu
     let has_unknown = asked.iter().any(|one| !is_served(&one.group, &one.kind));
 
     let accepted = match (served.is_empty(), listener.conflict) {
+        // Waypoints have no routes of their own: theirs are those of the services behind them.
+        (true, None) if listener.protocol == "HBONE" => Condition::good("Accepted"),
         (true, _) => {
             Condition::bad("Accepted", "UnsupportedProtocol", format!("weft has no protocol {}", listener.protocol))
         }
@@ -138,8 +201,15 @@ fn certificates(listener: &Listener<'_>, documents: &Documents<'_>) -> Condition
             ));
         }
         let is_secret = reference.group.is_empty() && &*reference.kind == "Secret";
-        let is_there = is_secret && documents.has("", "Secret", namespace, &reference.name);
-        (!is_there).then(|| ("InvalidCertificateRef", format!("there is no Secret {} in {namespace}", reference.name)))
+        let found = documents.document("", "Secret", namespace, &reference.name).filter(|_| is_secret);
+        let Some(secret) = found else {
+            return Some(("InvalidCertificateRef", format!("there is no Secret {} in {namespace}", reference.name)));
+        };
+        let problem = match &secret.spec {
+            Spec::SecretHead(head) => head.content.credential_problem(),
+            _ => None,
+        };
+        problem.map(|why| ("InvalidCertificateRef", format!("Secret {} in {namespace}: {why}", reference.name)))
     });
     match wrong {
         Some((reason, message)) => Condition::bad("ResolvedRefs", reason, message),

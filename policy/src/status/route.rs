@@ -19,7 +19,7 @@ pub(super) fn of_route(document: &Document, documents: &Documents<'_>, view: &Me
     let (parents, backends) = (parents(&document.spec)?, backends(&document.spec)?);
     let resolved = resolved_refs(document, &backends, documents, view);
     let of_parent = |parent: &ParentReference| {
-        let accepted = match unsupported(&document.spec) {
+        let accepted = match unsupported(&document.spec, parent) {
             Some(what) => Condition::bad("Accepted", "UnsupportedValue", what),
             None => accepted(document, parent, documents, view),
         };
@@ -33,15 +33,15 @@ pub(super) fn of_route(document: &Document, documents: &Documents<'_>, view: &Me
 fn is_of_another(document: &Document, parent: &ParentReference, documents: &Documents<'_>) -> bool {
     let namespace = parent.namespace.clone().unwrap_or_else(|| document.namespace());
     &*parent.kind == "Gateway"
-        && documents.has(&parent.group, "Gateway", &namespace, &parent.name)
+        && documents.document(&parent.group, "Gateway", &namespace, &parent.name).is_some()
         && documents.gateway(document, parent).is_none()
 }
 
-/// What a route asks for that cannot be done at all.
-fn unsupported(spec: &Spec) -> Option<&'static str> {
+/// What a route asks of a parent that cannot be done at all.
+fn unsupported(spec: &Spec, parent: &ParentReference) -> Option<&'static str> {
     match spec {
         Spec::UdpRoute(_) => Some("UDPRoutes are not served yet"),
-        Spec::TlsRoute(_) => Some("TLSRoutes are not served yet"),
+        Spec::TlsRoute(_) => parent.is_service().then_some("TLSRoutes for services are not served yet"),
         Spec::HttpRoute(route) => {
             let of_backends = route.rules.iter().flat_map(|rule| rule.backend_refs.iter());
             let filters = route.rules.iter().flat_map(|rule| rule.filters.iter());

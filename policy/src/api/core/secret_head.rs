@@ -73,17 +73,25 @@ impl ContentHead {
             && lens.eq(self.keys.iter().map(|(key, len)| (key, *len)))
     }
 
+    /// What keeps it from being certificate and key at any time.
+    pub fn credential_problem(&self) -> Option<String> {
+        match &self.credential {
+            None => Some("it needs tls.crt and tls.key, or cert and key".into()),
+            Some(CredentialHead { problem, .. }) => problem.clone(),
+        }
+    }
+
     /// What keeps a gateway from using it; `now` is in seconds since 1970.
     ///
     /// # Errors
     /// Why, in words for a person.
     pub fn check_credential(&self, now: i64) -> Result<(), String> {
-        match &self.credential {
-            None => Err("it needs tls.crt and tls.key, or cert and key".into()),
-            Some(CredentialHead { problem: Some(problem), .. }) => Err(problem.clone()),
-            Some(CredentialHead { not_before, not_after, problem: None }) => {
+        match (self.credential_problem(), &self.credential) {
+            (Some(problem), _) => Err(problem),
+            (None, Some(CredentialHead { not_before, not_after, .. })) => {
                 credential::check_validity(*not_before, *not_after, now)
             }
+            (None, None) => Ok(()),
         }
     }
 }

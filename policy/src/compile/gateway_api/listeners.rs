@@ -74,8 +74,14 @@ impl<'d> Documents<'d> {
         self.by_key.get(&key).copied()
     }
 
-    pub(crate) fn has(&self, group: &str, kind: &str, namespace: &Namespace, name: &str) -> bool {
-        self.find(group, kind, Some(namespace.clone()), name).is_some()
+    pub(crate) fn document(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Option<&'d Arc<Document>> {
+        self.find(group, kind, Some(namespace.clone()), name)
     }
 
     fn labels_of(&self, namespace: &Namespace) -> BTreeMap<String, String> {

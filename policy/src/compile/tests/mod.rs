@@ -5,6 +5,7 @@ mod entries;
 mod explain;
 mod explain_access;
 mod gateway_api;
+mod gateway_listeners;
 mod gateways;
 mod properties;
 mod routing;

@@ -26,6 +26,20 @@ fn picture(view: &MeshView) -> String {
             picture.push_str(&format!("  {} {:?} {:?}\n", rule.document.key, rule.matches, rule.action));
         }
     }
+    for gateway in view.gateways() {
+        picture.push_str(&format!("{} {:?} {:?}\n", gateway.key, gateway.nodes, gateway.listeners));
+        for port in gateway.ports() {
+            picture.push_str(&format!("  {} {}\n", port.number, port.bind));
+            for (name, chain) in port.chains.all() {
+                picture.push_str(&format!("  {name} {:?} {:?}\n", chain.listeners, chain.connections));
+                for (name, host) in chain.hosts.all() {
+                    let rules = host.rules.iter().flat_map(|rules| &rules.http);
+                    let rules: Vec<_> = rules.map(|rule| (&rule.document.key, &rule.matches, &rule.action)).collect();
+                    picture.push_str(&format!("    {name} {} {rules:?}\n", host.redirects_to_https));
+                }
+            }
+        }
+    }
     let mut virtual_hosts: Vec<&str> = view
         .by_host
         .iter()
@@ -90,6 +104,26 @@ fn rich_mesh() -> Mesh {
         .apply(&entries::static_entry("name: o", "api.example.com", "10.9.0.8"))
         .apply(&entries::static_entry("name: p", "*.example.com", "10.9.0.9"))
         .apply(&to("q", "['*.com']", 5));
+    // Gateways of both projects, with what is bound to them.
+    let rest = |service: &str| {
+        format!("{}, {{{}}}", "{match: [{uri: {prefix: /x}}], redirect: {uri: /}}", gateways::to(service))
+    };
+    mesh = mesh
+        .apply(&gateways::gateway("old", &gateways::http(80, "['*.example.com']")))
+        .apply(&gateways::gateway("new", &gateways::http(80, "['*', './only.example.org']")))
+        .apply(&gateways::bound("r", "[old, new, mesh]", "[www.example.com]", &rest("web")))
+        .apply(&gateways::bound("s", "[new]", "[www.example.com, only.example.org]", &rest("reviews")))
+        .apply(&gateway_listeners::gateway(
+            "{name: l, port: 80, protocol: HTTP}, {name: m, port: 80, protocol: HTTP, hostname: '*.example.com'}",
+        ))
+        .apply(&gateway_listeners::route("u", "{name: gw}", "www.example.com", "", "web"))
+        .apply(&gateway_listeners::route(
+            "v",
+            "{name: gw, sectionName: m}",
+            "'*.com'",
+            "{path: {value: /v}}",
+            "reviews",
+        ));
     // Two documents with one stamp, of two authors.
     mesh.next_stamp -= 1;
     mesh = mesh.apply(&to("f", "[web]", 4));
