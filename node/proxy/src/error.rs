@@ -198,8 +198,7 @@ pub(crate) fn certificate_problem(error: &io::Error) -> Option<&'static str> {
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied,
+            | AlertDescription::UnknownCA,
         ) => "client_certificate_refused",
         _ => return None,
     })

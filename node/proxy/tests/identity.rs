@@ -40,7 +40,7 @@ async fn a_server_of_a_foreign_root_is_refused() {
     let foreign = Plan { foreign: Some(Ca::new()), ..reviews().await };
     let mesh = Mesh::start(vec![caller().await, foreign]);
     let response = send(mesh.client().outbound, get("reviews", "/")).await;
-    assert_eq!(response.headers()["x-weft-reason"], "tls_failure");
+    assert_eq!(response.headers()["x-weft-reason"], "certificate_of_unknown_authority");
     assert!(read(response).await.contains("invalid peer certificate"));
 }
 

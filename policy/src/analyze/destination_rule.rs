@@ -31,15 +31,20 @@ fn find_unverified(&(subject, rule): &Item<'_, DestinationRule>, report: &mut Re
         (!is_verified).then_some(mode)
     };
     if let Some(mode) = policy.tls.as_ref().and_then(mode) {
-        let text = format!("TLS mode {mode} to {} without caCertificates verifies no server", rule.host);
+        let text = format!(
+            "TLS mode {mode} to {} without caCertificates believes each authority that the node's host trusts",
+            rule.host
+        );
         let code = Code::NoServerCertificateVerificationDestinationLevel;
         report.add(code, subject, "spec.trafficPolicy.tls", text);
     }
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         if let Some(mode) = port.tls.as_ref().and_then(mode) {
             let number = port.port.map_or(0, |port| port.number.number());
-            let text =
-                format!("TLS mode {mode} to port {number} of {} without caCertificates verifies no server", rule.host);
+            let text = format!(
+                "TLS mode {mode} to port {number} of {} without caCertificates believes each authority that the node's host trusts",
+                rule.host
+            );
             let path = format!("spec.trafficPolicy.portLevelSettings[{index}].tls");
             report.add(Code::NoServerCertificateVerificationPortLevel, subject, &path, text);
         }

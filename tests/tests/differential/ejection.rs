@@ -124,7 +124,7 @@ impl Case {
         maybe("consecutive5xxErrors", 0.7, &[0, 1, 2, 3, 7]);
         maybe("consecutiveGatewayErrors", 0.5, &[0, 1, 2, 4, 6]);
         maybe("maxEjectionPercent", 0.9, &[1, 20, 34, 50, 67, 100, 100, 100]);
-        maybe("minHealthPercent", 0.3, &[0, 20, 50, 70]);
+        maybe("minHealthPercent", 0.3, &[0, 20, 50, 80]);
         // Nothing comes back within a test.
         detection.insert("baseEjectionTime".into(), "600s".into());
         detection.insert("interval".into(), "600s".into());
