@@ -95,8 +95,8 @@ impl Lifetime {
     }
 }
 
-/// Connects to an endpoint of the cluster, for who asked for `host`; to another one if that fails. A workload of this node may refuse, and that
-/// is the end of it.
+/// Connects to an endpoint of the cluster, for who asked for `host`; to another one if that fails. A workload of this
+/// node may refuse, and that is the end of it.
 pub(crate) async fn dial(
     gate: &LocalGate<'_>,
     cluster: &Cluster,

@@ -8,7 +8,6 @@ use crate::{
     compile::gateway_api::{
         attach::{Referent, kinds_of_protocol, may_refer},
         listeners::{Documents, Listener},
-        route::parents,
     },
     document::{Document, Spec},
     gateway::{Gateway as Compiled, NOT_SERVED},
@@ -97,10 +96,13 @@ fn of_owner(
     documents: &Documents<'_>,
     compiled: Option<&Compiled>,
 ) -> GatewayStatus {
-    let counts = attached_routes(all, documents);
-    let own = all.iter().zip(counts).filter(|(listener, _)| listener.owner.key == document.key);
-    let listeners: Vec<ListenerStatus> =
-        own.map(|(listener, attached_routes)| of_listener(listener, attached_routes, documents)).collect();
+    // In the same order.
+    let attached_routes =
+        |place: usize| compiled.and_then(|compiled| Some(compiled.listeners.get(place)?.attached.len()));
+    let own = all.iter().enumerate().filter(|(_, listener)| listener.owner.key == document.key);
+    let listeners: Vec<ListenerStatus> = own
+        .map(|(place, listener)| of_listener(listener, attached_routes(place).unwrap_or_default(), documents))
+        .collect();
     let is_good = |status: &&ListenerStatus| {
         let conditions = status.conditions.iter();
         conditions.clone().all(|condition| condition.holds || !["Accepted", "ResolvedRefs"].contains(&condition.kind))
@@ -120,28 +122,6 @@ fn of_owner(
         compiled.map_or_else(|| NOT_SERVED.to_owned(), Compiled::not_programmed),
     );
     GatewayStatus { conditions: vec![accepted, programmed], listeners, ..GatewayStatus::default() }
-}
-
-/// How many routes attach to each listener.
-fn attached_routes(listeners: &[Listener<'_>], documents: &Documents<'_>) -> Vec<usize> {
-    let mut counts = vec![0; listeners.len()];
-    for document in documents.all() {
-        let mut places: Vec<usize> = parents(&document.spec)
-            .into_iter()
-            .flatten()
-            .filter_map(|parent| documents.attach(document, parent, listeners).ok())
-            .flatten()
-            .map(|(place, _)| place)
-            .collect();
-        places.sort_unstable();
-        places.dedup();
-        for place in places {
-            if let Some(count) = counts.get_mut(place) {
-                *count += 1;
-            }
-        }
-    }
-    counts
 }
 
 fn of_listener(listener: &Listener<'_>, attached_routes: usize, documents: &Documents<'_>) -> ListenerStatus {

@@ -213,3 +213,47 @@ fn a_listener_set_adds_listeners_where_it_may() {
         "the Gateway's own goes first"
     );
 }
+
+#[test]
+fn a_gateway_that_asks_for_what_cannot_be_had_says_so() {
+    let listener = "{name: a, port: 80, protocol: HTTP}";
+    for (asks, expected) in [
+        ("addresses: []", "Accepted, Programmed! NotImplemented"),
+        ("addresses: [{value: 10.9.9.9}]", "Accepted, Programmed! AddressNotUsable"),
+        ("addresses: [{type: example.com/pool, value: a}]", "Accepted! UnsupportedAddress, Programmed! NotImplemented"),
+        (
+            "infrastructure: {parametersRef: {group: '', kind: ConfigMap, name: a}}",
+            "Accepted! InvalidParameters, Programmed! NotImplemented",
+        ),
+    ] {
+        let yaml = of_kind("Gateway", "gw", &format!("{{gatewayClassName: istio, listeners: [{listener}], {asks}}}"));
+        assert_eq!(said(&status(&yaml, "gw").conditions), expected, "{asks}");
+    }
+    let waypoint = gateway("istio-waypoint", "{name: mesh, port: 15008, protocol: HBONE}");
+    assert_eq!(status(&waypoint, "gw").listeners[0].conditions[0], Condition::good("Accepted"));
+}
+
+fn of_istio(kind: &str, name: &str, spec: &str) -> String {
+    format!("---\n{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: {name}}}, spec: {spec}}}\n")
+}
+
+#[test]
+fn a_virtual_service_says_what_each_of_its_gateways_makes_of_it() {
+    let server = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*.example.com', 'prod/b.test']}";
+    let gateway = of_istio("Gateway", "gw", &format!("{{selector: {{istio: ingressgateway}}, servers: [{server}]}}"));
+    for (fields, expected) in [
+        ("gateways: [gw], hosts: [a.example.com]", "Accepted"),
+        ("gateways: [gw, mesh], hosts: [a.example.com]", "Accepted"),
+        ("gateways: [other], hosts: [a.example.com]", "Accepted! NoMatchingParent"),
+        ("gateways: [gw], hosts: [a.test]", "Accepted! NoMatchingListenerHostname"),
+        ("gateways: [gw], hosts: [b.test]", "Accepted! NotAllowedByListeners"),
+        ("gateways: [gw], hosts: [a.example.com], exportTo: ['.']", "Accepted! NotAllowedByListeners"),
+    ] {
+        let route = "http: [{route: [{destination: {host: web}}]}]";
+        let yaml = format!("{gateway}{}", of_istio("VirtualService", "vs", &format!("{{{fields}, {route}}}")));
+        let parents = status(&yaml, "vs").parents;
+        assert_eq!(parents.iter().map(|parent| said(&parent.conditions)).collect::<Vec<_>>(), [expected], "{fields}");
+        let attached = status(&yaml, "gw").listeners[0].attached_routes;
+        assert_eq!(attached, usize::from(expected == "Accepted"), "{fields}");
+    }
+}

@@ -85,3 +85,52 @@ fn any_node_explains_a_route_as_it_would_be_taken() {
     let nobody = ["explain", "route", "--from", "nobody", "--to", "echo"];
     lab.host(0).weft(&nobody).refused(&["no workload or service nobody in namespace default"]);
 }
+
+const GATEWAY: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: { name: front }
+spec:
+  selector: { istio: ingressgateway }
+  servers: [{ port: { number: 80, name: http, protocol: HTTP }, hosts: [shop.example.com] }]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: { name: shop }
+spec:
+  hosts: [shop.example.com]
+  gateways: [front]
+  http:
+  - match: [{ uri: { exact: /cart } }]
+    route: [{ destination: { host: echo } }]
+";
+
+#[test]
+fn any_node_explains_what_a_gateway_would_do_and_that_nothing_listens_yet() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(1).host_service("echo", "v1", 80, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let file = lab.file("gateway.yaml", GATEWAY);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    for host in [0, 1] {
+        let ask = |path| ["explain", "route", "--gateway", "front", "--to", "shop.example.com", "--path", path];
+        let text = wait_for("the gateway is known", PATIENCE, || {
+            let told = lab.host(host).weft(&ask("/cart"));
+            (told.code == Some(0)).then_some(told.stdout)
+        });
+        for words in [
+            "[Gateway default/front",
+            "no gateway listeners yet",
+            "port 80 is http (HTTP)",
+            "[VirtualService default/shop spec.http[0].match[0]]",
+            "100% to outbound|80||echo.default.svc.cluster.local",
+        ] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        let other = lab.host(host).weft(&ask("/other"));
+        assert!(other.stdout.contains("404 no_route"), "{}", other.stdout);
+    }
+    let nobody = ["explain", "route", "--gateway", "back", "--to", "shop.example.com"];
+    lab.host(0).weft(&nobody).refused(&["no Gateway back in namespace default"]);
+}

@@ -57,6 +57,7 @@ pub(crate) fn encoded() -> Vec<(&'static str, Vec<u8>)> {
     }
     all.push(("fact_body/node.bin", node_record().encode().expect("fits")));
     all.push(("fact_body/stopped_node.bin", stopped_node_record().encode().expect("fits")));
+    all.push(("fact_body/undeclared_node.bin", undeclared_node_record().encode().expect("fits")));
     all.push(("fact_body/spent_tokens.bin", spent_tokens().encode().expect("fits")));
     all.push(("signed/fact.bin", fact().signed_bytes()));
     all.push(("signed/document.bin", document(Some(BODY)).signed_bytes()));
@@ -189,6 +190,14 @@ pub(crate) fn node_record() -> NodeRecord {
 
 pub(crate) fn stopped_node_record() -> NodeRecord {
     NodeRecord { state: NodeState::Stopped, endpoints: vec![], ..node_record() }
+}
+
+/// Of a workload of which nobody said what it speaks.
+pub(crate) fn undeclared_node_record() -> NodeRecord {
+    let mut record = node_record();
+    record.endpoints.truncate(1);
+    record.endpoints[0].protocol = Protocol::Auto;
+    record
 }
 
 pub(crate) fn spent_tokens() -> SpentTokens {
