@@ -165,7 +165,10 @@ impl Part {
                     _ => Some(Self::Rules(Rules::compile(document, service, delegates))),
                 }
             }
-            (Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_) | Spec::TlsRoute(_), known) => {
+            (
+                Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_) | Spec::TlsRoute(_) | Spec::UdpRoute(_),
+                known,
+            ) => {
                 let known = known.and_then(|part| match part {
                     Self::Route(route) => Some(route),
                     _ => None,

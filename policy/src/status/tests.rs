@@ -139,6 +139,25 @@ fn a_route_attaches_to_listeners_by_name_kind_namespace_and_host() {
 }
 
 #[test]
+fn routes_of_every_kind_count_at_the_listeners_that_take_them() {
+    for (protocol, kind) in [
+        ("protocol: HTTP", "HTTPRoute"),
+        ("protocol: HTTP", "GRPCRoute"),
+        ("protocol: TCP", "TCPRoute"),
+        ("protocol: UDP", "UDPRoute"),
+        ("protocol: TLS, tls: {mode: Passthrough}", "TLSRoute"),
+    ] {
+        let rules =
+            if ["HTTPRoute", "GRPCRoute"].contains(&kind) { "{}" } else { "{backendRefs: [{name: web, port: 80}]}" };
+        let hosts = if kind == "TLSRoute" { "hostnames: [a.example.com], " } else { "" };
+        let route = of_kind(kind, "r", &format!("{{parentRefs: [{{name: gw}}], {hosts}rules: [{rules}]}}"));
+        let route = if ["TCPRoute", "UDPRoute"].contains(&kind) { route.replace("/v1,", "/v1alpha2,") } else { route };
+        let yaml = format!("{}{route}", gateway("istio", &format!("{{name: a, port: 80, {protocol}}}")));
+        assert_eq!(status(&yaml, "gw").listeners[0].attached_routes, 1, "{kind}");
+    }
+}
+
+#[test]
 fn a_listener_says_what_it_takes_and_what_is_wrong_with_it() {
     for (listener, kinds, expected) in [
         (

@@ -14,7 +14,7 @@ use crate::{
     route::{Target, TargetHost, Weighted},
 };
 
-/// An HTTPRoute, GRPCRoute, TCPRoute or TLSRoute, with what other documents let it name.
+/// A route of any kind, with what other documents let it name.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) document: Arc<Document>,
