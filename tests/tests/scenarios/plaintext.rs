@@ -26,6 +26,9 @@ fn who_sends_plaintext_is_told_by_any_node() {
     });
     // A call through weft is none.
     lab.host_mut(1).host_client();
+    wait_for("the caller has its certificate", PATIENCE, || {
+        (lab.host(1).try_json(&["status"])?["ready"] == true).then_some(())
+    });
     assert_eq!(lab.host(1).call("open", "/", &[]).status, 200);
     // A host outside that nobody said to call by TLS.
     lab.host_mut(0).run_beside(origin().as_ref(), &["--listen", &format!("{address}:8081"), "--name", "outside"]);
