@@ -194,11 +194,21 @@ async fn serve<C>(
         }
     };
     if let Err(error) = ended {
-        if let Some(reason) = refusal(&error) {
+        let refused = if was_unread(&error) { Some(Refused::StalledReader) } else { refusal(&error) };
+        if let Some(reason) = refused {
             worker.metrics.shared().count_refused(reason);
         }
         debug!(error = with_sources(&error), "a connection ended badly");
     }
+}
+
+/// Whether the system has ended the connection for what [`limit_unread`] says, which may be before we look.
+fn was_unread(error: &hyper::Error) -> bool {
+    let Some(source) = std::error::Error::source(error) else { return false };
+    let of_http2 = source.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+    of_http2
+        .or_else(|| source.downcast_ref())
+        .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut && !TooSlow::is(error))
 }
 
 /// What the end of an HTTP/1.1 connection says of its peer, if no exchange has told it.
