@@ -22,9 +22,9 @@ impl Exchange {
         self.outcome == Ok(200)
     }
 
-    /// Whether the request was under way at this moment, give or take `slack_us`.
-    pub fn in_flight_at(&self, moment_us: u64, slack_us: u64) -> bool {
-        self.start_us <= moment_us + slack_us && self.end_us + slack_us >= moment_us
+    /// Whether the request was under way at some moment of a span, give or take `slack_us` at its ends.
+    pub fn in_flight_within(&self, from_us: u64, to_us: u64, slack_us: u64) -> bool {
+        self.start_us <= to_us + slack_us && self.end_us + slack_us >= from_us
     }
 }
 
