@@ -15,7 +15,7 @@ export CLIENTS_PYTHON ?= $(TOOLS)/clients/bin/python
 # The word in brackets is the Debian package that has the tool.
 BUILD_TOOLS := cc[build-essential]
 TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3]
-BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] h2load[nghttp2-client] nginx[nginx-light] python3[python3] taskset[util-linux]
+BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] nginx[nginx-light] haproxy[haproxy] iperf3[iperf3] taskset[util-linux]
 
 # $(call need,TOOLS): stops with the one line to type when a tool is missing.
 define need
@@ -31,7 +31,7 @@ endef
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build target/release/weft
@@ -66,9 +66,14 @@ check: ## Do all that CI does
 	.ci/run
 
 .PHONY: bench
-bench: build tools-envoy ## Compare with Envoy (as root); BENCH_ARGS=--smoke for one short round
+bench: build tools-envoy ## Compare with Envoy and HAProxy (as root); BENCH_ARGS=--smoke for one short round
 	$(call need,$(BENCH_TOOLS))
 	python3 tests/bench/bench.py $(BENCH_ARGS)
+
+.PHONY: instructions
+instructions: build ## Count the instructions of a request under callgrind (as root); more than tests/bench/instructions.json allows fails
+	$(call need,$(BENCH_TOOLS) valgrind[valgrind])
+	python3 tests/bench/instructions.py
 
 # A run begins with the committed seeds and with what earlier runs found, which stays in fuzz/corpus.
 .PHONY: fuzz

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Counts the instructions that weft spends on a request, under callgrind, and fails where there are more than
+instructions.json allows. Instructions do not depend on how busy the machine is, so they guard where times cannot."""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from bench import Rig
+from peers import ADDRESS, Weft
+
+WARM_UP, REQUESTS = 1_000, 4_000
+LOADS = {
+    "hop-h1": ["--h1", "-c8"],
+    "hop-h2": ["-c2", "-m16"],
+    "mesh-h1": ["--h1", "-c8"],
+    "mesh-h2": ["-c2", "-m16"],
+}
+LIMITS = pathlib.Path(__file__).with_name("instructions.json")
+# What counts may be above the limit before it fails: how requests fall together in records and wake-ups differs a little.
+TOLERANCE = 1.04
+
+
+class Counted(Rig):
+    """A rig whose proxies run under callgrind, many times slower."""
+
+    patience = 300
+
+    def proxy(self, side, argv):
+        out = f"--callgrind-out-file={self.dir}/counts-{side}"
+        super().proxy(side, ["valgrind", "--quiet", "--tool=callgrind", out, *argv])
+
+    def requests(self, scenario, number):
+        self.load(["h2load", "-t1", "-n", str(number), *LOADS[scenario], f"http://{ADDRESS[scenario]}/"], self.patience)
+
+    def per_request(self, scenario):
+        """Instructions of both sides."""
+        self.requests(scenario, WARM_UP)
+        for process in self.proxies.values():
+            control(process, "--zero")
+        self.requests(scenario, REQUESTS)
+        dumped = set(self.dir.glob("counts-*"))
+        for process in self.proxies.values():
+            control(process, "--dump")
+        new = lambda: [text for file in set(self.dir.glob("counts-*")) - dumped if (text := total(file))]
+        self.wait("the counts", lambda: len(new()) == len(self.proxies))
+        return round(sum(new()) / REQUESTS)
+
+
+def control(process, what):
+    subprocess.run(["callgrind_control", what, str(process.pid)], check=True, capture_output=True)
+
+
+def total(file):
+    found = re.search(r"^totals: (\d+)", file.read_text(errors="replace"), re.M)
+    return int(found[1]) if found else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenarios", default=",".join(LOADS), help="of " + ", ".join(LOADS))
+    parser.add_argument("--write", action="store_true", help="what is counted is the limit from now on")
+    options = parser.parse_args()
+    peer = Weft()
+    peer.check()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="weft-instructions-"))
+    folder.chmod(0o755)  # nginx's worker is not root
+    rig = Counted(peer, folder)
+    try:
+        rig.up()
+        counts = {scenario: rig.per_request(scenario) for scenario in options.scenarios.split(",")}
+    finally:
+        rig.close()
+        shutil.rmtree(folder)
+    limits = json.loads(LIMITS.read_text())
+    for scenario, count in counts.items():
+        print(f"{scenario}: {count} instructions a request, limit {limits[scenario]}")
+    if options.write:
+        LIMITS.write_text(json.dumps(limits | counts, indent=2) + "\n")
+    elif above := [scenario for scenario, count in counts.items() if count > limits[scenario] * TOLERANCE]:
+        sys.exit(f"more instructions than instructions.json allows: {', '.join(above)}")
+
+
+if __name__ == "__main__":
+    main()
