@@ -7,10 +7,19 @@ mod checks;
 
 #[test]
 fn the_seeds_of_yaml_hold() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/yaml");
-    let files: Vec<_> = fs::read_dir(seeds).expect("the seeds are there").collect();
+    holds_for_seeds_of("yaml", checks::yaml);
+}
+
+#[test]
+fn the_seeds_of_access_hold() {
+    holds_for_seeds_of("access", checks::access);
+}
+
+fn holds_for_seeds_of(target: &str, check: fn(&[u8])) {
+    let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let files: Vec<_> = fs::read_dir(&seeds).expect("the seeds are there").collect();
     assert!(!files.is_empty(), "no seeds in {seeds}");
     for file in files {
-        checks::yaml(&fs::read(file.expect("readable").path()).expect("readable"));
+        check(&fs::read(file.expect("readable").path()).expect("readable"));
     }
 }

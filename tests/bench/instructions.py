@@ -4,6 +4,7 @@ instructions.json allows. Instructions do not depend on how busy the machine is,
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -66,6 +67,11 @@ def main():
     parser.add_argument("--scenarios", default=",".join(LOADS), help="of " + ", ".join(LOADS))
     parser.add_argument("--write", action="store_true", help="what is counted is the limit from now on")
     options = parser.parse_args()
+    scenarios = options.scenarios.split(",")
+    if unknown := [name for name in scenarios if name not in LOADS]:
+        parser.error(f"{', '.join(unknown)}: there are {', '.join(LOADS)}")
+    if os.geteuid() != 0:
+        sys.exit("make instructions wants root: it makes network namespaces")
     peer = Weft()
     peer.check()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="weft-instructions-"))
@@ -73,7 +79,7 @@ def main():
     rig = Counted(peer, folder)
     try:
         rig.up()
-        counts = {scenario: rig.per_request(scenario) for scenario in options.scenarios.split(",")}
+        counts = {scenario: rig.per_request(scenario) for scenario in scenarios}
     finally:
         rig.close()
         shutil.rmtree(folder)

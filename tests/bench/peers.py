@@ -1,6 +1,8 @@
 """The data planes. Each is a process on side A, next to the client, and one on side B, next to the origin."""
 
+import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -37,7 +39,9 @@ def run(*argv, **options):
 
 
 class Peer:
-    name = package = None
+    name = None
+    # Where its binary comes from.
+    hint = None
     # Whose figures its own are divided by.
     base = "envoy"
     # Cores for its proxies, if not the usual one.
@@ -46,7 +50,7 @@ class Peer:
 
     def check(self):
         if not self.binary:
-            raise RuntimeError(f"{self.name} was not found: {self.package}, or set {self.name.upper()}_BIN")
+            raise RuntimeError(f"{self.name} was not found: {self.hint}")
 
     def ready(self, rig):
         """Does what is to be done before anything is measured, once it serves."""
@@ -59,7 +63,7 @@ class Peer:
 class Envoy(Peer):
     """Envoy by hand-written static configuration: no filter but the router, no access log, HTTP/2 between the two."""
 
-    name, package = "envoy", "`make bench` sets it up"
+    name, hint = "envoy", "`make bench` sets it up, or set ENVOY_BIN"
 
     def __init__(self):
         self.binary = os.environ.get("ENVOY_BIN") or shutil.which("envoy")
@@ -184,7 +188,7 @@ def make_certificates(folder):
 class Haproxy(Peer):
     """HAProxy: HTTP/2 and any connection for any request between the two, as fast as it gets."""
 
-    name, package = "haproxy", "apt-get install haproxy"
+    name, hint = "haproxy", "apt-get install haproxy, or set HAPROXY_BIN"
 
     def __init__(self):
         self.binary = os.environ.get("HAPROXY_BIN") or shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -231,7 +235,7 @@ class Weft(Peer):
     """A mesh of two nodes as users set it up: metrics, routes with deadlines and retries, an authorization policy of ten
     rules. The access log is off, as it is with the others."""
 
-    name, package = "weft", "`make build` builds it"
+    name, hint = "weft", "`make build` builds it, or set WEFT_BIN"
     workers = 1
 
     def __init__(self):
@@ -350,15 +354,18 @@ class WeftChanging(Weft):
         over = threading.Event()
 
         def change():
-            n = 0
-            while not over.wait(0.1):
-                self.apply(rig, [service_entry(n := (n + 1) % 100) | {"metadata": {"name": "changing"}}])
+            for n in itertools.count():
+                if over.wait(0.1):
+                    return
+                self.apply(rig, [service_entry(n % 100) | {"metadata": {"name": "changing"}}])
 
-        changing = threading.Thread(target=change)
-        changing.start()
-        yield
-        over.set()
-        changing.join()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            changes = pool.submit(change)
+            try:
+                yield
+            finally:
+                over.set()
+            changes.result()  # or what went wrong
 
 
 class WeftTwoWorkers(Weft):

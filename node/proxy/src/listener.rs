@@ -204,11 +204,13 @@ async fn serve<C>(
 
 /// Whether the system has ended the connection for what [`limit_unread`] says, which may be before we look.
 fn was_unread(error: &hyper::Error) -> bool {
-    let Some(source) = std::error::Error::source(error) else { return false };
-    let of_http2 = source.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
-    of_http2
-        .or_else(|| source.downcast_ref())
-        .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut && !TooSlow::is(error))
+    io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut && !TooSlow::is(error))
+}
+
+/// What was wrong with the stream under a connection of HTTP/1.1 or HTTP/2, if that is what ended it.
+fn io_error(error: &hyper::Error) -> Option<&io::Error> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref().or_else(|| source.downcast_ref::<h2::Error>()?.get_io())
 }
 
 /// What the end of an HTTP/1.1 connection says of its peer, if no exchange has told it.
@@ -217,10 +219,7 @@ fn http1_refusal(error: &hyper::Error) -> Option<Refused> {
         error if error.is_parse_too_large() => Some(Refused::HeadTooLarge),
         error if error.is_parse() => Some(Refused::MalformedHead),
         // hyper's own timer is for connections that are idle, which is no offence.
-        error => {
-            let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-            io.is_some_and(TooSlow::is).then_some(Refused::HeadTimeout)
-        }
+        error => io_error(error).is_some_and(TooSlow::is).then_some(Refused::HeadTimeout),
     }
 }
 
