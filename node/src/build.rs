@@ -29,6 +29,7 @@ use weft_proxy::{
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
     metrics::Metrics,
     ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
+    resolve::host_resolver,
     server::{BoundProxy, Drained, RunningProxy},
 };
 use weft_wire::{
@@ -353,7 +354,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let setup = names::Setup {
         wanted: published.wanted_names.subscribe(),
-        resolve: names::host_resolver(),
+        resolve: host_resolver(),
         found: published.names.clone(),
         failures: telemetry.names_failed.clone(),
     };

@@ -1,6 +1,8 @@
-//! Which addresses may be outside of the mesh.
+//! Addresses outside of the mesh.
 
 use std::net::IpAddr;
+
+use weft_wire::id::WorkloadName;
 
 /// Whether callers may be led to an address that no document gives, but a name server or the caller itself: never to
 /// this host or its links, where its own ports and the metadata of clouds are, nor to many at once.
@@ -11,6 +13,21 @@ pub fn may_be_outside(address: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     !(is_near || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+}
+
+/// An address as a name: `10-0-0-5`, or all 8 groups of IPv6.
+pub(crate) fn name_of(address: IpAddr) -> Option<WorkloadName> {
+    let name = match address {
+        IpAddr::V4(address) => address.to_string().replace('.', "-"),
+        IpAddr::V6(address) => address.segments().map(|group| format!("{group:x}")).join("-"),
+    };
+    name.parse().ok()
+}
+
+/// The address that a host is, an IPv6 one with or without brackets; `None` for a name.
+pub fn of_host(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok()
 }
 
 #[cfg(test)]

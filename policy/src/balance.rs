@@ -4,6 +4,7 @@ mod hash;
 mod latency;
 mod limits;
 mod locality;
+mod original;
 mod outlier;
 mod panic;
 mod table;
@@ -33,6 +34,7 @@ pub(crate) use self::{
 pub use self::{
     hash::{HashPolicy, Hashed, Keyed},
     limits::{Held, Overflow},
+    original::OriginalDestination,
     outlier::{Cause, Monitor, Outcome, Trip, Verdict},
 };
 use self::{
@@ -77,6 +79,8 @@ pub(crate) struct Settings {
     /// `None` where nothing is said, as mostly.
     pub(crate) connection: Option<Arc<ConnectionSettings>>,
     pub(crate) warmup: Option<Warmup>,
+    /// Of a cluster whose endpoints are those that its requests ask for.
+    pub(crate) original: Option<OriginalDestination>,
 }
 
 /// What a choice depends on, besides the cluster.
@@ -174,6 +178,10 @@ fn tier(endpoint: &Endpoint) -> Option<usize> {
     }
 }
 
+fn is_undeclared(protocol: Protocol) -> bool {
+    protocol == Protocol::Auto
+}
+
 impl Cluster {
     /// `previous` is this cluster in the view before, whose memory and table it goes on with.
     pub(crate) fn new(
@@ -186,7 +194,7 @@ impl Cluster {
         if let Some(known) = previous.filter(|previous| previous.settings.connection == settings.connection) {
             settings.connection.clone_from(&known.settings.connection);
         }
-        let Settings { balancer, preference, outlier, warmup, .. } = &settings;
+        let Settings { balancer, preference, outlier, warmup, original, .. } = &settings;
         endpoints.retain(|endpoint| preference.level(endpoint).is_some());
         if outlier.is_some() {
             endpoints.iter_mut().for_each(|endpoint| *endpoint = monitored(endpoint, previous));
@@ -220,8 +228,9 @@ impl Cluster {
             levels: levels(preference, usable, tier_ends[0]),
             is_weighted,
             warmth,
+            is_undeclared: endpoints.iter().map(|endpoint| endpoint.protocol).any(is_undeclared)
+                || original.is_some_and(|original| is_undeclared(original.protocol)),
             settings,
-            is_undeclared: endpoints.iter().any(|endpoint| endpoint.protocol == Protocol::Auto),
             endpoints,
             tier_ends,
             table,

@@ -237,6 +237,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         by_host,
         by_end,
         externals,
+        unserved: same_mesh.map(|previous| previous.unserved.clone()).unwrap_or_default(),
         gateways,
         local: local_workloads(&services),
         access,

@@ -21,8 +21,9 @@ use crate::{
     retry::RetryPolicy,
     route::{
         Action, Client, Forward, HttpRule, Matched, Mirror, NamedMatch, Query, Recorder, RequestHead, RuleAction,
-        RuleSet, Ruling, Target, TargetHost,
+        RuleSet, Ruling, Target, TargetHost, passed,
     },
+    unserved::Unserved,
     view::{Host, MeshView, Service},
 };
 
@@ -112,12 +113,18 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
     let caller = caller(view, question, &mut steps)?;
     let client = Client { namespace: &caller.namespace, workload: Some(&caller) };
     let (host, port) = host_and_port(question.to)?;
-    let Some(found) = view.host(host, client.namespace) else {
-        steps.add("host", format!("{host} is no service of the mesh, and no VirtualService names it"));
-        return Ok(steps.answered(502, "unknown_host".into()));
+    let found = match (view.host(host, client.namespace), view.unserved()) {
+        (Some(found), _) => found,
+        (None, unserved) => {
+            steps.add("host", format!("{host} is no service of the mesh, and no document names it"));
+            match unserved {
+                Unserved::Passed(passthrough) => Host::Passthrough(passthrough),
+                Unserved::BlackHoled(_) | Unserved::Refused => return Ok(steps.refused(unserved)),
+            }
+        }
     };
     let port = match found {
-        Host::Virtual(_) => port.unwrap_or(80),
+        Host::Virtual(_) | Host::Passthrough(_) => port.unwrap_or(80),
         Host::Service(service) => match service.port(port) {
             Some(known) => known.port,
             None => {
@@ -132,6 +139,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
         match found {
             Host::Service(service) => format!("{host} is service {}, port {port} ({})", service.id, service.fqdn),
             Host::Virtual(_) => format!("{host} is no service; VirtualServices name it"),
+            Host::Passthrough(_) => "outboundTrafficPolicy lets it pass, to the address that it asks for".to_owned(),
         },
     );
     let Some(path_and_query) = steps.path(view, question.path_and_query) else {
@@ -158,6 +166,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             steps.add("rule", "no VirtualService has a rule for this caller: the service itself is called".into());
             query.by_default(service)
         }
+        (Ruling::None, Host::Passthrough(passthrough)) => Some(passed(passthrough)),
         (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
     };
     Ok(conclude(&query, matched, rule, steps, question.now_ms))
@@ -281,6 +290,14 @@ impl Steps {
         RouteExplanation { steps: self.0, outcome: Outcome::Answer { status, reason }, shares: Vec::new() }
     }
 
+    /// Ends for a host that nobody serves.
+    fn refused(mut self, unserved: Unserved<'_>) -> RouteExplanation {
+        if let Unserved::BlackHoled(_) = unserved {
+            self.add("host", "outboundTrafficPolicy refuses it: REGISTRY_ONLY".into());
+        }
+        self.answered(502, "unknown_host".into())
+    }
+
     /// The path as rules read it; `None` if it is refused.
     fn path(&mut self, view: &MeshView, path_and_query: &str) -> Option<String> {
         let Ok(read) = normalise(path_and_query, view.settings.path_normalization) else {
@@ -360,6 +377,10 @@ impl Steps {
 
     /// Which DestinationRules make the cluster, and how it is called.
     fn of_cluster(&mut self, service: &Service, cluster: &Cluster, client: &Namespace) {
+        if cluster.original_destination().is_some() {
+            let says = "each request says itself where it goes: the address of its host is looked up when it comes";
+            self.add("destination", says.into());
+        }
         for document in compile::destination_rules(service, client) {
             let says = match cluster.subset.as_str() {
                 "" => format!("its policy holds for {}", service.id),

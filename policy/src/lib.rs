@@ -59,4 +59,5 @@ pub mod secrets;
 pub mod service_id;
 pub mod settings;
 pub mod status;
+pub mod unserved;
 pub mod view;

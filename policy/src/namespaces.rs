@@ -68,6 +68,10 @@ impl<T> PerNamespace<Vec<Arc<T>>> {
 }
 
 impl<T> PerNamespace<T> {
+    pub(crate) fn everywhere(value: T) -> Self {
+        Self { elsewhere: value, special: Box::default() }
+    }
+
     pub(crate) fn of(&self, namespace: &Namespace) -> &T {
         match self.special.binary_search_by(|(known, _)| known.cmp(namespace)) {
             Ok(at) => self.special.get(at).map_or(&self.elsewhere, |(_, value)| value),

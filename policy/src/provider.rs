@@ -205,7 +205,7 @@ impl Provider {
     pub fn cluster<'v>(&self, view: &'v MeshView, client: &Namespace) -> Option<&'v Arc<Cluster>> {
         match view.host(&self.host, &self.namespace)? {
             Host::Service(service) => service.cluster_of(client, self.port, ""),
-            Host::Virtual(_) => None,
+            Host::Virtual(_) | Host::Passthrough(_) => None,
         }
     }
 }

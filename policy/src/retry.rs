@@ -121,6 +121,10 @@ impl fmt::Display for RetryPolicy {
 }
 
 impl RetryPolicy {
+    pub(crate) fn never() -> Self {
+        Self { attempts: 0, ..Self::default() }
+    }
+
     /// What a document does not say is as in the default.
     pub(crate) fn of(retries: &HttpRetry) -> Self {
         let mut policy = Self {

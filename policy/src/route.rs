@@ -23,6 +23,7 @@ use crate::{
     redirect::Redirect,
     retry::RetryPolicy,
     rewrite::PathRewrite,
+    unserved::{PASSTHROUGH_ROUTE, Passthrough},
     view::{MeshView, Service},
 };
 
@@ -141,6 +142,25 @@ pub enum TcpRouting<'v> {
 
 /// Route name of a service that no VirtualService rules, as in Istio.
 const DEFAULT_ROUTE_NAME: &str = "default";
+
+/// To the address that a request asks for, whose host nobody serves.
+pub(crate) fn passed(to: &Passthrough) -> Matched<'_> {
+    Matched {
+        route_name: PASSTHROUGH_ROUTE,
+        origin: None,
+        cors: None,
+        fault: None,
+        headers: [None; 2],
+        action: Action::Forward(Forward {
+            service: &to.service,
+            cluster: &to.cluster,
+            timeout: None,
+            retry: &to.retry,
+            rewrite: None,
+            mirrors: &[],
+        }),
+    }
+}
 
 /// One VirtualService, or the routes of the Gateway API that one namespace has for a service, as clients inside the
 /// mesh are ruled by it; or what one says at a gateway, or several routes for one host there.

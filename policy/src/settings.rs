@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use weft_wire::id::TrustDomain;
 
 use crate::{
-    api::mesh::{MESH_CONFIG_NAME, MeshConfig, PathNormalizationType, ROOT_NAMESPACE},
+    api::mesh::{MESH_CONFIG_NAME, MeshConfig, OutboundTrafficMode, PathNormalizationType, ROOT_NAMESPACE},
     authorize::ProviderKind,
     document::{Document, Spec},
     normalise::PathNormalization,
@@ -23,6 +23,8 @@ pub struct MeshSettings {
     pub path_normalization: PathNormalization,
     /// Retries where no VirtualService gives any.
     pub(crate) default_retry: RetryPolicy,
+    /// Whether requests for hosts that nobody serves pass; `None` where no document says it.
+    pub(crate) outbound: Option<OutboundTrafficMode>,
     /// Whether mirrored requests get `-shadow` after their host.
     pub appends_shadow_suffix: bool,
     /// External authorizers by their names.
@@ -50,6 +52,7 @@ impl MeshSettings {
                 PathNormalizationType::DecodeAndMergeSlashes => PathNormalization::DecodeAndMergeSlashes,
             },
             default_retry: config.default_http_retry_policy.as_ref().map_or_else(RetryPolicy::default, RetryPolicy::of),
+            outbound: config.outbound_traffic_policy.mode,
             appends_shadow_suffix: config.appends_shadow_suffix(),
             provider_kinds: providers.iter().map(|(name, provider)| (name.clone(), provider.kind())).collect(),
             providers,

@@ -27,10 +27,11 @@ use crate::{
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
     origination::Origination,
-    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost, TcpRouting},
+    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost, TcpRouting, passed},
     secrets::Credentials,
     service_id::ServiceId,
     settings::MeshSettings,
+    unserved::{Passthrough, Unserved, UnservedHosts},
 };
 
 /// All that one node's requests need to know of the mesh.
@@ -49,6 +50,7 @@ pub struct MeshView {
     pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
     /// Hosts that ServiceEntries describe.
     pub(crate) externals: Externals,
+    pub(crate) unserved: Arc<UnservedHosts>,
     /// Where clients outside of the mesh come in.
     pub(crate) gateways: Arc<Gateways>,
     /// By server name.
@@ -76,6 +78,8 @@ pub enum Host<'v> {
     Service(&'v Arc<Service>),
     /// A host that is no service; a VirtualService says where its requests go.
     Virtual(&'v Arc<VirtualHost>),
+    /// A host that nobody serves, whose requests pass.
+    Passthrough(&'v Passthrough),
 }
 
 /// A host that only VirtualServices know.
@@ -105,6 +109,7 @@ impl MeshView {
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
             externals: Externals::default(),
+            unserved: Arc::default(),
             gateways: Arc::default(),
             local: HashMap::new(),
             access: Arc::default(),
@@ -134,6 +139,11 @@ impl MeshView {
             };
             hosts::with_lower_case(host, |host| by_name(host).or_else(|| by_end(host))).flatten()
         })
+    }
+
+    /// What becomes of requests for a host that [`Self::host`] does not find.
+    pub fn unserved(&self) -> Unserved<'_> {
+        self.unserved.by(self.settings.outbound)
     }
 
     /// The service that a client in `client_namespace` means by `host`; see [`Self::host`].
@@ -172,6 +182,7 @@ impl MeshView {
         match (query.by_rules(host.rules(client.namespace), head, &mut ()), host) {
             (Ruling::Matched(matched), _) => Some(matched),
             (Ruling::None, Host::Service(service)) => query.by_default(service),
+            (Ruling::None, Host::Passthrough(passthrough)) => Some(passed(passthrough)),
             (Ruling::NoMatch, _) | (Ruling::None, Host::Virtual(_)) => None,
         }
     }
@@ -268,7 +279,8 @@ impl MeshView {
         let is_outside = |endpoint: &Arc<Endpoint>| matches!(endpoint.address, EndpointAddress::Outside(_));
         let of_cluster = |cluster: &Arc<Cluster>| {
             let origination = cluster.connection()?.protection.as_ref()?.origination()?;
-            cluster.endpoints.iter().any(is_outside).then(|| origination.clone())
+            let goes_outside = cluster.original_destination().is_some() || cluster.endpoints.iter().any(is_outside);
+            goes_outside.then(|| origination.clone())
         };
         clusters.filter_map(of_cluster).collect()
     }
@@ -323,6 +335,7 @@ impl<'v> Host<'v> {
         match self {
             Self::Service(service) => service.rules.of(client_namespace),
             Self::Virtual(host) => host.rules.of(client_namespace),
+            Self::Passthrough(_) => &[],
         }
     }
 }

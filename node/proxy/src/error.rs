@@ -22,6 +22,12 @@ pub(crate) enum ProxyError {
     BadResponse(String),
     #[error("unknown host {host:?}: no service of that name in the mesh, as seen from namespace {namespace}")]
     UnknownHost { host: String, namespace: String },
+    #[error("the address of {host} is not known: {why}")]
+    Unresolved { host: String, why: Arc<str> },
+    #[error(
+        "{0} is an address of this host, its links or a group, or the one that the call came to: nobody is led there"
+    )]
+    NotOutside(String),
     #[error("service {service} has no port {port}; it has {known}")]
     UnknownPort { service: ServiceId, port: String, known: String },
     #[error("port {port} of service {service} is {protocol}, not HTTP: use CONNECT or a tcp listener")]

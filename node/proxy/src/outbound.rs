@@ -31,6 +31,7 @@ use weft_policy::{
     learned::Spoken,
     retry::RetryPolicy,
     route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
+    unserved::Unserved,
     view::{Host, MeshView, Service, ServicePort},
 };
 use weft_wire::{fact::Protocol, id::Namespace};
@@ -47,6 +48,7 @@ use crate::{
     limit,
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
     metrics::{Parties, Reporter},
+    original::Asked,
     pool::Need,
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
@@ -131,6 +133,8 @@ impl Outbound {
         let client = Client { namespace: namespace_of(caller.as_deref()), workload: None };
         match self.host(view, client, named.host, named.port) {
             Ok((Host::Service(service), port)) => service.port(Some(port)).map_or(Protocol::Auto, |port| port.protocol),
+            // As in Istio: what is not known is not read.
+            Ok((Host::Passthrough(_), _)) => Protocol::Tcp,
             Ok((Host::Virtual(_), _)) | Err(_) => Protocol::Auto,
         }
     }
@@ -215,7 +219,7 @@ impl Outbound {
         let client = Client { namespace: namespace_of(caller), workload };
         match self.host(view, client, named.host, named.port) {
             Ok((Host::Service(service), port)) => view.reads_server_name(service, port, client),
-            Ok((Host::Virtual(_), _)) | Err(_) => false,
+            Ok((Host::Virtual(_) | Host::Passthrough(_), _)) | Err(_) => false,
         }
     }
 
@@ -235,10 +239,14 @@ impl Outbound {
             Target::Named => (host, port),
             Target::Fixed { host, port } => (&**host, *port),
         };
-        let found = view.host(host, client.namespace).ok_or_else(|| ProxyError::UnknownHost {
-            host: host.to_owned(),
-            namespace: client.namespace.to_string(),
-        })?;
+        let found = match (view.host(host, client.namespace), view.unserved()) {
+            (Some(found), _) => found,
+            (None, Unserved::Passed(passthrough)) => Host::Passthrough(passthrough),
+            (None, Unserved::BlackHoled(_) | Unserved::Refused) => {
+                let namespace = client.namespace.to_string();
+                return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace });
+            }
+        };
         let port = match found {
             Host::Service(service) => {
                 let is_http = || service.port(None).is_none() && service.port(Some(HTTP_PORT)).is_some();
@@ -248,9 +256,19 @@ impl Outbound {
                 };
                 service_port(service, port)?.port
             }
-            Host::Virtual(_) => port.unwrap_or(HTTP_PORT),
+            Host::Virtual(_) | Host::Passthrough(_) => port.unwrap_or(HTTP_PORT),
         };
         Ok((found, port))
+    }
+
+    /// What a request for a host asks for, where that decides where it goes.
+    fn asked(&self, cluster: &Cluster, host: &str, port: u16, downstream: Downstream) -> Option<Asked> {
+        cluster.original_destination()?;
+        let host = match &self.target {
+            Target::Named => host,
+            Target::Fixed { host, .. } => host,
+        };
+        Some(Asked { host: host.to_owned(), port, local: downstream.local })
     }
 
     /// Connects to the service as a stream of bytes.
@@ -267,25 +285,41 @@ impl Outbound {
         parties.source = caller.and_then(|caller| workload_of(view, caller)).cloned();
         let namespace = namespace_of(caller);
         let client = Client { namespace, workload: parties.source.as_deref() };
-        let (service, port) = match self.host(view, client, host, port)? {
-            (Host::Service(service), port) => (service, port),
+        let found =
+            self.host(view, client, host, port).inspect_err(|error| count_for(view, error, &mut parties.service))?;
+        if let (Some(line), Some(server_name)) = (&mut line, server_name) {
+            line.server_name(server_name);
+        }
+        let (port, routing) = match found {
+            (Host::Service(service), port) => {
+                match view.route_tcp(service, port, client, server_name, rand::random()) {
+                    TcpRouting::Forward(service, cluster) => (port, (service, cluster)),
+                    TcpRouting::NoRoute => return Err(ProxyError::NoRoute(service.fqdn.to_string())),
+                    TcpRouting::UnknownCluster => return Err(ProxyError::UnknownCluster(service.fqdn.to_string())),
+                }
+            }
+            (Host::Passthrough(passthrough), port) => (port, (&passthrough.service, &passthrough.cluster)),
             (Host::Virtual(_), _) => {
                 return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace: namespace.to_string() });
             }
         };
-        if let (Some(line), Some(server_name)) = (&mut line, server_name) {
-            line.server_name(server_name);
-        }
-        let (service, cluster) = match view.route_tcp(service, port, client, server_name, rand::random()) {
-            TcpRouting::Forward(service, cluster) => (service, cluster),
-            TcpRouting::NoRoute => return Err(ProxyError::NoRoute(service.fqdn.to_string())),
-            TcpRouting::UnknownCluster => return Err(ProxyError::UnknownCluster(service.fqdn.to_string())),
-        };
+        let (service, cluster) = routing;
         parties.service = Some(service.clone());
         if let Some(line) = &mut line {
             line.cluster(cluster);
         }
         fault::inject_connection(view.experiments(None, Some((&service.id, cluster.port)))).await?;
+        let original;
+        let cluster = match self.asked(cluster, host, port, downstream) {
+            None => cluster,
+            Some(mut asked) => {
+                if let Some(name) = server_name.filter(|_| asked.host.starts_with('*')) {
+                    name.clone_into(&mut asked.host);
+                }
+                original = Box::pin(self.worker.originals.find(cluster, &asked)).await?;
+                &original
+            }
+        };
         let gate = LocalGate { worker: &self.worker, view, caller, downstream };
         // A wildcard is no server's name.
         let is_name = !cluster.fqdn.starts_with('*');
@@ -417,7 +451,8 @@ impl Outbound {
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
         let authority = target::authority(&request)?;
-        let (host, port) = self.host(&view, client, authority.host(), authority.port_u16())?;
+        let found = self.host(&view, client, authority.host(), authority.port_u16());
+        let (host, port) = found.inspect_err(|error| count_for(&view, error, &mut record.parties().service))?;
         if let Host::Service(service) = host {
             record.parties().service = Some(service.clone());
             refuse_what_is_not_http(service, port)?;
@@ -481,13 +516,14 @@ impl Outbound {
                     let mirrors = mirrors.filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
                     let clusters: Vec<Arc<Cluster>> = mirrors.cloned().collect();
                     let mirrors = Mirrors { clusters, appends_shadow: view.settings.appends_shadow_suffix };
+                    let asked = self.asked(forward.cluster, authority.host(), port, downstream);
                     let mut outgoing = Outgoing::new(request, authority, record)?;
                     operations.of_request(&mut outgoing.headers);
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
                     }
                     let way = Way { view: &view, caller: caller.as_ref(), downstream };
-                    let answer = self.forward(forward, mirrors, &mut outgoing, way, record).await?;
+                    let answer = self.forward(forward, (asked, mirrors), &mut outgoing, way, record).await?;
                     Ok(Reply::Upstream(Answer { fault, ..answer }))
                 }
             }
@@ -510,7 +546,7 @@ impl Outbound {
     async fn forward(
         &self,
         forward: Forward<'_>,
-        mirrors: Mirrors,
+        (asked, mirrors): (Option<Asked>, Mirrors),
         outgoing: &mut Outgoing,
         way: Way<'_>,
         record: &mut ExchangeRecord,
@@ -540,6 +576,18 @@ impl Outbound {
         }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let original;
+        let cluster = match asked {
+            None => cluster,
+            Some(asked) => {
+                let find = Box::pin(self.worker.originals.find(cluster, &asked));
+                original = match deadline {
+                    None => find.await,
+                    Some(deadline) => timeout_at(deadline, find).await.unwrap_or(Err(ProxyError::Timeout)),
+                }?;
+                &original
+            }
+        };
         let Hashed { hash, set_cookie } = key(way, cluster, outgoing);
         let mut tries = Tries::new(&self.worker, cluster, way.gate(&self.worker), retry);
         (tries.hash, tries.deadline, tries.is_grpc) = (hash, deadline, is_grpc);
@@ -610,6 +658,13 @@ fn refuse_what_is_not_http(service: &Service, port: u16) -> Result<(), ProxyErro
     Err(ProxyError::NotHttp { service: service.id.clone(), port, protocol: protocol.as_str() })
 }
 
+/// Has a host that a document refuses count as one of those, in metrics.
+fn count_for(view: &MeshView, error: &ProxyError, service: &mut Option<Arc<Service>>) {
+    if let (ProxyError::UnknownHost { .. }, Unserved::BlackHoled(black_hole)) = (error, view.unserved()) {
+        *service = Some(black_hole.clone());
+    }
+}
+
 /// Where the names are at home that a caller leaves short.
 fn namespace_of(caller: Option<&Caller>) -> &Namespace {
     static DEFAULT: LazyLock<Namespace> = LazyLock::new(Namespace::default_namespace);
@@ -664,6 +719,15 @@ async fn mirror(
     mut copy: Outgoing,
     limit: Option<Duration>,
 ) {
+    let cluster = match cluster.original_destination() {
+        None => cluster,
+        Some(_) => {
+            let (host, local) = (copy.authority.host().to_owned(), way.downstream.local);
+            let asked = Asked { host, port: cluster.port, local };
+            let Ok(original) = worker.originals.find(&cluster, &asked).await else { return };
+            original
+        }
+    };
     let attempt = Attempt { random: rand::random(), now_ms: worker.now_ms(), ..Attempt::default() };
     let Some(endpoint) = cluster.pick(&attempt) else { return };
     let gate = way.way().gate(&worker);

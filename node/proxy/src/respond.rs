@@ -31,7 +31,10 @@ impl ProxyError {
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::BadResponse(_) => StatusCode::BAD_GATEWAY,
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
-            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } => StatusCode::BAD_GATEWAY,
+            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NotOutside(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Unresolved { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Overload => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownCluster(_) | Self::NoEndpoint(_) | Self::NotHosted(_) | Self::Connect(_) | Self::Reset(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -59,9 +62,12 @@ impl ProxyError {
             Self::RequestBroke(BrokeOff::Gone) => Flag::DownstreamGone,
             Self::RequestBroke(BrokeOff::Stalled) => Flag::IdleTimeout,
             Self::BadResponse(_) => Flag::UpstreamProtocol,
-            Self::UnknownHost { .. } | Self::UnknownPort { .. } | Self::NotHttp { .. } | Self::NoRoute(_) => {
-                Flag::NoRoute
-            }
+            Self::UnknownHost { .. }
+            | Self::UnknownPort { .. }
+            | Self::NotHttp { .. }
+            | Self::NotOutside(_)
+            | Self::NoRoute(_) => Flag::NoRoute,
+            Self::Unresolved { .. } => Flag::NameNotResolved,
             Self::UnknownCluster(_) | Self::InvalidBackend(_) => Flag::NoCluster,
             Self::NoEndpoint(_) | Self::NotHosted(_) => Flag::NoHealthyUpstream,
             Self::Connect(_) => Flag::ConnectFailure,
@@ -99,6 +105,8 @@ impl ProxyError {
             Self::RequestBroke(BrokeOff::Stalled) => "stalled_body",
             Self::BadResponse(_) => "malformed_response",
             Self::UnknownHost { .. } => "unknown_host",
+            Self::Unresolved { .. } => "name_not_resolved",
+            Self::NotOutside(_) => "not_outside",
             Self::UnknownPort { .. } => "unknown_port",
             Self::NotHttp { .. } => "not_http",
             Self::NoRoute(_) => "no_route",

@@ -24,10 +24,12 @@ use crate::{
     decisions::{Decisions, WorkerDecisions},
     error::ProxyError,
     metrics::{Metrics, WorkerMetrics},
+    original::Originals,
     overload::Budget,
     pool::Pools,
     ports::{Identities, KeySets, Originations, Views},
     recheck::Guests,
+    resolve,
     tls::MeshTls,
 };
 
@@ -53,6 +55,7 @@ pub(crate) struct Worker {
     pub(crate) decisions: WorkerDecisions,
     pub(crate) tls: Arc<MeshTls>,
     pub(crate) pools: Pools,
+    pub(crate) originals: Originals,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) limits: Limits,
@@ -68,6 +71,7 @@ impl Worker {
     pub(crate) fn new(number: usize, shared: Shared, tasks: Tasks) -> Rc<Self> {
         Rc::new(Self {
             pools: Pools::new(shared.tls.clone(), shared.identities.clone(), shared.originations),
+            originals: Originals::new(resolve::host_resolver()),
             views: shared.views,
             identities: shared.identities,
             keys: shared.keys,

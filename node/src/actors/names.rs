@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
 };
-use weft_policy::{address::may_be_outside, compile::ResolvedNames};
+use weft_policy::compile::ResolvedNames;
+use weft_proxy::resolve::{Resolve, usable};
 
 use super::refresh::{self, Refresh};
 use crate::supervisor::{Actor, Inbox};
@@ -28,14 +28,9 @@ const REFRESH_EVERY: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(10);
 /// Look-ups under way at once. Each holds a thread of the runtime's pool for blocking work.
 const AT_ONCE: usize = 8;
-/// Addresses of one name that are used.
-const MAX_ADDRESSES: usize = 64;
 
 /// The names that the view needs, in lower case.
 pub type Wanted = Arc<BTreeSet<String>>;
-
-/// Asks for a name's addresses.
-pub type Resolve = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Setup {
@@ -56,17 +51,6 @@ struct Name {
     /// The last good answer.
     addresses: Option<Arc<[IpAddr]>>,
     refresh: Refresh,
-}
-
-/// Asks as this host does for everybody: its hosts file, then its name servers.
-pub fn host_resolver() -> Resolve {
-    Arc::new(|name| {
-        Box::pin(async move {
-            // With the dot, no search domain is tried.
-            let found = tokio::net::lookup_host((format!("{name}."), 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
-        })
-    })
 }
 
 impl NamesActor {
@@ -122,7 +106,7 @@ impl NamesActor {
         let found = answer.and_then(|addresses| usable(&addresses));
         match found {
             Ok(addresses) => {
-                name.addresses = Some(addresses);
+                name.addresses = Some(addresses.into());
                 name.refresh.succeeded(Instant::now(), REFRESH_EVERY);
             }
             Err(error) => {
@@ -139,20 +123,6 @@ impl NamesActor {
     fn next_lookup(&self) -> Option<Instant> {
         let has_room = self.lookups.len() < AT_ONCE;
         has_room.then(|| self.names.values().filter_map(|name| name.refresh.next()).min()).flatten()
-    }
-}
-
-/// Those that may be outside of the mesh: whoever answers for a name must not lead callers to this very host.
-fn usable(addresses: &[IpAddr]) -> io::Result<Arc<[IpAddr]>> {
-    let mut usable: Vec<IpAddr> = Vec::new();
-    for address in addresses.iter().map(IpAddr::to_canonical).filter(|address| may_be_outside(*address)) {
-        if usable.len() < MAX_ADDRESSES && !usable.contains(&address) {
-            usable.push(address);
-        }
-    }
-    match usable.is_empty() {
-        true => Err(io::Error::other("no address outside of this host")),
-        false => Ok(usable.into()),
     }
 }
 
@@ -283,15 +253,5 @@ mod tests {
             becomes(&running, name, Some(vec![ip(1)])).await;
         }
         assert_eq!(running.most_at_once.lock().1, AT_ONCE);
-    }
-
-    #[test]
-    fn an_answer_never_leads_to_this_host() {
-        let own: Vec<IpAddr> = ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0"]
-            .map(|text| text.parse().unwrap())
-            .into();
-        assert!(usable(&own).is_err());
-        let found = usable(&[own[0], ip(1), ip(1)]).unwrap();
-        assert_eq!(found.to_vec(), [ip(1)]);
     }
 }

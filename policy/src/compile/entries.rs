@@ -14,10 +14,11 @@ use weft_wire::{
 use super::{
     documents::DocumentIndex,
     nodes::{Row, RowIndex},
-    slices::name_of,
 };
 use crate::{
+    address::name_of,
     api::networking::{PortProtocol, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry},
+    balance::OriginalDestination,
     document::{Document, Spec},
     endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Place, Standing},
     hosts::HostPattern,
@@ -215,6 +216,17 @@ fn spoken(protocol: PortProtocol) -> Protocol {
         PortProtocol::Http | PortProtocol::HttpProxy | PortProtocol::GrpcWeb => Protocol::Http,
         _ => Protocol::Tcp,
     }
+}
+
+/// Whether requests for a port of the host say themselves where they go: as the oldest entry says that has the port.
+pub(super) fn original_destination(selected: &[Selected], port: &ServicePort) -> Option<OriginalDestination> {
+    let (entry, declared) = selected.iter().find_map(|one| Some((one.entry.spec()?, one.port(port.port)?)))?;
+    let number = match entry.resolution() {
+        Resolution::None => declared.number,
+        Resolution::DynamicDns => declared.target_port.unwrap_or(declared.number),
+        Resolution::Static | Resolution::Dns | Resolution::DnsRoundRobin => return None,
+    };
+    Some(OriginalDestination { port: Some(number.number()), protocol: port.protocol })
 }
 
 /// What the host's certificate must name: as the oldest entry says that says it.

@@ -177,6 +177,7 @@ impl<'a> Settings<'a> {
             panic_percent: self.panic_percent(model.circuit(port)),
             limits: self.limits(),
             warmup: self.load_balancer.and_then(warmup),
+            original: model.original(port),
             connection: Some(self.connection(model))
                 .filter(|said| *said != ConnectionSettings::default())
                 .map(Arc::new),

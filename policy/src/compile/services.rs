@@ -23,7 +23,7 @@ use crate::{
         core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
         mesh::{BackendTrafficPolicy, CircuitPolicy},
     },
-    balance::{Balancer, HashKey, HashPolicy, NEAREST, Preference, TableKind},
+    balance::{Balancer, HashKey, HashPolicy, NEAREST, OriginalDestination, Preference, TableKind},
     document::{Document, Spec},
     endpoint::{Endpoint, EndpointAddress, LocalWorkload, Place},
     hosts::HostPattern,
@@ -171,6 +171,8 @@ pub(super) struct Model<'a> {
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
+    /// For each of `ports`, whether its requests say themselves where they go.
+    original: Vec<Option<OriginalDestination>>,
     /// For each of `ports`, the places outside that serve it.
     pub(super) outside: Vec<Vec<Arc<Endpoint>>>,
     /// What the certificates of places outside must name, where ServiceEntries say it.
@@ -234,6 +236,7 @@ impl<'a> Model<'a> {
             circuits: &ingredients.circuits,
             traffic: &ingredients.traffic,
             members: ports.iter().map(|port| entries::members(entries, port)).collect(),
+            original: ports.iter().map(|port| entries::original_destination(entries, port)).collect(),
             outside: ports.iter().map(|port| entries::places(entries, port, known)).collect(),
             certificate_names: entries::certificate_names(entries),
             ports,
@@ -267,6 +270,12 @@ impl<'a> Model<'a> {
         };
         let labels = labels.unwrap_or_default().iter().map(|label| ((*label).to_owned(), None)).collect();
         Preference::Nearest { place: place.clone(), labels: Some(labels), failover: Vec::new() }
+    }
+
+    /// Whether the requests of a port say themselves where they go.
+    pub(super) fn original(&self, port: &ServicePort) -> Option<OriginalDestination> {
+        let place = self.ports.iter().position(|known| known.port == port.port)?;
+        self.original.get(place).copied().flatten()
     }
 
     pub(super) fn certificate_names(&self) -> &'a [String] {

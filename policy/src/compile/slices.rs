@@ -9,10 +9,11 @@ use std::{
 
 use weft_wire::{
     fact::{EndpointHealth, Protocol},
-    id::{Namespace, ServiceName, WorkloadName},
+    id::{Namespace, ServiceName},
 };
 
 use crate::{
+    address::name_of,
     api::{
         core::TransportProtocol,
         discovery::{EndpointConditions, EndpointSlice},
@@ -92,15 +93,6 @@ fn place(
         weight: 1,
         monitor: None,
     })
-}
-
-/// An address as a name: `10-0-0-5`, or all 8 groups of IPv6.
-pub(super) fn name_of(address: IpAddr) -> Option<WorkloadName> {
-    let name = match address {
-        IpAddr::V4(address) => address.to_string().replace('.', "-"),
-        IpAddr::V6(address) => address.segments().map(|group| format!("{group:x}")).join("-"),
-    };
-    name.parse().ok()
 }
 
 /// The places of some slices for one port of their service, each once: the oldest slice that has a place holds.

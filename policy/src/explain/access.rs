@@ -178,7 +178,7 @@ fn target<'v>(view: &'v MeshView, question: &AccessQuestion<'_>) -> Result<(&'v 
     };
     match view.host(host, question.namespace) {
         Some(Host::Service(service)) => Ok((service, port)),
-        Some(Host::Virtual(_)) => Err(format!(
+        Some(Host::Virtual(_) | Host::Passthrough(_)) => Err(format!(
             "{host} is no service, and so has no policies; `weft explain route` tells to which service it leads"
         )),
         None => Err(format!("{host} is no service of the mesh: `weft services` lists them")),

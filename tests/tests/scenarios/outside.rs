@@ -235,3 +235,95 @@ spec:
     assert!(answer.body.contains("Client certificate"), "{}", answer.body);
     assert!(answer.body.contains("CN=client") || answer.body.contains("CN = client"), "{}", answer.body);
 }
+
+const NAME: &str = "weft-scenario.example.net";
+
+/// A mesh of two hosts, the first of which calls, and knows the second one by a name.
+fn lab_with_a_name() -> Lab {
+    let mut lab = Lab::new(2);
+    let answers = serve_names(lab.host(1));
+    let resolver = lab.file("resolv.conf", &format!("nameserver {}\noptions timeout:1\n", lab.host(1).address));
+    lab.host_mut(0).resolver = Some(resolver);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    let address = lab.host(1).address;
+    answers
+        .lock()
+        .unwrap()
+        .extend([(NAME.into(), vec![address]), ("near.example.net".into(), vec![Ipv4Addr::LOCALHOST])]);
+    serve_outside(&mut lab, 1, 8080, "away");
+    lab
+}
+
+fn allow(lab: &Lab, mode: &str) {
+    let documents = format!(
+        "apiVersion: weft.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {{name: default, namespace: istio-system}}\nspec: \
+         {{outboundTrafficPolicy: {{mode: {mode}}}}}\n"
+    );
+    let file = lab.file("mesh.yaml", &documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+}
+
+#[test]
+fn hosts_that_nobody_serves_pass_only_where_the_mesh_says_so() {
+    let lab = lab_with_a_name();
+    let address = format!("{}:8080", lab.host(1).address);
+    let named = format!("{NAME}:8080");
+    for host in [&address, &named] {
+        let refused = lab.host(0).call(host, "/", &[]);
+        assert_eq!((refused.status, refused.header("x-weft-reason")), (502, Some("unknown_host")));
+    }
+    allow(&lab, "ALLOW_ANY");
+    wait_served_by(&lab, &address, "away");
+    wait_served_by(&lab, &named, "away");
+    let through = ["--proxy", "http://127.0.0.1:15001", "--proxytunnel", "--suppress-connect-headers"];
+    assert_eq!(lab.host(0).curl(&through, &format!("http://{named}/")).header("x-served-by"), Some("away"));
+    for own in ["127.0.0.1:15000", "169.254.169.254", "[::ffff:127.0.0.1]:15000"] {
+        let refused = lab.host(0).call(own, "/", &[]);
+        assert_eq!((refused.status, refused.header("x-weft-reason")), (502, Some("not_outside")), "{own}");
+    }
+    for unknown in ["near.example.net", "nowhere.example.net"] {
+        let refused = lab.host(0).call(unknown, "/", &[]);
+        assert_eq!((refused.status, refused.header("x-weft-reason")), (503, Some("name_not_resolved")), "{unknown}");
+    }
+    let explained = lab.host(0).weft(&["explain", "route", "--from", "client", "--to", &named]);
+    assert!(explained.stdout.contains("PassthroughCluster"), "{}", explained.stdout);
+    allow(&lab, "REGISTRY_ONLY");
+    wait_for("it is refused again", PATIENCE, || {
+        let answer = lab.host(0).call(&address, "/", &[]);
+        (answer.status == 502 && answer.header("x-weft-reason") == Some("unknown_host")).then_some(())
+    });
+    for (name, code) in [("PassthroughCluster", "200"), ("BlackHoleCluster", "502")] {
+        let name = format!("destination_service_name=\"{name}\"");
+        let of_it = [&*name, "destination_service_namespace=\"unknown\"", &format!("response_code=\"{code}\"")];
+        wait_for(&name, PATIENCE, || (lab.host(0).metric("istio_requests_total", &of_it) >= 1.0).then_some(()));
+    }
+}
+
+#[test]
+fn entries_without_places_lead_to_the_host_that_is_asked_for_and_to_no_other() {
+    let lab = lab_with_a_name();
+    let ports = "ports: [{ name: http, number: 8080, protocol: HTTP }, { name: web, number: 80, protocol: HTTP, targetPort: 8080 }]";
+    let entry = |name: &str, host: &str, resolution: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{ name: {name} }}\nspec: {{ hosts: \
+             ['{host}'], resolution: {resolution}, {ports} }}\n"
+        )
+    };
+    let documents = [entry("whole", NAME, "NONE"), entry("wild", "*.net", "DYNAMIC_DNS")].join("---\n");
+    let file = lab.file("entries.yaml", &documents);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    wait_served_by(&lab, &format!("{NAME}:8080"), "away");
+    let other = "nowhere.example.net";
+    let refused = lab.host(0).call(other, "/", &[]);
+    assert_eq!((refused.status, refused.header("x-weft-reason")), (503, Some("name_not_resolved")));
+    let delete = lab.file("whole.yaml", &entry("whole", NAME, "NONE"));
+    lab.host(0).weft(&["delete", "-f", &delete.to_string_lossy()]).ok();
+    // The wildcard leads to its own port.
+    wait_served_by(&lab, NAME, "away");
+    assert_eq!(lab.host(0).call("example.org:8080", "/", &[]).status, 502);
+    let of_host = ["destination_service_name=\"*.net\"", "response_code=\"200\""];
+    wait_for("requests count for the entry", PATIENCE, || {
+        (lab.host(0).metric("istio_requests_total", &of_host) >= 1.0).then_some(())
+    });
+}

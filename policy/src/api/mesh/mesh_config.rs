@@ -26,7 +26,7 @@ pub const MESH_CONFIG_NAME: &str = "default";
 pub struct MeshConfig {
     /// Other trust domains that mean this mesh's: those that it had, or those of meshes that it joined with.
     pub trust_domain_aliases: List<PreciseHostname, 0, 64>,
-    /// What becomes of requests for hosts that the mesh does not know.
+    /// What becomes of requests for hosts that the mesh does not know. They are refused if absent.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     /// Retries of VirtualService rules that give none.
     pub default_http_retry_policy: Option<HttpRetry>,
@@ -42,16 +42,15 @@ pub struct MeshConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OutboundTrafficPolicy {
-    pub mode: OutboundTrafficMode,
+    pub mode: Option<OutboundTrafficMode>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OutboundTrafficMode {
-    /// They pass.
-    #[default]
+    /// They pass, to the address that they ask for.
     AllowAny,
-    /// They are refused: 502 for HTTP, a reset for TCP.
+    /// They are refused: 502 for HTTP and CONNECT; other connections are closed.
     RegistryOnly,
 }
 
@@ -131,11 +130,9 @@ impl Resource for MeshConfig {
         checker.field("accessLog", |checker| self.access_log.check(checker));
         checker.each("extensionProviders", &self.extension_providers, |checker, provider| provider.check(checker));
         checker.unique("extensionProviders", &self.extension_providers, |provider| Some(&provider.name));
-        for (key, given) in [
-            ("outboundTrafficPolicy", self.outbound_traffic_policy != OutboundTrafficPolicy::default()),
-            ("tracing", self.tracing != Tracing::default()),
-            ("accessLog", self.access_log != AccessLog::default()),
-        ] {
+        for (key, given) in
+            [("tracing", self.tracing != Tracing::default()), ("accessLog", self.access_log != AccessLog::default())]
+        {
             checker.pending(key, given);
         }
     }

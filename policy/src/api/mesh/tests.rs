@@ -43,7 +43,7 @@ fn a_mesh_config_is_default_in_the_root_namespace() {
 #[test]
 fn an_empty_mesh_config_means_what_istio_does_without_configuration() {
     let Spec::MeshConfig(config) = accepted("MeshConfig", "{}") else { panic!() };
-    assert_eq!(config.outbound_traffic_policy.mode, OutboundTrafficMode::AllowAny);
+    assert_eq!(config.outbound_traffic_policy.mode, None);
     assert_eq!(config.access_log.encoding, AccessLogEncoding::Off);
     assert_eq!(config.path_normalization.normalization, PathNormalizationType::Default);
     assert!((config.sampling_percent() - 1.0).abs() < f64::EPSILON);

@@ -111,7 +111,6 @@ impl Resource for ServiceEntry {
         self.check_endpoints(checker);
         check_export_to(&self.export_to, Export::NamespacesOrNone, checker);
         checker.pending("addresses", !self.addresses.is_empty());
-        checker.pending("resolution", matches!(self.resolution(), Resolution::None | Resolution::DynamicDns));
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn static_entry(name: &str, host: &str, address: &str) -> String {
 fn seen<'v>(view: &'v MeshView, host: &str, namespace: &str) -> Option<&'v Arc<Service>> {
     match view.host(host, &namespace.parse().unwrap())? {
         Host::Service(service) => Some(service),
-        Host::Virtual(_) => None,
+        Host::Virtual(_) | Host::Passthrough(_) => None,
     }
 }
 
@@ -326,4 +326,46 @@ fn names_are_asked_for_and_their_addresses_serve() {
     assert!(addresses(&third, "api.example.com", 80, "").is_empty());
     let of = |view: &MeshView| seen(view, "b.example.com", "default").unwrap().clone();
     assert!(Arc::ptr_eq(&of(&second), &of(&third)), "others are taken over");
+}
+
+/// Where a request for `host` at port 80 goes that asks for `asked`.
+fn original(view: &MeshView, host: &str, asked: &str) -> (String, Option<u16>) {
+    let cluster = seen(view, host, "default").unwrap().cluster(80).unwrap();
+    let port = cluster.original_destination().unwrap().port;
+    (cluster.destination_host(asked).to_owned(), port)
+}
+
+#[test]
+fn without_resolution_a_request_goes_to_the_address_that_it_asks_for() {
+    let ports = "ports: [{name: http, number: 80, protocol: HTTP, targetPort: 8080}]";
+    let view = Mesh::new()
+        .apply(&entry("name: whole", "api.example.com", ports))
+        .apply(&entry("name: wild", "*.example.org", &format!("resolution: DYNAMIC_DNS, {ports}")))
+        .view();
+    assert_eq!(original(&view, "api.example.com", "other.com"), ("api.example.com".into(), Some(80)));
+    assert_eq!(original(&view, "api.example.com", "10.9.0.1"), ("10.9.0.1".into(), Some(80)), "an address is one");
+    assert_eq!(original(&view, "a.example.org", "a.example.org"), ("a.example.org".into(), Some(8080)));
+    let cluster = seen(&view, "a.example.org", "default").unwrap().cluster(80).unwrap();
+    assert!(cluster.endpoints.is_empty() && cluster.pick(&Attempt::default()).is_none());
+    let at = cluster.at("10.9.0.1:8080".parse().unwrap(), None).unwrap();
+    assert_eq!(at.name, cluster.name);
+    let endpoint = at.pick(&Attempt::default()).unwrap();
+    assert_eq!((endpoint.address.socket().to_string().as_str(), endpoint.protocol), ("10.9.0.1:8080", Protocol::Http));
+    endpoint.load.connect_failed(0);
+    let again = at.endpoints[0].address.socket();
+    let next = cluster.at(again, Some(&at)).unwrap();
+    assert!(next.endpoints[0].load.is_failing(1), "what is known of a place outlasts a view");
+    assert!(Mesh::new().apply(API).view().externals()[0].cluster(80).unwrap().original_destination().is_none());
+}
+
+#[test]
+fn the_oldest_entry_of_a_port_says_how_its_endpoints_are_found() {
+    let none = entry("name: none", "api.example.com", "ports: [{name: http, number: 80, protocol: HTTP}]");
+    let fixed = static_entry("name: fixed", "api.example.com", "10.9.0.1");
+    let is_original = |first: &str, second: &str| {
+        let view = Mesh::new().apply(first).apply(second).view();
+        view.externals()[0].cluster(80).unwrap().original_destination().is_some()
+    };
+    assert!(is_original(&none, &fixed));
+    assert!(!is_original(&fixed, &none));
 }

@@ -135,3 +135,24 @@ fn who_calls_is_a_workload_or_the_first_of_a_service() {
     assert!(caller("ratings-v9.prod").unwrap().starts_with("ratings-v9 of namespace prod"));
     assert!(caller("nobody").unwrap_err().contains("no workload or service nobody in namespace default"));
 }
+
+#[test]
+fn a_host_that_nobody_serves_is_told_with_what_lets_it_pass() {
+    let config = |mode: &str| {
+        format!(
+            "{{apiVersion: weft.mesh/v1alpha1, kind: MeshConfig, metadata: {{name: default, namespace: istio-system}}, \
+             spec: {{outboundTrafficPolicy: {{mode: {mode}}}}}}}"
+        )
+    };
+    let refused = Outcome::Answer { status: 502, reason: "unknown_host".into() };
+    let told = explain(&bookinfo().view(), "example.com:8080", &get("/"));
+    assert_eq!(told.outcome, refused);
+    let told = explain(&bookinfo().apply(&config("REGISTRY_ONLY")).view(), "example.com:8080", &get("/"));
+    assert_eq!(told.outcome, refused);
+    assert!(told.to_string().contains("REGISTRY_ONLY"), "{told}");
+    let told = explain(&bookinfo().apply(&config("ALLOW_ANY")).view(), "example.com:8080", &get("/"));
+    assert_eq!(told.outcome, Outcome::Forward);
+    assert_eq!(told.shares[0].cluster, "PassthroughCluster");
+    assert!(steps(&told, "host")[1].contains("lets it pass"), "{:?}", told.steps);
+    assert_eq!(steps(&told, "destination").len(), 1, "that the request says where it goes");
+}

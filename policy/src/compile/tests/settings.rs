@@ -1,7 +1,7 @@
 //! What the MeshConfig says to requests.
 
 use super::*;
-use crate::retry::RetryPolicy;
+use crate::{retry::RetryPolicy, unserved::Unserved};
 
 fn mesh_config(spec: &str) -> String {
     format!(
@@ -39,4 +39,30 @@ fn a_mesh_config_that_comes_and_goes_rebuilds_no_service() {
     let with = mesh.view_after(Some(&before));
     assert!(!before.settings.appends_shadow_suffix && with.settings.appends_shadow_suffix);
     assert!(Arc::ptr_eq(service(&before, "reviews"), service(&with, "reviews")));
+}
+
+#[test]
+fn a_host_that_nobody_serves_is_refused_unless_a_document_lets_it_pass() {
+    let unserved = |config: Option<&str>| {
+        let mesh = config.iter().fold(bookinfo(), |mesh, spec| mesh.apply(&mesh_config(spec)));
+        let view = mesh.view();
+        match view.unserved() {
+            Unserved::Refused => "refused".to_owned(),
+            Unserved::BlackHoled(service) => format!("{} of {}", service.id, service.id.namespace()),
+            Unserved::Passed(passthrough) => {
+                let namespace = Namespace::default_namespace();
+                let client = Client { namespace: &namespace, workload: None };
+                let matched = view.route(Host::Passthrough(passthrough), 8080, &get("/").head(), client, 0).unwrap();
+                let Action::Forward(forward) = matched.action else { panic!() };
+                assert_eq!((matched.route_name, forward.retry.attempts), ("allow_any", 0));
+                format!("{} by {}", forward.service.id, forward.cluster.name)
+            }
+        }
+    };
+    assert_eq!(unserved(None), "refused");
+    assert_eq!(unserved(Some("{}")), "refused");
+    assert_eq!(unserved(Some("{outboundTrafficPolicy: {}}")), "refused");
+    assert_eq!(unserved(Some("{outboundTrafficPolicy: {mode: REGISTRY_ONLY}}")), "BlackHoleCluster of unknown");
+    let passed = "PassthroughCluster by PassthroughCluster";
+    assert_eq!(unserved(Some("{outboundTrafficPolicy: {mode: ALLOW_ANY}}")), passed);
 }
