@@ -22,7 +22,7 @@ use weft_wire::{
 };
 
 pub use check::{FieldError, duration, label_key, label_value};
-pub use service::{HealthCheckSpec, HttpProbeSpec, ServiceConfig, ServiceSpec, TcpProbeSpec};
+pub use service::{GrpcProbeSpec, HealthCheckSpec, HttpProbeSpec, ServiceConfig, ServiceSpec, TcpProbeSpec};
 
 use check::Checker;
 use spec::NodeSpec;

@@ -1,23 +1,27 @@
 //! Whether a hosted workload works: how to ask it ([`Probe`]) and what the answers add up to ([`HealthState`]).
 
+mod grpc;
+mod http;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
+use ::http::StatusCode;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use tokio::{net::TcpStream, process::Command, time::timeout};
 use weft_wire::fact::EndpointHealth;
+
+pub use self::http::{HttpProbe, Statuses};
+
+/// What probes call themselves.
+const USER_AGENT: &str = concat!("weft-health/", env!("CARGO_PKG_VERSION"));
 
 /// How a workload is checked. The first probe is sent at once, the others `interval` after the one before ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +38,16 @@ pub struct HealthCheck {
 /// One question to a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// `GET path`; a status of 200 to 399 is well (Kubernetes' rule).
-    Http { path: String, port: u16 },
+    Http(Box<HttpProbe>),
+    /// Well if a server of gRPC says that it serves; an empty service is the server as a whole.
+    Grpc {
+        service: String,
+        port: u16,
+    },
     /// Well if the connection is accepted.
-    Tcp { port: u16 },
+    Tcp {
+        port: u16,
+    },
     /// Well if the program exits with 0.
     Command(Vec<String>),
 }
@@ -51,10 +61,12 @@ pub enum ProbeError {
     Connect { address: SocketAddr, source: io::Error },
     #[error("no HTTP answer: {0}")]
     Http(#[from] hyper::Error),
-    #[error("path {path:?} does not fit into a request: {source}")]
-    Path { path: String, source: http::Error },
-    #[error("answered with status {0}, not 200 to 399")]
+    #[error("{what} does not fit into a request: {source}")]
+    Request { what: String, source: ::http::Error },
+    #[error("answered with status {0}")]
     Status(StatusCode),
+    #[error("answered the health check of gRPC with {0}")]
+    Grpc(String),
     #[error("cannot run {program:?}: {source}")]
     Start { program: String, source: io::Error },
     #[error("the command ended with {0}")]
@@ -69,7 +81,8 @@ impl Probe {
     pub async fn run(&self, address: IpAddr, limit: Duration) -> Result<(), ProbeError> {
         let probe = async {
             match self {
-                Self::Http { path, port } => http(SocketAddr::new(address, *port), path).await,
+                Self::Http(probe) => probe.ask(SocketAddr::new(address, probe.port)).await,
+                Self::Grpc { service, port } => grpc::check(SocketAddr::new(address, *port), service).await,
                 Self::Tcp { port } => connect(SocketAddr::new(address, *port)).await.map(drop),
                 Self::Command(words) => command(words).await,
             }
@@ -80,25 +93,6 @@ impl Probe {
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeError> {
     TcpStream::connect(address).await.map_err(|source| ProbeError::Connect { address, source })
-}
-
-async fn http(address: SocketAddr, path: &str) -> Result<(), ProbeError> {
-    let request = Request::get(path)
-        .header(header::HOST, address.to_string())
-        .header(header::USER_AGENT, concat!("weft-health/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|source| ProbeError::Path { path: path.to_owned(), source })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connect(address).await?)).await?;
-    let mut answer = pin!(sender.send_request(request));
-    // Driven here rather than in a task of its own: dropping the probe then closes the connection.
-    let status = tokio::select! {
-        biased;
-        answer = &mut answer => answer?.status(),
-        // However the connection ended, the answer's head or the reason for its absence is there now.
-        _ = connection => answer.await?.status(),
-    };
-    if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(ProbeError::Status(status)) }
 }
 
 async fn command(words: &[String]) -> Result<(), ProbeError> {
@@ -267,7 +261,18 @@ mod tests {
     }
 
     fn get(port: u16) -> Probe {
-        Probe::Http { path: "/health?deep=1".into(), port }
+        probe(port, Statuses::default())
+    }
+
+    fn probe(port: u16, statuses: Statuses) -> Probe {
+        let headers = [("x-probe", "yes")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        Probe::Http(Box::new(HttpProbe {
+            path: "/health?deep=1".into(),
+            port,
+            host: None,
+            headers: headers.into_iter().collect(),
+            statuses,
+        }))
     }
 
     fn sh(script: &str) -> Probe {
@@ -291,6 +296,21 @@ mod tests {
             let head = served.await.unwrap().to_lowercase();
             assert!(head.starts_with("get /health?deep=1 http/1.1\r\n"), "{head}");
             assert!(head.contains(&format!("host: 127.0.0.1:{port}\r\n")), "{head}");
+            assert!(head.contains("x-probe: yes\r\n"), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn http_may_expect_other_statuses_and_name_another_host() {
+        for (answer, well) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false),
+            ("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n", true),
+        ] {
+            let (port, served) = origin(answer).await;
+            let Probe::Http(mut probe) = probe(port, Statuses::read("401,403").unwrap()) else { panic!() };
+            probe.host = Some("shop.example".parse().unwrap());
+            assert_eq!(Probe::Http(probe).run(LOCAL, LIMIT).await.is_ok(), well, "{answer}");
+            assert!(served.await.unwrap().to_lowercase().contains("host: shop.example\r\n"));
         }
     }
 

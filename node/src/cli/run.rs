@@ -28,7 +28,7 @@ use super::{
     Common,
     client::{Client, Refused},
 };
-use crate::config::{HealthCheckSpec, HttpProbeSpec, ServiceSpec, TcpProbeSpec};
+use crate::config::{GrpcProbeSpec, HealthCheckSpec, HttpProbeSpec, ServiceSpec, TcpProbeSpec};
 
 /// Pause between attempts to register again after the node went away.
 const RECONNECT: Duration = Duration::from_millis(500);
@@ -68,8 +68,11 @@ pub(super) struct RunArgs {
     #[arg(long)]
     protocol: Option<String>,
     /// Healthy while GET PATH answers 200 to 399 [default: while the port accepts connections].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "health_grpc")]
     health_http: Option<String>,
+    /// Healthy while gRPC's health check (grpc.health.v1) says that SERVICE, or else the server as a whole, serves.
+    #[arg(long, value_name = "SERVICE", num_args = 0..=1, default_missing_value = "")]
+    health_grpc: Option<String>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
@@ -83,12 +86,16 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 impl RunArgs {
     fn spec(&self) -> ServiceSpec {
         // Without a check the service would get requests before the process listens.
-        let check = match &self.health_http {
-            Some(path) => HealthCheckSpec {
-                http: Some(HttpProbeSpec { path: Some(path.clone()), port: None }),
+        let check = match (&self.health_http, &self.health_grpc) {
+            (Some(path), _) => HealthCheckSpec {
+                http: Some(HttpProbeSpec { path: Some(path.clone()), ..HttpProbeSpec::default() }),
                 ..HealthCheckSpec::default()
             },
-            None => HealthCheckSpec { tcp: Some(TcpProbeSpec::default()), ..HealthCheckSpec::default() },
+            (None, Some(service)) => HealthCheckSpec {
+                grpc: Some(GrpcProbeSpec { service: Some(service.clone()), port: None }),
+                ..HealthCheckSpec::default()
+            },
+            (None, None) => HealthCheckSpec { tcp: Some(TcpProbeSpec::default()), ..HealthCheckSpec::default() },
         };
         ServiceSpec {
             name: self.service.clone(),

@@ -3,6 +3,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use http::{
+    HeaderMap, HeaderName, HeaderValue, header,
+    uri::{Authority, PathAndQuery},
+};
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     fact::Protocol,
@@ -13,7 +17,11 @@ use super::{
     FieldError,
     check::{Checker, label_value},
 };
-use crate::health::{HealthCheck, Probe};
+use crate::health::{HealthCheck, HttpProbe, Probe, Statuses};
+
+/// Headers that say how a request is sent.
+const OF_CONNECTION: [HeaderName; 4] =
+    [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE];
 
 /// A workload that this node hosts for a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +76,12 @@ pub struct ServiceSpec {
     pub health_check: Option<HealthCheckSpec>,
 }
 
-/// A health check before it is checked: exactly one of `http`, `tcp` and `command`.
+/// A health check before it is checked: exactly one of `http`, `grpc`, `tcp` and `command`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct HealthCheckSpec {
     pub http: Option<HttpProbeSpec>,
+    pub grpc: Option<GrpcProbeSpec>,
     pub tcp: Option<TcpProbeSpec>,
     pub command: Option<Vec<String>>,
     pub interval: Option<String>,
@@ -86,6 +95,28 @@ pub struct HealthCheckSpec {
 pub struct HttpProbeSpec {
     /// `/` if absent.
     pub path: Option<String>,
+    /// The target port if absent.
+    pub port: Option<u64>,
+    /// Of the Host header; the address and port if absent.
+    pub host: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    /// Such as `200-299,404`; `200-399` if absent.
+    pub statuses: Option<StatusesSpec>,
+}
+
+/// One status is a number in YAML.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum StatusesSpec {
+    One(u64),
+    Text(String),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GrpcProbeSpec {
+    /// The server as a whole if absent.
+    pub service: Option<String>,
     /// The target port if absent.
     pub port: Option<u64>,
 }
@@ -162,28 +193,20 @@ fn default_workload(service: &str, version: &str) -> String {
 
 impl HealthCheckSpec {
     fn checked(&self, target_port: Option<u16>, checker: &mut Checker) -> Option<HealthCheck> {
-        let probe = match (&self.http, &self.tcp, &self.command) {
-            (Some(http), None, None) => checker.within("http", |checker| {
-                let path = http.path.as_deref().unwrap_or("/");
-                checker.require(
-                    "path",
-                    if path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok() {
-                        Ok(())
-                    } else {
-                        Err(format!("{path:?} is not a path; write one such as /health"))
-                    },
-                );
-                let port = http.port.map_or(target_port, |port| checker.port("port", port));
-                Some(Probe::Http { path: path.to_owned(), port: port? })
+        let probe = match (&self.http, &self.grpc, &self.tcp, &self.command) {
+            (Some(http), None, None, None) => checker.within("http", |checker| http.checked(target_port, checker)),
+            (None, Some(grpc), None, None) => checker.within("grpc", |checker| {
+                let port = grpc.port.map_or(target_port, |port| checker.port("port", port));
+                Some(Probe::Grpc { service: grpc.service.clone().unwrap_or_default(), port: port? })
             }),
-            (None, Some(tcp), None) => checker.within("tcp", |checker| {
+            (None, None, Some(tcp), None) => checker.within("tcp", |checker| {
                 Some(Probe::Tcp { port: tcp.port.map_or(target_port, |port| checker.port("port", port))? })
             }),
-            (None, None, Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
+            (None, None, None, Some(command)) if command.first().is_some_and(|program| !program.is_empty()) => {
                 Some(Probe::Command(command.clone()))
             }
-            (None, None, Some(_)) => checker.problem("command", "names no program; write [PROGRAM, ARGUMENT, …]"),
-            _ => checker.problem("", "needs exactly one of http, tcp and command"),
+            (None, None, None, Some(_)) => checker.problem("command", "names no program; write [PROGRAM, ARGUMENT, …]"),
+            _ => checker.problem("", "needs exactly one of http, grpc, tcp and command"),
         };
         let interval = checker.duration("interval", self.interval.as_deref(), Duration::from_secs(2));
         let timeout = checker.duration("timeout", self.timeout.as_deref(), Duration::from_secs(1));
@@ -196,5 +219,46 @@ impl HealthCheckSpec {
             unhealthy_after: unhealthy_after?,
             healthy_after: healthy_after?,
         })
+    }
+}
+
+impl HttpProbeSpec {
+    fn checked(&self, target_port: Option<u16>, checker: &mut Checker) -> Option<Probe> {
+        let path = self.path.as_deref().unwrap_or("/");
+        let is_path = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        let no_path = || format!("{path:?} is not a path; write one such as /health");
+        checker.require("path", is_path.then_some(()).ok_or_else(no_path));
+        let port = self.port.map_or(target_port, |port| checker.port("port", port));
+        let host = match &self.host {
+            None => Some(None),
+            Some(host) if !host.contains('@') && host.parse::<Authority>().is_ok() => Some(host.parse().ok()),
+            Some(host) => checker.problem("host", format_args!("{host:?} is not HOST or HOST:PORT")),
+        };
+        let mut headers = HeaderMap::new();
+        checker.within("headers", |checker| {
+            for (name, value) in &self.headers {
+                let result = match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+                    (Ok(header::HOST), _) => Err("has a field of its own, http.host".to_owned()),
+                    (Ok(name), _) if OF_CONNECTION.contains(&name) => Err("is not for you to set".to_owned()),
+                    (Ok(name), Ok(value)) => {
+                        headers.insert(name, value);
+                        Ok(())
+                    }
+                    _ => Err("not a name and a value of a header".to_owned()),
+                };
+                checker.require(name, result);
+            }
+        });
+        let statuses = match &self.statuses {
+            None => Ok(Statuses::default()),
+            Some(StatusesSpec::One(status)) => Statuses::read(&status.to_string()),
+            Some(StatusesSpec::Text(text)) => Statuses::read(text),
+        };
+        let statuses = match statuses {
+            Ok(statuses) => Some(statuses),
+            Err(what) => checker.problem("statuses", what),
+        };
+        let (port, host, statuses) = (port?, host?, statuses?);
+        Some(Probe::Http(Box::new(HttpProbe { path: path.to_owned(), port, host, headers, statuses })))
     }
 }

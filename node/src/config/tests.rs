@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use http::HeaderMap;
 use weft_wire::fact::Protocol;
 
 use super::*;
-use crate::health::{HealthCheck, Probe};
+use crate::health::{HealthCheck, HttpProbe, Probe, Statuses};
 
 /// A directory with this `node.yaml`.
 fn dir(text: &str) -> tempfile::TempDir {
@@ -42,7 +43,8 @@ workers: 2
 services:
   - {name: reviews, namespace: shop, serviceAccount: bookinfo-reviews, workload: reviews-one, version: v1,
      labels: {app: reviews}, address: 10.0.0.1, port: 80, targetPort: 9080, protocol: grpc,
-     healthCheck: {http: {path: /health, port: 9081}, interval: 500ms, timeout: 2s, unhealthyAfter: 4, healthyAfter: 2}}
+     healthCheck: {http: {path: /health, port: 9081, host: "shop.example:80", headers: {x-probe: yes}, statuses: "200-299,404"},
+                   interval: 500ms, timeout: 2s, unhealthyAfter: 4, healthyAfter: 2}}
 outbound: {address: 127.0.0.1:15001, as: default/bookinfo-productpage}
 listeners:
   - {listen: 127.0.0.1:9080, service: reviews.shop, port: 80, protocol: http}
@@ -70,7 +72,13 @@ listeners:
             target_port: 9080,
             protocol: Protocol::Grpc,
             health_check: Some(HealthCheck {
-                probe: Probe::Http { path: "/health".into(), port: 9081 },
+                probe: Probe::Http(Box::new(HttpProbe {
+                    path: "/health".into(),
+                    port: 9081,
+                    host: Some("shop.example:80".parse().unwrap()),
+                    headers: HeaderMap::from_iter([("x-probe".parse().unwrap(), "yes".parse().unwrap())]),
+                    statuses: Statuses::read("200-299,404").unwrap(),
+                })),
                 interval: Duration::from_millis(500),
                 timeout: Duration::from_secs(2),
                 unhealthy_after: 4,
@@ -90,7 +98,8 @@ listeners:
 fn what_is_left_out_has_its_default() {
     let config = load(
         "advertise: 127.0.0.3\nservices: [{name: ratings, port: 9080, version: V1.2, healthCheck: {tcp: {}}}, \
-         {name: details, port: 1}]",
+         {name: details, port: 1, healthCheck: {grpc: {}}}, \
+         {name: web, port: 1, healthCheck: {http: {statuses: 204}}}]",
     )
     .unwrap();
     let service = &config.services[0];
@@ -105,6 +114,11 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(check.probe, Probe::Tcp { port: 9080 });
     assert_eq!((check.interval.as_secs(), check.timeout.as_secs()), (2, 1));
     assert_eq!((check.unhealthy_after, check.healthy_after), (3, 1));
+    let probe = |i: usize| &config.services[i].health_check.as_ref().unwrap().probe;
+    assert_eq!(*probe(1), Probe::Grpc { service: String::new(), port: 1 });
+    let Probe::Http(http) = probe(2) else { panic!("{:?}", probe(2)) };
+    assert_eq!((http.path.as_str(), &http.host, http.headers.len()), ("/", &None, 0));
+    assert_eq!(http.statuses, Statuses::read("204").unwrap());
     assert_eq!(config.admin.to_string(), "127.0.0.3:15000");
     assert_eq!(config.outbound, Outbound { address: "127.0.0.3:15001".parse().unwrap(), account: None });
     assert_eq!(config.access_log, AccessLog::Text);
@@ -127,6 +141,9 @@ services:
       command: [x]
       interval: 5x
   - {name: a b, port: 1, labels: {"-": x}, protocol: udp, address: 0.0.0.0}
+  - name: web
+    port: 1
+    healthCheck: {http: {path: x, host: a@b, headers: {host: a, connection: close, " ": a}, statuses: 2xx}}
 listeners:
   - {listen: "127.0.0.1:15001", service: reviews, port: 1, as: nobody}
 "#,
@@ -138,15 +155,21 @@ listeners:
             r#"3: seeds[0]: "a:b" is not a seed; write IP, HOST or HOST:PORT (port 15008 if none)"#,
             "4: admin: 10.0.0.1:15000 is not a loopback address; who reaches it rules the node",
             "7: services[0].port: 70000 is not a port; write a number from 1 to 65535",
-            "8: services[0].healthCheck: needs exactly one of http, tcp and command",
+            "8: services[0].healthCheck: needs exactly one of http, grpc, tcp and command",
             r#"11: services[0].healthCheck.interval: "5x" is not a duration; write 500ms, 2s or 1m"#,
             "12: services[1].name: service name \"a b\" must be 1 to 63 of a-z, 0-9 and '-', \
              and neither start nor end with '-'",
             r#"12: services[1].labels.-: "-" is not a label's key; write one such as app or example.com/app"#,
             "12: services[1].address: 0.0.0.0 is not the address of one host",
             r#"12: services[1].protocol: "udp" is not one of auto, http, http2, grpc, tcp"#,
-            "14: listeners[0].listen: port 15001 is one of weft's own; choose another",
-            r#"14: listeners[0].as: service account "nobody" must look like NAMESPACE/NAME"#,
+            r#"15: services[2].healthCheck.http.path: "x" is not a path; write one such as /health"#,
+            r#"15: services[2].healthCheck.http.host: "a@b" is not HOST or HOST:PORT"#,
+            r#"15: services[2].healthCheck.http.headers. : not a name and a value of a header"#,
+            "15: services[2].healthCheck.http.headers.connection: is not for you to set",
+            "15: services[2].healthCheck.http.headers.host: has a field of its own, http.host",
+            r#"15: services[2].healthCheck.http.statuses: "2xx" is not a status or a range of them; write one such as 200-299,404"#,
+            "17: listeners[0].listen: port 15001 is one of weft's own; choose another",
+            r#"17: listeners[0].as: service account "nobody" must look like NAMESPACE/NAME"#,
             "0: advertise: is missing; write the address at which other nodes reach this one",
         ]
     );

@@ -69,6 +69,37 @@ fn grpcio_and_websockets_work_as_callers_and_as_workloads() {
 }
 
 #[test]
+fn a_grpcio_server_is_healthy_while_it_says_so() {
+    let python = python();
+    let mut lab = lab(&[web()]);
+    let options = ["--service", "rpc", "--port", "7002", "--protocol", "grpc", "--health-grpc"];
+    let server = [python.as_str(), &script("servers.py"), "grpc"];
+    lab.host_mut(0).host_command(&[&options[..], &["shop"]].concat(), &server);
+    lab.wait_healthy(1, "rpc", 1);
+    // The same server does not know this service.
+    let other = [&options[..], &["other", "--workload", "other"]].concat();
+    lab.host_mut(0).host_command(&other, &["sleep", "1000"]);
+    wait_for("the other is announced", PATIENCE, || {
+        let endpoints = lab.host(1).json(&["endpoints", "rpc"]);
+        (endpoints.as_array().expect("a list").len() == 2).then_some(())
+    });
+    let set_health = |status: &str| {
+        let call = "import grpc,sys; c=grpc.insecure_channel('127.0.0.1:15001', options=[\
+                    ('grpc.default_authority','rpc:7002'),('grpc.enable_http_proxy',0)]); \
+                    c.unary_unary('/Echo/SetHealth')(sys.argv[1].encode(), wait_for_ready=True, timeout=20)";
+        run(&lab, &python, &["-c", call, status]);
+    };
+    set_health("2");
+    lab.wait_healthy(1, "rpc", 0);
+    // It is the last choice, and still one.
+    set_health("1");
+    lab.wait_healthy(1, "rpc", 1);
+    let endpoints = lab.host(1).json(&["endpoints", "rpc"]);
+    let of = |workload: &str| endpoints.as_array()?.iter().find(|one| one["workload"] == workload).cloned();
+    assert_eq!(of("other").map(|one| one["health"].clone()), Some("unhealthy".into()), "{endpoints}");
+}
+
+#[test]
 fn an_authorizer_made_with_grpcio_decides() {
     let python = python();
     let lab = lab(&[web(), ("authz", "7005", "grpc", vec![python, script("authorizer.py")])]);

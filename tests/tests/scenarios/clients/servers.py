@@ -18,6 +18,22 @@ def refuse(_request, context):
     context.abort(grpc.StatusCode.PERMISSION_DENIED, "refused, as you asked: \u00fc")
 
 
+# What grpc.health.v1 says of the service named "shop", as bytes: a message whose field 1 is 1 (SERVING) or 2.
+health = {"shop": 1}
+
+
+def check(request, context):
+    name = request[2:].decode()
+    if name not in health:
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    return bytes([8, health[name]])
+
+
+def set_health(request, _context):
+    health["shop"] = int(request)
+    return b""
+
+
 def serve_grpc():
     server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 16 << 20)])
     server.add_generic_rpc_handlers((
@@ -27,7 +43,9 @@ def serve_grpc():
             "Sum": bytes_of("stream_unary", lambda requests, _: b"%d" % sum(int(r) for r in requests)),
             "Chat": bytes_of("stream_stream", lambda requests, _: (request.upper() for request in requests)),
             "Refuse": bytes_of("unary_unary", refuse),
+            "SetHealth": bytes_of("unary_unary", set_health),
         }),
+        grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": bytes_of("unary_unary", check)}),
     ))
     assert server.add_insecure_port("127.0.0.1:7002")
     server.start()
