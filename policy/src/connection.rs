@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use http::uri::Authority;
+
 use crate::origination::Protection;
 
 /// What documents say of a cluster's connections. Where a field is absent, the proxy's own default holds.
@@ -24,6 +26,17 @@ pub struct ConnectionSettings {
     pub ping: Option<Ping>,
     /// Of connections to places outside of the mesh; those to its workloads are encrypted anyway.
     pub protection: Option<Protection>,
+    /// Of connections of bytes.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// An endpoint is a proxy, which is asked to carry bytes on to another place (RFC 9110 section 9.3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Host and port.
+    pub target: Authority,
+    /// Asked for by POST, with the bytes in the bodies of request and response, and not by CONNECT.
+    pub by_post: bool,
 }
 
 /// TCP's keep-alive; where a field is absent, the system's own value holds.

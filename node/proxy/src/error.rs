@@ -4,6 +4,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::{StatusCode, uri::Authority};
 use weft_policy::{authenticate, fault::FaultEnd, service_id::ServiceId};
 use weft_wire::id::{ServiceAccount, SpiffeId};
 
@@ -161,6 +162,8 @@ pub(crate) enum ConnectError {
     Alpn { to: Arc<str>, expected: &'static str },
     #[error("HTTP with {to}: {source}")]
     Http { to: Arc<str>, source: Arc<hyper::Error> },
+    #[error("the proxy {to} opens no tunnel to {target}: it has answered {status}")]
+    Tunnel { to: Arc<str>, target: Authority, status: StatusCode },
 }
 
 impl ConnectError {
@@ -178,7 +181,12 @@ impl ConnectError {
 
     /// Whether the endpoint, and not this node, is to blame: only then is it avoided and another one tried.
     pub(crate) fn blames_endpoint(&self) -> bool {
-        !matches!(self, Self::NoCaller | Self::NoIdentity(_) | Self::Unprotected(_))
+        match self {
+            Self::NoCaller | Self::NoIdentity(_) | Self::Unprotected(_) => false,
+            // Another proxy may reach what this one does not; who may not go there may not go there by another.
+            Self::Tunnel { status, .. } => status.is_server_error(),
+            _ => true,
+        }
     }
 }
 

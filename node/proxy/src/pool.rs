@@ -8,34 +8,40 @@ mod dial;
 mod life;
 mod link;
 mod mesh;
+mod tunnel;
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 use weft_policy::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress},
     origination::Protection,
 };
 
-pub(crate) use self::dial::Stream;
 use self::{
     app::{AppPool, Exclusive, Goal},
-    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, connect_plain},
+    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, Stream, connect_plain},
     link::LinkLease,
     mesh::MeshPool,
+    tunnel::Tunnelled,
 };
 use crate::{
     body::RequestBody,
     error::ConnectError,
+    origination::Inside,
     ports::{Caller, Identities, Originations},
     tls::MeshTls,
 };
 
 /// How often idle connections are looked through: so much later than it should a connection may be closed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes to and from an endpoint, or (right) through it.
+pub(crate) type Channel = Either<Stream, Tunnelled>;
 
 /// What a request needs of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,16 +108,22 @@ impl Pools {
         settings: Option<&Arc<ConnectionSettings>>,
         caller: Option<&Caller>,
         host: &str,
-    ) -> Result<Stream, ConnectError> {
-        match &endpoint.address {
-            EndpointAddress::Local(address) => self.apps.tunnel(local(*address, settings)).await,
-            EndpointAddress::Outside(address) => self.apps.tunnel(outside(*address, settings, host)?).await,
+    ) -> Result<Channel, ConnectError> {
+        let tunnel = settings.and_then(|settings| settings.tunnel.as_ref());
+        let http2 = endpoint.protocol.is_http2();
+        let inside = if tunnel.is_some() && http2 { Inside::Http2 } else { Inside::Bytes };
+        let stream = match &endpoint.address {
+            EndpointAddress::Local(address) => self.apps.tunnel(local(*address, settings), inside).await?,
+            EndpointAddress::Outside(address) => self.apps.tunnel(outside(*address, settings, host)?, inside).await?,
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
                 let settings = settings.map(|settings| &**settings);
-                Ok(Stream::Right(self.mesh.tunnel(endpoint, *address, sni, settings, caller).await?))
+                Stream::Right(self.mesh.tunnel(endpoint, *address, sni, settings, caller).await?)
             }
-        }
+        };
+        let Some(tunnel) = tunnel else { return Ok(Channel::Left(stream)) };
+        let (to, settings) = (endpoint.address.socket().to_string().into(), settings.map(|settings| &**settings));
+        Ok(Channel::Right(Box::pin(tunnel::open(stream, &to, tunnel, http2, settings)).await?))
     }
 
     /// A connection of bytes to a workload of this node.

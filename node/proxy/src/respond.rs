@@ -119,6 +119,7 @@ impl ProxyError {
             Self::Connect(ConnectError::Peer { .. }) => "wrong_identity",
             Self::Connect(ConnectError::Unprotected(_)) => "tls_unavailable",
             Self::Connect(ConnectError::Tls { source, .. }) => certificate_problem(source).unwrap_or("tls_failure"),
+            Self::Connect(ConnectError::Tunnel { .. }) => "tunnel_refused",
             Self::Connect(_) => "connect_failure",
             Self::Reset(error) => reset_by_certificate(error).unwrap_or("upstream_reset"),
             Self::Overflow => "overflow",

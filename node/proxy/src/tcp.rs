@@ -24,7 +24,7 @@ use crate::{
     access::LocalGate,
     error::ProxyError,
     metrics::{Flag, Parties, TcpSeries},
-    pool::Stream,
+    pool::Channel,
     recheck::Guest,
     record::Line,
     upstream::{self, Timed},
@@ -40,7 +40,7 @@ const MAX_TRIES: usize = 3;
 
 /// A connection to an endpoint, with all that must live as long.
 pub(crate) struct Dialled {
-    pub(crate) stream: Stream,
+    pub(crate) stream: Channel,
     pub(crate) active: ActiveRequest,
     /// The caller, if the endpoint is of this node.
     pub(crate) guest: Option<Rc<Guest>>,

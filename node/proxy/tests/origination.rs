@@ -325,6 +325,21 @@ async fn bytes_are_carried_by_tls_too() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_asked_for_a_tunnel_within_tls() {
+    let ca = Authority::new();
+    let server = Server::with(ca.issue(&["api.example.com"])).start().await;
+    let mut mesh = mesh(server, "HTTP2", SIMPLE, &[("/ca", &ca.pem)]).await;
+    let to = "tunnel: { protocol: POST, targetHost: db.example.com, targetPort: 5432 }, tls:";
+    mesh.documents = mesh.documents.replace("tls:", to);
+    mesh.publish();
+    let mut tunnel = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    tunnel.write_all(b"CONNECT api.example.com:80 HTTP/1.1\r\nhost: api.example.com:80\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    within(tunnel.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("api.example.com TLSv1_3 h2"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_connection_does_not_outlast_the_certificates_that_it_was_made_with() {
     let (ca, other) = (Authority::new(), Authority::new());
     let server = Server::with(ca.issue(&["api.example.com"])).start().await;

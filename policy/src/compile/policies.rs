@@ -13,7 +13,7 @@ use crate::{
         networking::{
             ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
             LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
-            TrafficPolicy,
+            TrafficPolicy, TunnelSettings,
         },
         values::{Count, Limit, Share, Span, Timeout},
     },
@@ -21,7 +21,7 @@ use crate::{
         self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference, Retries,
         TableKind, Warmup,
     },
-    connection::{ConnectionSettings, Keepalive, Ping},
+    connection::{ConnectionSettings, Keepalive, Ping, Tunnel},
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
@@ -123,11 +123,14 @@ impl<'a> Merged<'a> {
 
     /// What holds for one port of the whole service, or of a subset.
     pub(super) fn settings(&self, port: u16, subset: Option<&'a Subset>) -> Settings<'a> {
-        let subset = subset.and_then(|subset| subset.traffic_policy.as_ref());
-        [self.top(), subset]
+        let of_subset = subset.and_then(|subset| subset.traffic_policy.as_ref());
+        let settings = [self.top(), of_subset]
             .into_iter()
             .flatten()
-            .fold(Settings::default(), |settings, policy| settings.with(policy, port))
+            .fold(Settings::default(), |settings, policy| settings.with(policy, port));
+        // As in Istio: a subset does not inherit it.
+        let of_tunnel = if subset.is_some() { of_subset } else { self.top() };
+        Settings { tunnel: of_tunnel.and_then(|policy| policy.tunnel.as_ref()), ..settings }
     }
 }
 
@@ -139,6 +142,7 @@ pub(super) struct Settings<'a> {
     outlier_detection: Option<&'a OutlierDetection>,
     retry_budget: Option<RetryBudget>,
     tls: Option<&'a ClientTlsSettings>,
+    tunnel: Option<&'a TunnelSettings>,
 }
 
 impl<'a> Settings<'a> {
@@ -153,6 +157,7 @@ impl<'a> Settings<'a> {
                 outlier_detection: settings.outlier_detection.as_ref(),
                 retry_budget: None,
                 tls: settings.tls.as_ref(),
+                ..self
             },
             None => Self {
                 load_balancer: policy.load_balancer.as_ref().or(self.load_balancer),
@@ -160,6 +165,7 @@ impl<'a> Settings<'a> {
                 outlier_detection: policy.outlier_detection.as_ref().or(self.outlier_detection),
                 retry_budget: policy.retry_budget.or(self.retry_budget),
                 tls: policy.tls.as_ref().or(self.tls),
+                ..self
             },
         }
     }
@@ -202,6 +208,7 @@ impl<'a> Settings<'a> {
                 .and_then(|http| http.http2_keep_alive)
                 .map(|ping| Ping { interval: ping.interval.get(), timeout: ping.timeout.get() }),
             protection: self.tls.and_then(|tls| Protection::read(tls, model.certificate_names())),
+            tunnel: self.tunnel.and_then(tunnel),
         }
     }
 
@@ -322,6 +329,13 @@ fn keepalive(keepalive: TcpKeepalive) -> Keepalive {
         time: keepalive.time.map(Span::get),
         interval: keepalive.interval.map(Span::get),
     }
+}
+
+fn tunnel(tunnel: &TunnelSettings) -> Option<Tunnel> {
+    let (host, port) = (&tunnel.target_host, tunnel.target_port.number());
+    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    // A host name or an address, checked when it was read, so it is one.
+    Some(Tunnel { target: target.parse().ok()?, by_post: tunnel.protocol == "POST" })
 }
 
 /// With Istio's defaults.

@@ -18,3 +18,4 @@ mod protocols;
 mod run;
 mod secrets;
 mod traffic;
+mod tunnels;

@@ -102,8 +102,8 @@ impl AppPool {
     }
 
     /// A connection of bytes.
-    pub(super) async fn tunnel(&self, goal: Goal<'_>) -> Result<Stream, ConnectError> {
-        Ok(self.dial(goal, Inside::Bytes).await?.0)
+    pub(super) async fn tunnel(&self, goal: Goal<'_>, inside: Inside) -> Result<Stream, ConnectError> {
+        Ok(self.dial(goal, inside).await?.0)
     }
 
     async fn dial(&self, goal: Goal<'_>, inside: Inside) -> Result<(Stream, Option<Tls>), ConnectError> {

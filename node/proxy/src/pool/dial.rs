@@ -3,6 +3,7 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
@@ -202,13 +203,14 @@ impl Http1Sender {
 }
 
 /// Begins HTTP/2 on a fresh connection; its task ends with the last sender and stream.
-pub(super) async fn http2<IO>(
+pub(super) async fn http2<IO, B>(
     to: &str,
     io: IO,
     settings: Option<&ConnectionSettings>,
-) -> Result<http2::SendRequest<RequestBody>, ConnectError>
+) -> Result<http2::SendRequest<B>, ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
     let mut builder = crate::http2::client();
     if let Some(ping) = settings.and_then(|settings| settings.ping) {

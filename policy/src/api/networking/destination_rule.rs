@@ -311,9 +311,7 @@ impl TrafficPolicy {
         checker.limit("portLevelSettings", self.port_level_settings.len(), 4096);
         checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(checker));
         checker.given("tunnel", &self.tunnel, |checker, tunnel| tunnel.check(checker));
-        for (key, given) in [("tunnel", self.tunnel.is_some()), ("proxyProtocol", self.proxy_protocol.is_some())] {
-            checker.pending(key, given);
-        }
+        checker.pending("proxyProtocol", self.proxy_protocol.is_some());
     }
 }
 

@@ -176,6 +176,32 @@ fn connection_settings_are_those_of_the_nearest_block_and_absent_where_nothing_i
 }
 
 #[test]
+fn a_tunnel_is_that_of_the_whole_host_or_of_the_subset_and_is_not_inherited() {
+    let rule = |top: &str, subset: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\nspec: {{host: \
+             reviews, trafficPolicy: {{{top}}}, subsets: [{{name: all, trafficPolicy: {{{subset}}}}}]}}\n"
+        )
+    };
+    let tunnels = |top: &str, subset: &str| {
+        let view = bookinfo().apply(&rule(top, subset)).view();
+        ["", "all"].map(|subset| {
+            let cluster = service(&view, "reviews").cluster_of(&Namespace::default_namespace(), 9080, subset).unwrap();
+            let tunnel = cluster.connection().and_then(|settings| settings.tunnel.as_ref())?;
+            Some((tunnel.target.to_string(), tunnel.by_post))
+        })
+    };
+    let is = |target: &str, by_post| Some((target.to_owned(), by_post));
+    let (random, one) = ("loadBalancer: {simple: RANDOM}", "tunnel: {targetHost: a.b, targetPort: 80}");
+    let other = "tunnel: {targetHost: '2001:db8::1', targetPort: 443, protocol: POST}";
+    assert_eq!(tunnels(one, random), [is("a.b:80", false), None]);
+    assert_eq!(tunnels(random, other), [None, is("[2001:db8::1]:443", true)]);
+    assert_eq!(tunnels(one, other), [is("a.b:80", false), is("[2001:db8::1]:443", true)]);
+    let of_port = format!("{one}, portLevelSettings: [{{port: {{number: 9080}}, {random}}}]");
+    assert_eq!(tunnels(&of_port, random), [is("a.b:80", false), None], "a port says nothing of it");
+}
+
+#[test]
 fn connection_settings_that_stay_the_same_stay_in_their_place() {
     let policy = "connectionPool: {tcp: {connectTimeout: 3s}}";
     let mesh = bookinfo().apply(&destination_rule(policy));
