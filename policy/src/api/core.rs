@@ -355,12 +355,6 @@ impl Resource for Service {
         if let Err(what) = Self::accounts(&checker.header.annotations) {
             checker.error(what);
         }
-        for (key, given) in [
-            ("internalTrafficPolicy", self.internal_traffic_policy == Some(TrafficPolicy::Local)),
-            ("publishNotReadyAddresses", self.publish_not_ready_addresses),
-        ] {
-            checker.pending(key, given);
-        }
     }
 }
 
@@ -411,7 +405,10 @@ impl Service {
                 }
             }
             port.transport().check(checker);
-            checker.pending("targetPort", matches!(port.target_port, Some(TargetPort::Name(_))));
+            if let Some(TargetPort::Name(name)) = &port.target_port {
+                let what = "is not looked up: hosts announce which port of a workload serves which port of a service";
+                checker.warn_in("targetPort", &format!("{name} {what}"));
+            }
             checker.pending("protocol", port.transport() != TransportProtocol::Tcp);
         });
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use weft_wire::fact::Protocol;
+use weft_wire::fact::{EndpointHealth, Protocol};
 
 use super::{nodes::Row, policies::Merged, services::Model};
 use crate::{
@@ -27,8 +27,11 @@ impl<'k> Known<'k> {
 impl Clusters {
     pub(super) fn new(fqdn: &Arc<str>, model: &Model<'_>, policies: &Merged<'_>, known: &Known<'_>) -> Self {
         let ports = model.ports.iter().zip(&model.members).zip(&model.outside).map(|((port, members), outside)| {
-            let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol));
-            let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).collect();
+            let announced = members.iter().filter_map(|(row, protocol)| endpoint(row, *protocol, model));
+            let is_near = |endpoint: &Arc<Endpoint>| {
+                model.only_node.is_none_or(|only| endpoint.place.node.as_ref() == Some(only))
+            };
+            let endpoints: Vec<Arc<Endpoint>> = announced.chain(outside.iter().cloned()).filter(is_near).collect();
             let cluster = |subset: Option<&Subset>, chosen: Vec<Arc<Endpoint>>| {
                 let settings = policies.settings(port.port, subset).of_cluster(model, port);
                 let subset = subset.map_or("", |subset| &subset.name);
@@ -47,10 +50,14 @@ impl Clusters {
 }
 
 /// The row's endpoint, as it is spoken with through this service.
-fn endpoint(row: &Row, protocol: Protocol) -> Option<Arc<Endpoint>> {
+fn endpoint(row: &Row, protocol: Protocol, model: &Model<'_>) -> Option<Arc<Endpoint>> {
     let endpoint = row.endpoint.as_ref()?;
-    if endpoint.protocol == protocol {
+    let health = match endpoint.health {
+        EndpointHealth::Unhealthy if model.publishes_not_ready => EndpointHealth::Healthy,
+        health => health,
+    };
+    if (endpoint.protocol, endpoint.health) == (protocol, health) {
         return Some(endpoint.clone());
     }
-    Some(Arc::new(Endpoint { protocol, ..Endpoint::clone(endpoint) }))
+    Some(Arc::new(Endpoint { protocol, health, ..Endpoint::clone(endpoint) }))
 }

@@ -7,7 +7,7 @@ use std::{
 
 use weft_wire::{
     fact::Protocol,
-    id::{AccountName, ServiceName},
+    id::{AccountName, NodeName, ServiceName},
 };
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::{
-        core::{self, SessionAffinity, TrafficDistribution, TransportProtocol},
+        core::{self, SessionAffinity, TrafficDistribution, TrafficPolicy, TransportProtocol},
         mesh::{BackendTrafficPolicy, CircuitPolicy},
     },
     balance::{Balancer, HashKey, HashPolicy, NEAREST, OriginalDestination, Preference, TableKind},
@@ -65,6 +65,14 @@ impl Declared {
         matches!(&self.document.spec, Spec::Service(service) if service.session_affinity == Some(SessionAffinity::ClientIp))
     }
 
+    fn stays_on_node(&self) -> bool {
+        matches!(&self.document.spec, Spec::Service(service) if service.internal_traffic_policy == Some(TrafficPolicy::Local))
+    }
+
+    fn publishes_not_ready(&self) -> bool {
+        matches!(&self.document.spec, Spec::Service(service) if service.publish_not_ready_addresses)
+    }
+
     fn ports(&self) -> impl Iterator<Item = &core::ServicePort> {
         let ports = match &self.document.spec {
             Spec::Service(service) => &service.ports[..],
@@ -92,7 +100,7 @@ pub(super) fn service(
     known: Option<&Service>,
 ) -> Service {
     let model = match &id {
-        ServiceId::Mesh(name) => Model::new(name, &ingredients),
+        ServiceId::Mesh(name) => Model::new(name, inputs.this_node, &ingredients),
         ServiceId::Host { .. } => Model::outside(&ingredients, known),
     };
     let has_same_routes =
@@ -163,6 +171,10 @@ pub(super) struct Model<'a> {
     /// Its document says `sessionAffinity: ClientIP`.
     is_sticky: bool,
     traffic_distribution: Option<TrafficDistribution>,
+    /// This node, where its document says `internalTrafficPolicy: Local`: endpoints of others are left out.
+    pub(super) only_node: Option<&'a NodeName>,
+    /// Its document says `publishNotReadyAddresses`: health checks do not count.
+    pub(super) publishes_not_ready: bool,
     here: Option<&'a Arc<Place>>,
     /// Its name in the mesh, if it has one.
     name: Option<&'a ServiceName>,
@@ -180,17 +192,22 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(name: &'a ServiceName, ingredients: &'a Ingredients) -> Self {
+    fn new(name: &'a ServiceName, this_node: &'a NodeName, ingredients: &'a Ingredients) -> Self {
         let declared = ingredients.declared.as_deref();
         let (own, selected) = (rows(&ingredients.own), rows(&ingredients.selected));
         let accounts = declared.and_then(|declared| declared.accounts.as_deref());
-        let is_sticky = declared.is_some_and(Declared::is_sticky);
-        let traffic_distribution = declared.and_then(Declared::traffic_distribution);
-        let here = ingredients.here.as_ref();
-        let (circuits, traffic) = (&ingredients.circuits[..], &ingredients.traffic[..]);
-        let name = Some(name);
-        let mut model =
-            Self { accounts, is_sticky, traffic_distribution, here, name, circuits, traffic, ..Self::default() };
+        let mut model = Self {
+            accounts,
+            is_sticky: declared.is_some_and(Declared::is_sticky),
+            traffic_distribution: declared.and_then(Declared::traffic_distribution),
+            only_node: declared.is_some_and(Declared::stays_on_node).then_some(this_node),
+            publishes_not_ready: declared.is_some_and(Declared::publishes_not_ready),
+            here: ingredients.here.as_ref(),
+            name: Some(name),
+            circuits: &ingredients.circuits,
+            traffic: &ingredients.traffic,
+            ..Self::default()
+        };
         let mut served: BTreeSet<*const Row> = BTreeSet::new();
         for port in declared.into_iter().flat_map(Declared::ports) {
             let members = model.members_of(port, &own, &selected);
@@ -312,7 +329,7 @@ impl<'a> Model<'a> {
     /// So a node's word on its own workload beats the document's general one, and no document opens a port that the
     /// hosting node did not announce.
     fn members_of(&self, port: &core::ServicePort, own: &[&'a Row], selected: &[&'a Row]) -> Vec<&'a Row> {
-        // A named target port selects as none does: nodes announce no names of ports.
+        // A name is resolved by nodes' announcements: they say which port of a workload serves the service's port.
         let (number, target_port) = (port.port.number(), port.target_number());
         let mut best: BTreeMap<_, (u8, &'a Row)> = BTreeMap::new();
         let own = own.iter().map(|row| (*row, true));

@@ -125,8 +125,46 @@ fn a_declared_port_finds_the_port_of_each_workload() {
         "as Kubernetes: target is the port"
     );
     assert_eq!(target_ports(selected(80, 8080).apply(&web("{port: 80}")), 80), [8080], "announced for another service");
+    let named = "{port: 80, targetPort: http}";
+    assert_eq!(target_ports(own(80, 8080).apply(&web(named)), 80), [8080], "what the node says of its own workload");
+    assert_eq!(target_ports(selected(80, 8080).apply(&web(named)), 80), [8080], "for another service");
+    assert!(target_ports(selected(9000, 8080).apply(&web(named)), 80).is_empty(), "nobody knows the name");
     let closed = selected(9000, 9000).apply(&web("{port: 80, targetPort: 22}"));
     assert!(target_ports(closed, 80).is_empty(), "no document opens a port that its node did not announce");
+}
+
+#[test]
+fn internal_traffic_policy_local_leads_to_workloads_of_this_node_alone() {
+    let with = |policy: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: reviews}}, spec: {{ports: [{{port: 9080}}], \
+             internalTrafficPolicy: {policy}}}}}"
+        );
+        bookinfo().apply(&text)
+    };
+    assert_eq!(workloads_of(&with("Local").view(), "reviews", 9080), ["reviews-v1"]);
+    assert_eq!(workloads_of(&with("Cluster").view(), "reviews", 9080), ["reviews-v1", "reviews-v2", "reviews-v3"]);
+    let mut mesh = with("Local");
+    mesh.nodes.remove(0);
+    let view = mesh.view();
+    assert!(service(&view, "reviews").cluster(9080).unwrap().pick(&Attempt::default()).is_none());
+}
+
+#[test]
+fn a_service_that_publishes_not_ready_addresses_does_not_ask_for_health() {
+    let sick = |health| EndpointRow { health, ..row("web", "web-1") };
+    let chosen = |health, publish: bool| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{ports: [{{port: 9080}}], \
+             publishNotReadyAddresses: {publish}}}}}"
+        );
+        let view = Mesh::new().node("other", vec![sick(health), row("web", "web-2")]).apply(&text).view();
+        let endpoints = &service(&view, "web").cluster(9080).unwrap().endpoints;
+        endpoints.iter().find(|endpoint| endpoint.key.workload.as_str() == "web-1").unwrap().health
+    };
+    assert_eq!(chosen(EndpointHealth::Unhealthy, true), EndpointHealth::Healthy);
+    assert_eq!(chosen(EndpointHealth::Unhealthy, false), EndpointHealth::Unhealthy);
+    assert_eq!(chosen(EndpointHealth::Draining, true), EndpointHealth::Draining, "it ends its connections itself");
 }
 
 #[test]
@@ -253,16 +291,4 @@ fn only_tcp_ports_of_a_service_are_served() {
     let ports: Vec<u16> = service(&view, "dns").ports.iter().map(|port| port.port).collect();
     assert_eq!(ports, [9080]);
     assert_eq!(workloads_of(&view, "dns", 9080).len(), 3);
-}
-
-#[test]
-fn a_named_target_port_selects_as_none_does() {
-    let view = Mesh::new()
-        .node("other", vec![on_ports(80, 8080, row("web", "web-1"))])
-        .apply(
-            "{apiVersion: v1, kind: Service, metadata: {name: named}, spec: {selector: {app: web}, ports: \
-             [{port: 80, targetPort: http}]}}",
-        )
-        .view();
-    assert_eq!(workloads_of(&view, "named", 80), ["web-1"]);
 }
