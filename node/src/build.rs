@@ -58,6 +58,7 @@ use crate::{
         view::{self, ViewActor},
     },
     admin::{decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor},
+    circuits::Circuits,
     config::{self, Config},
     dir::Dir,
     fetch::Fetcher,
@@ -171,6 +172,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         keys.clone(),
         of_outside,
         proxy_metrics.clone(),
+        Arc::new(Circuits::new(&telemetry)),
     )?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);

@@ -5,6 +5,7 @@
 mod actors;
 mod admin;
 mod build;
+mod circuits;
 mod cli;
 mod config;
 mod demo;

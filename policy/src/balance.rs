@@ -333,9 +333,23 @@ impl Cluster {
         endpoints.iter().filter(|endpoint| !endpoint.is_ejected(now_ms)).count()
     }
 
-    /// Notes what came of a try. If that was one failure too many in a row, says what follows: one caller hears it.
+    /// Notes what came of a try. If that was one failure too many in a row, or the first try since an ejection has ended,
+    /// says what follows: one caller hears it.
     pub fn record(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now_ms: u64) -> Option<Verdict> {
         let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
+        let has_returned = monitor.has_returned(now_ms);
+        let verdict = self.judge(endpoint, settings, monitor, outcome, now_ms);
+        verdict.or(has_returned.then_some(Verdict::Returned))
+    }
+
+    fn judge(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        settings: &OutlierSettings,
+        monitor: &Monitor,
+        outcome: Outcome,
+        now_ms: u64,
+    ) -> Option<Verdict> {
         let cause = monitor.note(settings, outcome, now_ms)?;
         // Somebody judges just now: then the next failure asks again.
         let Ok(_judging) = self.state.judging.try_lock() else { return None };

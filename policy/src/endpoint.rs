@@ -116,6 +116,13 @@ impl Endpoint {
         self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected(now_ms))
     }
 
+    /// Why this node's callers get to it only as a last choice or not at all, and for how many milliseconds more.
+    pub fn held_back(&self, now_ms: u64) -> Option<(&'static str, u64)> {
+        let ejection = self.monitor.as_ref().and_then(|monitor| monitor.ejection(now_ms));
+        let ejection = ejection.map(|(cause, until_ms)| (cause.as_str(), until_ms.saturating_sub(now_ms)));
+        ejection.or_else(|| Some(("connect_failure", self.load.failing_for(now_ms)?)))
+    }
+
     /// Whether nothing has changed.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.key == other.key
@@ -224,6 +231,11 @@ impl EndpointLoad {
     /// Whether a recent connect failure still holds the endpoint back.
     pub fn is_failing(&self, now_ms: u64) -> bool {
         now_ms < self.failing_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// For how many milliseconds more it does.
+    fn failing_for(&self, now_ms: u64) -> Option<u64> {
+        self.failing_until_ms.load(Ordering::Relaxed).checked_sub(now_ms).filter(|left| *left > 0)
     }
 }
 

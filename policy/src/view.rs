@@ -19,7 +19,7 @@ use crate::{
     balance::Cluster,
     compile::{AccessIndex, Ingredients, Parts},
     document::Document,
-    endpoint::{Endpoint, EndpointAddress, LocalWorkload, Workload},
+    endpoint::{Endpoint, EndpointAddress, EndpointKey, LocalWorkload, Workload},
     experiment::Experiment,
     external::Externals,
     gateway::{Gateway, Gateways},
@@ -395,6 +395,16 @@ impl Service {
             (None, [only]) => Some(only),
             (None, _) => None,
         }
+    }
+
+    /// What holds an endpoint of a port back from this node's callers, and for how many milliseconds more. Each cluster
+    /// of the service judges for itself; the longest is told.
+    pub fn held_back(&self, port: u16, key: &EndpointKey, now_ms: u64) -> Option<(&'static str, u64)> {
+        let ports = self.clusters.all().flat_map(|clusters| &clusters.ports);
+        let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
+        let endpoints = clusters.filter(|cluster| cluster.port == port).flat_map(|cluster| &cluster.endpoints);
+        let held = endpoints.filter(|endpoint| endpoint.key == *key).filter_map(|endpoint| endpoint.held_back(now_ms));
+        held.max_by_key(|(_, left_ms)| *left_ms)
     }
 
     /// The endpoints of one port, all subsets together, as clients in most namespaces see them.

@@ -31,7 +31,6 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::runtime::RuntimeMetrics;
-use weft_policy::balance::Cause;
 
 pub use self::clear::SentInTheClear;
 use self::{clear::InTheClear, histogram::Histogram, labels::Labels, refused::RefusedCounters};
@@ -55,9 +54,7 @@ struct Inner {
     access_log_dropped: AtomicU64,
     refused: RefusedCounters,
     access: AccessCounts,
-    /// Endpoints that outlier detection took out of use, by [`Cause`].
-    ejections: [AtomicU64; Cause::ALL.len()],
-    /// Those that should have been, but for `maxEjectionPercent`.
+    /// Endpoints that outlier detection should have taken out of use, but for `maxEjectionPercent`.
     ejections_overflow: AtomicU64,
     /// Copies of requests that were not sent, because too many were under way.
     mirrors_overflow: AtomicU64,
@@ -126,12 +123,6 @@ impl Metrics {
 
     pub(crate) fn count_refused(&self, reason: Refused) {
         self.0.refused.count(reason);
-    }
-
-    pub(crate) fn count_ejection(&self, cause: Cause) {
-        if let Some(counter) = self.0.ejections.get(cause as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     pub(crate) fn count_ejection_overflow(&self) {
@@ -235,13 +226,6 @@ impl Collector for Metrics {
         let mut refused = encoder.encode_descriptor("weft_http_refused", help, None, MetricType::Counter)?;
         for (reason, count) in self.0.refused.iter() {
             ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
-        }
-
-        let help = "Endpoints taken out of use by outlier detection";
-        let mut ejections = encoder.encode_descriptor("weft_outlier_ejections", help, None, MetricType::Counter)?;
-        for (cause, count) in Cause::ALL.into_iter().zip(&self.0.ejections) {
-            let count = ConstCounter::new(count.load(Ordering::Relaxed));
-            count.encode(ejections.encode_family(&[("cause", cause.as_str())])?)?;
         }
 
         for (name, help, value) in [

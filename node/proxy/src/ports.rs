@@ -1,6 +1,7 @@
 //! What the data path reads and others write: the view, this node's identities, token issuers' keys, and what TLS to
 //! places outside of the mesh needs. Readers take a snapshot without a lock; each snapshot has exactly one writer, which
-//! is why publishers are not `Clone` and publish by `&mut self`.
+//! is why publishers are not `Clone` and publish by `&mut self`. And whom the data path tells what it finds out about
+//! endpoints: [`VerdictSink`].
 
 use std::{
     collections::HashMap,
@@ -15,6 +16,8 @@ use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
 use weft_policy::{
     authenticate::{KeysAt, KnownKeys},
+    balance::{Cluster, Trip},
+    endpoint::Endpoint,
     origination::Origination,
     view::MeshView,
 };
@@ -247,4 +250,14 @@ impl OriginationPublisher {
 pub fn originations() -> (OriginationPublisher, Originations) {
     let swap = Arc::new(ArcSwap::default());
     (OriginationPublisher(swap.clone()), Originations(swap))
+}
+
+/// Who hears of this node's circuits: what outlier detection makes of the endpoints that callers of this node use. It is
+/// told on a worker's thread, within the request that made the difference and once for each change: it must not wait.
+pub trait VerdictSink: Send + Sync {
+    /// An endpoint gets no requests of a cluster, for so many milliseconds.
+    fn tripped(&self, cluster: &Cluster, trip: &Trip, for_ms: u64);
+
+    /// It gets requests again: this is the first.
+    fn returned(&self, cluster: &Cluster, endpoint: &Endpoint);
 }

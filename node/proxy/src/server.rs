@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     outbound::{Outbound, Target},
     overload::{self, Budget},
-    ports::{Identities, KeySets, Originations, Views},
+    ports::{Identities, KeySets, Originations, VerdictSink, Views},
     recheck,
     tls::MeshTls,
     worker::{Shared, Tasks, Worker},
@@ -87,6 +87,7 @@ impl BoundProxy {
         keys: KeySets,
         originations: Originations,
         metrics: Metrics,
+        verdicts: Arc<dyn VerdictSink>,
     ) -> Result<Self, StartError> {
         let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, limits } = config;
         let tls = Arc::new(MeshTls::new(views.clone(), identities.clone())?);
@@ -106,8 +107,19 @@ impl BoundProxy {
         }
         let decisions = Decisions::new(workers);
         let budget = Budget::new(workers.get(), limits.held_bytes);
-        let shared =
-            Shared { views, identities, keys, originations, tls, metrics, decisions, access_log, limits, budget };
+        let shared = Shared {
+            views,
+            identities,
+            keys,
+            originations,
+            tls,
+            metrics,
+            verdicts,
+            decisions,
+            access_log,
+            limits,
+            budget,
+        };
         Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
     }
 

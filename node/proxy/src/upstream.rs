@@ -21,11 +21,9 @@ pub(crate) fn record(worker: &Worker, cluster: &Cluster, endpoint: &Arc<Endpoint
     match cluster.record(endpoint, outcome, worker.now_ms()) {
         None => {}
         Some(Verdict::Ejected(trip)) => {
-            worker.metrics.shared().count_ejection(trip.cause);
-            let for_ms = trip.until_ms.saturating_sub(worker.now_ms());
-            let (cluster, endpoint, cause) = (&cluster.name, &trip.endpoint.key, trip.cause.as_str());
-            tracing::warn!(%cluster, %endpoint, cause, for_ms, "endpoint ejected");
+            worker.verdicts.tripped(cluster, &trip, trip.until_ms.saturating_sub(worker.now_ms()));
         }
+        Some(Verdict::Returned) => worker.verdicts.returned(cluster, endpoint),
         Some(Verdict::Overflow) => worker.metrics.shared().count_ejection_overflow(),
     }
 }

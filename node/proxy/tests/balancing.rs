@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response, StatusCode};
@@ -85,8 +85,31 @@ async fn an_endpoint_that_fails_twice_in_a_row_gets_nothing_more() {
         failed += u32::from(response.status() == StatusCode::INTERNAL_SERVER_ERROR);
     }
     assert_eq!(failed, 2);
-    let labels = ["cause=\"consecutive_5xx\""];
-    assert_eq!(mesh.client().metric("weft_outlier_ejections_total", &labels), 1.0);
+    assert_eq!(mesh.client().circuits.told(), ["n1/default/reviews-v1 tripped by consecutive_5xx"]);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_back_is_told_once() {
+    let policy =
+        "outlierDetection: {consecutive5xxErrors: 1, interval: 1ms, baseEjectionTime: 1ms, maxEjectionPercent: 100}";
+    let codes = Arc::new(AtomicUsize::new(500));
+    let code = codes.clone();
+    let app = serve(false, move |_| {
+        let code = code.load(Ordering::Relaxed) as u16;
+        async move { Response::builder().status(code).body(text("")).unwrap() }
+    });
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app.await)], ..Plan::default() };
+    let mesh = Mesh::start_with(&rule(policy), vec![caller().await, reviews]);
+    let status = || async { send(mesh.client().outbound, get("reviews", "/")).await.status() };
+    assert_eq!(status().await, 500);
+    codes.store(200, Ordering::Relaxed);
+    let deadline = Instant::now() + PATIENCE;
+    while status().await != 200 {
+        assert!(Instant::now() < deadline, "it is not back");
+    }
+    assert_eq!(status().await, 200);
+    let told = ["n1/default/reviews-v1 tripped by consecutive_5xx", "n1/default/reviews-v1 passing"];
+    assert_eq!(mesh.client().circuits.told(), told);
 }
 
 #[tokio::test]

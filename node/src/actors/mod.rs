@@ -231,6 +231,11 @@ impl Handles {
         let view = self.views.load();
         let found = view.service(&service.fqdn(), &Namespace::default_namespace());
         let found = found.with_context(|| format!("no service {service}: `weft services` lists those that are"))?;
+        let now_ms = self.views.now_ms();
+        let held_back = |port, endpoint: &Endpoint| {
+            let (why, left_ms) = found.held_back(port, &endpoint.key, now_ms)?;
+            Some(format!("{why} {}s", left_ms.div_ceil(1_000)))
+        };
         let endpoints = endpoints(found).map(|(port, endpoint)| api::Endpoint {
             workload: endpoint.key.workload.to_string(),
             node: endpoint.key.node.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -241,6 +246,7 @@ impl Handles {
             identities: endpoint.identities.iter().map(ToString::to_string).collect(),
             health: endpoint.health.as_str().into(),
             standing: endpoint.standing.as_str().into(),
+            held_back: held_back(port, endpoint).unwrap_or_default(),
             active_requests: endpoint.load.active(),
         });
         Ok(endpoints.collect())

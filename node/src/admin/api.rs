@@ -113,6 +113,10 @@ pub struct Endpoint {
     pub health: String,
     /// How this node stands to it: `preferred`, `demoted` or `excluded`.
     pub standing: String,
+    /// Why callers of this node get to it only as a last choice or not at all, and for how long: such as
+    /// `consecutive_5xx 25s`. Empty if nothing holds it back.
+    #[serde(default)]
+    pub held_back: String,
     pub active_requests: u32,
 }
 

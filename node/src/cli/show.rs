@@ -95,7 +95,7 @@ pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
 pub(super) async fn endpoints(common: &Common, service: &ServiceName) -> anyhow::Result<()> {
     let path = format!("/api/v1/endpoints?service={service}");
     let endpoints: Vec<Endpoint> = Client::connect(&common.dir).await?.get(&path).await?;
-    let header = ["WORKLOAD", "VERSION", "NODE", "ADDRESS", "PORT", "HEALTH", "STANDING", "ACTIVE", "IDENTITY"];
+    let header = ["WORKLOAD", "VERSION", "NODE", "ADDRESS", "PORT", "HEALTH", "STANDING", "HELD", "ACTIVE", "IDENTITY"];
     data(common.output, &endpoints, &header, |endpoints| {
         let cells = |endpoint: &Endpoint| {
             vec![
@@ -106,6 +106,7 @@ pub(super) async fn endpoints(common: &Common, service: &ServiceName) -> anyhow:
                 endpoint.port.to_string(),
                 endpoint.health.clone(),
                 endpoint.standing.clone(),
+                endpoint.held_back.clone(),
                 endpoint.active_requests.to_string(),
                 endpoint.identities.join(","),
             ]

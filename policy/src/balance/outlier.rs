@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::endpoint::Endpoint;
@@ -63,12 +63,14 @@ impl Cause {
     }
 }
 
-/// What comes of too many failures in a row.
+/// What a try changed.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     Ejected(Trip),
     /// So many endpoints are ejected that this one has to stay.
     Overflow,
+    /// It is the first since the endpoint is back in use.
+    Returned,
 }
 
 /// An endpoint that has just been ejected.
@@ -91,6 +93,8 @@ pub struct Monitor {
     times: AtomicU32,
     /// When it comes or came back; 0 before the first ejection.
     until_ms: AtomicU64,
+    /// It was ejected, and no try has shown yet that it is back.
+    is_out: AtomicBool,
     /// The last ejection's place in [`Cause::ALL`].
     cause: AtomicU8,
 }
@@ -104,6 +108,11 @@ impl Monitor {
     pub fn ejection(&self, now_ms: u64) -> Option<(Cause, u64)> {
         let cause = Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()?;
         self.is_ejected(now_ms).then(|| (cause, self.until_ms.load(Relaxed)))
+    }
+
+    /// Whether it is back in use, and the caller is the first to know.
+    pub(super) fn has_returned(&self, now_ms: u64) -> bool {
+        self.is_out.load(Relaxed) && !self.is_ejected(now_ms) && self.is_out.swap(false, Relaxed)
     }
 
     /// Counts; and says which number in a row is too many. Reads first: most requests succeed, and a store would take
@@ -158,6 +167,7 @@ impl Monitor {
             counter.store(0, Relaxed);
         }
         self.until_ms.store(until, Relaxed);
+        self.is_out.store(true, Relaxed);
         until
     }
 

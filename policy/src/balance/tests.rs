@@ -281,6 +281,26 @@ fn an_ejected_endpoint_gets_nothing_until_it_is_back_and_others_keep_serving() {
 }
 
 #[test]
+fn the_first_try_after_an_ejection_tells_that_the_endpoint_is_back() {
+    let cluster = detecting(100, 0, &["a", "b"]);
+    assert!(fail(&cluster, 0, 100).is_some());
+    let record = |status, now_ms| cluster.record(&cluster.endpoints[0], Outcome::Status(status), now_ms);
+    assert!(record(200, 10_999).is_none(), "it is out still");
+    assert!(matches!(record(500, 11_000), Some(Verdict::Returned)), "whatever came of it");
+    assert!(record(200, 11_001).is_none(), "one hears it");
+}
+
+#[test]
+fn what_holds_an_endpoint_back_is_told_with_how_long_it_does() {
+    let cluster = detecting(100, 0, &["a", "b"]);
+    let [a, b] = [&cluster.endpoints[0], &cluster.endpoints[1]];
+    assert!(fail(&cluster, 0, 0).is_some());
+    b.load.connect_failed(0);
+    assert_eq!((a.held_back(1), b.held_back(1)), (Some(("consecutive_5xx", 9_999)), Some(("connect_failure", 999))));
+    assert_eq!((a.held_back(10_000), b.held_back(1_000)), (None, None));
+}
+
+#[test]
 fn when_all_are_ejected_nobody_serves() {
     let cluster = detecting(100, 0, &["a", "b"]);
     assert!(matches!(

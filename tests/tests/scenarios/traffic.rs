@@ -169,3 +169,35 @@ endpoints: [{{ addresses: [{address}] }}]
     let endpoints = lab.host(0).json(&["endpoints", "legacy"]);
     assert_eq!(endpoints[0]["address"], listen);
 }
+
+const DETECTION: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: { name: echo }
+spec:
+  host: echo
+  trafficPolicy:
+    outlierDetection: { consecutive5xxErrors: 2, baseEjectionTime: 1h, maxEjectionPercent: 100 }
+";
+
+#[test]
+fn a_tripped_circuit_is_told_with_the_reason() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let file = lab.file("detection.yaml", DETECTION);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    assert_eq!(lab.host(0).json(&["endpoints", "echo"])[0]["held_back"], "");
+    wait_for("the endpoint is ejected", PATIENCE, || {
+        let answer = lab.host(0).call("echo", "/", &["-H", "x-status: 500"]);
+        (answer.header("x-weft-reason") == Some("no_healthy_upstream")).then_some(())
+    });
+    let held = lab.host(0).json(&["endpoints", "echo"])[0]["held_back"].clone();
+    let seconds = held.as_str().and_then(|held| held.strip_prefix("consecutive_5xx ")?.strip_suffix('s')?.parse().ok());
+    assert!(seconds.is_some_and(|left: u64| (3_000..=3_610).contains(&left)), "{held}");
+    let tripped = ["to=\"tripped\"", "cause=\"consecutive_5xx\""];
+    assert_eq!(lab.host(0).metric("weft_circuit_transitions_total", &tripped), 1.0);
+    assert_eq!(lab.host(1).json(&["endpoints", "echo"])[0]["held_back"], "", "each node finds out for itself");
+}

@@ -37,9 +37,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use weft_policy::{
+    balance::{Cluster, Trip},
     compile::{Inputs, NodeInput, compile},
     document::{parse_stored, parse_yaml},
-    endpoint::Standing,
+    endpoint::{Endpoint, Standing},
     origination::{Authorities, ClientIdentity, Origination},
     view::MeshView,
 };
@@ -50,8 +51,8 @@ use weft_proxy::{
     metrics::Metrics,
     origination::{Material, Originator, Trust},
     ports::{
-        self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, ViewPublisher, Views,
-        WorkloadIdentity,
+        self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, VerdictSink,
+        ViewPublisher, Views, WorkloadIdentity,
     },
     server::{BoundProxy, RunningProxy},
 };
@@ -112,6 +113,33 @@ impl Ca {
     }
 }
 
+/// What a node's proxy has told of its circuits.
+#[derive(Default)]
+pub struct Circuits(Mutex<Vec<String>>);
+
+impl Circuits {
+    pub fn told(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+
+    fn note(&self, endpoint: &Endpoint, what: &str) {
+        let name = endpoint.key.to_string();
+        let (name, _port) = name.rsplit_once(':').unwrap();
+        self.0.lock().push(format!("{name} {what}"));
+    }
+}
+
+impl VerdictSink for Circuits {
+    fn tripped(&self, _: &Cluster, trip: &Trip, for_ms: u64) {
+        assert!(for_ms <= 2 * 3_600_000, "{for_ms}");
+        self.note(&trip.endpoint, &format!("tripped by {}", trip.cause.as_str()));
+    }
+
+    fn returned(&self, _: &Cluster, endpoint: &Endpoint) {
+        self.note(endpoint, "passing");
+    }
+}
+
 /// A workload to be hosted: `SERVICE`, `WORKLOAD` and the account of the same name as the service.
 #[derive(Clone)]
 pub struct Hosted {
@@ -146,6 +174,7 @@ pub struct Node {
     pub outbound: SocketAddr,
     pub listeners: Vec<SocketAddr>,
     pub metrics: Metrics,
+    pub circuits: Arc<Circuits>,
     pub log: Log,
     pub proxy: Option<RunningProxy>,
     pub keys: KeyPublisher,
@@ -295,8 +324,16 @@ impl Node {
             access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
             limits: plan.limits,
         };
-        let bound =
-            BoundProxy::bind(config, view.clone(), identity_reader, key_reader, origination_reader, metrics.clone());
+        let circuits = Arc::new(Circuits::default());
+        let bound = BoundProxy::bind(
+            config,
+            view.clone(),
+            identity_reader,
+            key_reader,
+            origination_reader,
+            metrics.clone(),
+            circuits.clone(),
+        );
         let bound = bound.unwrap();
         let (outbound, decisions) = (bound.outbound(), bound.decisions());
         let listeners = bound.listeners().iter().map(|listener| listener.listen).collect();
@@ -309,6 +346,7 @@ impl Node {
             outbound,
             listeners,
             metrics,
+            circuits,
             log,
             proxy,
             keys,
