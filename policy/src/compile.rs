@@ -17,6 +17,7 @@ pub(crate) mod gateway_api;
 mod gateways;
 mod lower;
 mod nodes;
+mod outside;
 mod policies;
 mod rules;
 mod service_policies;
@@ -38,7 +39,6 @@ use weft_wire::{
 pub use self::entries::ResolvedNames;
 pub(crate) use self::{
     access::AccessIndex,
-    entries::names_to_resolve,
     gateways::{Bound, GatewayIngredients, refusal},
     policies::destination_rules,
 };
@@ -49,7 +49,7 @@ use self::{
     nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
     services::Declared,
-    slices::Slice,
+    slices::{Regions, Slices},
 };
 use crate::{
     api::gateway::PolicyTargetReference,
@@ -97,6 +97,7 @@ pub(crate) struct Parts {
     nodes: BTreeMap<NodeName, Arc<NodeRows>>,
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
     rows: Arc<RowIndex>,
+    regions: Arc<Regions>,
     documents: Arc<DocumentIndex>,
 }
 
@@ -140,8 +141,8 @@ pub(crate) struct Ingredients {
     /// Rows announced under the service's name, and those that its selector selects.
     own: Vec<Arc<Row>>,
     selected: Vec<Arc<Row>>,
-    /// Of a service that selects no workloads, the oldest first.
-    slices: Vec<Arc<Slice>>,
+    /// Of a service that selects no workloads.
+    slices: Slices,
     /// BackendTLSPolicies for it, if it has slices.
     backend_tls: Vec<Arc<Document>>,
     /// What describes a host outside of the mesh, the oldest first.
@@ -165,8 +166,8 @@ impl Ingredients {
         &self.policies
     }
 
-    fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, parts: &Parts) -> Self {
-        let Parts { rows, documents, .. } = parts;
+    fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, inputs: &Inputs<'_>, parts: &Parts) -> Self {
+        let Parts { rows, documents, regions, .. } = parts;
         let declared = documents.declared.get(name).cloned();
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
@@ -175,7 +176,7 @@ impl Ingredients {
         Self {
             own: rows.announced.get(name).cloned().unwrap_or_default(),
             selected: selected.unwrap_or_default(),
-            slices: slices.unwrap_or_default(),
+            slices: slices.map(|slices| Slices::new(slices, inputs.names, regions)).unwrap_or_default(),
             backend_tls: backend_tls.unwrap_or_default(),
             policies: documents.policies.matching(fqdn).cloned().collect(),
             circuits: documents.circuits.of(&name.namespace, Some(name)),
@@ -193,7 +194,7 @@ impl Ingredients {
             && self.here.as_ref().map(Arc::as_ptr) == other.here.as_ref().map(Arc::as_ptr)
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
-            && same(&self.slices, &other.slices)
+            && self.slices.are_same(&other.slices)
             && same(&self.backend_tls, &other.backend_tls)
             && Selected::are_same(&self.entries, &other.entries)
             && same(&self.policies, &other.policies)
@@ -212,7 +213,8 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let nodes = nodes::read(inputs, known);
     let documents = documents::read(inputs.documents, &known.documents);
     let rows = nodes::index(&nodes, &documents.first_labels, known);
-    let parts = Parts { nodes, local: inputs.local.clone(), rows, documents };
+    let regions = slices::regions(&nodes, &known.regions);
+    let parts = Parts { nodes, local: inputs.local.clone(), rows, regions, documents };
 
     let (services, mut ends_of_services) =
         services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
@@ -267,7 +269,7 @@ fn services<'p>(
         let known = known.peek().filter(|service| service.id.mesh() == Some(name));
         let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
         ends.extend(ends_that_rule(&fqdn, parts));
-        let ingredients = Ingredients::of(name, &fqdn, here, parts);
+        let ingredients = Ingredients::of(name, &fqdn, here, inputs, parts);
         match known {
             Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
             known => {
@@ -278,6 +280,11 @@ fn services<'p>(
     });
     let services = services.collect();
     (services, ends)
+}
+
+/// The names outside of the mesh that a service needs the addresses of.
+pub(crate) fn names_to_resolve(service: &Service) -> impl Iterator<Item = String> {
+    entries::names_to_resolve(service).chain(service.ingredients.slices.names().cloned())
 }
 
 /// The ends of the wildcards that rule a service.

@@ -103,7 +103,7 @@ pub struct Endpoint {
 /// Where endpoints are, as far as they are chosen by it: a node, or a place outside of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// `None` outside of the mesh.
+    /// Outside of the mesh what a document says, if anything.
     pub node: Option<NodeName>,
     pub locality: Locality,
     /// The node's own, or what a document says of the place.

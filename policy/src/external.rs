@@ -1,14 +1,10 @@
 //! Hosts outside of the mesh, found by the name that a client has for them.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use weft_wire::id::Namespace;
 
 use crate::{
-    compile,
     hosts::{HostIndex, HostPattern},
     namespaces::PerNamespace,
     view::Service,
@@ -69,11 +65,5 @@ impl Externals {
         all.sort_by(|a, b| a.id.name().cmp(b.id.name()).then_with(|| a.id.cmp(&b.id)));
         all.dedup_by(|a, b| Arc::ptr_eq(a, b));
         all
-    }
-
-    /// The names whose addresses are needed.
-    pub(crate) fn names(&self) -> BTreeSet<String> {
-        let services = self.by_host.values().flat_map(|external| external.all());
-        services.flat_map(|service| compile::names_to_resolve(service)).collect()
     }
 }

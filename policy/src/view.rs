@@ -17,7 +17,7 @@ use crate::{
     attached::Attached,
     authenticate::KeysAt,
     balance::Cluster,
-    compile::{AccessIndex, Ingredients, Parts},
+    compile::{AccessIndex, Ingredients, Parts, names_to_resolve},
     document::Document,
     endpoint::{Endpoint, EndpointAddress, EndpointKey, LocalWorkload, Workload},
     experiment::Experiment,
@@ -268,7 +268,7 @@ impl MeshView {
 
     /// The names outside of the mesh whose addresses are needed.
     pub fn names_to_resolve(&self) -> BTreeSet<String> {
-        self.externals.names()
+        self.services.iter().chain(self.externals.all()).flat_map(|service| names_to_resolve(service)).collect()
     }
 
     /// The ways in which places outside of the mesh are spoken TLS with.

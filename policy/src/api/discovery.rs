@@ -86,7 +86,7 @@ pub struct Hint {
 pub struct SlicePort {
     pub name: Option<String>,
     pub protocol: Option<TransportProtocol>,
-    /// All ports if absent.
+    /// The `targetPort` of the service's port of that name if absent; without a name too, all of the service's ports.
     pub port: Option<PortOrZero>,
     pub app_protocol: Option<String>,
 }
@@ -107,7 +107,6 @@ impl Resource for EndpointSlice {
             }
             port.protocol.unwrap_or_default().check(checker);
             checker.pending("protocol", port.protocol.unwrap_or_default() != TransportProtocol::Tcp);
-            checker.pending("port", port.port.is_none());
             if port.port.is_some_and(|port| port.get() == 0) {
                 checker.error_in("port", "is the number 0; it must be a whole number from 1 to 65535");
             }
@@ -115,7 +114,6 @@ impl Resource for EndpointSlice {
                 checker.error_in("appProtocol", "must be [DNS name/]letters, digits, '-', '_', '.'");
             }
         });
-        checker.pending("addressType", self.address_type == AddressType::Fqdn);
     }
 }
 
@@ -136,8 +134,6 @@ impl SliceEndpoint {
         if self.node_name.as_deref().is_some_and(|name| !is_dns_name(name)) {
             checker.error_in("nodeName", "must be a DNS name");
         }
-        checker.pending("zone", self.zone.is_some());
-        checker.pending("hints", self.hints.is_some());
         checker.given("hints", &self.hints, |checker, hints| {
             for (key, hints) in [("forZones", &hints.for_zones), ("forNodes", &hints.for_nodes)] {
                 checker.limit(key, hints.len(), 8);

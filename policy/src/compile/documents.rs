@@ -24,7 +24,7 @@ use super::{
     rules,
     service_policies::ByService,
     services::Declared,
-    slices::{self, Slice},
+    slices::Slice,
 };
 use crate::{
     api::networking::VirtualService,
@@ -179,7 +179,7 @@ impl Part {
             (Spec::DestinationRule(_), None) => Policy::read(document).map(|policy| Self::Policy(Arc::new(policy))),
             (Spec::Service(_), None) => Declared::read(document).map(|declared| Self::Service(Arc::new(declared))),
             (Spec::EndpointSlice(slice), None) => {
-                Slice::read(document, slice, &slices::loads(&index.slices)).map(|slice| Self::Slice(Arc::new(slice)))
+                Slice::read(document, slice).map(|slice| Self::Slice(Arc::new(slice)))
             }
             (Spec::ServiceEntry(_), None) => Entry::read(document).map(|entry| Self::Entry(Arc::new(entry))),
             (Spec::WorkloadEntry(_), None) => Some(Self::Workload(document.clone())),

@@ -14,13 +14,13 @@ use weft_wire::{
 use super::{
     documents::DocumentIndex,
     nodes::{Row, RowIndex},
+    outside::{self, KnownLoads, Outside},
 };
 use crate::{
-    address::name_of,
     api::networking::{PortProtocol, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry},
     balance::OriginalDestination,
     document::{Document, Spec},
-    endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Place, Standing},
+    endpoint::{Endpoint, EndpointKey, Place},
     hosts::HostPattern,
     namespaces::{Visibility, same},
     view::{Service, ServicePort},
@@ -172,8 +172,8 @@ impl Selected {
     }
 }
 
-/// The names that a host needs the addresses of.
-pub(crate) fn names_to_resolve(service: &Service) -> impl Iterator<Item = String> {
+/// The names that the host of a service needs the addresses of.
+pub(super) fn names_to_resolve(service: &Service) -> impl Iterator<Item = String> {
     service.ingredients.entries.iter().flat_map(|selected| selected.names(&service.fqdn))
 }
 
@@ -251,37 +251,23 @@ pub(super) fn members<'a>(selected: &'a [Selected], port: &ServicePort) -> Vec<(
 /// The places outside of the mesh that serve a port of the host, each once: the oldest entry that has it holds. `known`
 /// is the host in the view before.
 pub(super) fn places(selected: &[Selected], port: &ServicePort, known: Option<&Service>) -> Vec<Arc<Endpoint>> {
-    let known = known.and_then(|known| known.cluster(port.port)).into_iter().flat_map(|cluster| &cluster.endpoints);
-    let known: HashMap<&EndpointKey, &Arc<EndpointLoad>> =
-        known.map(|endpoint| (&endpoint.key, &endpoint.load)).collect();
+    let loads = KnownLoads::of(known, port.port);
     let mut found: BTreeMap<EndpointKey, Arc<Endpoint>> = BTreeMap::new();
     for (one, declared) in selected.iter().filter_map(|one| Some((one, one.port(port.port)?))) {
         for (place, ip) in one.addressed() {
             let own = place.and_then(|place| place.ports.get(&declared.name));
             let number = own.copied().or(declared.target_port).unwrap_or(declared.number).number();
-            let Some(key) = name_of(ip).map(|workload| EndpointKey {
-                node: None,
-                namespace: one.entry.namespace.clone(),
-                workload,
-                target_port: number,
-            }) else {
-                continue;
-            };
-            let load = known.get(&key).map(|load| (*load).clone());
+            let address = SocketAddr::new(ip, number);
+            let Some(key) = outside::key(&one.entry.namespace, address) else { continue };
             found.entry(key).or_insert_with_key(|key| {
-                Arc::new(Endpoint {
-                    key: key.clone(),
-                    workload: None,
-                    address: EndpointAddress::Outside(SocketAddr::new(ip, number)),
-                    identities: Arc::default(),
+                let outside = Outside {
+                    address,
                     protocol: port.protocol,
                     health: EndpointHealth::Healthy,
-                    standing: Standing::Preferred,
                     weight: place.map_or(1, weight_of),
-                    place: Arc::new(place.map(place_of).unwrap_or_default()),
-                    load: load.unwrap_or_default(),
-                    monitor: None,
-                })
+                    place: place.map(place_of).unwrap_or_default(),
+                };
+                outside.endpoint(key.clone(), &loads)
             });
         }
     }

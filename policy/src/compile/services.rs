@@ -16,7 +16,9 @@ use super::{
     entries, gateway_api,
     nodes::Row,
     policies::{self, Merged},
-    service_policies, slices, visible_rules,
+    service_policies,
+    slices::Asked,
+    visible_rules,
 };
 use crate::{
     api::{
@@ -100,7 +102,7 @@ pub(super) fn service(
     known: Option<&Service>,
 ) -> Service {
     let model = match &id {
-        ServiceId::Mesh(name) => Model::new(name, inputs.this_node, &ingredients),
+        ServiceId::Mesh(name) => Model::new(name, inputs.this_node, &ingredients, known),
         ServiceId::Host { .. } => Model::outside(&ingredients, known),
     };
     let has_same_routes =
@@ -192,7 +194,13 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(name: &'a ServiceName, this_node: &'a NodeName, ingredients: &'a Ingredients) -> Self {
+    /// `known` is that of the view before.
+    fn new(
+        name: &'a ServiceName,
+        this_node: &'a NodeName,
+        ingredients: &'a Ingredients,
+        known: Option<&Service>,
+    ) -> Self {
         let declared = ingredients.declared.as_deref();
         let (own, selected) = (rows(&ingredients.own), rows(&ingredients.selected));
         let accounts = declared.and_then(|declared| declared.accounts.as_deref());
@@ -217,16 +225,24 @@ impl<'a> Model<'a> {
             model.add(port.port.number(), &port.name, protocol.unwrap_or_default(), declared, members);
         }
         // A place that shows no account serves no service that names its accounts.
-        let slices = if accounts.is_none() { &ingredients.slices[..] } else { &[] };
+        let slices = Some(&ingredients.slices).filter(|_| accounts.is_none());
         // What may only be called by TLS is not called in the clear; weft speaks no TLS of the backend's own yet.
         let wants_tls = |port: &ServicePort| {
             declared.is_some_and(|declared| backend_tls::is_for(&ingredients.backend_tls, &declared.name, &port.name))
         };
-        let outside = |port: &ServicePort| match wants_tls(port) {
-            true => Vec::new(),
-            false => slices::endpoints(slices, &port.name, port.protocol),
+        let outside = |((declared, port), members): ((&core::ServicePort, &ServicePort), &Vec<_>)| match slices {
+            Some(slices) if !wants_tls(port) => {
+                let asked = Asked {
+                    publishes_not_ready: model.publishes_not_ready,
+                    here: model.here.map(|here| &**here),
+                    beside_others: !members.is_empty(),
+                };
+                slices.endpoints(declared, port, &asked, known)
+            }
+            _ => Vec::new(),
         };
-        model.outside = model.ports.iter().map(outside).collect();
+        let ports = declared.into_iter().flat_map(Declared::ports).zip(&model.ports);
+        model.outside = ports.zip(&model.members).map(outside).collect();
         // Ports that only announcements know.
         let mut rest: BTreeMap<u16, Vec<&'a Row>> = BTreeMap::new();
         for row in &own {

@@ -2,24 +2,30 @@
 //! directly, and show no identity.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use weft_wire::{
-    fact::{EndpointHealth, Protocol},
-    id::{Namespace, ServiceName},
+    fact::EndpointHealth,
+    id::{Locality, NodeName, ServiceName},
 };
 
+use super::{
+    ResolvedNames,
+    nodes::NodeRows,
+    outside::{self, KnownLoads, Outside},
+};
 use crate::{
-    address::name_of,
     api::{
-        core::TransportProtocol,
-        discovery::{EndpointConditions, EndpointSlice},
+        core::{self, TransportProtocol},
+        discovery::{self, EndpointConditions, EndpointHints, EndpointSlice},
     },
     document::Document,
-    endpoint::{Endpoint, EndpointAddress, EndpointKey, EndpointLoad, Standing},
+    endpoint::{Endpoint, EndpointKey, Place},
+    namespaces::same,
+    view::{Service, ServicePort},
 };
 
 /// The label that names a slice's service.
@@ -29,34 +35,75 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(super) service: ServiceName,
-    /// By the name of the service's port.
-    endpoints: BTreeMap<String, Vec<Arc<Endpoint>>>,
+    ports: Vec<SlicePort>,
+    places: Vec<SlicePlace>,
 }
 
-/// The live counters of places, which outlast their documents' versions.
-pub(super) type Loads = HashMap<SocketAddr, Arc<EndpointLoad>>;
+#[derive(Debug)]
+struct SlicePort {
+    /// Of the service's port; empty without a number is all of them.
+    name: String,
+    /// `None` is the service's own `targetPort`.
+    number: Option<u16>,
+}
+
+#[derive(Debug)]
+struct SlicePlace {
+    address: SliceAddress,
+    /// `Unhealthy` is not ready.
+    health: EndpointHealth,
+    node: Option<NodeName>,
+    zone: String,
+    hints: EndpointHints,
+}
+
+#[derive(Debug)]
+enum SliceAddress {
+    Ip(IpAddr),
+    /// To be looked up. Documents have it in lower case.
+    Name(String),
+}
+
+/// The regions that zones are in, where the nodes of a zone agree: slices say a place's zone alone.
+pub(super) type Regions = BTreeMap<String, String>;
 
 impl Slice {
     /// `None` for a slice of no service.
-    pub(super) fn read(document: &Document, slice: &EndpointSlice, known: &Loads) -> Option<Self> {
+    pub(super) fn read(document: &Document, slice: &EndpointSlice) -> Option<Self> {
         let namespace = document.key.namespace.clone()?;
         let name = document.labels.get(SERVICE_LABEL)?.parse().ok()?;
-        let mut endpoints: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
-        for port in &slice.ports {
-            let number = port.port.and_then(|port| u16::try_from(port.get()).ok()).unwrap_or_default();
-            if number == 0 || port.protocol.unwrap_or_default() != TransportProtocol::Tcp {
-                continue;
-            }
-            let places = slice.endpoints.iter().filter_map(|endpoint| {
-                let health = health(endpoint.conditions.unwrap_or_default())?;
-                // All of them mean the same endpoint; Kubernetes too takes the first. Names are not looked up.
-                let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-                let address = SocketAddr::new(address, number);
-                Some(Arc::new(place(&namespace, address, health, known.get(&address).cloned().unwrap_or_default())?))
-            });
-            endpoints.entry(port.name.clone().unwrap_or_default()).or_default().extend(places);
-        }
-        Some(Self { service: ServiceName { namespace, name }, endpoints })
+        let is_tcp = |port: &&discovery::SlicePort| port.protocol.unwrap_or_default() == TransportProtocol::Tcp;
+        let ports = slice.ports.iter().filter(is_tcp).map(|port| SlicePort {
+            name: port.name.clone().unwrap_or_default(),
+            number: port.port.and_then(|port| u16::try_from(port.get()).ok()),
+        });
+        let places = slice.endpoints.iter().filter_map(|endpoint| {
+            // All of them mean the same endpoint; Kubernetes too takes the first.
+            let address = endpoint.addresses.first()?;
+            Some(SlicePlace {
+                address: address.parse().map_or_else(|_| SliceAddress::Name(address.clone()), SliceAddress::Ip),
+                health: health(endpoint.conditions.unwrap_or_default())?,
+                node: endpoint.node_name.as_ref().and_then(|name| name.parse().ok()),
+                zone: endpoint.zone.clone().unwrap_or_default(),
+                hints: endpoint.hints.clone().unwrap_or_default(),
+            })
+        });
+        let (ports, places) = (ports.collect(), places.collect());
+        Some(Self { service: ServiceName { namespace, name }, ports, places })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.places.iter().filter_map(|place| match &place.address {
+            SliceAddress::Name(name) => Some(name),
+            SliceAddress::Ip(_) => None,
+        })
+    }
+
+    /// Which of the places' own ports serves a port of the service.
+    fn number(&self, port: &ServicePort, target_port: u16) -> Option<u16> {
+        let is_for = |own: &&SlicePort| own.name == port.name || (own.name.is_empty() && own.number.is_none());
+        let own = self.ports.iter().find(is_for)?;
+        Some(own.number.unwrap_or(target_port))
     }
 }
 
@@ -65,50 +112,149 @@ fn health(conditions: EndpointConditions) -> Option<EndpointHealth> {
     match conditions {
         EndpointConditions { ready: None | Some(true), .. } => Some(EndpointHealth::Healthy),
         EndpointConditions { serving: Some(true), terminating: Some(true), .. } => Some(EndpointHealth::Draining),
-        _ => None,
+        EndpointConditions { terminating: Some(true), .. } => None,
+        _ => Some(EndpointHealth::Unhealthy),
     }
 }
 
-fn place(
-    namespace: &Namespace,
-    address: SocketAddr,
-    health: EndpointHealth,
-    load: Arc<EndpointLoad>,
-) -> Option<Endpoint> {
-    Some(Endpoint {
-        key: EndpointKey {
-            node: None,
-            namespace: namespace.clone(),
-            workload: name_of(address.ip())?,
-            target_port: address.port(),
-        },
-        workload: None,
-        address: EndpointAddress::Outside(address),
-        identities: Arc::default(),
-        protocol: Protocol::default(),
-        health,
-        standing: Standing::Preferred,
-        place: Arc::default(),
-        load,
-        weight: 1,
-        monitor: None,
-    })
+/// All that a service's slices say, with what is known beside them.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    /// The oldest first.
+    all: Vec<Arc<Slice>>,
+    /// What their names resolve to.
+    addresses: BTreeMap<String, Arc<[IpAddr]>>,
+    /// Only where there are slices.
+    regions: Option<Arc<Regions>>,
 }
 
-/// The places of some slices for one port of their service, each once: the oldest slice that has a place holds.
-pub(super) fn endpoints(slices: &[Arc<Slice>], port: &str, protocol: Protocol) -> Vec<Arc<Endpoint>> {
-    let mut found: BTreeMap<&EndpointKey, Arc<Endpoint>> = BTreeMap::new();
-    for endpoint in slices.iter().filter_map(|slice| slice.endpoints.get(port)).flatten() {
-        found.entry(&endpoint.key).or_insert_with(|| match endpoint.protocol == protocol {
-            true => endpoint.clone(),
-            false => Arc::new(Endpoint { protocol, ..Endpoint::clone(endpoint) }),
-        });
+impl Slices {
+    pub(super) fn new(all: Vec<Arc<Slice>>, names: &ResolvedNames, regions: &Arc<Regions>) -> Self {
+        let found = |name: &String| (name.clone(), names.get(name.as_str()).cloned().unwrap_or_default());
+        let addresses = all.iter().flat_map(|slice| slice.names()).map(found).collect();
+        Self { regions: (!all.is_empty()).then(|| regions.clone()), addresses, all }
     }
-    found.into_values().collect()
+
+    pub(super) fn are_same(&self, other: &Self) -> bool {
+        same(&self.all, &other.all)
+            && self.addresses == other.addresses
+            && self.regions.as_ref().map(Arc::as_ptr) == other.regions.as_ref().map(Arc::as_ptr)
+    }
+
+    /// The names whose addresses are needed.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.addresses.keys()
+    }
+
+    /// The places for a port, each once: the oldest slice that has a place holds. `known` is the service in the view
+    /// before.
+    pub(super) fn endpoints(
+        &self,
+        declared: &core::ServicePort,
+        port: &ServicePort,
+        asked: &Asked<'_>,
+        known: Option<&Service>,
+    ) -> Vec<Arc<Endpoint>> {
+        let mut found: BTreeMap<EndpointKey, (&SlicePlace, Outside)> = BTreeMap::new();
+        let target_port = declared.target_number().unwrap_or(port.port);
+        for slice in &self.all {
+            let Some(number) = slice.number(port, target_port) else { continue };
+            for place in &slice.places {
+                let health = match place.health {
+                    EndpointHealth::Unhealthy if asked.publishes_not_ready => EndpointHealth::Healthy,
+                    EndpointHealth::Unhealthy => continue,
+                    health => health,
+                };
+                for ip in self.addresses(place) {
+                    let address = SocketAddr::new(*ip, number);
+                    let Some(key) = outside::key(&slice.service.namespace, address) else { continue };
+                    let outside =
+                        || Outside { address, protocol: port.protocol, health, weight: 1, place: self.place_of(place) };
+                    found.entry(key).or_insert_with(|| (place, outside()));
+                }
+            }
+        }
+        let hint = asked.hint(found.values().filter(|(_, outside)| serves(outside)).map(|(place, _)| *place));
+        found.retain(|_, (place, outside)| !serves(outside) || hint.is_none_or(|hint| hint.is_for(place, asked.here)));
+        let loads = KnownLoads::of(known, port.port);
+        found.into_iter().map(|(key, (_, outside))| outside.endpoint(key, &loads)).collect()
+    }
+
+    fn addresses<'s>(&'s self, place: &'s SlicePlace) -> &'s [IpAddr] {
+        match &place.address {
+            SliceAddress::Ip(ip) => std::slice::from_ref(ip),
+            SliceAddress::Name(name) => self.addresses.get(name).map(|found| &**found).unwrap_or_default(),
+        }
+    }
+
+    fn place_of(&self, place: &SlicePlace) -> Place {
+        let region = self.regions.as_ref().and_then(|regions| regions.get(&place.zone)).cloned().unwrap_or_default();
+        let locality = Locality { region, zone: place.zone.clone(), subzone: String::new() };
+        Place { node: place.node.clone(), locality, labels: BTreeMap::new() }
+    }
 }
 
-/// The counters of all places that slices have.
-pub(super) fn loads(slices: &HashMap<ServiceName, Vec<Arc<Slice>>>) -> Loads {
-    let endpoints = slices.values().flatten().flat_map(|slice| slice.endpoints.values().flatten());
-    endpoints.map(|endpoint| (endpoint.address.socket(), endpoint.load.clone())).collect()
+fn serves(place: &Outside) -> bool {
+    place.health == EndpointHealth::Healthy
+}
+
+/// What of a service's places is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) publishes_not_ready: bool,
+    /// The client's place.
+    pub(super) here: Option<&'a Place>,
+    /// Others serve the port too, for whom there are no hints.
+    pub(super) beside_others: bool,
+}
+
+/// Which of the hints count.
+#[derive(Clone, Copy, Debug)]
+enum Hint {
+    Node,
+    Zone,
+}
+
+impl Asked<'_> {
+    /// kube-proxy's rule (`pkg/proxy/topology.go`): hints count where all that serve have one, and one is for the
+    /// client; those for nodes come before those for zones.
+    fn hint<'p>(&self, places: impl Iterator<Item = &'p SlicePlace> + Clone) -> Option<Hint> {
+        let counts = |hint: &Hint| {
+            places.clone().all(|place| hint.is_given(place))
+                && places.clone().any(|place| hint.is_for(place, self.here))
+        };
+        [Hint::Node, Hint::Zone].into_iter().find(counts).filter(|_| !self.beside_others)
+    }
+}
+
+impl Hint {
+    fn is_given(self, place: &SlicePlace) -> bool {
+        match self {
+            Self::Node => !place.hints.for_nodes.is_empty(),
+            Self::Zone => !place.hints.for_zones.is_empty(),
+        }
+    }
+
+    fn is_for(self, place: &SlicePlace, here: Option<&Place>) -> bool {
+        let Some(here) = here else { return false };
+        let (hints, own) = match self {
+            Self::Node => (&place.hints.for_nodes, here.node.as_ref().map_or("", NodeName::as_str)),
+            Self::Zone => (&place.hints.for_zones, here.locality.zone.as_str()),
+        };
+        hints.iter().any(|hint| hint.name == own)
+    }
+}
+
+/// The regions of all zones; the known ones if they are the same.
+pub(super) fn regions(nodes: &BTreeMap<NodeName, Arc<NodeRows>>, known: &Arc<Regions>) -> Arc<Regions> {
+    let mut found: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    for Locality { region, zone, .. } in nodes.values().map(|node| &node.place.locality) {
+        let kept = found.entry(zone).or_insert(Some(region));
+        if *kept != Some(region) {
+            *kept = None;
+        }
+    }
+    let agreed = found.into_iter().filter_map(|(zone, region)| Some((zone.to_owned(), region?.to_owned())));
+    let regions: Regions = agreed.filter(|(zone, _)| !zone.is_empty()).collect();
+    if **known == regions { known.clone() } else { Arc::new(regions) }
 }
