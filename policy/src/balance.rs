@@ -47,6 +47,7 @@ use crate::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress, Standing},
     learned::Learned,
+    retry::Hedging,
 };
 
 /// How an endpoint is chosen among equals. DestinationRule `loadBalancer`.
@@ -79,6 +80,7 @@ pub(crate) struct Settings {
     /// `None` where nothing is said, as mostly.
     pub(crate) connection: Option<Arc<ConnectionSettings>>,
     pub(crate) warmup: Option<Warmup>,
+    pub(crate) hedging: Option<Hedging>,
     /// Of a cluster whose endpoints are those that its requests ask for.
     pub(crate) original: Option<OriginalDestination>,
 }
@@ -248,6 +250,11 @@ impl Cluster {
         self.settings.panic_percent
     }
 
+    /// When its requests are sent to a second endpoint, if ever.
+    pub fn hedging(&self) -> Option<&Hedging> {
+        self.settings.hedging.as_ref()
+    }
+
     /// What is said of its connections, if anything.
     pub fn connection(&self) -> Option<&Arc<ConnectionSettings>> {
         self.settings.connection.as_ref()
@@ -372,10 +379,19 @@ impl Cluster {
         matches!(self.settings.balancer, Balancer::PeakEwma { .. })
     }
 
-    /// Notes how long an endpoint took to answer, or was waited for in vain.
+    /// Notes how long an endpoint took to answer.
     pub fn took(&self, endpoint: &Endpoint, time: Duration, now_ms: u64) {
         if let Balancer::PeakEwma { decay_ms } = self.settings.balancer {
             endpoint.load.latency.observe(time.as_secs_f32() * 1e6, now_ms, decay_ms);
+        }
+    }
+
+    /// Notes how long an endpoint was waited for in vain: it takes at least that long.
+    pub fn was_awaited(&self, endpoint: &Endpoint, time: Duration, now_ms: u64) {
+        if let Balancer::PeakEwma { decay_ms } = self.settings.balancer
+            && time.as_secs_f64() * 1e6 > endpoint.load.latency.estimate(now_ms, decay_ms)
+        {
+            self.took(endpoint, time, now_ms);
         }
     }
 

@@ -381,6 +381,10 @@ impl Steps {
             let says = "each request says itself where it goes: the address of its host is looked up when it comes";
             self.add("destination", says.into());
         }
+        if let Some(hedging) = cluster.hedging() {
+            let says = format!("sent to a second endpoint if no response has come after {:?}", hedging.delay);
+            self.add("hedging", says);
+        }
         for document in compile::destination_rules(service, client) {
             let says = match cluster.subset.as_str() {
                 "" => format!("its policy holds for {}", service.id),

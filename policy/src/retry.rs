@@ -2,9 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
-use crate::api::{gateway::HttpRouteRetry, networking::HttpRetry};
+use crate::api::{gateway::HttpRouteRetry, mesh::BackendHedging, networking::HttpRetry};
 
 /// When, how often and after which pause a request is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,25 @@ const CONDITIONS: [(&str, Condition); 16] = [
     ("internal", Condition::Grpc(13)),
     ("unavailable", Condition::Grpc(14)),
 ];
+
+/// When a request is sent again beside a try that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedging {
+    /// How long a response is waited for before that.
+    pub delay: Duration,
+    includes_non_idempotent: bool,
+}
+
+impl Hedging {
+    pub(crate) fn of(hedging: &BackendHedging) -> Self {
+        Self { delay: hedging.delay.get(), includes_non_idempotent: hedging.include_non_idempotent }
+    }
+
+    /// Whether requests of this method may be done twice (RFC 9110, section 9.2.2, or a document says so).
+    pub fn is_for(&self, method: &Method) -> bool {
+        self.includes_non_idempotent || method.is_idempotent()
+    }
+}
 
 /// How a try failed without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

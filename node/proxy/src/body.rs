@@ -259,7 +259,11 @@ impl BodyCopy {
 const MAX_KEPT: usize = 64 * 1024;
 
 /// A caller's body that is kept as it goes, so that it can be sent again.
-pub(crate) struct Kept(Rc<RefCell<Source>>);
+pub(crate) struct Kept {
+    source: Rc<RefCell<Source>>,
+    /// It is read beside others, rather than in their place.
+    is_beside: bool,
+}
 
 struct Source {
     body: CallerBody,
@@ -267,6 +271,8 @@ struct Source {
     kept_len: usize,
     /// More came than is kept.
     overflowed: bool,
+    /// Its end has come.
+    ended: bool,
     /// Which [`Replay`] reads on; older ones end with an error, so that their connections do.
     turn: u32,
 }
@@ -292,12 +298,25 @@ impl KeptFrame {
 
 impl Kept {
     pub(crate) fn new(body: CallerBody) -> Self {
-        let source = Source { body, kept: Vec::new(), kept_len: 0, overflowed: false, turn: 0 };
-        Self(Rc::new(RefCell::new(source)))
+        let source = Source { body, kept: Vec::new(), kept_len: 0, overflowed: false, ended: false, turn: 0 };
+        Self { source: Rc::new(RefCell::new(source)), is_beside: false }
     }
 
     pub(crate) fn is_whole(&self) -> bool {
-        !self.0.borrow().overflowed
+        !self.source.borrow().overflowed
+    }
+
+    /// Whether there is more to come, all of which may be kept.
+    pub(crate) fn is_coming(&self) -> bool {
+        let source = self.source.borrow();
+        !(source.overflowed || source.ended || source.body.is_end_stream())
+    }
+
+    /// The same body, for another try; `None` if it cannot be read again. To be read `beside` those under way it must have
+    /// come whole: who waits for more of it is one.
+    pub(crate) fn again(&self, beside: bool) -> Option<Self> {
+        let may = self.is_whole() && !(beside && self.is_coming());
+        may.then(|| Self { source: self.source.clone(), is_beside: beside })
     }
 
     /// As [`CallerBody::poll_ahead`], from the start.
@@ -307,7 +326,7 @@ impl Kept {
         max: usize,
         partly: bool,
     ) -> Poll<Result<Beginning, BrokeOff>> {
-        let source = &mut *self.0.borrow_mut();
+        let source = &mut *self.source.borrow_mut();
         let kept: Vec<&Bytes> = source.kept.iter().filter_map(KeptFrame::data).collect();
         if kept.is_empty() {
             return source.body.poll_ahead(cx, max, partly);
@@ -328,11 +347,11 @@ impl Kept {
     /// The body from its start.
     pub(crate) fn replay(&self) -> RequestBody {
         let turn = {
-            let mut source = self.0.borrow_mut();
-            source.turn += 1;
+            let mut source = self.source.borrow_mut();
+            source.turn += u32::from(!self.is_beside);
             source.turn
         };
-        RequestBody::Replay(Replay { source: self.0.clone(), turn, next: 0, kept_bytes_sent: 0 })
+        RequestBody::Replay(Replay { source: self.source.clone(), turn, next: 0, kept_bytes_sent: 0 })
     }
 }
 
@@ -361,6 +380,7 @@ impl Replay {
             })));
         }
         let polled = source.body.poll_frame(cx);
+        source.ended |= matches!(polled, Poll::Ready(None));
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             source.keep(frame);
             self.next = source.kept.len();

@@ -224,6 +224,32 @@ impl Outgoing {
         })
     }
 
+    /// Whether there is more of its body to come before it can be sent beside itself.
+    pub(crate) fn is_coming(&self) -> bool {
+        matches!(&self.body, OutgoingBody::Kept(kept) if kept.is_coming())
+    }
+
+    /// The same request for another try, in place of those before or `beside` those under way; `None` if its body is not
+    /// kept for that. An upgrade is not taken along.
+    pub(crate) fn again(&self, beside: bool) -> Option<Self> {
+        let body = match &self.body {
+            OutgoingBody::Empty => OutgoingBody::Empty,
+            OutgoingBody::Kept(kept) => OutgoingBody::Kept(kept.again(beside)?),
+            OutgoingBody::Once(_) => return None,
+        };
+        Some(Self {
+            method: self.method.clone(),
+            authority: self.authority.clone(),
+            path_and_query: self.path_and_query.clone(),
+            headers: self.headers.clone(),
+            host: self.host.clone(),
+            body,
+            received: self.received.clone(),
+            upgrade: None,
+            before_gate: None,
+        })
+    }
+
     /// Marks a copy by `-shadow` after its host, as Envoy does. A host that cannot have it, an IPv6 address, stays.
     pub(crate) fn append_shadow(&mut self) {
         let marked = with_shadow(&self.authority);

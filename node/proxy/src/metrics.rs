@@ -58,6 +58,8 @@ struct Inner {
     ejections_overflow: AtomicU64,
     /// Copies of requests that were not sent, because too many were under way.
     mirrors_overflow: AtomicU64,
+    /// Tries that were sent beside one under way.
+    hedges: AtomicU64,
     runtimes: RwLock<Vec<(String, RuntimeMetrics)>>,
 }
 
@@ -127,6 +129,10 @@ impl Metrics {
 
     pub(crate) fn count_ejection_overflow(&self) {
         self.0.ejections_overflow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_hedge(&self) {
+        self.0.hedges.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_mirror_overflow(&self) {
@@ -239,6 +245,7 @@ impl Collector for Metrics {
                 "Copies of requests that were not sent because too many were under way",
                 &self.0.mirrors_overflow,
             ),
+            ("weft_hedges", "Requests that were sent to a second endpoint while the first took long", &self.0.hedges),
             (
                 "weft_inbound_handshakes_refused",
                 "Connections to the data port without a valid mutual TLS handshake",

@@ -571,9 +571,6 @@ impl Outbound {
                 self.worker.tasks.spawn(mirror(self.worker.clone(), cluster, place, way.to_owned(), copy, timeout));
             }
         }
-        if retry.may_repeat(is_grpc) {
-            outgoing.keep_body();
-        }
         // A timeout beyond what the clock can count is none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let original;
@@ -591,11 +588,14 @@ impl Outbound {
         let Hashed { hash, set_cookie } = key(way, cluster, outgoing);
         let mut tries = Tries::new(&self.worker, cluster, way.gate(&self.worker), retry);
         (tries.hash, tries.deadline, tries.is_grpc) = (hash, deadline, is_grpc);
+        if tries.may_repeat(outgoing) {
+            outgoing.keep_body();
+        }
         let run = pin!(tries.run(outgoing, record));
         let mut answer = match deadline {
             None => run.await,
             Some(deadline) => timeout_at(deadline, run).await.unwrap_or_else(|_| {
-                if let Some(endpoint) = tries.awaited.end() {
+                for endpoint in tries.awaited.end() {
                     upstream::record(&self.worker, cluster, &endpoint, Outcome::TimedOut);
                 }
                 Err(ProxyError::Timeout)

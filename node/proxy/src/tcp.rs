@@ -125,7 +125,9 @@ pub(crate) async fn dial(
         let timed = Timed::begin(worker, cluster, endpoint);
         match worker.pools.tunnel(endpoint, cluster.connection(), caller, host).await {
             Ok(stream) => {
-                drop(timed);
+                if let Some(timed) = timed {
+                    timed.answered();
+                }
                 endpoint.load.connect_succeeded();
                 upstream::record(worker, cluster, endpoint, Outcome::Connected);
                 // A connection is all that is seen of it: it begins a row anew.

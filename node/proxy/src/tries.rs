@@ -1,5 +1,7 @@
 //! One request's way through the endpoints of its cluster: which it is sent to, and when again.
 
+mod hedge;
+
 use std::{pin::pin, rc::Rc, sync::Arc};
 
 use http::StatusCode;
@@ -28,6 +30,17 @@ use crate::{
     worker::Worker,
 };
 
+/// What the tries of a request have come to.
+#[derive(Default)]
+struct Progress {
+    /// Endpoints that are left out while there are others.
+    tried: Vec<Arc<Endpoint>>,
+    /// Tries after the first.
+    retries: u32,
+    /// The place of this request's retries among the cluster's.
+    retrying: Option<Held>,
+}
+
 /// The tries of one request.
 pub(crate) struct Tries<'a> {
     worker: &'a Rc<Worker>,
@@ -52,43 +65,46 @@ impl<'a> Tries<'a> {
         Self { worker, cluster, gate, policy, hash: None, deadline: None, is_grpc: false, awaited: Awaited::default() }
     }
 
+    /// Whether the request may be sent again although an endpoint has seen it, so that its body has to be kept.
+    pub(crate) fn may_repeat(&self, outgoing: &Outgoing) -> bool {
+        self.policy.may_repeat(self.is_grpc) || self.hedging(outgoing).is_some()
+    }
+
     /// By reference, as all who await something of it: each future would have room for a copy.
     pub(crate) async fn run(&self, outgoing: &mut Outgoing, record: &mut ExchangeRecord) -> Result<Answer, ProxyError> {
-        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        let mut progress = Progress::default();
         let mut need = outgoing.need();
-        let mut retries = 0;
-        let mut retrying = None;
+        let hedging = self.hedging(outgoing);
         loop {
-            let (random, now_ms) = (rand::random(), self.worker.now_ms());
-            let endpoint = self
-                .cluster
-                .pick(&Attempt {
-                    tried: &tried,
-                    leaves_level: self.policy.leaves_level,
-                    hash: self.hash,
-                    random,
-                    now_ms,
-                })
-                .ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
+            let endpoint = self.pick(&progress.tried);
+            let endpoint = endpoint.ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
             record.endpoint(self.cluster, endpoint);
             self.awaited.begin(self.cluster, endpoint);
-            let done = self.once_within_limit(endpoint, need, retries, outgoing).await;
-            self.awaited.end();
+            let hedged = hedging.and_then(|hedging| Some((hedging, outgoing.again(false)?)));
+            let (endpoint, done) = match hedged {
+                None => (endpoint, self.once_within_limit(endpoint, need, progress.retries, outgoing).await),
+                Some((hedging, copy)) => {
+                    // Boxed: each request would have room for it.
+                    Box::pin(self.hedged(hedging, (endpoint, copy), need, &mut progress, outgoing, record)).await
+                }
+            };
+            let _ = self.awaited.end();
+            let Progress { tried, retries, retrying } = &mut progress;
             match done {
                 // The workload went away before the view said so: another one, whatever the policy, as this one did not
                 // fail.
-                Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(&tried, endpoint) => {
+                Ok(answer) if is_not_hosted(endpoint, &answer) && outgoing.is_whole() && !knows(tried, endpoint) => {
                     tried.push(endpoint.clone());
                     continue;
                 }
                 Ok(answer) => {
                     self.judge(endpoint, &answer, record);
                     let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
-                    if is_worth && retries == self.policy.attempts && retries > 0 {
+                    if is_worth && *retries == self.policy.attempts && *retries > 0 {
                         record.flag(Flag::RetriesExhausted);
                     }
-                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
-                    if !may_repeat || !self.may_retry(&mut retrying, record) {
+                    let may_repeat = is_worth && *retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(retrying, record) {
                         let client_upgrade = outgoing.take_client_upgrade();
                         let guest = client_upgrade.as_ref().and_then(|_| self.gate.guest(endpoint));
                         return Ok(Answer { client_upgrade, guest, ..answer });
@@ -99,23 +115,27 @@ impl<'a> Tries<'a> {
                     need = Need::Fresh;
                     continue;
                 }
-                Err(Failed { error, failure, .. }) => {
-                    if let Some(outcome) = failure.and_then(upstream::outcome_of) {
-                        upstream::record(self.worker, self.cluster, endpoint, outcome);
-                    }
-                    let is_worth = failure.is_some_and(|failure| self.policy.is_on_failure(failure));
-                    let may_repeat = is_worth && retries < self.policy.attempts && outgoing.is_whole();
-                    if !may_repeat || !self.may_retry(&mut retrying, record) {
-                        return Err(error);
+                Err(failed) => {
+                    self.blame(endpoint, &failed);
+                    let is_worth = failed.failure.is_some_and(|failure| self.policy.is_on_failure(failure));
+                    let may_repeat = is_worth && *retries < self.policy.attempts && outgoing.is_whole();
+                    if !may_repeat || !self.may_retry(retrying, record) {
+                        return Err(failed.error);
                     }
                 }
             }
-            retries += 1;
-            if self.policy.avoids_tried(self.hash.is_some()) && !knows(&tried, endpoint) {
+            *retries += 1;
+            if self.policy.avoids_tried(self.hash.is_some()) && !knows(tried, endpoint) {
                 tried.push(endpoint.clone());
             }
-            sleep(self.policy.pause(retries, rand::random())).await;
+            sleep(self.policy.pause(*retries, rand::random())).await;
         }
+    }
+
+    fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>> {
+        let leaves_level = self.policy.leaves_level;
+        let (random, now_ms) = (rand::random(), self.worker.now_ms());
+        self.cluster.pick(&Attempt { tried, leaves_level, hash: self.hash, random, now_ms })
     }
 
     /// Whether the cluster has room for one more retry; one place is enough for all of this request's.
@@ -127,6 +147,13 @@ impl<'a> Tries<'a> {
             }
         }
         retrying.is_some()
+    }
+
+    /// Has outlier detection look at a failure.
+    fn blame(&self, endpoint: &Arc<Endpoint>, failed: &Failed) {
+        if let Some(outcome) = failed.failure.and_then(upstream::outcome_of) {
+            upstream::record(self.worker, self.cluster, endpoint, outcome);
+        }
     }
 
     /// Has outlier detection look at a response. That of a gRPC call is known at its end.
@@ -189,7 +216,9 @@ impl<'a> Tries<'a> {
         let timed = Timed::begin(self.worker, self.cluster, endpoint);
         match outgoing.send(&mut lease).await {
             Ok(mut response) => {
-                drop(timed);
+                if let Some(timed) = timed {
+                    timed.answered();
+                }
                 if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
                     response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
                 }

@@ -69,6 +69,13 @@ impl<'a> Timed<'a> {
         cluster.is_timed().then(|| Self { worker, cluster, endpoint, begun: Some(Instant::now()) })
     }
 
+    /// There is an answer.
+    pub(crate) fn answered(mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.cluster.took(self.endpoint, begun.elapsed(), self.worker.now_ms());
+        }
+    }
+
     /// It broke: how soon says nothing, and must not make the endpoint look fast.
     pub(crate) fn forget(mut self) {
         self.begun = None;
@@ -78,24 +85,41 @@ impl<'a> Timed<'a> {
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
         if let Some(begun) = self.begun {
-            self.cluster.took(self.endpoint, begun.elapsed(), self.worker.now_ms());
+            self.cluster.was_awaited(self.endpoint, begun.elapsed(), self.worker.now_ms());
         }
     }
 }
 
-/// The endpoint of the try that waits for its response, for who gives up waiting.
+/// The endpoints of the tries that wait for their responses, for who gives up waiting.
 #[derive(Default)]
-pub(crate) struct Awaited(RefCell<Option<Arc<Endpoint>>>);
+pub(crate) struct Awaited {
+    first: RefCell<Option<Arc<Endpoint>>>,
+    /// Of tries beside the first.
+    beside: RefCell<Vec<Arc<Endpoint>>>,
+}
 
 impl Awaited {
     pub(crate) fn begin(&self, cluster: &Cluster, endpoint: &Arc<Endpoint>) {
         if cluster.is_recorded() {
-            self.0.replace(Some(endpoint.clone()));
+            self.first.replace(Some(endpoint.clone()));
         }
     }
 
-    pub(crate) fn end(&self) -> Option<Arc<Endpoint>> {
-        self.0.take()
+    pub(crate) fn begin_beside(&self, cluster: &Cluster, endpoint: &Arc<Endpoint>) {
+        if cluster.is_recorded() {
+            self.beside.borrow_mut().push(endpoint.clone());
+        }
+    }
+
+    /// One of them is over.
+    pub(crate) fn end_of(&self, endpoint: &Arc<Endpoint>) {
+        self.first.borrow_mut().take_if(|first| Arc::ptr_eq(first, endpoint));
+        self.beside.borrow_mut().retain(|beside| !Arc::ptr_eq(beside, endpoint));
+    }
+
+    /// All are over.
+    pub(crate) fn end(&self) -> impl Iterator<Item = Arc<Endpoint>> {
+        self.first.take().into_iter().chain(self.beside.take())
     }
 }
 

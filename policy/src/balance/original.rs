@@ -72,6 +72,7 @@ impl Cluster {
             preference: Preference::None,
             warmup: None,
             original: None,
+            hedging: None,
             ..self.settings.clone()
         };
         let name = ClusterName { fqdn: &self.fqdn, port: self.port, subset: &self.subset };

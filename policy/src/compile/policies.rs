@@ -26,6 +26,7 @@ use crate::{
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
     origination::Protection,
+    retry::Hedging,
     view::{Service, ServicePort},
 };
 
@@ -183,6 +184,7 @@ impl<'a> Settings<'a> {
             panic_percent: self.panic_percent(model.circuit(port)),
             limits: self.limits(),
             warmup: self.load_balancer.and_then(warmup),
+            hedging: traffic.and_then(|policy| policy.hedging.as_ref()).map(Hedging::of),
             original: model.original(port),
             connection: Some(self.connection(model))
                 .filter(|said| *said != ConnectionSettings::default())

@@ -246,13 +246,16 @@ fn circuit_policies_have_bounds_and_defaults() {
 fn a_backend_traffic_policy_says_something_for_services() {
     let with = |rest: &str| format!("{{{SERVICE_TARGET}{rest}}}");
     for (spec, path, words) in [
-        (with(""), "spec", "must have loadBalancer"),
+        (with(""), "spec", "must have loadBalancer or hedging"),
         (with(", loadBalancer: {}"), "spec.loadBalancer.peakEwma", "is missing"),
         (with(", loadBalancer: {peakEwma: {decay: 0s}}"), "spec.loadBalancer.peakEwma.decay", "1ms"),
         ("{loadBalancer: {peakEwma: {}}}".into(), "spec.targetRefs", "may be absent in the policy default only"),
     ] {
         refused("BackendTrafficPolicy", &spec, path, words);
     }
+    refused("BackendTrafficPolicy", &with(", hedging: {}"), "spec.hedging.delay", "is missing");
+    refused("BackendTrafficPolicy", &with(", hedging: {delay: 0s}"), "spec.hedging.delay", "1ms");
+    accepted("BackendTrafficPolicy", &with(", hedging: {delay: 20ms, includeNonIdempotent: true}"));
     let spec = accepted("BackendTrafficPolicy", &with(", loadBalancer: {peakEwma: {}}"));
     let Spec::BackendTrafficPolicy(policy) = spec else { panic!() };
     assert_eq!(policy.load_balancer.unwrap().peak_ewma.unwrap().decay().as_secs(), 10);

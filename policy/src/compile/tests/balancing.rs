@@ -306,3 +306,17 @@ fn a_change_of_a_policy_makes_its_services_anew_and_no_others() {
     assert!(!Arc::ptr_eq(service(&before, "reviews"), service(&after, "reviews")));
     assert!(Arc::ptr_eq(service(&before, "ratings"), service(&after, "ratings")));
 }
+
+#[test]
+fn hedging_is_for_what_may_be_done_twice() {
+    let with = |hedging: &str| {
+        let policy = of_mesh("BackendTrafficPolicy", "name: a", &format!("{REVIEWS}, hedging: {{{hedging}}}"));
+        *service(&bookinfo().apply(&policy).view(), "reviews").cluster(9080).unwrap().hedging().unwrap()
+    };
+    let safe = with("delay: 20ms");
+    assert_eq!(safe.delay, Duration::from_millis(20));
+    assert!(safe.is_for(&Method::GET) && safe.is_for(&Method::PUT) && safe.is_for(&Method::DELETE));
+    assert!(!safe.is_for(&Method::POST) && !safe.is_for(&Method::PATCH));
+    assert!(with("delay: 20ms, includeNonIdempotent: true").is_for(&Method::POST));
+    assert!(service(&bookinfo().view(), "reviews").cluster(9080).unwrap().hedging().is_none());
+}
