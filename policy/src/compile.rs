@@ -235,6 +235,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
+        own_name: inputs.this_node.as_str().into(),
         own_address: inputs.nodes.iter().find(|node| node.name == *inputs.this_node).map(|node| node.record.advertise),
         by_host,
         by_end,

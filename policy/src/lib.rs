@@ -12,6 +12,7 @@
 //!   of policies; [`deadline`]: how long it may take.
 //! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
+//! * [`headers`]: what rules do to headers; [`date`]: how their values write times.
 //! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
 //!   may have.
@@ -30,6 +31,7 @@ pub mod compile;
 pub mod condition;
 pub mod connection;
 pub mod cors;
+pub mod date;
 pub mod deadline;
 pub mod document;
 pub mod endpoint;

@@ -53,6 +53,29 @@ pub fn normalise(path_and_query: &str, level: PathNormalization) -> Result<Cow<'
     Ok(normal.into())
 }
 
+/// With `%41` read as `A`; what is no such triple stays.
+pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return text.into();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match triple(&bytes[at..]) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned().into()
+}
+
 /// The byte that an escape such as `%2F` at the start stands for.
 pub(crate) fn triple(bytes: &[u8]) -> Option<u8> {
     let digit = |b: u8| char::from(b).to_digit(16);

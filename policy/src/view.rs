@@ -40,6 +40,8 @@ pub struct MeshView {
     /// Counts the views of this process.
     pub epoch: u64,
     pub trust_domain: TrustDomain,
+    /// This node's name; empty in a view of nobody.
+    pub own_name: Box<str>,
     /// Where other nodes reach this one; `None` until its own record is known.
     pub own_address: Option<IpAddr>,
     /// Sorted by namespace, then name.
@@ -104,6 +106,7 @@ impl MeshView {
             epoch: 0,
             settings: Arc::new(MeshSettings::new(&trust_domain, None)),
             trust_domain,
+            own_name: Box::default(),
             own_address: None,
             services: Vec::new(),
             by_host: HashMap::new(),

@@ -11,6 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use serde_json::{Map, Value, json};
+use weft_policy::date::Date;
 
 use crate::exchange::X_REQUEST_ID;
 
@@ -144,7 +145,7 @@ impl Entry {
         let detail = self.detail.as_ref().map(|detail| detail.replace(['"', '\n'], "'"));
         format!(
             "[{}] \"{} {} {}\" {} {} {} - \"{}\" {} {} {} {} \"{}\" \"{}\" \"{}\" \"{}\" \"{}\" {} - {} {} {} {}",
-            timestamp(self.start),
+            Date::of(self.start).rfc3339(),
             request.map_or("-", |request| request.method.as_str()),
             request.map_or("-", RequestLine::path),
             or_dash(&self.protocol()),
@@ -174,7 +175,7 @@ impl Entry {
         let optional = |value: Option<String>| value.map_or(Value::Null, Value::String);
         let mut line = Map::new();
         line.extend([
-            ("start_time".to_owned(), json!(timestamp(self.start))),
+            ("start_time".to_owned(), json!(Date::of(self.start).rfc3339())),
             ("method".to_owned(), optional(request.map(|request| request.method.to_string()))),
             ("path".to_owned(), optional(request.map(|request| request.path().to_owned()))),
             ("protocol".to_owned(), optional(self.protocol())),
@@ -199,28 +200,6 @@ impl Entry {
         ]);
         Value::Object(line)
     }
-}
-
-/// RFC 3339 in UTC with milliseconds, such as `2026-11-24T04:12:16.123Z`.
-pub fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a civil date, in eras of 400 years that begin on 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_millis()
-    )
 }
 
 #[cfg(test)]
@@ -268,13 +247,5 @@ mod tests {
         assert_eq!(line["authority"], "reviews:9080");
         assert_eq!(line["duration"], 3);
         assert_eq!(line["upstream_host"], Value::Null);
-    }
-
-    #[test]
-    fn dates_are_civil() {
-        for (seconds, date) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (4_102_444_799, "2099-12-31")] {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            assert!(timestamp(time).starts_with(date), "{}", timestamp(time));
-        }
     }
 }

@@ -572,6 +572,14 @@ impl Reply {
             Self::Own(response) => response.headers_mut(),
         }
     }
+
+    /// The protocol is that of the upstream, if it is the upstream's answer.
+    pub(crate) fn status_and_protocol(&self) -> (StatusCode, Option<Version>) {
+        match self {
+            Self::Upstream(answer) => (answer.response.status(), Some(answer.response.version())),
+            Self::Own(response) => (response.status(), None),
+        }
+    }
 }
 
 /// The response to a request, from the upstream or of our own making.

@@ -20,6 +20,7 @@ mod error;
 mod exchange;
 pub mod ext_authz;
 mod fault;
+mod headers;
 pub mod http1;
 pub mod http2;
 mod inbound;

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, LazyLock},
@@ -11,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::Service as HyperService, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
@@ -27,7 +26,6 @@ use weft_policy::{
     deadline,
     endpoint::Workload,
     fault::FaultEnd,
-    headers::{HeaderContext, HeaderOperations, HeaderRules},
     learned::Spoken,
     retry::RetryPolicy,
     route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
@@ -45,6 +43,7 @@ use crate::{
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply},
     fault::{self, Plan},
+    headers::{Operations, Sent},
     limit,
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
     metrics::{Parties, Reporter},
@@ -474,9 +473,19 @@ impl Outbound {
         let operations = Operations {
             rules: headers,
             protocol: request.version(),
-            remote: downstream.remote,
-            local: downstream.local,
+            downstream,
+            node: &view.own_name,
+            route: route_name,
+            cluster: match &action {
+                Action::Forward(forward) => Some(&forward.cluster.name),
+                _ => None,
+            },
         };
+        let watches = operations.watch();
+        let mut sent = watches.then(|| {
+            record.watch_tries();
+            Sent::of(head)
+        });
         let quota = match origin.and_then(|origin| view.limits_of_rule(origin)) {
             None => None,
             Some(limits) => {
@@ -518,9 +527,12 @@ impl Outbound {
                     let mirrors = Mirrors { clusters, appends_shadow: view.settings.appends_shadow_suffix };
                     let asked = self.asked(forward.cluster, authority.host(), port, downstream);
                     let mut outgoing = Outgoing::new(request, authority, record)?;
-                    operations.of_request(&mut outgoing.headers);
+                    operations.of_request(&mut outgoing, record.started().elapsed());
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
+                    }
+                    if watches {
+                        sent = Some(Sent::of(outgoing.head()));
                     }
                     let way = Way { view: &view, caller: caller.as_ref(), downstream };
                     let answer = self.forward(forward, (asked, mirrors), &mut outgoing, way, record).await?;
@@ -534,7 +546,7 @@ impl Outbound {
             Err(cut @ ProxyError::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. })) => return Err(cut),
             done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
         };
-        operations.of_response(reply.headers_mut());
+        operations.of_response(&mut reply, sent.as_ref(), record);
         reply.headers_mut().extend(allowed);
         if let Some(Ok(Some(quota))) = quota {
             quota.tell(reply.headers_mut());
@@ -743,34 +755,6 @@ async fn mirror(
         lease.finished();
     };
     let _ = timeout(limit.unwrap_or(MIRROR_TIMEOUT), sent).await;
-}
-
-/// The header operations of the rule that a request has matched.
-struct Operations<'a> {
-    rules: [Option<&'a HeaderRules>; 2],
-    protocol: Version,
-    remote: SocketAddr,
-    local: SocketAddr,
-}
-
-impl Operations<'_> {
-    fn of_request(&self, headers: &mut HeaderMap) {
-        self.apply(headers, |rules| &rules.request);
-    }
-
-    fn of_response(&self, headers: &mut HeaderMap) {
-        self.apply(headers, |rules| &rules.response);
-    }
-
-    fn apply(&self, headers: &mut HeaderMap, operations: impl Fn(&HeaderRules) -> &HeaderOperations) {
-        for operations in self.rules.into_iter().flatten().map(operations) {
-            // Only values that are worked out need the headers as they were.
-            let before = if operations.is_fixed() { HeaderMap::new() } else { headers.clone() };
-            let context =
-                HeaderContext { request: &before, protocol: self.protocol, remote: self.remote, local: self.local };
-            operations.apply(headers, &context);
-        }
-    }
 }
 
 /// The workload that calls: the one that the caller claims to be, else the only one of its account.

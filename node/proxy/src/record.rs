@@ -18,6 +18,7 @@ use crate::{
     connection::Load,
     error::{BrokeOff, ProxyError},
     fault,
+    headers::Watched,
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     upstream,
     worker::Worker,
@@ -82,6 +83,8 @@ struct State {
     judged: Option<(Arc<Cluster>, Arc<Endpoint>)>,
     /// Only with an access log.
     line: Option<Box<Line>>,
+    /// Only where a rule writes it into headers.
+    watched: Option<Box<Watched>>,
 }
 
 /// What only the access log wants to know.
@@ -191,6 +194,7 @@ impl ExchangeRecord {
             watching: Vec::new(),
             judged: None,
             line,
+            watched: None,
         }))
     }
 
@@ -232,9 +236,32 @@ impl ExchangeRecord {
         }
     }
 
+    /// From here on it is kept what headers of the response may tell of the tries.
+    pub(crate) fn watch_tries(&mut self) {
+        self.0.watched = Some(Box::default());
+    }
+
+    pub(crate) fn watched(&self) -> Option<&Watched> {
+        self.0.watched.as_deref()
+    }
+
+    /// Envoy's flag of what has come of it so far.
+    pub(crate) fn flag_text(&self) -> &'static str {
+        self.0.outcome.flag.as_str()
+    }
+
+    /// How much of the request's body has come so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.0.received.as_ref().map_or(0, |received| received.bytes.get())
+    }
+
     /// The endpoint of the current try.
     pub(crate) fn endpoint(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
         self.0.parties.call(cluster, endpoint);
+        if let Some(watched) = &mut self.0.watched {
+            watched.endpoint = Some(endpoint.address.socket());
+            watched.attempts += 1;
+        }
         if let Some(line) = self.line() {
             line.endpoint(endpoint);
         }
@@ -308,11 +335,15 @@ impl ExchangeRecord {
         if let Some(line) = self.line() {
             line.detail(error);
         }
+        if let Some(watched) = &mut self.0.watched {
+            watched.fail(error);
+        }
     }
 }
 
 impl Drop for ExchangeRecord {
     fn drop(&mut self) {
+        let request_bytes = self.received_bytes();
         let state = &mut *self.0;
         let duration = state.started.elapsed();
         state.load.ended(duration, !state.settled && !state.is_tunnel);
@@ -329,7 +360,6 @@ impl Drop for ExchangeRecord {
             let outcome = status.map_or(Outcome::Broke, Outcome::Status);
             upstream::record(&state.worker, &cluster, &endpoint, outcome);
         }
-        let request_bytes = state.received.as_ref().map_or(0, |received| received.bytes.get());
         let (outcome, response_bytes) = (state.outcome, state.response_bytes);
         for experiment in &state.watching {
             // A caller who went away says nothing of the service.

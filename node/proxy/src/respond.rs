@@ -96,7 +96,7 @@ impl ProxyError {
         }
     }
 
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::NotImplemented(_) => "not_implemented",

@@ -105,6 +105,35 @@ async fn headers_are_changed_on_their_way_up_and_down() {
 }
 
 #[tokio::test]
+async fn response_headers_may_tell_what_was_sent_and_what_came_of_it() {
+    let set = "x-sent: '%REQ(:method)% %REQ(:path)% %REQ(x-set)% %REQ(X-ENVOY-ORIGINAL-PATH)%', \
+               x-answer: '%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %RESPONSE_FLAGS%', \
+               x-way: '%HOSTNAME% %ROUTE_NAME% %UPSTREAM_CLUSTER%', x-type: '%RESP(x-number)%'";
+    let fields = format!("headers: {{request: {{set: {{x-set: '1'}}}}, response: {{set: {{{set}}}}}}}");
+    let forward =
+        format!("name: one, {fields}, rewrite: {{uri: /new}}, retries: {{attempts: 2, retryOn: 5xx}}, {TO_REVIEWS}");
+    let (mesh, _) = answering(&rule(&forward), |number| {
+        let mut response = status(if number == 0 { 500 } else { 200 });
+        response.headers_mut().insert("x-number", number.into());
+        response
+    })
+    .await;
+    let response = send(mesh.client().outbound, get("reviews", "/old?a=b")).await;
+    let told = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(told("x-sent"), "GET /newold?a=b 1 /old?a=b");
+    assert_eq!(told("x-answer"), "200 via_upstream 2 -");
+    let node = &mesh.client().name;
+    assert_eq!(told("x-way"), format!("{node} one outbound|9080||reviews.default.svc.cluster.local"));
+    assert_eq!(told("x-type"), "1");
+
+    let nobody = format!("{fields}, route: [{{destination: {{host: nobody}}}}]");
+    let mesh = echoing(&rule(&nobody)).await;
+    let response = send(mesh.client().outbound, get("reviews", "/")).await;
+    assert_eq!(response.headers()["x-answer"], "503 unknown_cluster 0 NC");
+    assert!(!response.headers().contains_key("x-type"), "{response:?}");
+}
+
+#[tokio::test]
 async fn a_fault_aborts_with_envoys_words() {
     let fault = |abort: &str| rule(&format!("fault: {{abort: {{{abort}, percentage: {{value: 100}}}}}}, {TO_REVIEWS}"));
     let mesh = echoing(&fault("httpStatus: 555")).await;

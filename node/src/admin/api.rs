@@ -7,8 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use weft_policy::status::ParentName;
-use weft_proxy::access_log;
+use weft_policy::{date::Date, status::ParentName};
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
     id::{AccountPattern, Namespace, Role, ServiceName, SpiffeId},
@@ -22,7 +21,7 @@ pub const MAX_REQUEST_LEN: usize = 8 * 1024 * 1024;
 
 /// A time in milliseconds since 1970, such as `2026-11-24T04:12:16.123Z`.
 pub fn rfc3339(millis: u64) -> String {
-    access_log::timestamp(UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH))
+    Date::of(UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH)).rfc3339()
 }
 
 /// Why something was not done: what, why, what to do, in one line.

@@ -5,11 +5,8 @@ use std::net::IpAddr;
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use weft_policy::explain::title;
-use weft_proxy::{
-    access_log::timestamp,
-    decisions::{Asked, DecisionId, Decisions, Finding, Found, Rule},
-};
+use weft_policy::{date::Date, explain::title};
+use weft_proxy::decisions::{Asked, DecisionId, Decisions, Finding, Found, Rule};
 use weft_wire::{
     frame::{Request, Response},
     id::{NodeName, ServiceName},
@@ -87,7 +84,7 @@ impl Decision {
         Self {
             id: id.to_string(),
             node: node.clone(),
-            time: timestamp(at),
+            time: Date::of(at).rfc3339(),
             outcome: outcome.to_owned(),
             workload,
             service,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use http::{HeaderName, header};
 
 use super::TokenRequest;
-use crate::api::security::JwtRule;
+use crate::{api::security::JwtRule, normalise::decoded};
 
 /// The places where a rule looks for tokens.
 #[derive(Debug)]
@@ -98,27 +98,4 @@ pub(super) fn without_parameters(path: &str, names: &[&str]) -> String {
     };
     let kept: Vec<&str> = parameters(path).filter(kept).collect();
     if kept.is_empty() { bare.to_owned() } else { format!("{bare}?{}", kept.join("&")) }
-}
-
-/// With `%41` read as `A`; what is no such triple stays.
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return text.into();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match crate::normalise::triple(&bytes[at..]) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned().into()
 }

@@ -218,7 +218,7 @@ fn header_operations(operations: &Operations) -> HeaderOperations {
     };
     let mut all = put(&operations.set, Put::Set);
     all.extend(put(&operations.add, Put::Add));
-    HeaderOperations { remove: operations.remove.iter().filter_map(|name| read(name)).collect(), put: all }
+    HeaderOperations::new(operations.remove.iter().filter_map(|name| read(name)).collect(), all)
 }
 
 /// The host that `headers.request` sets; `set` wins over `add`.

@@ -390,7 +390,7 @@ fn headers(source: &mut Source<'_>, (changed, removed): (&[&str], &[&str])) -> V
     for side in ["request", "response"] {
         for operation in ["set", "add"] {
             if source.chance(0.5) {
-                headers[side][operation][source.pick(changed)] = source.pick(&["new", "a b", "1,2"]).into();
+                headers[side][operation][source.pick(changed)] = source.pick(words::HEADER_VALUES).into();
             }
         }
         if source.chance(0.5) {

@@ -61,6 +61,19 @@ pub(crate) const QUERIES: &[&str] = &["", "", "", "?", "?q=1", "?a=1&a=2&b", "?u
 pub(crate) const HEADERS: &[&str] =
     &["end-user", "End-User", "x-group", "cookie", "user-agent", ":method", ":authority", "Host", ":scheme"];
 
+/// What header operations set: text, and variables that mean the same in both proxies.
+pub(crate) const HEADER_VALUES: &[&str] = &[
+    "new",
+    "a b",
+    "1,2",
+    "50%% of %REQ(:method)%",
+    "%REQ(end-user)%",
+    "%REQ(x-group?user-agent):4%.",
+    "%PROTOCOL% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "%PATH(NQ)% %QUERY_PARAM(a)%",
+    "%RESPONSE_FLAGS%%RESP(x-none)%",
+];
+
 /// Headers that no condition asks for, and that proxies may be tempted to touch. Left out: "`x-envoy-` headers in
 /// requests", "`x-forwarded-proto` in requests", "`te`, `expect` and `proxy-authorization`".
 pub(crate) const OTHER_HEADERS: &[(&str, &str)] = &[

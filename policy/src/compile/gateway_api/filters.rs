@@ -129,7 +129,7 @@ fn header_operations(operations: &HttpHeaderFilter) -> HeaderOperations {
     };
     put(&operations.set, Put::Set);
     put(&operations.add, Put::Add);
-    HeaderOperations { remove: operations.remove.iter().filter_map(|name| read(name)).collect(), put: all }
+    HeaderOperations::new(operations.remove.iter().filter_map(|name| read(name)).collect(), all)
 }
 
 /// What replaces a prefix: the rest of the path begins with a slash, or is empty.

@@ -495,15 +495,8 @@ fn request_headers(http: &str) -> Vec<String> {
     let view = bookinfo().apply(SUBSETS).apply(&rule("r", "[reviews]", http)).view();
     let rules = route(&view, &get("/")).unwrap().headers;
     let mut headers: HeaderMap = [("x".parse().unwrap(), "old".parse().unwrap())].into_iter().collect();
-    let before = headers.clone();
-    let context = crate::headers::HeaderContext {
-        request: &before,
-        protocol: http::Version::HTTP_11,
-        remote: ([10, 0, 0, 1], 1).into(),
-        local: ([127, 0, 0, 1], 15001).into(),
-    };
     for rules in rules.into_iter().flatten() {
-        rules.request.apply(&mut headers, &context);
+        rules.request.apply(&mut headers, crate::headers::tests::context);
     }
     headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
 }
