@@ -6,6 +6,7 @@
 //! `gateways` puts together what clients outside of the mesh find.
 
 mod access;
+mod aliases;
 mod attached;
 mod audience;
 mod backend_tls;
@@ -111,6 +112,11 @@ impl Parts {
         self.nodes.get(node).map(|node| node.record.advertise)
     }
 
+    /// Whether a service is of type `ExternalName`.
+    pub(crate) fn is_external_name(&self, service: &ServiceName) -> bool {
+        self.documents.declared.get(service).is_some_and(|declared| declared.external_name().is_some())
+    }
+
     /// All RateLimits, the oldest first.
     pub(crate) fn rate_limits(&self) -> impl Iterator<Item = &RateLimiter> {
         self.documents.limits.iter().map(|policy| &*policy.limiter)
@@ -162,6 +168,11 @@ impl Ingredients {
         &self.rules
     }
 
+    /// Whether it is of type `ExternalName`.
+    pub(crate) fn is_alias(&self) -> bool {
+        self.declared.as_ref().is_some_and(|declared| declared.external_name().is_some())
+    }
+
     pub(crate) fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
     }
@@ -169,6 +180,13 @@ impl Ingredients {
     fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, inputs: &Inputs<'_>, parts: &Parts) -> Self {
         let Parts { rows, documents, regions, .. } = parts;
         let declared = documents.declared.get(name).cloned();
+        if let Some(place) = declared.as_ref().and_then(|declared| declared.place()) {
+            return Self {
+                slices: Slices::new(vec![place.clone()], inputs.names, regions),
+                declared: declared.clone(),
+                ..Self::steered(name, fqdn, here, documents)
+            };
+        }
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
@@ -178,14 +196,21 @@ impl Ingredients {
             selected: selected.unwrap_or_default(),
             slices: slices.map(|slices| Slices::new(slices, inputs.names, regions)).unwrap_or_default(),
             backend_tls: backend_tls.unwrap_or_default(),
+            declared,
+            ..Self::steered(name, fqdn, here, documents)
+        }
+    }
+
+    /// What steers requests for a service, whoever serves it.
+    fn steered(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, documents: &DocumentIndex) -> Self {
+        Self {
             policies: documents.policies.matching(fqdn).cloned().collect(),
             circuits: documents.circuits.of(&name.namespace, Some(name)),
             traffic: documents.traffic.of(&name.namespace, Some(name)),
             rules: documents.rules.matching(fqdn).cloned().collect(),
             routes: documents.routes_of_services.get(name).cloned().unwrap_or_default(),
             here: here.cloned(),
-            entries: Vec::new(),
-            declared,
+            ..Self::default()
         }
     }
 
@@ -216,8 +241,9 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let regions = slices::regions(&nodes, &known.regions);
     let parts = Parts { nodes, local: inputs.local.clone(), rows, regions, documents };
 
+    let aliases = aliases::compile(&parts.documents);
     let (services, mut ends_of_services) =
-        services(inputs, &parts, same_mesh.map_or(&[], |previous| &previous.services));
+        services(inputs, &parts, &aliases, same_mesh.map_or(&[], |previous| &previous.services));
     let (externals, ends) = externals::compile(inputs, &parts, same_mesh.map(|previous| &previous.externals));
     ends_of_services.extend(ends);
     let by_host = services.iter().map(|service| (service.id.to_string().into(), HostEntry::Service(service.clone())));
@@ -239,6 +265,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         own_address: inputs.nodes.iter().find(|node| node.name == *inputs.this_node).map(|node| node.record.advertise),
         by_host,
         by_end,
+        aliases,
         externals,
         unserved: same_mesh.map(|previous| previous.unserved.clone()).unwrap_or_default(),
         gateways,
@@ -257,9 +284,12 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
 fn services<'p>(
     inputs: &Inputs<'_>,
     parts: &'p Parts,
+    aliases: &HashMap<Box<str>, Box<str>>,
     known: &[Arc<Service>],
 ) -> (Vec<Arc<Service>>, HashSet<&'p str>) {
-    let names: BTreeSet<&ServiceName> = parts.documents.declared.keys().chain(parts.rows.announced.keys()).collect();
+    let names = parts.documents.declared.keys().chain(parts.rows.announced.keys());
+    let is_alias = |name: &ServiceName| !aliases.is_empty() && aliases.contains_key(name.to_string().as_str());
+    let names: BTreeSet<&ServiceName> = names.filter(|name| !is_alias(name)).collect();
     let mut known = known.iter().peekable();
     let mut ends = HashSet::new();
     let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);

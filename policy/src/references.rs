@@ -19,12 +19,17 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
     let Spec::VirtualService(service) = &document.spec else { return None };
     let namespace = document.namespace();
     let hosts = destinations(service).map(|destination| destination.fqdn(&namespace));
+    // A host that only VirtualServices know has nobody to answer.
+    let is_service = |name: &str| matches!(view.by_host.get(name), Some(HostEntry::Service(_)));
+    let is_external = |name: &str| view.externals.named(name).is_some();
     let is_known = |host: &str| {
         let target = TargetHost::read(host.to_owned());
-        // A host that only VirtualServices know has nobody to answer.
-        let is_service = || matches!(view.by_host.get(target.name()), Some(HostEntry::Service(_)));
-        let is_external = view.externals.named(target.name()).is_some();
-        is_external || matches!(target, TargetHost::Service(_)) && is_service()
+        let alias = view.aliases.get(target.name());
+        let is_there =
+            |name: &str| is_external(name) || is_service(name) || view.externals.by_end(name, &namespace).is_some();
+        is_external(target.name())
+            || matches!(target, TargetHost::Service(_))
+                && (is_service(target.name()) || alias.is_some_and(|target| is_there(target)))
     };
     Some(hosts.filter(|host| !is_known(host)).collect())
 }

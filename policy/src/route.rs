@@ -301,6 +301,9 @@ pub(crate) struct Target {
 pub(crate) enum TargetHost {
     /// `NAME.NAMESPACE`: a service of the mesh, or a host that ServiceEntries give such a name.
     Service(String),
+    /// `NAME.NAMESPACE` of a service of the mesh, and of none of type `ExternalName`: whoever may name that one may not
+    /// therefore name all that it could stand for (CVE-2021-25740).
+    Backend(String),
     /// A host outside of the mesh, by its own name.
     Other(String),
 }
@@ -315,7 +318,7 @@ impl TargetHost {
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Service(name) | Self::Other(name) => name,
+            Self::Service(name) | Self::Backend(name) | Self::Other(name) => name,
         }
     }
 }

@@ -50,6 +50,9 @@ pub struct MeshView {
     pub(crate) by_host: HashMap<Box<str>, HostEntry>,
     /// Hosts that VirtualServices name by their end alone, and that are no service.
     pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
+    /// What services of type `ExternalName` stand for, by `name.namespace`, in the form that `by_host` and `externals`
+    /// have. None of these is an alias.
+    pub(crate) aliases: HashMap<Box<str>, Box<str>>,
     /// Hosts that ServiceEntries describe.
     pub(crate) externals: Externals,
     pub(crate) unserved: Arc<UnservedHosts>,
@@ -111,6 +114,7 @@ impl MeshView {
             services: Vec::new(),
             by_host: HashMap::new(),
             by_end: HostIndex::default(),
+            aliases: HashMap::new(),
             externals: Externals::default(),
             unserved: Arc::default(),
             gateways: Arc::default(),
@@ -125,7 +129,7 @@ impl MeshView {
 
     /// What a client in `client_namespace` means by `host` (without a port): a service (`reviews`, `reviews.ns`,
     /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`), a host outside of the mesh that ServiceEntries describe, or
-    /// another host that a VirtualService names; in any case,
+    /// another host that a VirtualService names; or one of these by its `ExternalName`. In any case,
     /// with one trailing dot allowed. Allocates nothing.
     pub fn host(&self, host: &str, client_namespace: &Namespace) -> Option<Host<'_>> {
         let is_seen = |found: &&Arc<VirtualHost>| !found.rules.of(client_namespace).is_empty();
@@ -134,6 +138,12 @@ impl MeshView {
             Some(HostEntry::Service(service)) => Some(Host::Service(service)),
             Some(HostEntry::Virtual(host)) => external(name).or_else(|| Some(host).filter(is_seen).map(Host::Virtual)),
             None => external(name),
+        };
+        let by_name = |name: &str| {
+            by_name(name).or_else(|| {
+                let target = self.aliases.get(name)?;
+                by_name(target).or_else(|| self.externals.by_end(target, client_namespace).map(Host::Service))
+            })
         };
         hosts::with_lookup_name(host, client_namespace, by_name).flatten().or_else(|| {
             let by_end = |host: &str| {
@@ -158,9 +168,20 @@ impl MeshView {
     pub(crate) fn destination(&self, host: &TargetHost, client_namespace: &Namespace) -> Option<&Arc<Service>> {
         let service = match host {
             TargetHost::Service(name) => self.service_named(name),
+            TargetHost::Backend(name) => self.service_named(name).filter(|service| !service.ingredients.is_alias()),
             TargetHost::Other(_) => None,
         };
-        service.or_else(|| self.externals.service(host.name(), client_namespace))
+        service.or_else(|| self.externals.service(host.name(), client_namespace)).or_else(|| match host {
+            TargetHost::Service(name) => self.service_by_alias(name, client_namespace),
+            TargetHost::Backend(_) | TargetHost::Other(_) => None,
+        })
+    }
+
+    /// The service that one of type `ExternalName` stands for.
+    fn service_by_alias(&self, name: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+        let target = self.aliases.get(name)?;
+        let external = || self.externals.service(target, client_namespace);
+        self.service_named(target).or_else(external).or_else(|| self.externals.by_end(target, client_namespace))
     }
 
     /// A service by its `name.namespace`.

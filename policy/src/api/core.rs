@@ -359,6 +359,11 @@ impl Resource for Service {
 }
 
 impl Service {
+    /// The host that it stands for, if it has that type.
+    pub(crate) fn external_name(&self) -> Option<&str> {
+        (self.kind() == ServiceType::ExternalName).then_some(self.external_name.as_str())
+    }
+
     fn kind(&self) -> ServiceType {
         self.kind.unwrap_or_default()
     }
@@ -468,7 +473,13 @@ impl Service {
             if !name.is_empty() && !is_dns_name(name) {
                 checker.error_in("externalName", format!("{name:?} is not a DNS name"));
             }
-            checker.pending("externalName", true);
+            if self.ports.is_empty() {
+                let what = "are none: only a host that a Service or a ServiceEntry describes is reached by this name";
+                checker.warn_in("ports", what);
+            }
+            if !self.selector.is_empty() {
+                checker.warn_in("selector", "has no effect with type ExternalName");
+            }
         } else if !self.external_name.is_empty() {
             checker.warn_in("externalName", "has no effect without type ExternalName");
         }

@@ -17,7 +17,7 @@ use super::{
     nodes::Row,
     policies::{self, Merged},
     service_policies,
-    slices::Asked,
+    slices::{Asked, Slice},
     visible_rules,
 };
 use crate::{
@@ -42,18 +42,35 @@ pub(crate) struct Declared {
     pub(super) name: ServiceName,
     /// The accounts that it lets serve it; `None` is any.
     accounts: Option<Vec<AccountName>>,
+    /// The place of one of type `ExternalName`.
+    place: Option<Arc<Slice>>,
 }
 
 impl Declared {
     /// `None` for another kind of document, or a name that is no service's.
     pub(super) fn read(document: &Arc<Document>) -> Option<Self> {
-        let Spec::Service(_) = &document.spec else { return None };
+        let Spec::Service(service) = &document.spec else { return None };
+        let name = ServiceName { namespace: document.key.namespace.clone()?, name: document.key.name.parse().ok()? };
         Some(Self {
-            name: ServiceName { namespace: document.key.namespace.clone()?, name: document.key.name.parse().ok()? },
+            place: service.external_name().map(|host| Arc::new(Slice::of_name(name.clone(), host))),
+            name,
             // Checked when it was read, so an annotation that cannot be read lets nobody serve.
             accounts: core::Service::accounts(&document.annotations).unwrap_or(Some(Vec::new())),
             document: document.clone(),
         })
+    }
+
+    /// The host that one of type `ExternalName` stands for.
+    pub(super) fn external_name(&self) -> Option<&str> {
+        match &self.document.spec {
+            Spec::Service(service) => service.external_name(),
+            _ => None,
+        }
+    }
+
+    /// The place of one of type `ExternalName`.
+    pub(super) fn place(&self) -> Option<&Arc<Slice>> {
+        self.place.as_ref()
     }
 
     fn traffic_distribution(&self) -> Option<TrafficDistribution> {

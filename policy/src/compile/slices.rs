@@ -43,8 +43,16 @@ pub(crate) struct Slice {
 struct SlicePort {
     /// Of the service's port; empty without a number is all of them.
     name: String,
-    /// `None` is the service's own `targetPort`.
-    number: Option<u16>,
+    number: PortNumber,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum PortNumber {
+    Given(u16),
+    /// The service's `targetPort`.
+    Target,
+    /// The service's own.
+    Same,
 }
 
 #[derive(Debug)]
@@ -75,7 +83,10 @@ impl Slice {
         let is_tcp = |port: &&discovery::SlicePort| port.protocol.unwrap_or_default() == TransportProtocol::Tcp;
         let ports = slice.ports.iter().filter(is_tcp).map(|port| SlicePort {
             name: port.name.clone().unwrap_or_default(),
-            number: port.port.and_then(|port| u16::try_from(port.get()).ok()),
+            number: port.port.map_or(PortNumber::Target, |port| {
+                // Checked when it was read; nothing can be dialled on port 0.
+                PortNumber::Given(u16::try_from(port.get()).unwrap_or_default())
+            }),
         });
         let places = slice.endpoints.iter().filter_map(|endpoint| {
             // All of them mean the same endpoint; Kubernetes too takes the first.
@@ -92,6 +103,18 @@ impl Slice {
         Some(Self { service: ServiceName { namespace, name }, ports, places })
     }
 
+    /// The one place that a service of type `ExternalName` stands for, at the ports that clients name: as behind a CNAME.
+    pub(super) fn of_name(service: ServiceName, name: &str) -> Self {
+        let place = SlicePlace {
+            address: SliceAddress::Name(name.strip_suffix('.').unwrap_or(name).to_owned()),
+            health: EndpointHealth::Healthy,
+            node: None,
+            zone: String::new(),
+            hints: EndpointHints::default(),
+        };
+        Self { service, ports: vec![SlicePort { name: String::new(), number: PortNumber::Same }], places: vec![place] }
+    }
+
     fn names(&self) -> impl Iterator<Item = &String> {
         self.places.iter().filter_map(|place| match &place.address {
             SliceAddress::Name(name) => Some(name),
@@ -100,10 +123,15 @@ impl Slice {
     }
 
     /// Which of the places' own ports serves a port of the service.
-    fn number(&self, port: &ServicePort, target_port: u16) -> Option<u16> {
-        let is_for = |own: &&SlicePort| own.name == port.name || (own.name.is_empty() && own.number.is_none());
-        let own = self.ports.iter().find(is_for)?;
-        Some(own.number.unwrap_or(target_port))
+    fn number(&self, declared: &core::ServicePort) -> Option<u16> {
+        let is_open = |own: &SlicePort| own.name.is_empty() && !matches!(own.number, PortNumber::Given(_));
+        let own = self.ports.iter().find(|own| own.name == declared.name || is_open(own))?;
+        let same = declared.port.number();
+        Some(match own.number {
+            PortNumber::Given(number) => number,
+            PortNumber::Target => declared.target_number().unwrap_or(same),
+            PortNumber::Same => same,
+        })
     }
 }
 
@@ -156,9 +184,8 @@ impl Slices {
         known: Option<&Service>,
     ) -> Vec<Arc<Endpoint>> {
         let mut found: BTreeMap<EndpointKey, (&SlicePlace, Outside)> = BTreeMap::new();
-        let target_port = declared.target_number().unwrap_or(port.port);
         for slice in &self.all {
-            let Some(number) = slice.number(port, target_port) else { continue };
+            let Some(number) = slice.number(declared) else { continue };
             for place in &slice.places {
                 let health = match place.health {
                     EndpointHealth::Unhealthy if asked.publishes_not_ready => EndpointHealth::Healthy,

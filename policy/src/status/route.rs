@@ -114,6 +114,9 @@ fn resolved_refs(
         if !is_granted(document, &namespace, *backend, documents.grants()) {
             return Some(("RefNotPermitted", format!("no ReferenceGrant in {} lets it name {name}", name.namespace)));
         }
+        if view.parts.is_external_name(&name) {
+            return Some(("InvalidKind", format!("{name} is of type ExternalName, which routes may not name")));
+        }
         let Some(service) = service(view, &name) else {
             return Some(("BackendNotFound", format!("the mesh has no service {name}")));
         };

@@ -81,11 +81,14 @@ fn a_route_is_accepted_by_a_service_that_has_the_port() {
 fn backends_are_resolved_if_they_are_services_that_exist_and_may_be_named() {
     let grant = "---\n{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: g, namespace: prod}, \
                  spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}], to: [{group: '', kind: Service}]}}\n";
+    let alias = "---\n{apiVersion: v1, kind: Service, metadata: {name: alias}, spec: {type: ExternalName, externalName: \
+                 web.default.svc.cluster.local}}\n";
     for (backend, more, expected) in [
         ("{name: web, port: 80}", "", "ResolvedRefs"),
         ("{name: web, port: 81}", "", "ResolvedRefs! BackendNotFound"),
         ("{name: missing, port: 80}", "", "ResolvedRefs! BackendNotFound"),
         ("{group: example.com, kind: Thing, name: web}", "", "ResolvedRefs! InvalidKind"),
+        ("{name: alias, port: 80}", alias, "ResolvedRefs! InvalidKind"),
         ("{name: db, namespace: prod, port: 80}", "", "ResolvedRefs! RefNotPermitted"),
         ("{name: db, namespace: prod, port: 80}", grant, "ResolvedRefs"),
     ] {

@@ -152,6 +152,16 @@ spec:
   resolution: DNS
   ports: [{{ name: http, number: 80, protocol: HTTP, targetPort: 8080 }}]
   endpoints: [{{ address: {name} }}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: alias }}
+spec: {{ type: ExternalName, externalName: named.example.com }}
+---
+apiVersion: v1
+kind: Service
+metadata: {{ name: outside }}
+spec: {{ type: ExternalName, externalName: {name}, ports: [{{ name: http, port: 8080 }}] }}
 "
     );
     let file = lab.file("named.yaml", &documents);
@@ -162,6 +172,8 @@ spec:
     assert_eq!(lab.host(0).call("named.example.com", "/", &[]).status, 503, "known, and nowhere to go yet");
     answers.lock().unwrap().insert(name.into(), vec![Ipv4Addr::LOCALHOST, lab.host(1).address]);
     wait_served_by(&lab, "named.example.com", "named");
+    wait_served_by(&lab, "alias", "named");
+    wait_served_by(&lab, "outside:8080", "named");
 }
 
 /// Makes, with the system's own tools, an authority and a certificate of it for `name`: `ca.pem`, `NAME.pem`, `NAME.key`.

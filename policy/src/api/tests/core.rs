@@ -95,7 +95,12 @@ fn an_external_name_is_a_dns_name_without_addresses() {
         ("{type: ExternalName, externalName: 'a b'}", "is not a DNS name"),
         ("{type: ExternalName, externalName: a.b, clusterIP: 1.2.3.4}", "must not be given with type ExternalName"),
     ]);
-    assert_eq!(pending(&service("{type: ExternalName, externalName: a.b.}")), ["spec.externalName"]);
+    let right = "{type: ExternalName, externalName: a.b., ports: [{port: 1}]}";
+    assert!(pending(&service(right)).is_empty() && notices(&service(right)).is_empty());
+    let portless = "spec: {type: ExternalName, externalName: a.b}";
+    let selecting = "spec: {type: ExternalName, externalName: a.b, ports: [{port: 1}], selector: {a: b}}";
+    let wanted = [(portless, "spec.ports are none"), (selecting, "spec.selector has no effect")];
+    assert_noticed("v1", "Service", &wanted);
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Route {
         let may_name = |service: &ServiceName| service.namespace == self.namespace || self.granted.contains(service);
         let service = service_of(backend, &self.namespace).filter(may_name);
         Target {
-            host: service.map(|service| TargetHost::Service(service.to_string())),
+            host: service.map(|service| TargetHost::Backend(service.to_string())),
             port: backend.port.map(|port| port.number()),
             subset: String::new(),
         }

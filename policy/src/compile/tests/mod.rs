@@ -1,4 +1,5 @@
 mod access;
+mod aliases;
 mod attached;
 mod balancing;
 mod entries;

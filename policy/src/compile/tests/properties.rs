@@ -47,13 +47,14 @@ fn picture(view: &MeshView) -> String {
         .map(|(name, _)| &**name)
         .collect();
     virtual_hosts.sort_unstable();
+    let aliases: BTreeMap<_, _> = view.aliases.iter().collect();
     let mut local: Vec<_> = view.local.iter().collect();
     local.sort_by_key(|(name, _)| *name);
     let mut access: Vec<_> = view.local.iter().map(|(name, local)| (name, view.access(&local.workload))).collect();
     access.sort_by_key(|(name, _)| *name);
     let mut callers: Vec<_> = view.callers.by_name.iter().collect();
     callers.sort_by_key(|(name, _)| *name);
-    format!("{picture}{virtual_hosts:?}\n{local:?}\n{access:?}\n{callers:?}")
+    format!("{picture}{virtual_hosts:?}\n{aliases:?}\n{local:?}\n{access:?}\n{callers:?}")
 }
 
 pub(super) fn authorization(name: &str, namespace: &str, spec: &str) -> String {
@@ -99,6 +100,9 @@ fn rich_mesh() -> Mesh {
         .apply(&slices::slice("m", "endpoints: [{addresses: [10.9.0.1], conditions: {ready: false, serving: true, terminating: true}}, {addresses: [10.9.0.2]}]"))
         .apply("{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: {targetRefs: [{group: '', kind: Service, name: legacy, sectionName: http}], validation: {hostname: a.example, wellKnownCACertificates: System}}}");
     mesh = mesh
+        .apply(&aliases::alias("w", "www.example.com", "{port: 80}"))
+        .apply(&aliases::alias("x", "all.default.svc.cluster.local", ""))
+        .apply(&aliases::alias("y", "old.example.net", "{port: 80}"))
         .apply(entries::API)
         .apply(&entries::static_entry("name: n, namespace: prod", "api.example.com", "10.9.0.7"))
         .apply(&entries::static_entry("name: o", "api.example.com", "10.9.0.8"))
