@@ -116,6 +116,14 @@ impl Endpoint {
         self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected(now_ms))
     }
 
+    /// Whether it is among the best: healthy, of a node that lives, and nothing has gone wrong lately.
+    pub fn serves(&self, now_ms: u64) -> bool {
+        self.health == EndpointHealth::Healthy
+            && self.standing == Standing::Preferred
+            && !self.load.is_failing(now_ms)
+            && !self.is_ejected(now_ms)
+    }
+
     /// Why this node's callers get to it only as a last choice or not at all, and for how many milliseconds more.
     pub fn held_back(&self, now_ms: u64) -> Option<(&'static str, u64)> {
         let ejection = self.monitor.as_ref().and_then(|monitor| monitor.ejection(now_ms));

@@ -152,7 +152,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
         scheme: question.scheme,
         headers: question.headers,
     };
-    let query = Query { view, port, client, random: 0 };
+    let query = Query { view, port, client, random: 0, resumes: true };
     let mut notes = Notes { steps, query, head: &head, matched: None };
     let rules = found.rules(client.namespace);
     if let Host::Service(service) = found {
@@ -360,6 +360,10 @@ impl Steps {
         match &forward.retry {
             Some(retry) => self.add_of("retries", &rule.document, field("retries"), retry.to_string()),
             None => self.add("retries", by_default(&view.settings.default_retry)),
+        }
+        if let Some(session) = &forward.session {
+            let says = format!("clients stay with the endpoint that answered them first, by the {session}");
+            self.add_of("session", &rule.document, field("sessionPersistence"), says);
         }
     }
 

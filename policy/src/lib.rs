@@ -8,7 +8,7 @@
 //! * [`compile`]: documents and node records to a view.
 //! * [`normalise`], [`authenticate`], [`authorize`], [`mtls`]: what a workload asks of those who call it; [`access`]:
 //!   all of it for one workload.
-//! * [`view`], [`route`], [`balance`], [`endpoint`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
+//! * [`view`], [`route`], [`balance`], [`endpoint`], [`session`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
 //!   of policies; [`deadline`]: how long it may take.
 //! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
@@ -59,6 +59,7 @@ mod rewrite;
 pub mod route;
 pub mod secrets;
 pub mod service_id;
+pub mod session;
 pub mod settings;
 pub mod status;
 pub mod unserved;

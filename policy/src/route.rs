@@ -14,7 +14,7 @@ use crate::{
     balance::Cluster,
     cors::Cors,
     document::Document,
-    endpoint::Workload,
+    endpoint::{Endpoint, Workload},
     fault::FaultInjection,
     headers::HeaderRules,
     hosts::{self, HostPattern},
@@ -23,6 +23,7 @@ use crate::{
     redirect::Redirect,
     retry::RetryPolicy,
     rewrite::PathRewrite,
+    session::{Session, Sticky, Token},
     unserved::{PASSTHROUGH_ROUTE, Passthrough},
     view::{MeshView, Service},
 };
@@ -79,6 +80,16 @@ pub struct Matched<'v> {
     pub action: Action<'v>,
 }
 
+impl<'v> Matched<'v> {
+    /// The session that the request is of, if the rule has any.
+    pub fn session(&self) -> Option<&Sticky<'v>> {
+        match &self.action {
+            Action::Forward(forward) => forward.session.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// The place of a rule in a document.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'v> {
@@ -113,6 +124,8 @@ pub struct Forward<'v> {
     pub rewrite: Option<Rewrite<'v>>,
     /// Copies of the request; see [`MeshView::mirrored`].
     pub mirrors: &'v [Mirror],
+    /// Where the rule's clients stay with their endpoints.
+    pub session: Option<Box<Sticky<'v>>>,
 }
 
 /// What to send upstream instead of what came.
@@ -158,6 +171,7 @@ pub(crate) fn passed(to: &Passthrough) -> Matched<'_> {
             retry: &to.retry,
             rewrite: None,
             mirrors: &[],
+            session: None,
         }),
     }
 }
@@ -213,6 +227,7 @@ pub(crate) struct ForwardRule {
     pub(crate) path_rewrite: Option<PathRewrite>,
     pub(crate) authority: Option<String>,
     pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) session: Option<Session>,
     pub(crate) unresolved: Unresolved,
 }
 
@@ -348,6 +363,10 @@ impl<T> Weighted<T> {
         before.zip(&self.0).map(|(before, (sum, choice))| (percent(sum - before), choice)).collect()
     }
 
+    fn choices(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|(_, choice)| choice)
+    }
+
     /// `random` is a fresh, uniform number.
     fn choose(&self, random: u64) -> Option<&T> {
         let total = self.0.last().map_or(0, |(sum, _)| *sum);
@@ -365,6 +384,15 @@ pub(crate) struct Query<'v, 'r> {
     pub(crate) port: u16,
     pub(crate) client: Client<'r>,
     pub(crate) random: u64,
+    /// Sessions go on, rather than begin anew.
+    pub(crate) resumes: bool,
+}
+
+/// What goes on of a session.
+struct Resumed<'v> {
+    destination: &'v HttpDestination,
+    endpoint: &'v Arc<Endpoint>,
+    token: Token,
 }
 
 /// Hears what routing looks at. A request's is `()`, and costs it nothing.
@@ -462,7 +490,11 @@ impl<'v> Query<'v, '_> {
             RuleAction::Respond(response) => Action::Respond(response),
             RuleAction::Redirect(redirect) => self.redirect(redirect, head, path),
             RuleAction::Forward(forward) => {
-                let chosen = forward.destinations.choose(self.random);
+                let resumed = forward.session.as_ref().and_then(|session| self.resumed(session, forward, head));
+                let chosen = match &resumed {
+                    Some(resumed) => Some(resumed.destination),
+                    None => forward.destinations.choose(self.random),
+                };
                 if let Some(destination) = chosen {
                     let of_rule = rule.headers.as_ref().filter(|_| !destination.has_rules_headers);
                     headers = [destination.headers.as_ref(), of_rule];
@@ -470,7 +502,7 @@ impl<'v> Query<'v, '_> {
                 let own = chosen.and_then(|destination| destination.own.as_ref());
                 match own.and_then(|own| own.redirect.as_ref()) {
                     Some(redirect) => self.redirect(redirect, head, path),
-                    None => self.forward(forward, chosen, head, path),
+                    None => self.forward(forward, (chosen, resumed), head, path),
                 }
             }
         };
@@ -484,6 +516,18 @@ impl<'v> Query<'v, '_> {
         }
     }
 
+    /// Of the destinations that have weight, the one with the endpoint that a request's session is at.
+    fn resumed(&self, session: &Session, rule: &'v ForwardRule, head: &RequestHead<'_>) -> Option<Resumed<'v>> {
+        let token = session.token(head.headers).filter(|_| self.resumes)?;
+        let found = rule.destinations.choices().find_map(|destination| {
+            let (_, cluster) = self.target(&destination.target)?;
+            let endpoint = cluster.endpoints.iter().find(|endpoint| token.names(&endpoint.key))?;
+            Some((destination, endpoint))
+        });
+        let (destination, endpoint) = found?;
+        Some(Resumed { destination, endpoint, token })
+    }
+
     fn redirect(&self, redirect: &Redirect, head: &RequestHead<'_>, path: MatchedPath) -> Action<'v> {
         Action::Redirect { status: redirect.status, location: redirect.location(head, path, self.port) }
     }
@@ -491,7 +535,7 @@ impl<'v> Query<'v, '_> {
     fn forward(
         &self,
         rule: &'v ForwardRule,
-        chosen: Option<&'v HttpDestination>,
+        (chosen, resumed): (Option<&'v HttpDestination>, Option<Resumed<'v>>),
         head: &RequestHead<'_>,
         path: MatchedPath,
     ) -> Action<'v> {
@@ -510,7 +554,11 @@ impl<'v> Query<'v, '_> {
             (path_and_query.is_some() || authority.is_some()).then_some(Rewrite { path_and_query, authority });
         let retry = rule.retry.as_ref().unwrap_or(&self.view.settings.default_retry);
         let mirrors = own.map_or(&rule.mirrors, |own| &own.mirrors).as_slice();
-        Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors })
+        let session = rule.session.as_ref().map(|session| {
+            let home = resumed.map(|resumed| (resumed.token, resumed.endpoint));
+            Box::new(Sticky { session, home })
+        });
+        Action::Forward(Forward { service, cluster, timeout: rule.timeout, retry, rewrite, mirrors, session })
     }
 
     /// A gateway sends what came without TLS to the same place with it.
@@ -530,7 +578,15 @@ impl<'v> Query<'v, '_> {
             cors: None,
             fault: None,
             headers: [None; 2],
-            action: Action::Forward(Forward { service, cluster, timeout: None, retry, rewrite: None, mirrors: &[] }),
+            action: Action::Forward(Forward {
+                service,
+                cluster,
+                timeout: None,
+                retry,
+                rewrite: None,
+                mirrors: &[],
+                session: None,
+            }),
         })
     }
 

@@ -202,7 +202,23 @@ impl MeshView {
         client: Client<'_>,
         random: u64,
     ) -> Option<Matched<'v>> {
-        let query = Query { view: self, port, client, random };
+        self.routed(host, head, Query { view: self, port, client, random, resumes: true })
+    }
+
+    /// As [`Self::route`], for a request whose session has ended: it begins anew.
+    pub fn route_anew<'v>(
+        &'v self,
+        host: Host<'v>,
+        port: u16,
+        head: &RequestHead<'_>,
+        client: Client<'_>,
+        random: u64,
+    ) -> Option<Matched<'v>> {
+        self.routed(host, head, Query { view: self, port, client, random, resumes: false })
+    }
+
+    fn routed<'v>(&'v self, host: Host<'v>, head: &RequestHead<'_>, query: Query<'v, '_>) -> Option<Matched<'v>> {
+        let client = query.client;
         match (query.by_rules(host.rules(client.namespace), head, &mut ()), host) {
             (Ruling::Matched(matched), _) => Some(matched),
             (Ruling::None, Host::Service(service)) => query.by_default(service),
@@ -213,7 +229,8 @@ impl MeshView {
 
     /// Whether the server that a client names in its TLS handshake decides where its connection to a service goes.
     pub fn reads_server_name(&self, service: &Arc<Service>, port: u16, client: Client<'_>) -> bool {
-        Query { view: self, port, client, random: 0 }.reads_server_name(service.rules.of(client.namespace))
+        Query { view: self, port, client, random: 0, resumes: true }
+            .reads_server_name(service.rules.of(client.namespace))
     }
 
     /// Where a connection to a service goes that is not read as HTTP. `server_name` is the one of the client's TLS
@@ -226,13 +243,17 @@ impl MeshView {
         server_name: Option<&str>,
         random: u64,
     ) -> TcpRouting<'v> {
-        Query { view: self, port, client, random }.tcp(service.rules.of(client.namespace), service, server_name)
+        Query { view: self, port, client, random, resumes: true }.tcp(
+            service.rules.of(client.namespace),
+            service,
+            server_name,
+        )
     }
 
     /// Where a copy of a request goes, if this one is of the share that is mirrored. `port` is the one that the client
     /// dialled, `random` a fresh, uniform number.
     pub fn mirrored(&self, mirror: &Mirror, port: u16, client: Client<'_>, random: u64) -> Option<&Arc<Cluster>> {
-        Query { view: self, port, client, random }.mirrored(mirror)
+        Query { view: self, port, client, random, resumes: true }.mirrored(mirror)
     }
 
     /// The limits of a rule: each calling node counts what its own callers send.

@@ -55,7 +55,7 @@ use crate::{
     tcp::{self, Dialled, TcpRecord},
     tries::Tries,
     upgrade, upstream,
-    worker::Worker,
+    worker::{Worker, unix_ms},
 };
 
 /// The port that a client means who names none, where it is not the service's only one.
@@ -457,7 +457,10 @@ impl Outbound {
             refuse_what_is_not_http(service, port)?;
         }
         let head = exchange::head(&request, &authority);
-        let matched = view.route(host, port, &head, client, rand::random());
+        let mut matched = view.route(host, port, &head, client, rand::random());
+        if matched.as_ref().and_then(Matched::session).is_some_and(|session| session.has_ended(unix_ms())) {
+            matched = view.route_anew(host, port, &head, client, rand::random());
+        }
         let Some(Matched { route_name, origin, cors, fault, headers, action }) = matched else {
             return Err(ProxyError::NoRoute(authority.host().to_owned()));
         };
@@ -563,7 +566,7 @@ impl Outbound {
         way: Way<'_>,
         record: &mut ExchangeRecord,
     ) -> Result<Answer, ProxyError> {
-        let Forward { service, cluster, timeout, retry, .. } = forward;
+        let Forward { service, cluster, timeout, retry, session, .. } = forward;
         record.parties().service = Some(service.clone());
         if let Some(line) = record.line() {
             line.cluster(cluster);
@@ -600,6 +603,7 @@ impl Outbound {
         let Hashed { hash, set_cookie } = key(way, cluster, outgoing);
         let mut tries = Tries::new(&self.worker, cluster, way.gate(&self.worker), retry);
         (tries.hash, tries.deadline, tries.is_grpc) = (hash, deadline, is_grpc);
+        tries.session = session.as_deref();
         if tries.may_repeat(outgoing) {
             outgoing.keep_body();
         }

@@ -13,6 +13,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     learned::Spoken,
     retry::{Failure, RetryPolicy},
+    session::Sticky,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
     record::{ExchangeRecord, GRPC_STATUS, grpc_code},
     respond::{NOT_HOSTED, X_WEFT_REASON},
     upstream::{self, Awaited, Timed},
-    worker::Worker,
+    worker::{Worker, unix_ms},
 };
 
 /// What the tries of a request have come to.
@@ -52,6 +53,8 @@ pub(crate) struct Tries<'a> {
     /// When the time for all tries is up.
     pub(crate) deadline: Option<Instant>,
     pub(crate) is_grpc: bool,
+    /// The session that the request is of, where the rule has any.
+    pub(crate) session: Option<&'a Sticky<'a>>,
     pub(crate) awaited: Awaited,
 }
 
@@ -62,7 +65,17 @@ impl<'a> Tries<'a> {
         gate: LocalGate<'a>,
         policy: &'a RetryPolicy,
     ) -> Self {
-        Self { worker, cluster, gate, policy, hash: None, deadline: None, is_grpc: false, awaited: Awaited::default() }
+        Self {
+            worker,
+            cluster,
+            gate,
+            policy,
+            hash: None,
+            deadline: None,
+            is_grpc: false,
+            session: None,
+            awaited: Awaited::default(),
+        }
     }
 
     /// Whether the request may be sent again although an endpoint has seen it, so that its body has to be kept.
@@ -97,7 +110,7 @@ impl<'a> Tries<'a> {
                     tried.push(endpoint.clone());
                     continue;
                 }
-                Ok(answer) => {
+                Ok(mut answer) => {
                     self.judge(endpoint, &answer, record);
                     let is_worth = self.policy.is_on_response(answer.response.status(), answer.response.headers());
                     if is_worth && *retries == self.policy.attempts && *retries > 0 {
@@ -107,6 +120,9 @@ impl<'a> Tries<'a> {
                     if !may_repeat || !self.may_retry(retrying, record) {
                         let client_upgrade = outgoing.take_client_upgrade();
                         let guest = client_upgrade.as_ref().and_then(|_| self.gate.guest(endpoint));
+                        if let Some(session) = self.session {
+                            session.tell(endpoint, unix_ms(), answer.response.headers_mut());
+                        }
                         return Ok(Answer { client_upgrade, guest, ..answer });
                     }
                 }
@@ -135,6 +151,12 @@ impl<'a> Tries<'a> {
     fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>> {
         let leaves_level = self.policy.leaves_level;
         let (random, now_ms) = (rand::random(), self.worker.now_ms());
+        if let Some(home) = self.session.and_then(Sticky::endpoint)
+            && home.serves(now_ms)
+            && !knows(tried, home)
+        {
+            return Some(home);
+        }
         self.cluster.pick(&Attempt { tried, leaves_level, hash: self.hash, random, now_ms })
     }
 

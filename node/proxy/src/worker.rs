@@ -6,6 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::UNIX_EPOCH,
 };
 
 use futures_util::FutureExt;
@@ -32,6 +33,12 @@ use crate::{
     resolve,
     tls::MeshTls,
 };
+
+/// Unix time in milliseconds.
+pub(crate) fn unix_ms() -> u64 {
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// What all workers share.
 #[derive(Clone)]

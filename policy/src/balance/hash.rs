@@ -64,16 +64,14 @@ impl HashPolicy {
             HashKey::Query(name) => {
                 found(query_value(request.path_and_query, name).map(|value| hash(value.as_bytes())))
             }
-            HashKey::Cookie(cookie) => match cookie_value(request.headers, &cookie.name) {
+            HashKey::Cookie(cookie) => match cookie.value(request.headers) {
                 Some(value) => found(Some(hash(value.as_bytes()))),
-                None => cookie.made_with.as_deref().map_or_else(Hashed::default, |attributes| {
+                None if cookie.made_with.is_none() => Hashed::default(),
+                None => {
                     let [remote, local] = request.connection;
                     let value = format!("{:016x}", hash(format!("{remote}{local}").as_bytes()));
-                    Hashed {
-                        hash: Some(hash(value.as_bytes())),
-                        set_cookie: format!("{}=\"{value}\"{attributes}", cookie.name).parse().ok(),
-                    }
-                }),
+                    Hashed { hash: Some(hash(value.as_bytes())), set_cookie: cookie.made(&value) }
+                }
             },
         }
     }
@@ -107,6 +105,16 @@ impl CookieKey {
             text + "; HttpOnly"
         });
         Self { name: name.to_owned(), made_with }
+    }
+
+    /// What a request has in it.
+    pub(crate) fn value<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
+        cookie_value(headers, &self.name)
+    }
+
+    /// A cookie for a response; `None` if none is made.
+    pub(crate) fn made(&self, value: &str) -> Option<HeaderValue> {
+        format!("{}=\"{value}\"{}", self.name, self.made_with.as_deref()?).parse().ok()
     }
 }
 

@@ -8,8 +8,9 @@ use super::audience::Audience;
 use crate::{
     api::{
         networking::{
-            self, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody, HttpMatchRequest,
-            HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection, TcpRoute, TlsRoute, UnmatchedPreflights,
+            self, CookieLifetime, CorsPolicy, Destination, HeaderOperations as Operations, Headers, HttpBody,
+            HttpMatchRequest, HttpRedirect, HttpRewrite, HttpRoute, RedirectPortSelection, SessionPersistence,
+            TcpRoute, TlsRoute, UnmatchedPreflights,
         },
         values::{Int, Port, Share, StringMatch},
     },
@@ -24,6 +25,7 @@ use crate::{
         DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TargetHost, TcpRule, TlsMatch,
         TlsRule, Unresolved, Weighted,
     },
+    session::{self, Lifetime, Session},
 };
 
 pub(super) fn request_match(one: &HttpMatchRequest, audience: Audience<'_>, fields: &mut Fields) -> RequestMatch {
@@ -123,8 +125,23 @@ pub(super) fn action(rule: &HttpRoute, namespace: &Namespace) -> Option<RuleActi
         path_rewrite: rewrite.and_then(path_rewrite),
         authority: rewritten.or_else(|| rule.headers.as_ref().and_then(authority)),
         mirrors: mirrors(rule, namespace),
+        session: rule.session_persistence.as_ref().and_then(|session| self::session(session, rule, namespace)),
         unresolved: Unresolved::UnknownCluster,
     })))
+}
+
+fn session(said: &SessionPersistence, rule: &HttpRoute, namespace: &Namespace) -> Option<Session> {
+    let lifetime = Lifetime { absolute: said.absolute_timeout.map(|timeout| timeout.get()), idle: None };
+    if let Some(header) = &said.header {
+        return Session::of_header(&header.name, lifetime);
+    }
+    let cookie = said.cookie.clone().unwrap_or_default();
+    let name = Some(cookie.name).filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let targets: Vec<Target> = rule.route.iter().map(|share| target(&share.destination, namespace)).collect();
+        session::default_name(targets.iter())
+    });
+    let path = if cookie.path.is_empty() { "/" } else { &cookie.path };
+    Some(Session::of_cookie(&name, path, cookie.lifetime_type == Some(CookieLifetime::Permanent), lifetime))
 }
 
 fn weight(weight: Option<Int<0, { i32::MAX as i64 }>>) -> u64 {

@@ -366,9 +366,9 @@ fn a_stored_body_must_be_what_its_key_says() {
 
 #[test]
 fn what_is_right_and_not_enforced_is_told_and_counted_where_it_is_much() {
-    let session = "sessionPersistence: {cookie: {name: a}}\nroute: [{destination: {host: reviews}}]";
-    let parsed = parse(&virtual_service(session)).unwrap().documents.remove(0);
-    assert_eq!(not_enforced(&parsed.pending).unwrap(), "not enforced yet: spec.http[0].sessionPersistence");
+    let gateway = "match: [{gateways: [front]}]\nroute: [{destination: {host: reviews}}]";
+    let parsed = parse(&virtual_service(gateway)).unwrap().documents.remove(0);
+    assert_eq!(not_enforced(&parsed.pending).unwrap(), "not enforced yet: spec.http[0].match[0].gateways");
     let many: Vec<Pending> = (0..10).map(|i| Pending { path: format!("p{i}") }).collect();
     assert_eq!(not_enforced(&many).unwrap(), "not enforced yet: p0, p1, p2, p3, p4, p5, p6, p7 and 2 more");
     assert_eq!(not_enforced(&[]), None);

@@ -17,11 +17,11 @@ use crate::{
 type Done<'a> = (&'a Arc<Endpoint>, Result<Answer, Failed>);
 
 impl<'a> Tries<'a> {
-    /// How this request is hedged, if it is.
+    /// How this request is hedged, if it is. One of a session belongs to its endpoint.
     pub(super) fn hedging(&self, outgoing: &Outgoing) -> Option<&'a Hedging> {
         let hedging = self.cluster.hedging()?;
-        let may = self.policy.attempts > 0 && hedging.is_for(&outgoing.method) && outgoing.need() == Need::Any;
-        may.then_some(hedging)
+        let is_free = self.session.is_none() && outgoing.need() == Need::Any;
+        (is_free && self.policy.attempts > 0 && hedging.is_for(&outgoing.method)).then_some(hedging)
     }
 
     /// One try, and each time that nothing has come for a while another one beside it, which counts as a retry. What

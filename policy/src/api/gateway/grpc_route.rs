@@ -133,7 +133,6 @@ impl GrpcRouteRule {
             check_filters(&backend.filters, checker);
         });
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
-        checker.pending("sessionPersistence", self.session_persistence.is_some());
     }
 }
 

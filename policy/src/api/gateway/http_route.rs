@@ -16,6 +16,7 @@ use crate::{
     document::Checker,
     kinds::Resource,
     pattern::Pattern,
+    session,
 };
 
 /// Most matches of all rules together.
@@ -545,7 +546,6 @@ impl HttpRouteRule {
             checker.unique("codes", &retry.codes, |code| Some(code.get()));
         });
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
-        checker.pending("sessionPersistence", self.session_persistence.is_some());
     }
 
     fn check_together(&self, checker: &mut Checker<'_>) {
@@ -582,6 +582,14 @@ impl HttpRouteTimeouts {
 impl SessionPersistence {
     pub(super) fn check(&self, checker: &mut Checker<'_>) {
         check_chars("sessionName", self.session_name.as_deref(), 128, checker);
+        let is_name = match self.kind {
+            SessionPersistenceType::Cookie => session::is_cookie_name,
+            SessionPersistenceType::Header => session::is_header_name,
+        };
+        if let Some(name) = self.session_name.as_deref().filter(|name| !is_name(name)) {
+            checker
+                .error_in("sessionName", format!("{name:?} cannot be the name of a cookie or of a header of its own"));
+        }
         let permanent = self.cookie_config.is_some_and(|config| config.lifetime_type == CookieLifetimeType::Permanent);
         checker.require("absoluteTimeout", !permanent || self.absolute_timeout.is_some());
     }

@@ -9,7 +9,10 @@ use super::{
     route::Route,
 };
 use crate::{
-    api::gateway::{Backend, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteRule},
+    api::gateway::{
+        Backend, CookieLifetimeType, GrpcRoute, GrpcRouteRule, HttpRoute, HttpRouteMatch, HttpRouteRule, PathMatchType,
+        SessionPersistence, SessionPersistenceType,
+    },
     cors::Cors,
     document::Spec,
     headers::HeaderRules,
@@ -19,6 +22,7 @@ use crate::{
         DestinationFilters, ForwardRule, HttpDestination, HttpRule, NamedMatch, RuleAction, Target, Unresolved,
         Weighted,
     },
+    session::{self, Lifetime, Session},
 };
 
 /// A route where it holds: at these ports that clients dial, `None` being any.
@@ -118,32 +122,50 @@ struct Consequence {
 
 fn http_consequence(rule: &HttpRouteRule, route: &Route) -> Consequence {
     let timeouts = rule.timeouts.unwrap_or_default();
-    let limits = Limits {
+    let manner = Manner {
         timeout: timeouts.request.and_then(|limit| limit.limit()),
         retry: RetryPolicy::of_route(rule.retry.as_ref(), timeouts.backend_request.and_then(|limit| limit.limit())),
+        session: rule.session_persistence.as_ref().map(|session| (session, cookie_path(&rule.matches))),
     };
     let backends = rule.backend_refs.iter();
     let backends = backends.map(|backend| (backend.weight.get(), backend.object(), &*backend.filters));
-    Consequence::new(&rule.filters, backends, limits, route)
+    Consequence::new(&rule.filters, backends, manner, route)
+}
+
+/// Where a rule's cookie holds: at the path that all its matches have, else everywhere.
+fn cookie_path(matches: &[HttpRouteMatch]) -> &str {
+    let is_fixed = |one: &HttpRouteMatch| {
+        one.path.kind != PathMatchType::RegularExpression && session::is_cookie_path(&one.path.value)
+    };
+    let mut paths = matches.iter().map(|one| is_fixed(one).then_some(one.path.value.as_str()));
+    match paths.next() {
+        Some(Some(first)) if paths.all(|other| other == Some(first)) => first,
+        _ => "/",
+    }
 }
 
 fn grpc_consequence(rule: &GrpcRouteRule, route: &Route) -> Consequence {
     let backends = rule.backend_refs.iter();
     let backends = backends.map(|backend| (backend.weight.get(), backend.object(), &*backend.filters));
-    Consequence::new(&rule.filters, backends, Limits::default(), route)
+    let manner =
+        Manner { session: rule.session_persistence.as_ref().map(|session| (session, "/")), ..Manner::default() };
+    Consequence::new(&rule.filters, backends, manner, route)
 }
 
+/// How requests are sent.
 #[derive(Default)]
-struct Limits {
+struct Manner<'r> {
     timeout: Option<Duration>,
     retry: Option<RetryPolicy>,
+    /// With the path of its cookie.
+    session: Option<(&'r SessionPersistence, &'r str)>,
 }
 
 impl Consequence {
     fn new<'a, F: 'a>(
         filters: &'a [F],
         backends: impl Iterator<Item = (i64, Backend<'a>, &'a [F])>,
-        limits: Limits,
+        manner: Manner<'_>,
         route: &Route,
     ) -> Self
     where
@@ -158,16 +180,36 @@ impl Consequence {
         let destinations: Vec<(u64, HttpDestination)> = backends
             .map(|(weight, backend, filters)| (weight.unsigned_abs(), destination(backend, filters, &of_rule, route)))
             .collect();
+        let session = manner.session.and_then(|(said, path)| session(said, path, &destinations));
         let action = RuleAction::Forward(Box::new(ForwardRule {
+            session,
             destinations: Weighted::new(destinations.into_iter()),
-            timeout: limits.timeout,
-            retry: limits.retry,
+            timeout: manner.timeout,
+            retry: manner.retry,
             path_rewrite: of_rule.path_rewrite,
             authority: of_rule.authority,
             mirrors: of_rule.mirrors,
             unresolved: Unresolved::InvalidBackend,
         }));
         Self { cors: of_rule.cors, headers: of_rule.headers, action }
+    }
+}
+
+fn session(said: &SessionPersistence, path: &str, destinations: &[(u64, HttpDestination)]) -> Option<Session> {
+    let lifetime = Lifetime {
+        absolute: said.absolute_timeout.and_then(|limit| limit.limit()),
+        idle: said.idle_timeout.and_then(|limit| limit.limit()),
+    };
+    let name = said
+        .session_name
+        .clone()
+        .unwrap_or_else(|| session::default_name(destinations.iter().map(|(_, destination)| &destination.target)));
+    match said.kind {
+        SessionPersistenceType::Header => Session::of_header(&name, lifetime),
+        SessionPersistenceType::Cookie => {
+            let kind = said.cookie_config.unwrap_or_default().lifetime_type;
+            Some(Session::of_cookie(&name, path, kind == CookieLifetimeType::Permanent, lifetime))
+        }
     }
 }
 

@@ -442,3 +442,50 @@ fn a_rule_is_named_by_its_name_else_by_its_place() {
     assert_eq!((named.route_name, origin.rule, origin.condition), ("first", 0, Some(0)));
     assert_eq!(route(&view, &get("/")).unwrap().route_name, "default.r.1");
 }
+
+#[test]
+fn a_session_stays_with_its_endpoint_and_so_with_its_destination() {
+    let rules = "{sessionPersistence: {type: Header, sessionName: x-session, absoluteTimeout: 1h}, \
+                 backendRefs: [{name: a, port: 9080, weight: 1}, {name: b, port: 9080, weight: 99}]}";
+    let view = mesh().apply(&http_route(rules)).view();
+    let [a, b] = ["a", "b"].map(|name| service(&view, name).cluster(9080).unwrap().endpoints[0].clone());
+    let home = |matched: &Matched<'_>| matched.session().unwrap().endpoint().map(|home| home.key.clone());
+    let start = get("/");
+    let new = route(&view, &start).unwrap();
+    assert_eq!(home(&new), None);
+    let mut told = HeaderMap::new();
+    for (endpoint, name) in [(&a, "a"), (&b, "b")] {
+        new.session().unwrap().tell(endpoint, 1_000, &mut told);
+        let request = Request { headers: told.clone(), ..get("/") };
+        let matched = route(&view, &request).unwrap();
+        assert_eq!(home(&matched), Some(endpoint.key.clone()));
+        let session = matched.session().unwrap();
+        assert!(session.has_ended(3_601_000) && !session.has_ended(3_600_999));
+        assert_eq!(fate(&view, &request), name, "whatever the weights");
+    }
+    let gone = mesh().apply(&http_route(&rules.replace("name: b,", "name: c,"))).view();
+    let request = Request { headers: told, ..get("/") };
+    assert_eq!(home(&route(&gone, &request).unwrap()), None, "b is no destination any more");
+}
+
+#[test]
+fn a_sessions_cookie_is_for_the_path_of_its_rule() {
+    for (matches, path) in [
+        ("", "/"),
+        ("matches: [{path: {value: /shop}}], ", "/shop"),
+        ("matches: [{path: {value: /shop}}, {path: {type: Exact, value: /shop}, method: GET}], ", "/shop"),
+        ("matches: [{path: {value: /shop}}, {path: {value: /cart}}], ", "/"),
+        ("matches: [{path: {type: RegularExpression, value: '/s.*'}}], ", "/"),
+    ] {
+        let session =
+            "sessionPersistence: {sessionName: s, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}";
+        let view = mesh().apply(&http_route(&format!("{{{matches}{session}, {}}}", to("a")))).view();
+        let request = get("/shop");
+        let matched = route(&view, &request).unwrap();
+        let mut headers = HeaderMap::new();
+        let endpoint = &service(&view, "a").cluster(9080).unwrap().endpoints[0];
+        matched.session().unwrap().tell(endpoint, 0, &mut headers);
+        let cookie = headers["set-cookie"].to_str().unwrap();
+        assert!(cookie.ends_with(&format!("; Max-Age=3600; Path={path}; HttpOnly")), "{matches}: {cookie}");
+    }
+}

@@ -155,7 +155,6 @@ impl HttpRoute {
         checker.given("headers", &self.headers, |checker, headers| headers.check(checker));
         self.check_authority(checker);
         checker.given("sessionPersistence", &self.session_persistence, |checker, session| session.check(checker));
-        checker.pending("sessionPersistence", self.session_persistence.is_some());
     }
 
     /// What a rule does: exactly one thing.

@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::headers::is_header_name;
-use crate::{api::values::Timeout, document::Checker};
+use crate::{api::values::Timeout, document::Checker, session};
 
 /// A client's requests go to the endpoint that its first one went to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -63,8 +62,16 @@ impl SessionPersistence {
             checker.error("a cookie with lifetimeType PERMANENT needs absoluteTimeout");
         }
         checker.given("header", &self.header, |checker, header| {
-            if !is_header_name(&header.name) {
-                checker.error_in("name", format!("{:?} is not a header's name", header.name));
+            if !session::is_header_name(&header.name) {
+                checker.error_in("name", format!("{:?} cannot be the name of a header of its own", header.name));
+            }
+        });
+        checker.given("cookie", &self.cookie, |checker, cookie| {
+            if !cookie.name.is_empty() && !session::is_cookie_name(&cookie.name) {
+                checker.error_in("name", format!("{:?} is not a cookie's name", cookie.name));
+            }
+            if !cookie.path.is_empty() && !session::is_cookie_path(&cookie.path) {
+                checker.error_in("path", format!("{:?} is not a cookie's path; write one such as /shop", cookie.path));
             }
         });
     }
