@@ -279,12 +279,15 @@ fn weight_of(workload: &WorkloadEntry) -> u32 {
     workload.weight.map_or(1, |weight| u32::try_from(weight.get()).unwrap_or(u32::MAX).max(1))
 }
 
+/// What Istio labels endpoints with by their network.
+const NETWORK_LABEL: &str = "topology.istio.io/network";
+
 fn place_of(workload: &WorkloadEntry) -> Place {
     let mut parts = workload.locality.split('/').map(str::to_owned);
     let mut part = || parts.next().unwrap_or_default();
-    Place {
-        node: None,
-        locality: Locality { region: part(), zone: part(), subzone: part() },
-        labels: workload.labels.0.clone(),
+    let mut labels = workload.labels.0.clone();
+    if !workload.network.is_empty() {
+        labels.insert(NETWORK_LABEL.to_owned(), workload.network.clone());
     }
+    Place { node: None, locality: Locality { region: part(), zone: part(), subzone: part() }, labels }
 }

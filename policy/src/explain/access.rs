@@ -240,7 +240,7 @@ impl Asked<'_> {
         let mode = match access.mtls.mode(self.endpoint.key.target_port) {
             MtlsMode::Strict => "STRICT",
             MtlsMode::Permissive => "PERMISSIVE",
-            MtlsMode::Disable => "DISABLE, which is not in force",
+            MtlsMode::Disable => "DISABLE",
         };
         let how = match self.is_within_node() {
             true => "the call stays within the node, which knows who calls",

@@ -61,8 +61,10 @@ impl WorkloadEntry {
             }
         });
         checker.pending("address", unix_path(&self.address).is_some());
-        checker.pending("network", !self.network.is_empty());
-        checker.pending("serviceAccount", !self.service_account.is_empty());
+        if !self.service_account.is_empty() {
+            checker
+                .warn_in("serviceAccount", "has no effect: such a workload is not called with the mesh's mutual TLS");
+        }
         for (key, len, max) in [
             ("address", self.address.len(), 256),
             ("ports", self.ports.len(), 128),

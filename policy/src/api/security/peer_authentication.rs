@@ -83,7 +83,15 @@ impl Resource for PeerAuthentication {
         }
         // The data port takes mutual TLS and nothing else, whatever the mode; a workload's own port is not weft's.
         let is_disabled = |mtls: &MutualTls| mtls.mode == MutualTlsMode::Disable;
-        checker.pending("mtls", self.mtls.as_ref().is_some_and(is_disabled));
-        checker.pending("portLevelMtls", self.port_level_mtls.iter().flat_map(BTreeMap::values).any(is_disabled));
+        let what = "has DISABLE, which has workloads called as PERMISSIVE does: between nodes there is always mutual TLS, \
+                    which they see nothing of";
+        for (key, given) in [
+            ("mtls", self.mtls.as_ref().is_some_and(is_disabled)),
+            ("portLevelMtls", self.port_level_mtls.iter().flat_map(BTreeMap::values).any(is_disabled)),
+        ] {
+            if given {
+                checker.warn_in(key, what);
+            }
+        }
     }
 }

@@ -369,3 +369,12 @@ fn the_oldest_entry_of_a_port_says_how_its_endpoints_are_found() {
     assert!(is_original(&none, &fixed));
     assert!(!is_original(&fixed, &none));
 }
+
+#[test]
+fn the_network_of_an_endpoint_is_a_label_for_subsets_and_it_is_called_directly() {
+    let api = API.replace("locality: eu/z1", "locality: eu/z1, network: far");
+    let subsets = "{host: api.example.com, subsets: [{name: far, labels: {topology.istio.io/network: far}}]}";
+    let view = Mesh::new().apply(&api).apply(&destination_rule("n", "default", subsets)).view();
+    assert_eq!(addresses(&view, "api.example.com", 80, "far"), ["10.9.0.1:8080"]);
+    assert_eq!(addresses(&view, "api.example.com", 80, "").len(), 2);
+}

@@ -13,9 +13,8 @@ fn all_served_versions_are_read_and_the_spec_may_be_absent() {
             "{}",
             "{mtls: {}}",
             "{mtls: {mode: UNSET}}",
-            "{mtls: {mode: DISABLE}}",
             "{mtls: {mode: PERMISSIVE}}",
-            "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}, '1': {}}}",
+            "{selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: STRICT}, '1': {}}}",
         ],
     );
 }
@@ -52,4 +51,15 @@ fn d_valid_modes_and_selectors() {
         ],
     );
     assert!(warnings(KIND, "{selector: {}}")[0].contains("has no labels"));
+}
+
+#[test]
+fn disable_is_in_force_as_permissive_is_with_a_notice() {
+    let ports = "{selector: {matchLabels: {app: a}}, portLevelMtls: {8080: {mode: DISABLE}}}";
+    for (spec, field) in [("{mtls: {mode: DISABLE}}", "spec.mtls has"), (ports, "spec.portLevelMtls has")] {
+        let said = warnings(KIND, spec);
+        assert!(said.len() == 1 && said[0].contains(field), "{said:?}");
+        let text = format!("{{apiVersion: security.istio.io/v1, kind: {KIND}, metadata: {{name: a}}, spec: {spec}}}");
+        assert!(documents(&text).iter().all(|document| document.pending.is_empty()));
+    }
 }
