@@ -6,12 +6,16 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method};
+use serde_json::json;
 use weft_policy::{
     api::target::Workload,
     authenticate::{Authenticator, Jwks, KnownKeys, TokenRequest},
     authorize::{AccessRequest, Authorizer, AuthorizerSettings, HttpAccess, Peer},
+    compile::{Inputs, ResolvedNames, compile},
     document::{Document, parse_stored, parse_yaml},
     normalise::{PathNormalization, normalise},
+    route::{Client, RequestHead},
+    view::MeshView,
 };
 use weft_wire::{document::Stamp, id::Namespace};
 
@@ -74,4 +78,92 @@ pub fn access(bytes: &[u8]) {
         sni: Some(token),
         http: Some(http),
     });
+}
+
+/// An expression, the first line, is refused or compiled, and then matches a path, the second, or does not; and what
+/// `rewrite` makes of that path is one.
+pub fn regexes(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (expression, path) = text.split_once('\n').unwrap_or((text, "/"));
+    let spec = json!({"hosts": ["h.example"], "http": [
+        {"match": [{"uri": {"regex": expression}}],
+         "rewrite": {"uriRegexRewrite": {"match": expression, "rewrite": "/\\0"}},
+         "route": [{"destination": {"host": "h.example"}}]},
+        {"match": [{"headers": {"x": {"regex": expression}}}], "directResponse": {"status": 200}}]});
+    let Some(view) = view_of("VirtualService", "networking.istio.io/v1", spec) else { return };
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(path) {
+        headers.insert("x", value);
+    }
+    route(&view, "h.example", path, &headers);
+}
+
+/// A range of addresses, the first line, is refused, or an address, the second, is in it or not: never both.
+pub fn cidrs(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (range, address) = text.split_once('\n').unwrap_or((text, "10.0.0.1"));
+    let Ok(address) = address.parse() else { return };
+    let is_allowed = |field: &str| {
+        let spec = json!({"rules": [{"from": [{"source": {field: [range]}}]}]});
+        let documents = [document_of("AuthorizationPolicy", "security.istio.io/v1", spec)?];
+        let namespace = Namespace::default_namespace();
+        let workload = Workload { namespace: &namespace, labels: &BTreeMap::new(), attached: &[] };
+        let settings = AuthorizerSettings { trust_domains: &[], providers: &BTreeMap::new() };
+        let authorizer = Authorizer::compile(&documents, &workload, &settings);
+        let request = AccessRequest {
+            peer: None,
+            source_ip: address,
+            remote_ip: address,
+            destination_ip: None,
+            destination_port: 1,
+            sni: None,
+            http: None,
+        };
+        Some(authorizer.decide(&request).verdict.is_allowed())
+    };
+    let (within, without) = (is_allowed("ipBlocks"), is_allowed("notIpBlocks"));
+    assert_eq!(within, without.map(|without| !without), "{range} and {address}");
+}
+
+/// A host of a document, the first line, is refused or found under its own name; the host of a request, the second, is
+/// found or not.
+pub fn hosts(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (host, asked) = text.split_once('\n').unwrap_or((text, text));
+    let spec = json!({"hosts": [host], "http": [{"directResponse": {"status": 200}}]});
+    let Some(view) = view_of("VirtualService", "networking.istio.io/v1", spec) else { return };
+    for name in [host, asked] {
+        route(&view, name, "/", &HeaderMap::new());
+    }
+    let is_found = view.host(host, &Namespace::default_namespace()).is_some();
+    assert!(is_found || host.contains('*') || !host.contains('.'), "{host} is served");
+}
+
+fn document_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<Document> {
+    let document = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+    let file = parse_yaml(&document.to_string(), &Namespace::default_namespace()).ok()?;
+    let parsed = file.documents.first()?;
+    let stored = parse_stored(&parsed.key, &parsed.json, Stamp::default());
+    Some(stored.expect("what was accepted is readable"))
+}
+
+fn view_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<MeshView> {
+    let document = document_of(kind, version, spec)?;
+    let inputs = Inputs {
+        trust_domain: &"cluster.local".parse().expect("a trust domain"),
+        this_node: &"a".parse().expect("a node's name"),
+        nodes: &[],
+        documents: &[Arc::new(document)],
+        local: &BTreeMap::new(),
+        secrets: &Arc::default(),
+        names: &ResolvedNames::default(),
+    };
+    Some(compile(&inputs, None))
+}
+
+fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) {
+    let namespace = Namespace::default_namespace();
+    let Some(found) = view.host(host, &namespace) else { return };
+    let head = RequestHead { method: &Method::GET, path_and_query: path, authority: host, scheme: "http", headers };
+    let _ = view.route(found, 80, &head, Client { namespace: &namespace, workload: None }, 0);
 }

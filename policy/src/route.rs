@@ -259,6 +259,8 @@ pub(crate) struct DestinationFilters {
     pub(crate) path_rewrite: Option<PathRewrite>,
     /// The rule's with them.
     pub(crate) mirrors: Vec<Mirror>,
+    /// Instead of the rule's.
+    pub(crate) cors: Option<Cors>,
 }
 
 /// One `tls` entry.
@@ -486,6 +488,7 @@ impl<'v> Query<'v, '_> {
         path: MatchedPath,
     ) -> Matched<'v> {
         let mut headers = [None, rule.headers.as_ref()];
+        let mut cors = rule.cors.as_ref();
         let action = match &rule.action {
             RuleAction::Respond(response) => Action::Respond(response),
             RuleAction::Redirect(redirect) => self.redirect(redirect, head, path),
@@ -500,6 +503,7 @@ impl<'v> Query<'v, '_> {
                     headers = [destination.headers.as_ref(), of_rule];
                 }
                 let own = chosen.and_then(|destination| destination.own.as_ref());
+                cors = own.and_then(|own| own.cors.as_ref()).or(cors);
                 match own.and_then(|own| own.redirect.as_ref()) {
                     Some(redirect) => self.redirect(redirect, head, path),
                     None => self.forward(forward, (chosen, resumed), head, path),
@@ -509,7 +513,7 @@ impl<'v> Query<'v, '_> {
         Matched {
             route_name: &one.route_name,
             origin: Some(Origin { document: &rule.document, rule: rule.place, condition: one.condition }),
-            cors: rule.cors.as_ref(),
+            cors,
             fault: rule.fault.as_ref(),
             headers,
             action,

@@ -538,7 +538,6 @@ impl HttpRouteRule {
         checker.each("backendRefs", &self.backend_refs, |checker, backend| {
             backend.object().check(checker);
             check_filters(&backend.filters, checker);
-            checker.each("filters", &backend.filters, |checker, filter| checker.pending("cors", filter.cors.is_some()));
         });
         self.check_together(checker);
         checker.given("timeouts", &self.timeouts, |checker, timeouts| timeouts.check(checker));

@@ -218,12 +218,12 @@ where
     Filter<'a>: From<&'a F>,
 {
     let mut own = Filters::new(filters, route);
-    let has_own = own.redirect.is_some() || own.path_rewrite.is_some() || !own.mirrors.is_empty();
+    let has_own = own.redirect.is_some() || own.path_rewrite.is_some() || own.cors.is_some() || !own.mirrors.is_empty();
     own.mirrors.extend(of_rule.mirrors.iter().cloned());
     let target = route.target(backend);
     HttpDestination {
         // What cannot be done to its requests must not be left out.
-        target: if own.is_unsupported || own.cors.is_some() { Target::default() } else { target },
+        target: if own.is_unsupported { Target::default() } else { target },
         headers: own.headers,
         has_rules_headers: false,
         authority: own.authority,
@@ -232,6 +232,7 @@ where
                 redirect: own.redirect,
                 path_rewrite: own.path_rewrite,
                 mirrors: own.mirrors,
+                cors: own.cors,
             })
         }),
     }

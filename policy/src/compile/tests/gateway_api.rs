@@ -394,6 +394,31 @@ fn origins_may_have_wildcards_and_stars_are_answered_with_what_is_asked_for() {
 }
 
 #[test]
+fn cors_of_a_backend_comes_before_that_of_the_rule_and_is_for_its_requests_alone() {
+    let cors = |origin: &str| format!("filters: [{{type: CORS, cors: {{allowOrigins: ['https://{origin}']}}}}]");
+    let rule = format!(
+        "{{{}, backendRefs: [{{name: a, port: 9080, {}}}, {{name: b, port: 9080}}]}}",
+        cors("rule"),
+        cors("backend")
+    );
+    let view = mesh().apply(&http_route(&rule)).view();
+    let request = get("/").header("origin", "https://backend");
+    let namespace = Namespace::default_namespace();
+    let client = Client { namespace: &namespace, workload: None };
+    let mut seen = std::collections::BTreeSet::new();
+    for random in (0..8).map(|eighth| eighth << 61) {
+        let reviews = Host::Service(service(&view, "reviews"));
+        let matched = view.route(reviews, 9080, &request.head(), client, random).unwrap();
+        let Action::Forward(forward) = &matched.action else { panic!("{matched:?}") };
+        let outcome = matched.cors.unwrap().decide(&request.method, &request.headers);
+        let is_allowed = matches!(outcome, crate::cors::CorsOutcome::Allow(_));
+        seen.insert((forward.cluster.fqdn.to_string(), is_allowed));
+    }
+    let host = |name: &str| format!("{name}.default.svc.cluster.local");
+    assert_eq!(seen, [(host("a"), true), (host("b"), false)].into());
+}
+
+#[test]
 fn of_a_route_and_a_virtual_service_the_older_holds() {
     let service = rule("v", "[reviews]", "[{route: [{destination: {host: b}}]}]");
     let wildcard = rule("w", "['*.default.svc.cluster.local']", "[{route: [{destination: {host: c}}]}]");

@@ -240,6 +240,8 @@ fn tcp_rules_have_destinations() {
     ] {
         assert_refused(KIND, &[(&format!("{{hosts: [a], tcp: [{{{rule}}}]}}"), wanted)]);
     }
+    let subnet = "{hosts: [a], tcp: [{match: [{sourceSubnet: 10.0.0.0/8}], route: [{destination: {host: a}}]}]}";
+    assert_noticed(KIND, &[(subnet, "has no effect, as in Istio")]);
 }
 
 #[test]

@@ -88,9 +88,11 @@ impl TcpRoute {
         checker.each("match", &self.matches, |checker, one| {
             check_subnets("destinationSubnets", &one.destination_subnets, checker);
             checker.pending("destinationSubnets", !one.destination_subnets.is_empty());
-            checker.pending("sourceSubnet", !one.source_subnet.is_empty());
-            if !one.source_subnet.is_empty() && !is_subnet(&one.source_subnet) {
-                checker.error_in("sourceSubnet", "is not an address or a CIDR range");
+            if !one.source_subnet.is_empty() {
+                match is_subnet(&one.source_subnet) {
+                    true => checker.warn_in("sourceSubnet", "has no effect, as in Istio: tell clients by sourceLabels"),
+                    false => checker.error_in("sourceSubnet", "is not an address or a CIDR range"),
+                }
             }
             checker.each("gateways", &one.gateways, |checker, gateway| check_gateway_name(gateway, checker));
         });
