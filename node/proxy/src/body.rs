@@ -25,6 +25,7 @@ use crate::{
     fault::Spoiled,
     http2::STREAM_WINDOW,
     metrics::{Flag, Refused},
+    overdue::Lent,
     pool::Lease,
     record::{ExchangeRecord, Received},
     stall::Stall,
@@ -456,17 +457,51 @@ enum Kind {
     /// The proxy's own words.
     Own { text: Option<Bytes>, record: ExchangeRecord },
     Upstream {
-        from: Incoming,
+        supply: Supply,
         /// Noted as held for the caller, in bytes, since it has given data and was not polled again.
         waiting: u64,
         stall: Stall,
-        /// Gives the connection back to its pool when dropped after the end.
-        lease: Lease,
         deadline: Option<Pin<Box<Sleep>>>,
         spoiled: Option<Box<Spoiled>>,
         record: ExchangeRecord,
-        _active: Option<ActiveRequest>,
     },
+}
+
+/// What a response comes from, and what it holds there.
+pub(crate) struct Upstream {
+    from: Incoming,
+    /// Gives the connection back to its pool when dropped after the end.
+    lease: Lease,
+    _active: Option<ActiveRequest>,
+}
+
+enum Supply {
+    Own(Upstream),
+    /// Of a caller who has not read on, and whose time is limited: `None` when it is up.
+    Lent(Lent<Upstream>),
+}
+
+impl Supply {
+    /// `None` if its time was up while nobody read.
+    fn with<T>(&mut self, act: impl FnOnce(&mut Upstream) -> T) -> Option<T> {
+        match self {
+            Self::Own(upstream) => Some(act(upstream)),
+            Self::Lent(lent) => lent.borrow_mut().as_mut().map(act),
+        }
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Incoming) -> T) -> Option<T> {
+        match self {
+            Self::Own(upstream) => Some(look(&upstream.from)),
+            Self::Lent(lent) => lent.borrow().as_ref().map(|upstream| look(&upstream.from)),
+        }
+    }
+
+    fn lend(&mut self, record: &ExchangeRecord, until: Instant) {
+        if let Self::Own(upstream) = std::mem::replace(self, Self::Lent(Lent::default())) {
+            *self = Self::Lent(record.lend(upstream, until));
+        }
+    }
 }
 
 impl ResponseBody {
@@ -493,7 +528,8 @@ impl ResponseBody {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         let stall = Stall::of(&from, record.limits().stall_timeout);
         let spoiled = fault.map(|fault| Box::new(Spoiled::new(fault)));
-        Self(Kind::Upstream { from, waiting: 0, stall, lease, deadline, spoiled, record, _active: active })
+        let supply = Supply::Own(Upstream { from, lease, _active: active });
+        Self(Kind::Upstream { supply, waiting: 0, stall, deadline, spoiled, record })
     }
 }
 
@@ -511,7 +547,7 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (from, waiting, stall, lease, deadline, spoiled, record) = match &mut self.get_mut().0 {
+        let (supply, waiting, stall, deadline, spoiled, record) = match &mut self.get_mut().0 {
             Kind::Tunnel => return Poll::Ready(None),
             Kind::Cut { .. } => return Poll::Ready(Some(Err(BodyError::Cut))),
             Kind::Own { text, record } => {
@@ -519,22 +555,38 @@ impl Body for ResponseBody {
                 record.add_sent(text.as_ref().map_or(0, |text| text.len() as u64));
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Kind::Upstream { from, waiting, stall, lease, deadline, spoiled, record, .. } => {
-                (from, waiting, stall, lease, deadline, spoiled, record)
+            Kind::Upstream { supply, waiting, stall, deadline, spoiled, record } => {
+                (supply, waiting, stall, deadline, spoiled, record)
             }
         };
         if *waiting > 0 {
             record.load().reader_came(std::mem::take(waiting));
         }
-        let polled = match spoiled {
-            None => Pin::new(&mut *from).poll_frame(cx).map_err(BodyError::from),
-            Some(spoiled) => spoiled.poll_frame(from, cx),
+        let polled = supply.with(|Upstream { from, lease, .. }| {
+            let polled = match spoiled {
+                None => Pin::new(&mut *from).poll_frame(cx).map_err(BodyError::from),
+                Some(spoiled) => spoiled.poll_frame(from, cx),
+            };
+            if matches!(polled, Poll::Ready(None)) {
+                lease.finished();
+            }
+            (polled, may_wait(from))
+        });
+        let Some((polled, may_wait)) = polled else {
+            record.fail(Flag::Timeout, &BodyError::Timeout);
+            return Poll::Ready(Some(Err(BodyError::Timeout)));
         };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
-                *waiting = may_wait(from);
+                *waiting = may_wait;
                 record.load().waits_for_reader(*waiting);
+                if let Some(deadline) = deadline
+                    && may_wait > 0
+                    && matches!(supply, Supply::Own(_))
+                {
+                    supply.lend(record, deadline.deadline());
+                }
                 match frame.data_ref() {
                     Some(data) => record.add_sent(data.len() as u64),
                     None => record.trailers(frame.trailers_ref()),
@@ -548,7 +600,6 @@ impl Body for ResponseBody {
             }
             Poll::Ready(None) => {
                 record.complete();
-                lease.finished();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -571,7 +622,9 @@ impl Body for ResponseBody {
             Kind::Tunnel => true,
             Kind::Cut { .. } => false,
             Kind::Own { text, .. } => text.is_none(),
-            Kind::Upstream { from, spoiled, .. } => has_ended(from, spoiled.as_deref()),
+            Kind::Upstream { supply, spoiled, .. } => {
+                supply.look(|from| has_ended(from, spoiled.as_deref())).unwrap_or_default()
+            }
         }
     }
 
@@ -580,9 +633,10 @@ impl Body for ResponseBody {
             Kind::Tunnel => SizeHint::with_exact(0),
             Kind::Cut { .. } => SizeHint::default(),
             Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Upstream { from, spoiled, .. } => {
+            Kind::Upstream { supply, spoiled, .. } => {
                 let held = spoiled.as_ref().map_or(0, |spoiled| spoiled.held());
-                from.size_hint().exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
+                let rest = supply.look(|from| from.size_hint().exact()).flatten();
+                rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + held))
             }
         }
     }
@@ -591,11 +645,19 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper drops a body of known length without asking for its end again.
-        if let Kind::Upstream { from, waiting, lease, spoiled, record, .. } = &mut self.0 {
+        if let Kind::Upstream { supply, waiting, spoiled, record, .. } = &mut self.0 {
             record.load().reader_came(*waiting);
-            if has_ended(from, spoiled.as_deref()) {
-                record.complete();
-                lease.finished();
+            let has_ended = supply.with(|Upstream { from, lease, .. }| {
+                let has_ended = has_ended(from, spoiled.as_deref());
+                if has_ended {
+                    lease.finished();
+                }
+                has_ended
+            });
+            match has_ended {
+                Some(true) => record.complete(),
+                Some(false) => {}
+                None => record.fail(Flag::Timeout, &BodyError::Timeout),
             }
         }
     }

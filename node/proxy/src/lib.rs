@@ -30,6 +30,7 @@ pub mod metrics;
 mod original;
 pub mod origination;
 mod outbound;
+mod overdue;
 mod overload;
 mod pool;
 pub mod ports;

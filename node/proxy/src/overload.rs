@@ -3,7 +3,7 @@
 //! What a connection may make us hold is counted as bodies pass ([`Load::held`](crate::connection::Load::held)), in
 //! cells of its worker. Ten times a second each worker adds them up for all to see. Where the sum is more than the
 //! budget, new requests are answered 503, and each worker ends its largest connection, until it is less. On the same
-//! occasion connections end whose callers read nothing of what they asked for.
+//! occasion connections end whose callers read nothing of what they asked for, and requests of theirs whose time is up.
 
 use std::{
     rc::Rc,
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::{
@@ -54,6 +54,7 @@ pub(crate) async fn watch(worker: Rc<Worker>, budget: Budget, number: usize) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        worker.overdue.collect(Instant::now());
         let Look { held, largest, stalled } = worker.connections.look(max_still);
         for load in stalled {
             load.end(End::StalledReader);

@@ -14,12 +14,14 @@ use weft_policy::{
 
 use crate::{
     access_log::{Entry, RequestLine},
+    body::Upstream,
     config::Limits,
     connection::Load,
     error::{BrokeOff, ProxyError},
     fault,
     headers::Watched,
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
+    overdue::Lent,
     upstream,
     worker::Worker,
 };
@@ -307,6 +309,11 @@ impl ExchangeRecord {
 
     pub(crate) fn add_sent(&mut self, bytes: u64) {
         self.0.response_bytes += bytes;
+    }
+
+    /// Lends what a response comes from, until its time is up.
+    pub(crate) fn lend(&self, upstream: Upstream, until: Instant) -> Lent<Upstream> {
+        self.0.worker.overdue.lend(upstream, until)
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -86,3 +86,41 @@ async fn a_retry_is_told_what_is_left() {
     let [first, second] = seen[..] else { panic!("{seen:?}") };
     assert!(first == 20_000 && second <= 19_980, "{seen:?}");
 }
+
+/// Counts itself among those that are gone.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_does_not_read_keeps_nobody_longer_than_its_time() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let counter = gone.clone();
+    // A body without end, of a server that is told when nobody wants more of it.
+    let app = serve(false, move |_| {
+        let counted = Counted(counter.clone());
+        let endless = futures_util::stream::repeat_with(move || {
+            let _ = &counted;
+            Ok::<_, std::convert::Infallible>(http_body::Frame::data(bytes::Bytes::from(vec![b'x'; 16 << 10])))
+        });
+        async move { Response::new(http_body_util::BodyExt::boxed(http_body_util::StreamBody::new(endless))) }
+    })
+    .await;
+    for http2 in [false, true] {
+        let mesh = mesh("timeout: 500ms,", app).await;
+        let before = gone.load(Ordering::Relaxed);
+        let response = match http2 {
+            false => send(mesh.client().outbound, get("reviews", "/")).await,
+            true => send_http2(mesh.client().outbound, get("reviews", "/")).await,
+        };
+        assert_eq!(response.status(), StatusCode::OK);
+        eventually("the server is left alone", || gone.load(Ordering::Relaxed) > before).await;
+        drop(response);
+        let labels = ["reporter=\"source\"", "response_flags=\"UT\""];
+        eventually("it is counted", || mesh.client().metric("istio_requests_total", &labels) == 1.0).await;
+    }
+}
