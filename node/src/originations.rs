@@ -100,12 +100,16 @@ impl Originations {
         match &origination.authorities {
             Authorities::System => gathered.roots = Some(self.system_roots()?),
             Authorities::File(path) => gathered.authorities.push(read("caCertificates", path)?),
-            Authorities::Named(references) => {
-                let found = references.iter().filter_map(|reference| credentials.authorities(reference));
-                gathered.authorities.extend(found.map(|found| Zeroizing::new(found.to_vec())));
+            Authorities::ConfigMaps(config_maps) => {
+                let mut wrong = Vec::new();
+                for config_map in config_maps {
+                    match credentials.usable_bundle(config_map) {
+                        Ok(bundle) => gathered.authorities.push(Zeroizing::new(bundle.to_vec())),
+                        Err(why) => wrong.push(why),
+                    }
+                }
                 if gathered.authorities.is_empty() {
-                    let names: Vec<String> = references.iter().map(ToString::to_string).collect();
-                    return Err(format!("this node has no ca.crt of {}", names.join(", ")));
+                    return Err(wrong.join("; "));
                 }
             }
             Authorities::Anybody => {}

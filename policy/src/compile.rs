@@ -9,7 +9,6 @@ mod access;
 mod aliases;
 mod attached;
 mod audience;
-mod backend_tls;
 mod clusters;
 mod documents;
 mod entries;
@@ -127,6 +126,15 @@ impl Parts {
         self.documents.experiments.iter().map(|policy| &*policy.experiment)
     }
 
+    /// The older BackendTLSPolicy that has a target of one.
+    pub(crate) fn conflicting(&self, policy: &DocumentKey, target: &PolicyTargetReference) -> Option<Arc<Document>> {
+        let namespace = policy.namespace.clone()?;
+        let service = ServiceName { name: target.name.parse().ok()?, namespace: namespace.clone() };
+        let policies = self.documents.backend_tls.of(&namespace, Some(&service));
+        let mut older = policies.into_iter().take_while(|other| other.key != *policy);
+        older.find(|other| service_policies::targets(other).contains(target))
+    }
+
     /// Whether the mesh has what a policy attaches to.
     pub(crate) fn is_target(
         &self,
@@ -149,7 +157,7 @@ pub(crate) struct Ingredients {
     selected: Vec<Arc<Row>>,
     /// Of a service that selects no workloads.
     slices: Slices,
-    /// BackendTLSPolicies for it, if it has slices.
+    /// BackendTLSPolicies for it, the oldest first.
     backend_tls: Vec<Arc<Document>>,
     /// What describes a host outside of the mesh, the oldest first.
     entries: Vec<Selected>,
@@ -190,12 +198,10 @@ impl Ingredients {
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
-        let backend_tls = documents.backend_tls.get(name).filter(|_| slices.is_some()).cloned();
         Self {
             own: rows.announced.get(name).cloned().unwrap_or_default(),
             selected: selected.unwrap_or_default(),
             slices: slices.map(|slices| Slices::new(slices, inputs.names, regions)).unwrap_or_default(),
-            backend_tls: backend_tls.unwrap_or_default(),
             declared,
             ..Self::steered(name, fqdn, here, documents)
         }
@@ -204,6 +210,7 @@ impl Ingredients {
     /// What steers requests for a service, whoever serves it.
     fn steered(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, documents: &DocumentIndex) -> Self {
         Self {
+            backend_tls: documents.backend_tls.of(&name.namespace, Some(name)),
             policies: documents.policies.matching(fqdn).cloned().collect(),
             circuits: documents.circuits.of(&name.namespace, Some(name)),
             traffic: documents.traffic.of(&name.namespace, Some(name)),

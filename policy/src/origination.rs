@@ -1,10 +1,15 @@
 //! TLS to places outside of the mesh, which have certificates of their own: what documents say of it, DestinationRules
-//! in `tls`. Within the mesh there is mutual TLS whatever they say.
+//! in `tls` and BackendTLSPolicies. Within the mesh there is mutual TLS whatever they say.
 
 use std::sync::Arc;
 
+use weft_wire::id::Namespace;
+
 use crate::{
-    api::networking::{ClientTlsMode, ClientTlsSettings},
+    api::{
+        gateway::{BackendTlsPolicy, SubjectAltName, WellKnownCaCertificates},
+        networking::{ClientTlsMode, ClientTlsSettings},
+    },
     secrets::Reference,
 };
 
@@ -38,8 +43,8 @@ pub enum Authorities {
     System,
     /// A file of the host, in PEM.
     File(String),
-    /// What `ca.crt` of Secrets, or else of ConfigMaps, hold together, as far as they are there.
-    Named(Vec<Reference>),
+    /// What `ca.crt` of ConfigMaps hold together: of those that are there and hold certificates.
+    ConfigMaps(Vec<Reference>),
     /// The server's certificate is not looked at.
     Anybody,
 }
@@ -97,6 +102,31 @@ impl Protection {
             server_name: Some(tls.sni.as_str()).filter(|name| !name.is_empty()).map(Into::into),
             names: names.to_vec(),
         })))
+    }
+
+    /// What a BackendTLSPolicy of a namespace says.
+    pub(crate) fn of_backend(policy: &BackendTlsPolicy, namespace: &Namespace) -> Self {
+        let validation = &policy.validation;
+        let references = validation.ca_certificate_refs.iter().filter(|reference| reference.is_config_map());
+        let config_maps: Vec<Reference> = references.map(|one| Reference::new(namespace, &one.name)).collect();
+        let authorities = match validation.well_known_ca_certificates {
+            Some(WellKnownCaCertificates::System) => Authorities::System,
+            None if config_maps.is_empty() => {
+                return Self::Refused("validation.caCertificateRefs of a BackendTLSPolicy names no ConfigMap".into());
+            }
+            None => Authorities::ConfigMaps(config_maps),
+        };
+        let name = |name: &SubjectAltName| match (&name.hostname, &name.uri) {
+            (Some(hostname), _) => Some(hostname.to_string()),
+            (None, uri) => uri.as_ref().map(ToString::to_string),
+        };
+        Self::Tls(Arc::new(Origination {
+            authorities,
+            revoked: None,
+            identity: None,
+            server_name: Some((&*validation.hostname).into()),
+            names: validation.subject_alt_names.iter().filter_map(name).collect(),
+        }))
     }
 
     pub fn origination(&self) -> Option<&Arc<Origination>> {

@@ -250,8 +250,15 @@ impl Credentials {
 
     /// The authorities that a ConfigMap holds, in PEM: `ca.crt` or `cacert`.
     pub fn bundle(&self, config_map: &Reference) -> Option<&[u8]> {
-        let map = self.config_map(config_map)?;
-        credential::AUTHORITIES.iter().find_map(|key| map.get(key))
+        bundle_of(self.config_map(config_map)?)
+    }
+
+    /// As [`Self::bundle`], where it can be used.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn usable_bundle(&self, config_map: &Reference) -> Result<&[u8], String> {
+        check_bundle(config_map, self.config_map(config_map))
     }
 
     /// What a `caCertCredentialName` means: a Secret, or else a ConfigMap.
@@ -270,6 +277,21 @@ impl Credentials {
             _ => None,
         }
     }
+}
+
+fn bundle_of(map: &ConfigMap) -> Option<&[u8]> {
+    credential::AUTHORITIES.iter().find_map(|key| map.get(key))
+}
+
+/// The certificates of authorities that a ConfigMap holds.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn check_bundle<'m>(name: &Reference, map: Option<&'m ConfigMap>) -> Result<&'m [u8], String> {
+    let map = map.ok_or_else(|| format!("there is no ConfigMap {name}"))?;
+    let bundle = bundle_of(map).ok_or_else(|| format!("ConfigMap {name} has no ca.crt"))?;
+    credential::check_authorities(bundle).map_err(|why| format!("ca.crt of ConfigMap {name} {why}"))?;
+    Ok(bundle)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod gateway;
 mod istio;
+mod policy;
 mod route;
 
 use std::net::IpAddr;
@@ -27,6 +28,8 @@ pub struct GatewayStatus {
     pub conditions: Vec<Condition>,
     /// Of a route, one for each of its parents; of a VirtualService for each of its gateways.
     pub parents: Vec<ParentStatus>,
+    /// Of a policy, one for each of its targets.
+    pub ancestors: Vec<ParentStatus>,
     /// Of a Gateway, of Istio too, or of a ListenerSet.
     pub listeners: Vec<ListenerStatus>,
     /// Of a Gateway of the Gateway API: where the nodes are that are to serve it.
@@ -42,14 +45,14 @@ pub struct Condition {
     pub message: String,
 }
 
-/// What a parent of a route makes of it.
+/// What a parent of a route makes of it, or a target of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {
     pub parent: ParentName,
     pub conditions: Vec<Condition>,
 }
 
-/// A parent as the route names it.
+/// A parent as the route names it, or a target of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentName {
@@ -138,6 +141,7 @@ impl<'v> Judge<'v> {
             Spec::IstioGateway(spec) => istio::of_gateway(document, spec, view),
             Spec::VirtualService(_) => istio::of_virtual_service(document, view),
             Spec::K8sGateway(spec) => Some(gateway::of_gateway(document, spec, documents, view)),
+            Spec::BackendTlsPolicy(spec) => Some(policy::of_backend_tls(document, spec, documents, view)),
             spec => match listener_set(spec) {
                 Some(set) => Some(gateway::of_listener_set(document, set, documents, view)),
                 None => route::of_route(document, documents, view),

@@ -294,6 +294,9 @@ pub struct DocumentStatus {
     /// Of a route of the Gateway API.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<ParentStatus>,
+    /// Of a policy of the Gateway API, by its targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<AncestorStatus>,
     /// Of a Gateway, of Istio too, or of a ListenerSet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<ListenerStatus>,
@@ -317,6 +320,15 @@ pub struct GatewayAddress {
 #[serde(rename_all = "camelCase")]
 pub struct ParentStatus {
     pub parent_ref: ParentName,
+    pub controller_name: String,
+    pub conditions: Vec<Condition>,
+}
+
+/// What became of a policy at one of its targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    pub ancestor_ref: ParentName,
     pub controller_name: String,
     pub conditions: Vec<Condition>,
 }

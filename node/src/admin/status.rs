@@ -14,7 +14,9 @@ use weft_policy::{
     view::MeshView,
 };
 
-use super::api::{Condition, DocumentStatus, GatewayAddress, ListenerStatus, Nodes, ParentStatus, RouteKind, rfc3339};
+use super::api::{
+    AncestorStatus, Condition, DocumentStatus, GatewayAddress, ListenerStatus, Nodes, ParentStatus, RouteKind, rfc3339,
+};
 use crate::actors::documents::Reading;
 
 /// Judges a document by how it was read and by what there is in the view. `generation` is the stamp of its newest
@@ -105,6 +107,7 @@ pub fn status_of(
         observed_generation: generation,
         conditions,
         parents: vec![],
+        ancestors: vec![],
         listeners: vec![],
         addresses: vec![],
         nodes,
@@ -115,8 +118,8 @@ pub fn status_of(
     status
 }
 
-/// Adds what the Gateway API's own status has. Of a route, the document's conditions sum up its parents'. A
-/// VirtualService is accepted whatever its gateways make of it, as in Istio.
+/// Adds what the Gateway API's own status has. Of a route, the document's conditions sum up its parents', and of a policy
+/// its targets'. A VirtualService is accepted whatever its gateways make of it, as in Istio.
 fn add(status: &mut DocumentStatus, found: GatewayStatus) {
     let generation = status.observed_generation;
     // All of it depends on other documents too.
@@ -129,11 +132,11 @@ fn add(status: &mut DocumentStatus, found: GatewayStatus) {
         last_transition_time: None,
     };
     let all = |conditions: &[judged::Condition]| conditions.iter().map(condition).collect::<Vec<_>>();
-    let of_parents =
-        || found.parents.iter().filter(|parent| !parent.parent.is_istio()).flat_map(|parent| &parent.conditions);
+    let parents = || found.parents.iter().chain(&found.ancestors);
+    let of_parents = || parents().filter(|parent| !parent.parent.is_istio()).flat_map(|parent| &parent.conditions);
     let refused = || of_parents().filter(|one| one.kind == "Accepted" && !one.holds);
     let mut summary = all(&found.conditions);
-    if refused().count() == found.parents.len() {
+    if refused().count() == parents().count() {
         summary.extend(refused().next().map(condition));
     }
     let refs = || of_parents().filter(|one| one.kind == "ResolvedRefs");
@@ -150,6 +153,12 @@ fn add(status: &mut DocumentStatus, found: GatewayStatus) {
         conditions: all(&parent.conditions),
     });
     status.parents = parents.collect();
+    let ancestors = found.ancestors.iter().map(|ancestor| AncestorStatus {
+        ancestor_ref: ancestor.parent.clone(),
+        controller_name: judged::CONTROLLER_NAME.into(),
+        conditions: all(&ancestor.conditions),
+    });
+    status.ancestors = ancestors.collect();
     let kind = |kind: &&'static str| RouteKind { group: GROUP.into(), kind: (*kind).into() };
     let listeners = found.listeners.iter().map(|listener| ListenerStatus {
         name: listener.name.clone(),

@@ -190,6 +190,7 @@ mod tests {
                 observed_generation: 2_000,
                 conditions,
                 parents: vec![],
+                ancestors: vec![],
                 listeners: vec![],
                 addresses: vec![],
                 nodes,

@@ -236,6 +236,7 @@ mod tests {
                 observed_generation: 0,
                 conditions: Vec::new(),
                 parents: vec![],
+                ancestors: vec![],
                 listeners: vec![],
                 addresses: vec![],
                 nodes,

@@ -13,7 +13,6 @@ use weft_wire::{
 use super::{
     access::{SecurityDocuments, is_about_security},
     attached::{ExperimentPolicy, LimitPolicy, is_route},
-    backend_tls,
     entries::Entry,
     gateway_api::{
         attach::service_parents,
@@ -68,8 +67,7 @@ pub(super) struct DocumentIndex {
     pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
     /// The oldest first.
     pub(super) slices: HashMap<ServiceName, Vec<Arc<Slice>>>,
-    /// BackendTLSPolicies by each of their services.
-    pub(super) backend_tls: HashMap<ServiceName, Vec<Arc<Document>>>,
+    pub(super) backend_tls: ByService,
     /// ServiceEntries by each of their hosts, the oldest first.
     pub(super) entries: BTreeMap<HostPattern, Vec<Arc<Entry>>>,
     /// The oldest first.
@@ -282,11 +280,7 @@ impl DocumentIndex {
             Part::Workload(document) => {
                 self.workload_entries.entry(document.namespace()).or_default().push(document.clone());
             }
-            Part::BackendTls(document) => {
-                for service in backend_tls::services(document) {
-                    self.backend_tls.entry(service).or_default().push(document.clone());
-                }
-            }
+            Part::BackendTls(document) => self.backend_tls.insert(document),
             Part::Circuit(document) => self.circuits.insert(document),
             Part::Traffic(document) => self.traffic.insert(document),
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),

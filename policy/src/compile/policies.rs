@@ -186,7 +186,7 @@ impl<'a> Settings<'a> {
             warmup: self.load_balancer.and_then(warmup),
             hedging: traffic.and_then(|policy| policy.hedging.as_ref()).map(Hedging::of),
             original: model.original(port),
-            connection: Some(self.connection(model))
+            connection: Some(self.connection(model, port))
                 .filter(|said| *said != ConnectionSettings::default())
                 .map(Arc::new),
         }
@@ -194,7 +194,7 @@ impl<'a> Settings<'a> {
 
     /// 0 is not set, as in Istio, but for `idleTimeout` of `tcp`, where it is never. That one is also for HTTP where
     /// `http` says nothing.
-    fn connection(&self, model: &Model<'_>) -> ConnectionSettings {
+    fn connection(&self, model: &Model<'_>, port: &ServicePort) -> ConnectionSettings {
         let pool = self.connection_pool;
         let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
         let idle_timeout = tcp.and_then(|tcp| tcp.idle_timeout).map(Span::get);
@@ -209,7 +209,8 @@ impl<'a> Settings<'a> {
             ping: http
                 .and_then(|http| http.http2_keep_alive)
                 .map(|ping| Ping { interval: ping.interval.get(), timeout: ping.timeout.get() }),
-            protection: self.tls.and_then(|tls| Protection::read(tls, model.certificate_names())),
+            // Who owns the service says how it is called; no rule of a client may have it called in the clear.
+            protection: model.protection(port).or_else(|| Protection::read(self.tls?, model.certificate_names())),
             tunnel: self.tunnel.and_then(tunnel),
         }
     }

@@ -1,4 +1,4 @@
-//! weft's own policies for calls to services, CircuitPolicy and BackendTrafficPolicy: which of them holds.
+//! Policies for calls to services, CircuitPolicy, BackendTrafficPolicy and BackendTLSPolicy: which of them holds.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,7 +29,8 @@ impl ByService {
             self.of_namespaces.insert(namespace, policy.clone());
             return;
         }
-        for name in targets.iter().filter_map(|target| target.name.parse().ok()) {
+        let services = targets.iter().filter(|target| target.is_service());
+        for name in services.filter_map(|target| target.name.parse().ok()) {
             let known = self.own.entry(ServiceName { namespace: namespace.clone(), name }).or_default();
             if !known.last().is_some_and(|known| Arc::ptr_eq(known, policy)) {
                 known.push(policy.clone());
@@ -47,8 +48,9 @@ impl ByService {
     }
 }
 
-fn targets(policy: &Document) -> &[PolicyTargetReference] {
+pub(super) fn targets(policy: &Document) -> &[PolicyTargetReference] {
     match &policy.spec {
+        Spec::BackendTlsPolicy(policy) => &policy.target_refs,
         Spec::CircuitPolicy(policy) => &policy.target_refs,
         Spec::BackendTrafficPolicy(policy) => &policy.target_refs,
         _ => &[],
@@ -63,8 +65,9 @@ pub(super) fn holding<'d>(
     port: &ServicePort,
 ) -> Option<&'d Arc<Document>> {
     let names = |policy: &Document, has_section: bool| {
-        let is_it =
-            |target: &&PolicyTargetReference| service.is_some_and(|service| *service.name.as_str() == *target.name);
+        let is_it = |target: &&PolicyTargetReference| {
+            target.is_service() && service.is_some_and(|service| *service.name.as_str() == *target.name)
+        };
         let mut of_service = targets(policy).iter().filter(is_it);
         of_service.any(|target| target.section_name.is_some() == has_section && is_port(target, port))
     };

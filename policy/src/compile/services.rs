@@ -11,7 +11,7 @@ use weft_wire::{
 };
 
 use super::{
-    Ingredients, Inputs, backend_tls,
+    Ingredients, Inputs,
     clusters::Known,
     entries, gateway_api,
     nodes::Row,
@@ -30,6 +30,7 @@ use crate::{
     endpoint::{Endpoint, EndpointAddress, LocalWorkload, Place},
     hosts::HostPattern,
     namespaces::{PerNamespace, same},
+    origination::Protection,
     route::RuleSet,
     service_id::ServiceId,
     view::{Clusters, Service, ServicePort, sni},
@@ -199,6 +200,7 @@ pub(super) struct Model<'a> {
     name: Option<&'a ServiceName>,
     circuits: &'a [Arc<Document>],
     traffic: &'a [Arc<Document>],
+    backend_tls: &'a [Arc<Document>],
     pub(super) ports: Vec<ServicePort>,
     /// For each of `ports`, the rows that serve it, each with the protocol that is spoken there.
     pub(super) members: Vec<Vec<(&'a Row, Protocol)>>,
@@ -231,6 +233,7 @@ impl<'a> Model<'a> {
             name: Some(name),
             circuits: &ingredients.circuits,
             traffic: &ingredients.traffic,
+            backend_tls: &ingredients.backend_tls,
             ..Self::default()
         };
         let mut served: BTreeSet<*const Row> = BTreeSet::new();
@@ -243,12 +246,8 @@ impl<'a> Model<'a> {
         }
         // A place that shows no account serves no service that names its accounts.
         let slices = Some(&ingredients.slices).filter(|_| accounts.is_none());
-        // What may only be called by TLS is not called in the clear; weft speaks no TLS of the backend's own yet.
-        let wants_tls = |port: &ServicePort| {
-            declared.is_some_and(|declared| backend_tls::is_for(&ingredients.backend_tls, &declared.name, &port.name))
-        };
         let outside = |((declared, port), members): ((&core::ServicePort, &ServicePort), &Vec<_>)| match slices {
-            Some(slices) if !wants_tls(port) => {
+            Some(slices) => {
                 let asked = Asked {
                     publishes_not_ready: model.publishes_not_ready,
                     here: model.here.map(|here| &**here),
@@ -256,7 +255,7 @@ impl<'a> Model<'a> {
                 };
                 slices.endpoints(declared, port, &asked, known)
             }
-            _ => Vec::new(),
+            None => Vec::new(),
         };
         let ports = declared.into_iter().flat_map(Declared::ports).zip(&model.ports);
         model.outside = ports.zip(&model.members).map(outside).collect();
@@ -344,6 +343,15 @@ impl<'a> Model<'a> {
     pub(super) fn traffic(&self, port: &ServicePort) -> Option<&'a BackendTrafficPolicy> {
         match &service_policies::holding(self.traffic, self.name, port)?.spec {
             Spec::BackendTrafficPolicy(policy) => Some(policy),
+            _ => None,
+        }
+    }
+
+    /// How places outside are called by the BackendTLSPolicy that holds for a port, if one does.
+    pub(super) fn protection(&self, port: &ServicePort) -> Option<Protection> {
+        let document = service_policies::holding(self.backend_tls, self.name, port)?;
+        match &document.spec {
+            Spec::BackendTlsPolicy(policy) => Some(Protection::of_backend(policy, &document.namespace())),
             _ => None,
         }
     }

@@ -1,10 +1,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use weft_wire::{document::Stamp, id::Namespace};
+use weft_wire::{
+    document::Stamp,
+    fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState, Protocol},
+    id::Namespace,
+};
 
 use super::*;
 use crate::{
-    compile::{Inputs, compile},
+    compile::{Inputs, NodeInput, compile},
     document::{parse_stored, parse_yaml},
 };
 
@@ -31,12 +35,16 @@ fn of_kind(kind: &str, name: &str, spec: &str) -> String {
 
 /// The status of the document of this name.
 fn status(yaml: &str, name: &str) -> GatewayStatus {
+    status_among(&[], yaml, name)
+}
+
+fn status_among(nodes: &[NodeInput], yaml: &str, name: &str) -> GatewayStatus {
     let documents = documents(&format!("{SERVICES}{yaml}"));
     let view = compile(
         &Inputs {
             trust_domain: &"cluster.local".parse().unwrap(),
             this_node: &"here".parse().unwrap(),
-            nodes: &[],
+            nodes,
             documents: &documents,
             local: &BTreeMap::new(),
             secrets: &Default::default(),
@@ -103,6 +111,85 @@ fn what_cannot_be_done_is_not_accepted() {
     let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {}, backendRef: {name: web, port: 80}}}";
     let route = route_with("{group: '', kind: Service, name: web}", &format!("{{filters: [{auth}]}}"));
     assert_eq!(said(&status(&route, "r").parents[0].conditions), "Accepted! UnsupportedValue, ResolvedRefs");
+}
+
+#[test]
+fn a_backend_tls_policy_is_accepted_by_services_unless_an_older_one_is_or_nobody_is_trusted() {
+    let pem = include_str!("../../tests/pem/p256.crt");
+    let maps = [("good", "ca.crt", pem), ("bad", "ca.crt", "text"), ("other", "tls.crt", pem)];
+    let maps = maps.map(|(name, key, text)| {
+        format!("---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{{key}: {text:?}}}}}\n")
+    });
+    let policy = |name: &str, target: &str, trust: &str| {
+        let spec =
+            format!("{{targetRefs: [{{group: '', kind: Service, {target}}}], validation: {{hostname: a.b, {trust}}}}}");
+        of_kind("BackendTLSPolicy", name, &spec)
+    };
+    let of = |yaml: &str| {
+        let status = status(&format!("{}{yaml}", maps.concat()), "p");
+        assert!(status.conditions.is_empty() && status.ancestors[0].parent.kind == "Service");
+        said(&status.ancestors[0].conditions)
+    };
+    let system = "wellKnownCACertificates: System";
+    for (target, expected) in [
+        ("name: web", "Accepted, ResolvedRefs"),
+        ("name: web, sectionName: http", "Accepted, ResolvedRefs"),
+        ("name: web, sectionName: other", "Accepted! TargetNotFound, ResolvedRefs"),
+        ("name: missing", "Accepted! TargetNotFound, ResolvedRefs"),
+        ("name: db", "Accepted! TargetNotFound, ResolvedRefs"),
+    ] {
+        assert_eq!(of(&policy("p", target, system)), expected, "{target}");
+    }
+    let map = |name: &str| format!("{{group: '', kind: ConfigMap, name: {name}}}");
+    for (references, expected) in [
+        (map("good"), "Accepted, ResolvedRefs"),
+        (map("bad"), "Accepted! NoValidCACertificate, ResolvedRefs! InvalidCACertificateRef"),
+        (map("other"), "Accepted! NoValidCACertificate, ResolvedRefs! InvalidCACertificateRef"),
+        (map("none"), "Accepted! NoValidCACertificate, ResolvedRefs! InvalidCACertificateRef"),
+        (format!("{}, {}", map("none"), map("good")), "Accepted, ResolvedRefs! InvalidCACertificateRef"),
+        (map("good").replace("ConfigMap", "Secret"), "Accepted! NoValidCACertificate, ResolvedRefs! InvalidKind"),
+    ] {
+        let trust = format!("caCertificateRefs: [{references}]");
+        assert_eq!(of(&policy("p", "name: web", &trust)), expected, "{references}");
+    }
+    for (older, expected) in [
+        ("name: web", "Accepted! Conflicted, ResolvedRefs"),
+        ("name: web, sectionName: http", "Accepted, ResolvedRefs"),
+        ("name: missing", "Accepted, ResolvedRefs"),
+    ] {
+        let both = [policy("older", older, system), policy("p", "name: web", system)];
+        assert_eq!(of(&both.concat()), expected, "{older}");
+        let younger = [policy("p", "name: web", system), policy("younger", older, system)];
+        assert_eq!(of(&younger.concat()), "Accepted, ResolvedRefs");
+    }
+}
+
+#[test]
+fn a_backend_tls_policy_says_that_workloads_of_the_mesh_are_not_called_by_it() {
+    let record = NodeRecord {
+        advertise: [127, 0, 0, 1].into(),
+        state: NodeState::Up,
+        locality: Default::default(),
+        labels: BTreeMap::new(),
+        build: String::new(),
+        endpoints: vec![EndpointRow {
+            service: "web.default".parse().unwrap(),
+            workload: "web-1".parse().unwrap(),
+            service_account: "web".parse().unwrap(),
+            version: String::new(),
+            labels: BTreeMap::new(),
+            port: 80,
+            target_port: 80,
+            protocol: Protocol::Http,
+            health: EndpointHealth::Healthy,
+        }],
+    };
+    let nodes = [NodeInput { name: "n".parse().unwrap(), record: Arc::new(record), standing: Default::default() }];
+    let spec = "{targetRefs: [{group: '', kind: Service, name: web}], validation: {hostname: a.b, \
+                wellKnownCACertificates: System}}";
+    let status = status_among(&nodes, &of_kind("BackendTLSPolicy", "p", spec), "p");
+    assert_eq!(said(&status.conditions), "Programmed! NotImplemented");
+    assert_eq!(said(&status.ancestors[0].conditions), "Accepted, ResolvedRefs");
 }
 
 fn gateway(class: &str, listeners: &str) -> String {

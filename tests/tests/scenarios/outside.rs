@@ -248,6 +248,71 @@ spec:
     assert!(answer.body.contains("CN=client") || answer.body.contains("CN = client"), "{}", answer.body);
 }
 
+#[test]
+fn places_of_a_service_are_called_by_tls_where_a_backend_tls_policy_says_so() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    certify(&lab, "server");
+    let file = |name: &str| lab.file("names.cnf", "").with_file_name(name).to_string_lossy().into_owned();
+    let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(file);
+    let listen = format!("{}:8443", lab.host(1).address);
+    let serve = ["s_server", "-accept", &listen, "-cert", &certificate, "-key", &key, "-www"];
+    lab.host_mut(1).run_beside(Path::new("openssl"), &serve);
+    let documents = format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{ name: legacy }}
+spec: {{ ports: [{{ name: http, port: 80 }}] }}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: legacy, labels: {{ kubernetes.io/service-name: legacy }} }}
+addressType: IPv4
+ports: [{{ name: http, port: 8443 }}]
+endpoints: [{{ addresses: [{}] }}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{ name: legacy }}
+spec:
+  targetRefs: [{{ group: '', kind: Service, name: legacy }}]
+  validation:
+    hostname: api.example.com
+    caCertificateRefs: [{{ group: '', kind: ConfigMap, name: authorities }}]
+",
+        lab.host(1).address
+    );
+    let policy = lab.file("legacy.yaml", &documents).to_string_lossy().into_owned();
+    lab.host(0).weft(&["apply", "-f", &policy]).ok();
+    let refused = wait_for("it is not called in the clear", PATIENCE, || {
+        let answer = lab.host(0).call("legacy", "/", &[]);
+        (answer.header("x-weft-reason") == Some("tls_unavailable")).then_some(answer)
+    });
+    assert!(refused.body.contains("there is no ConfigMap default/authorities"), "{}", refused.body);
+    let accepted = || {
+        let found = lab.host(0).json(&["get", "backendtlspolicy", "legacy"]);
+        let ancestor = &found["status"]["ancestors"][0];
+        assert_eq!(
+            (&ancestor["ancestorRef"]["kind"], &ancestor["ancestorRef"]["name"]),
+            (&"Service".into(), &"legacy".into())
+        );
+        (ancestor["conditions"][0]["reason"].clone(), ancestor["conditions"][1]["reason"].clone())
+    };
+    assert_eq!(accepted(), ("NoValidCACertificate".into(), "InvalidCACertificateRef".into()));
+
+    let bundle = fs::read_to_string(&ca).unwrap().replace('\n', "\n    ");
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: authorities }}\ndata:\n  ca.crt: |\n    {bundle}\n"
+    );
+    let map = lab.file("authorities.yaml", &map).to_string_lossy().into_owned();
+    lab.host(0).weft(&["apply", "-f", &map]).ok();
+    let answer =
+        wait_for("it is called", PATIENCE, || Some(lab.host(0).call("legacy", "/", &[])).filter(|a| a.status == 200));
+    assert!(answer.body.contains("TLSv1.3"), "{}", answer.body);
+    assert_eq!(accepted(), ("Accepted".into(), "ResolvedRefs".into()));
+}
+
 const NAME: &str = "weft-scenario.example.net";
 
 /// A mesh of two hosts, the first of which calls, and knows the second one by a name.

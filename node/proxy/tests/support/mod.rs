@@ -291,7 +291,7 @@ fn originator(files: &HashMap<String, Vec<u8>>, wanted: &Origination) -> Result<
         authorities: match &wanted.authorities {
             Authorities::File(path) => Trust::Pem(vec![file(path)?]),
             Authorities::Anybody => Trust::Anybody,
-            Authorities::System | Authorities::Named(_) => return Err("no such authorities in tests".into()),
+            Authorities::System | Authorities::ConfigMaps(_) => return Err("no such authorities in tests".into()),
         },
         revoked: wanted.revoked.as_deref().map(file).transpose()?,
         identity,

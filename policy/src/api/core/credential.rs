@@ -61,6 +61,19 @@ pub(crate) fn check_pair(certificate: &[u8], key: &[u8]) -> Result<(), (&'static
     }
 }
 
+/// Whether these are certificates of authorities, at least one.
+pub(crate) fn check_authorities(text: &[u8]) -> Result<(), &'static str> {
+    let mut count = 0;
+    for pem in Pem::iter_from_buffer(text) {
+        let pem = pem.map_err(|_| "is no PEM")?;
+        if pem.label == "CERTIFICATE" {
+            pem.parse_x509().map_err(|_| "has a certificate that cannot be read")?;
+            count += 1;
+        }
+    }
+    if count == 0 { Err("has no certificate in PEM") } else { Ok(()) }
+}
+
 fn read_certificate(text: &[u8]) -> Result<Pem, String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(text).map_err(|_| "its certificate is no PEM".to_owned())?;
     if pem.label == "CERTIFICATE" { Ok(pem) } else { Err("its certificate is PEM of something else".into()) }

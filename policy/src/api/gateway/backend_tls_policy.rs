@@ -123,6 +123,5 @@ impl Resource for BackendTlsPolicy {
             });
         });
         check_options("options", &self.options, checker);
-        checker.pending("targetRefs", true);
     }
 }

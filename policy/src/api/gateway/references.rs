@@ -187,6 +187,12 @@ pub struct LocalObjectReference {
     pub name: ObjectName,
 }
 
+impl LocalObjectReference {
+    pub(crate) fn is_config_map(&self) -> bool {
+        self.group.is_empty() && &*self.kind == "ConfigMap"
+    }
+}
+
 /// A document of any namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

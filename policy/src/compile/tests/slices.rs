@@ -1,7 +1,11 @@
 //! EndpointSlices: places outside of the mesh that serve a service.
 
 use super::*;
-use crate::endpoint::Endpoint;
+use crate::{
+    endpoint::Endpoint,
+    origination::{Authorities, Origination, Protection},
+    secrets::Reference,
+};
 
 pub(super) const SERVICE: &str = "
 apiVersion: v1
@@ -229,21 +233,88 @@ fn a_new_version_of_a_slice_forgets_no_counters() {
     assert!(Arc::ptr_eq(&load(&first), &load(&second)));
 }
 
+fn policy(name: &str, targets: &str, validation: &str) -> String {
+    format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {{name: {name}}}, spec: \
+         {{targetRefs: [{targets}], validation: {{{validation}}}}}}}"
+    )
+}
+
+fn target(name: &str, rest: &str) -> String {
+    format!("{{group: '', kind: Service, name: {name}{rest}}}")
+}
+
+/// How the ports of `legacy`, 80 and 3306, are called by clients of its namespace.
+fn protections(documents: &[&str]) -> [Option<Protection>; 2] {
+    let mesh = Mesh::new().apply(SERVICE).apply(&slice("a", "endpoints: [{addresses: [10.9.0.1]}]"));
+    let view = documents.iter().fold(mesh, |mesh, document| mesh.apply(document)).view();
+    [80, 3306].map(|port| {
+        let cluster = service(&view, "legacy").cluster_of(&Namespace::default_namespace(), port, "").unwrap();
+        assert_eq!(cluster.endpoints.len(), 1);
+        cluster.connection().and_then(|settings| settings.protection.clone())
+    })
+}
+
+const SYSTEM: &str = "hostname: legacy.example, wellKnownCACertificates: System";
+
 #[test]
-fn a_port_of_a_backend_tls_policy_is_not_called_in_the_clear() {
-    let mesh = || Mesh::new().apply(SERVICE).apply(&slice("a", "endpoints: [{addresses: [10.9.0.1]}]"));
-    let with = |targets: &str| {
-        let policy = format!(
-            "{{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {{name: p}}, spec: \
-             {{targetRefs: [{targets}], validation: {{hostname: legacy.example, wellKnownCACertificates: System}}}}}}"
-        );
-        let view = mesh().apply(&policy).view();
-        (addresses(&view, 80).len(), addresses(&view, 3306).len())
+fn a_backend_tls_policy_says_how_places_are_called_and_whom_they_must_be() {
+    let plain = Origination {
+        authorities: Authorities::System,
+        revoked: None,
+        identity: None,
+        server_name: Some("legacy.example".into()),
+        names: Vec::new(),
     };
-    let target = |name: &str, rest: &str| format!("{{group: '', kind: Service, name: {name}{rest}}}");
-    assert_eq!(with(&target("legacy", "")), (0, 0));
-    assert_eq!(with(&target("legacy", ", sectionName: http")), (0, 1));
-    assert_eq!(with(&target("other", "")), (1, 1));
-    let both = format!("{}, {}", target("legacy", ", sectionName: http"), target("other", ""));
-    assert_eq!(with(&both), (0, 1), "each target is for its own service");
+    let tls = |origination: Origination| Some(Protection::Tls(Arc::new(origination)));
+    let of_all = |validation: &str| protections(&[&policy("p", &target("legacy", ""), validation)]);
+    assert_eq!(of_all(SYSTEM), [tls(plain.clone()), tls(plain.clone())]);
+    let maps = "hostname: legacy.example, caCertificateRefs: [{group: '', kind: ConfigMap, name: a}, \
+                {group: '', kind: Secret, name: b}, {group: '', kind: ConfigMap, name: c}], subjectAltNames: \
+                [{type: Hostname, hostname: '*.example'}, {type: URI, uri: 'spiffe://x/y'}]";
+    let maps_of = |names: [&str; 2]| names.map(|name| Reference::new(&Namespace::default_namespace(), name)).into();
+    let expected = Origination {
+        authorities: Authorities::ConfigMaps(maps_of(["a", "c"])),
+        names: vec!["*.example".into(), "spiffe://x/y".into()],
+        ..plain
+    };
+    assert_eq!(of_all(maps)[0], tls(expected));
+    let no_map = "hostname: legacy.example, caCertificateRefs: [{group: a.b, kind: ConfigMap, name: a}]";
+    assert!(matches!(of_all(no_map), [Some(Protection::Refused(_)), Some(Protection::Refused(_))]));
+}
+
+/// The server name that each port is called by.
+fn called_by(documents: &[&str]) -> [Option<String>; 2] {
+    let name = |protection: Protection| protection.origination().unwrap().server_name.as_ref().map(ToString::to_string);
+    protections(documents).map(|protection| protection.map(|protection| name(protection).unwrap_or_default()))
+}
+
+#[test]
+fn of_backend_tls_policies_that_of_the_port_holds_and_of_equals_the_oldest() {
+    let named = |name: &str, targets: &str| {
+        policy(name, targets, &format!("hostname: {name}.example, wellKnownCACertificates: System"))
+    };
+    let is = |name: &str| Some(format!("{name}.example"));
+    let (whole, port) = (target("legacy", ""), target("legacy", ", sectionName: http"));
+    assert_eq!(called_by(&[&named("p", &port)]), [is("p"), None]);
+    assert_eq!(called_by(&[&named("p", &target("other", ""))]), [None, None]);
+    assert_eq!(called_by(&[&named("p", "{group: a.b, kind: Service, name: legacy}")]), [None, None]);
+    assert_eq!(called_by(&[&named("a", &whole), &named("b", &port)]), [is("b"), is("a")]);
+    assert_eq!(called_by(&[&named("b", &whole), &named("a", &whole)]), [is("b"), is("b")], "by age, not by name");
+    let both = format!("{port}, {}", target("other", ""));
+    assert_eq!(called_by(&[&named("a", &both)]), [is("a"), None], "each target is for its own service");
+}
+
+#[test]
+fn no_destination_rule_takes_a_backend_tls_policy_back() {
+    let backend = policy("p", &target("legacy", ", sectionName: http"), SYSTEM);
+    let rule = |tls: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: legacy}}, spec: {{host: \
+             legacy, trafficPolicy: {{tls: {{{tls}}}}}}}}}"
+        )
+    };
+    let legacy = Some("legacy.example".to_owned());
+    assert_eq!(called_by(&[&backend, &rule("mode: DISABLE")]), [legacy.clone(), None]);
+    assert_eq!(called_by(&[&rule("mode: SIMPLE, sni: a.b"), &backend]), [legacy, Some("a.b".into())]);
 }
