@@ -217,11 +217,13 @@ impl Handles {
     /// What nodes announce, also of nodes that are gone for now: their services are still meant.
     pub fn workloads(&self) -> Vec<api::Workload> {
         let facts = self.facts.published().borrow().clone();
-        let rows = facts.nodes.values().flat_map(|node| &node.record.endpoints);
+        let rows = facts.nodes.iter().flat_map(|(name, node)| node.record.endpoints.iter().map(move |row| (name, row)));
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        let workloads = rows.map(|row| api::Workload {
+        let workloads = rows.map(|(node, row)| api::Workload {
             service: row.service.clone(),
             port: row.port,
+            node: node.to_string(),
+            protocol: row.protocol,
             labels: row.selector_labels().into_iter().map(owned).collect(),
         });
         workloads.collect()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use weft_policy::{date::Date, status::ParentName};
 use weft_wire::{
     document::{DocumentKey, SignedDocument},
+    fact::Protocol,
     id::{AccountPattern, Namespace, Role, ServiceName, SpiffeId},
     secret::SecretPayload,
 };
@@ -124,6 +125,11 @@ pub struct Endpoint {
 pub struct Workload {
     pub service: ServiceName,
     pub port: u16,
+    /// A node of an older version says neither of these.
+    #[serde(default)]
+    pub node: String,
+    #[serde(default)]
+    pub protocol: Protocol,
     /// What selectors see: with `app` and `version` where only the service and the version are given.
     pub labels: BTreeMap<String, String>,
 }

@@ -86,6 +86,7 @@ codes! {
     ReferencedInternalGateway "IST0165" Warning "A VirtualService is bound to a gateway that was made from a Gateway of the Gateway API.";
     IneffectiveSelector "IST0166" Warning "A policy selects a gateway of the Gateway API, which takes only policies that refer to it.";
     IneffectivePolicy "IST0167" Warning "A policy has no effect where it stands.";
+    MultiClusterInconsistentService "IST0170" Warning "Nodes announce different protocols of one port of a service, and no Service says which it is.";
     NegativeConditionStatus "IST0171" Warning "A condition of a document's status is False.";
     DestinationRuleSubsetNotSelectPods "IST0173" Error "A subset has no endpoints.";
     UnknownDestinationRuleHost "IST0174" Warning "A DestinationRule is for a host that is not there.";

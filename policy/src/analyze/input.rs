@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_wire::{
     document::DocumentKey,
+    fact::Protocol,
     id::{Namespace, ServiceName},
 };
 
@@ -53,6 +54,8 @@ pub(super) enum Content {
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedService {
     pub(super) ports: BTreeSet<u16>,
+    /// Which nodes say what is spoken on a port.
+    pub(super) spoken: BTreeMap<u16, BTreeMap<Protocol, BTreeSet<String>>>,
     /// Labels of its endpoints.
     pub(super) endpoints: Vec<BTreeMap<String, String>>,
 }
@@ -87,12 +90,23 @@ impl Input {
         }
     }
 
-    /// Adds an endpoint that a node announces: its service with the service's port, and its labels. From then on
-    /// nothing is supposed of the mesh.
-    pub fn add_announced(&mut self, service: ServiceName, port: u16, labels: BTreeMap<String, String>) {
+    /// Adds an endpoint that a node announces: its service with the service's port and what is spoken there, and its
+    /// labels. From then on nothing is supposed of the mesh.
+    pub fn add_announced(
+        &mut self,
+        node: &str,
+        service: ServiceName,
+        (port, protocol): (u16, Protocol),
+        labels: BTreeMap<String, String>,
+    ) {
         self.is_mesh = true;
         let announced = self.announced.entry(service).or_default();
         announced.ports.insert(port);
+        // What nobody declared is found out, and contradicts nothing.
+        if protocol != Protocol::Auto {
+            let nodes = announced.spoken.entry(port).or_default().entry(protocol).or_default();
+            nodes.insert(node.to_owned());
+        }
         announced.endpoints.push(labels);
     }
 

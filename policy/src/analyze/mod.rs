@@ -21,7 +21,7 @@ mod virtual_service;
 
 use std::fmt;
 
-use weft_wire::document::DocumentKey;
+use weft_wire::{document::DocumentKey, id::ServiceName};
 
 pub use self::{
     code::{Code, Severity},
@@ -101,6 +101,21 @@ impl Report {
             text,
         });
     }
+
+    /// Tells something of a service as nodes announce it, which a document may describe.
+    fn add_announced(&mut self, code: Code, service: &ServiceName, subject: Option<&Subject>, text: String) {
+        if let Some(subject) = subject {
+            return self.add(code, subject, "", text);
+        }
+        let key = DocumentKey {
+            group: String::new(),
+            kind: "Service".into(),
+            namespace: Some(service.namespace.clone()),
+            name: service.name.to_string(),
+        };
+        let about = Some(key);
+        self.messages.push(Message { code, about, path: String::new(), file: None, at: Position::default(), text });
+    }
 }
 
 impl Input {
@@ -112,7 +127,7 @@ impl Input {
         virtual_service::analyze(&mesh, &mut report);
         destination_rule::analyze(&mesh, &mut report);
         gateway::analyze(&mesh, now, &mut report);
-        service::analyze(&mesh, &mut report);
+        service::analyze(self, &mesh, &mut report);
         selector::analyze(&mesh, &mut report);
         metadata::analyze(self, &mesh, &mut report);
         let mut messages = report.messages;

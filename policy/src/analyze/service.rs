@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Code, Report,
     host::Scope,
+    input::Input,
     mesh::{Item, Mesh, Workload},
 };
 use crate::api::{
@@ -23,7 +24,7 @@ const SYSTEM_NAMESPACES: [&str; 5] =
 /// Marks what serves a Gateway that is made for services.
 const MANAGED_LABEL: &str = "gateway.istio.io/managed";
 
-pub(super) fn analyze(mesh: &Mesh<'_>, report: &mut Report) {
+pub(super) fn analyze(input: &Input, mesh: &Mesh<'_>, report: &mut Report) {
     for item in &mesh.services {
         find_unconventional_names(item, report);
     }
@@ -32,6 +33,7 @@ pub(super) fn analyze(mesh: &Mesh<'_>, report: &mut Report) {
     }
     find_missing_addresses(mesh, report);
     find_protocol_conflicts(mesh, report);
+    find_disagreeing_nodes(input, mesh, report);
 }
 
 fn find_unconventional_names(&(subject, service): &Item<'_, Service>, report: &mut Report) {
@@ -155,6 +157,40 @@ fn find_protocol_conflicts(mesh: &Mesh<'_>, report: &mut Report) {
             let others: Vec<String> = others.map(|other| mesh.service_entries[*other].0.key.to_string()).collect();
             let text = format!("{} says another protocol of {host}:{number}: {protocols}", others.join(", "));
             report.add(Code::ConflictingServiceEntryProtocol, mesh.service_entries[*index].0, "spec.ports", text);
+        }
+    }
+}
+
+/// What Istio tells of clusters that know a service in different ways; here it is the nodes.
+fn find_disagreeing_nodes(input: &Input, mesh: &Mesh<'_>, report: &mut Report) {
+    for (name, announced) in &input.announced {
+        let service = mesh
+            .services
+            .iter()
+            .find(|(subject, _)| subject.key.name == name.name.as_str() && subject.namespace() == name.namespace);
+        let is_declared = |number: u16| {
+            let ports = service.map_or(&[][..], |(_, service)| service.ports.as_slice());
+            ports.iter().any(|port| port.port.get() == i64::from(number) && port.spoken().is_some())
+        };
+        for (number, spoken) in announced.spoken.iter().filter(|(_, spoken)| spoken.len() > 1) {
+            if is_declared(*number) {
+                continue;
+            }
+            let said: Vec<String> = spoken
+                .iter()
+                .map(|(protocol, nodes)| format!("{} on {}", protocol.as_str(), joined(nodes.iter())))
+                .collect();
+            let text = format!(
+                "port {number} is announced in different ways, each in force for its own workloads: {}; declare it in a \
+                 Service, by the port's name or appProtocol",
+                said.join(", ")
+            );
+            report.add_announced(
+                Code::MultiClusterInconsistentService,
+                name,
+                service.map(|(subject, _)| *subject),
+                text,
+            );
         }
     }
 }

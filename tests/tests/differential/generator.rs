@@ -285,13 +285,17 @@ impl Rule {
         if source.chance(0.01) {
             self.set("timeout", "3s");
             self.probe_with(&[("x-delay-ms", "9000")]);
+        } else if source.chance(0.01) {
+            let on = source.pick(&["5xx", "gateway-error", "reset", "connect-failure"]);
+            self.set("retries", json!({ "attempts": 1, "retryOn": on, "perTryTimeout": "3s" }));
+            self.probe_with(&[("x-delay-ms", "9000")]);
         } else if source.chance(0.1) {
             self.set("timeout", "30s");
         }
         if source.gives("fault", 0.1) {
             self.set("fault", source.pick(&words::faults()));
         }
-        if source.gives("retries", 0.15) {
+        if source.gives("retries", 0.15) && !self.document.contains_key("retries") {
             self.set("retries", source.pick(&words::retries()));
         }
         if source.chance(0.1) {

@@ -11,7 +11,7 @@ mod virtual_service;
 
 use std::collections::BTreeMap;
 
-use weft_wire::id::Namespace;
+use weft_wire::{fact::Protocol, id::Namespace};
 
 use super::{Input, Message, Severity};
 
@@ -137,7 +137,7 @@ fn files_replace_what_the_mesh_holds() {
         "metadata":{"name":"a","namespace":"default"},"spec":{"host":"nobody"}}"#;
     let mut input = Input::default();
     input.add_stored(stored);
-    input.add_announced("reviews".parse().unwrap(), 9080, BTreeMap::new());
+    input.add_announced("n1", "reviews".parse().unwrap(), (9080, Protocol::Http), BTreeMap::new());
     let found = input.analyze(NOW);
     assert_eq!((found.len(), found[0].code.id(), &found[0].file), (1, "IST0174", &None));
 

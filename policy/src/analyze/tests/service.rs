@@ -1,4 +1,9 @@
-use super::{document, networking, told};
+use std::collections::BTreeMap;
+
+use weft_wire::{fact::Protocol, id::Namespace};
+
+use super::{NOW, document, networking, told};
+use crate::analyze::Input;
 
 fn service(name: &str, ports: &str) -> String {
     document("v1", "Service", "default", name, &format!("{{selector: {{app: a}}, ports: [{ports}]}}"))
@@ -78,4 +83,27 @@ fn service_entries_must_agree_on_the_protocol_of_a_port() {
         entry(name, &format!("exportTo: [{name}], ports: [{{number: 80, name: p, protocol: {protocol}}}]"))
     };
     assert!(told("IST0177", &[apart("a", "HTTP"), apart("b", "TLS")]).is_empty());
+}
+
+#[test]
+fn ist0170_nodes_must_agree_on_what_a_port_speaks_unless_a_service_says_it() {
+    let told = |announced: &[(&str, Protocol)], documents: &str| -> Vec<String> {
+        let mut input = Input::default();
+        for (node, protocol) in announced {
+            input.add_announced(node, "reviews".parse().unwrap(), (9080, *protocol), BTreeMap::new());
+        }
+        input.add_file("f.yaml", documents, &Namespace::default_namespace());
+        let found = input.analyze(NOW).into_iter().filter(|message| message.code.id() == "IST0170");
+        found.map(|message| message.to_string()).collect()
+    };
+    use Protocol::*;
+    let differ = [("n1", Http), ("n2", Tcp), ("n3", Http)];
+    let said = told(&differ, "");
+    let [said] = said.as_slice() else { panic!("{said:?}") };
+    assert!(said.starts_with("Warning [IST0170] (Service default/reviews) port 9080"), "{said}");
+    assert!(said.contains("http on n1, n3, tcp on n2"), "{said}");
+    assert!(told(&[("n1", Http), ("n2", Auto)], "").is_empty(), "what nobody declared contradicts nothing");
+    assert!(told(&differ, &service("reviews", "{port: 9080, name: http}")).is_empty());
+    let undeclared = told(&differ, &service("reviews", "{port: 9080, name: web}"));
+    assert!(undeclared[0].contains("f.yaml:"), "{undeclared:?}");
 }
