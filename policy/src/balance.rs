@@ -23,7 +23,7 @@ use std::{
 use weft_wire::fact::{EndpointHealth, Protocol};
 
 pub(crate) use self::{
-    hash::{CookieKey, HashKey},
+    hash::{CookieKey, HashKey, PseudoHeader},
     latency::Latency,
     limits::{Limits, Retries},
     locality::{LocalityPattern, NEAREST, Preference},

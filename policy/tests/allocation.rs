@@ -199,7 +199,7 @@ fn a_request_is_routed_limited_and_balanced() {
             }
             let copies = forward.mirrors.iter().filter_map(|mirror| view.mirrored(mirror, 9080, client, random));
             mirrored += copies.count() as u64;
-            let keyed = Keyed { headers: &headers, path_and_query, client: remote.ip(), connection: [remote, local] };
+            let keyed = Keyed { head, client: remote.ip(), connection: [remote, local] };
             let Hashed { hash, .. } =
                 forward.cluster.hash_policy().map_or_else(Hashed::default, |policy| policy.hash(&keyed));
             let attempt = Attempt { hash, random, now_ms: number, ..Attempt::default() };

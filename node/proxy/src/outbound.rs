@@ -713,8 +713,7 @@ fn key(way: Way<'_>, cluster: &Cluster, outgoing: &Outgoing) -> Hashed {
     let Some(policy) = cluster.hash_policy() else { return Hashed::default() };
     let Downstream { remote, local } = way.downstream;
     policy.hash(&Keyed {
-        headers: &outgoing.headers,
-        path_and_query: outgoing.path_and_query.as_str(),
+        head: outgoing.head(),
         client: way.view.address_of_client(remote.ip()),
         connection: [remote, local],
     })

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use twox_hash::XxHash64;
 
 use super::table::TableKind;
+use crate::route::RequestHead;
 
 /// What requests are told apart by, and the table that finds their endpoint.
 #[derive(Debug, PartialEq)]
@@ -21,10 +22,33 @@ pub struct HashPolicy {
 #[derive(Debug, PartialEq)]
 pub(crate) enum HashKey {
     Header(HeaderName),
+    /// Of HTTP/2, and what HTTP/1.1 has in their place.
+    Pseudo(PseudoHeader),
     Cookie(CookieKey),
     /// The client's address, without its port.
     SourceIp,
     Query(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PseudoHeader {
+    Method,
+    Authority,
+    Scheme,
+    /// With the query.
+    Path,
+}
+
+impl PseudoHeader {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            ":method" => Self::Method,
+            ":authority" => Self::Authority,
+            ":scheme" => Self::Scheme,
+            ":path" => Self::Path,
+            _ => return None,
+        })
+    }
 }
 
 /// A cookie that is a key.
@@ -38,8 +62,7 @@ pub(crate) struct CookieKey {
 /// What is hashed of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Keyed<'a> {
-    pub headers: &'a HeaderMap,
-    pub path_and_query: &'a str,
+    pub head: RequestHead<'a>,
     /// The client's address as the mesh knows it.
     pub client: IpAddr,
     /// Both ends of the client's connection. What is made for one connection is the same for all its requests.
@@ -59,12 +82,21 @@ impl HashPolicy {
     pub fn hash(&self, request: &Keyed<'_>) -> Hashed {
         let found = |hash| Hashed { hash, set_cookie: None };
         match &self.key {
-            HashKey::Header(name) => found(hash_of_values(request.headers, name)),
+            HashKey::Header(name) => found(hash_of_values(request.head.headers, name)),
+            HashKey::Pseudo(name) => found(Some(hash(
+                match name {
+                    PseudoHeader::Method => request.head.method.as_str(),
+                    PseudoHeader::Authority => request.head.authority,
+                    PseudoHeader::Scheme => request.head.scheme,
+                    PseudoHeader::Path => request.head.path_and_query,
+                }
+                .as_bytes(),
+            ))),
             HashKey::SourceIp => found(Some(hash_of_address(request.client))),
             HashKey::Query(name) => {
-                found(query_value(request.path_and_query, name).map(|value| hash(value.as_bytes())))
+                found(query_value(request.head.path_and_query, name).map(|value| hash(value.as_bytes())))
             }
-            HashKey::Cookie(cookie) => match cookie.value(request.headers) {
+            HashKey::Cookie(cookie) => match cookie.value(request.head.headers) {
                 Some(value) => found(Some(hash(value.as_bytes()))),
                 None if cookie.made_with.is_none() => Hashed::default(),
                 None => {
@@ -171,6 +203,8 @@ fn query_value<'q>(path_and_query: &'q str, name: &str) -> Option<&'q str> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
 
     fn policy(key: HashKey) -> HashPolicy {
@@ -183,7 +217,9 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let connection = [([10, 0, 0, 9], 4_000).into(), ([127, 0, 0, 1], 80).into()];
-        policy(key).hash(&Keyed { headers: &headers, path_and_query, client: [10, 0, 0, 9].into(), connection })
+        let (method, authority, scheme) = (&Method::GET, "shop", "http");
+        let head = RequestHead { method, path_and_query, authority, scheme, headers: &headers };
+        policy(key).hash(&Keyed { head, client: [10, 0, 0, 9].into(), connection })
     }
 
     fn cookie(ttl: Option<Duration>) -> HashKey {
@@ -196,6 +232,15 @@ mod tests {
         let by_user = || HashKey::Header(HeaderName::from_static("x-user"));
         assert_eq!(hashed(by_user(), "/", &[("x-user", "foo")]).hash, Some(0x33bf_00a8_59c4_ba3f));
         assert_eq!(hashed(by_user(), "/", &[]).hash, None);
+    }
+
+    #[test]
+    fn a_pseudo_header_is_the_key() {
+        for (name, value) in [(":path", "/a?b"), (":authority", "shop"), (":method", "GET"), (":scheme", "http")] {
+            let key = HashKey::Pseudo(PseudoHeader::named(name).unwrap());
+            assert_eq!(hashed(key, "/a?b", &[]).hash, Some(hash(value.as_bytes())), "{name}");
+        }
+        assert_eq!(PseudoHeader::named(":status"), None);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::{
         values::{Count, Limit, Share, Span, Timeout},
     },
     balance::{
-        self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference, Retries,
-        TableKind, Warmup,
+        self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference,
+        PseudoHeader, Retries, TableKind, Warmup,
     },
     connection::{ConnectionSettings, Keepalive, Ping, Tunnel},
     document::{Document, Spec},
@@ -298,7 +298,11 @@ fn peak_ewma(policy: &BackendTrafficPolicy) -> Option<Balancer> {
 /// `None` where no key is named, as in Istio: then it is not consistent hashing.
 fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
     let key = if let Some(name) = &hash.http_header_name {
-        HashKey::Header(HeaderName::from_bytes(name.as_bytes()).ok()?)
+        match PseudoHeader::named(name) {
+            Some(name) => HashKey::Pseudo(name),
+            // A name that no header can have is in no request, and no key.
+            None => HashKey::Header(HeaderName::from_bytes(name.as_bytes()).ok()?),
+        }
     } else if let Some(cookie) = &hash.http_cookie {
         let attributes = cookie.attributes.iter();
         let attributes = attributes.map(|attribute| (attribute.name.as_str(), attribute.value.as_str()));

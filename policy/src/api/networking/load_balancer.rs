@@ -224,8 +224,6 @@ impl ConsistentHashLb {
                 checker.require("name", !attribute.name.is_empty());
             });
         });
-        let is_header = |name: &String| http::HeaderName::from_bytes(name.as_bytes()).is_ok();
-        checker.pending("httpHeaderName", self.http_header_name.as_ref().is_some_and(|name| !is_header(name)));
         checker.given("maglev", &self.maglev, |checker, maglev| match maglev.table_size.map(Int::get) {
             None | Some(0) => checker.require("tableSize", false),
             Some(size) if size >= MAGLEV_TABLE_END || !is_prime(size) => {

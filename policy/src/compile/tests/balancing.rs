@@ -97,6 +97,16 @@ fn a_services_client_affinity_holds_unless_a_destination_rule_says_otherwise() {
 }
 
 #[test]
+fn a_pseudo_header_may_be_the_key_and_what_no_header_is_called_is_none() {
+    let balancer = |name: &str| {
+        let rule = destination_rule(&format!("loadBalancer: {{consistentHash: {{httpHeaderName: '{name}'}}}}"));
+        service(&bookinfo().apply(&rule).view(), "reviews").cluster(9080).unwrap().balancer().clone()
+    };
+    assert!(matches!(balancer(":path"), Balancer::Hash(_)) && matches!(balancer("x-user"), Balancer::Hash(_)));
+    assert_eq!(balancer("a b"), Balancer::LeastRequest);
+}
+
+#[test]
 fn a_client_on_this_host_is_known_by_this_hosts_address() {
     let view = bookinfo().view();
     let own: IpAddr = [10, 0, 0, 4].into();
