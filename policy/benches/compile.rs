@@ -145,7 +145,7 @@ fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) -> (Durat
     let head = RequestHead { method: &Method::GET, path_and_query: path, authority: host, scheme: "http", headers };
     let client = Client { namespace: &namespace, workload: None };
     let one = || {
-        let found = view.host(black_box(host), client.namespace).unwrap();
+        let found = view.host(black_box(host), None, client).unwrap();
         black_box(view.route(found, 9080, &head, client, 7)).unwrap();
     };
     for _ in 0..ROUNDS / 10 {

@@ -135,7 +135,8 @@ pub fn hosts(bytes: &[u8]) {
     for name in [host, asked] {
         route(&view, name, "/", &HeaderMap::new());
     }
-    let is_found = view.host(host, &Namespace::default_namespace()).is_some();
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let is_found = view.host(host, None, client).is_some();
     assert!(is_found || host.contains('*') || !host.contains('.'), "{host} is served");
 }
 
@@ -163,7 +164,8 @@ fn view_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<MeshVie
 
 fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) {
     let namespace = Namespace::default_namespace();
-    let Some(found) = view.host(host, &namespace) else { return };
+    let client = Client { namespace: &namespace, workload: None };
+    let Some(found) = view.host(host, None, client) else { return };
     let head = RequestHead { method: &Method::GET, path_and_query: path, authority: host, scheme: "http", headers };
-    let _ = view.route(found, 80, &head, Client { namespace: &namespace, workload: None }, 0);
+    let _ = view.route(found, 80, &head, client, 0);
 }

@@ -1,8 +1,18 @@
 //! Addresses outside of the mesh.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use weft_wire::id::WorkloadName;
+
+/// Where clouds tell a host its own secrets, besides link-local addresses: Oracle's, Alibaba's, Azure's, Amazon's and
+/// Google's.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
 
 /// Whether callers may be led to an address that no document gives, but a name server or the caller itself: never to
 /// this host or its links, where its own ports and the metadata of clouds are, nor to many at once.
@@ -12,7 +22,11 @@ pub fn may_be_outside(address: IpAddr) -> bool {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0,
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    !(is_near || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+    !(is_near
+        || METADATA.contains(&address)
+        || address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast())
 }
 
 /// An address as a name: `10-0-0-5`, or all 8 groups of IPv6.
@@ -50,6 +64,10 @@ mod tests {
             "ff02::1",
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "::ffff:168.63.129.16",
         ] {
             assert!(!may_be_outside(inside.parse().unwrap()), "{inside}");
         }

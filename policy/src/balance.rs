@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) hedging: Option<Hedging>,
     /// Of a cluster whose endpoints are those that its requests ask for.
     pub(crate) original: Option<OriginalDestination>,
+    /// See [`Cluster::is_one_host`].
+    pub(crate) is_one_host: bool,
 }
 
 /// What a choice depends on, besides the cluster.

@@ -40,6 +40,7 @@ pub use self::entries::ResolvedNames;
 pub(crate) use self::{
     access::AccessIndex,
     gateways::{Bound, GatewayIngredients, refusal},
+    lower::target,
     policies::destination_rules,
 };
 use self::{
@@ -59,10 +60,11 @@ use crate::{
     hosts::{self, HostIndex, HostPattern},
     limit::RateLimiter,
     namespaces::{PerNamespace, same},
-    route::RuleSet,
+    route::{Client, RuleSet},
     secrets::{Contents, Credentials},
     service_id::ServiceId,
     settings::MeshSettings,
+    sidecar::Scope,
     view::{Callers, HostEntry, MeshView, Service, VirtualHost},
 };
 
@@ -114,6 +116,11 @@ impl Parts {
     /// Whether a service is of type `ExternalName`.
     pub(crate) fn is_external_name(&self, service: &ServiceName) -> bool {
         self.documents.declared.get(service).is_some_and(|declared| declared.external_name().is_some())
+    }
+
+    /// The Sidecar that holds for a client.
+    pub(crate) fn scope(&self, client: Client<'_>) -> Option<&Scope> {
+        self.documents.scopes.of(client).map(|scope| &**scope)
     }
 
     /// All RateLimits, the oldest first.

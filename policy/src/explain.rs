@@ -23,8 +23,9 @@ use crate::{
         Action, Client, Forward, HttpRule, Matched, Mirror, NamedMatch, Query, Recorder, RequestHead, RuleAction,
         RuleSet, Ruling, Target, TargetHost, passed,
     },
+    sidecar::Sight,
     unserved::Unserved,
-    view::{Host, MeshView, Service},
+    view::{HTTP_PORT, Host, MeshView, Service},
 };
 
 /// What one wants to know of.
@@ -113,18 +114,29 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
     let caller = caller(view, question, &mut steps)?;
     let client = Client { namespace: &caller.namespace, workload: Some(&caller) };
     let (host, port) = host_and_port(question.to)?;
-    let found = match (view.host(host, client.namespace), view.unserved()) {
-        (Some(found), _) => found,
-        (None, unserved) => {
-            steps.add("host", format!("{host} is no service of the mesh, and no document names it"));
-            match unserved {
+    let scope = view.scope(client);
+    if let Some(scope) = scope {
+        let says = "says what the caller sees of the mesh".to_owned();
+        steps.add_of("sidecar", &scope.document, String::new(), says);
+    }
+    let found = match view.host(host, port, client) {
+        Some(found) => found,
+        None => {
+            match scope.filter(|_| view.find(host, Sight::of_all(client.namespace)).is_some()) {
+                Some(scope) => {
+                    let says = format!("shows the caller no {host}");
+                    steps.add_of("host", &scope.document, "spec.egress".into(), says);
+                }
+                None => steps.add("host", format!("{host} is no service of the mesh, and no document names it")),
+            }
+            match view.unserved(client) {
                 Unserved::Passed(passthrough) => Host::Passthrough(passthrough),
-                Unserved::BlackHoled(_) | Unserved::Refused => return Ok(steps.refused(unserved)),
+                unserved => return Ok(steps.refused(unserved)),
             }
         }
     };
     let port = match found {
-        Host::Virtual(_) | Host::Passthrough(_) => port.unwrap_or(80),
+        Host::Virtual(_) | Host::Passthrough(_) => port.unwrap_or(HTTP_PORT),
         Host::Service(service) => match service.port(port) {
             Some(known) => known.port,
             None => {
@@ -139,6 +151,9 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
         match found {
             Host::Service(service) => format!("{host} is service {}, port {port} ({})", service.id, service.fqdn),
             Host::Virtual(_) => format!("{host} is no service; VirtualServices name it"),
+            Host::Passthrough(to) if to.cluster.original_destination().is_none() => {
+                format!("outboundTrafficPolicy lets it pass, to {}", to.service.id)
+            }
             Host::Passthrough(_) => "outboundTrafficPolicy lets it pass, to the address that it asks for".to_owned(),
         },
     );
@@ -152,7 +167,7 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
         scheme: question.scheme,
         headers: question.headers,
     };
-    let query = Query { view, port, client, random: 0, resumes: true };
+    let query = view.query(port, client, 0);
     let mut notes = Notes { steps, query, head: &head, matched: None };
     let rules = found.rules(client.namespace);
     if let Host::Service(service) = found {
@@ -475,6 +490,11 @@ struct Notes<'v, 'r> {
 impl Notes<'_, '_> {
     /// The VirtualServices that name the host and that this caller does not see.
     fn invisible(&mut self, service: &Service, seen: &[Arc<RuleSet>]) {
+        let hidden = seen.iter().filter(|rules| !self.query.sight().includes_rules(rules));
+        for rule in hidden.filter_map(|rules| rules.http.first()) {
+            let says = "passed over: the caller's Sidecar does not show it".into();
+            self.steps.add_of("rule", &rule.document, String::new(), says);
+        }
         let all = service.ingredients.rules();
         for rules in all.iter().filter(|rules| !seen.iter().any(|known| Arc::ptr_eq(known, rules))) {
             if let Some(rule) = rules.http.first() {

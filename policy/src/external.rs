@@ -2,11 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use weft_wire::id::Namespace;
-
 use crate::{
     hosts::{HostIndex, HostPattern},
     namespaces::PerNamespace,
+    sidecar::Sight,
     view::Service,
 };
 
@@ -21,13 +20,13 @@ pub(crate) struct Externals {
 /// One host.
 #[derive(Debug)]
 pub(crate) struct External {
-    /// The one service that a client sees, or none.
+    /// A service for each namespace that a client sees entries of: the first one that its Sidecar shows is meant.
     pub(crate) services: PerNamespace<Vec<Arc<Service>>>,
 }
 
 impl External {
-    fn seen_from(&self, client_namespace: &Namespace) -> Option<&Arc<Service>> {
-        self.services.of(client_namespace).first()
+    fn seen_by(&self, sight: Sight<'_>) -> Option<&Arc<Service>> {
+        self.services.of(sight.namespace).iter().find(|service| sight.includes(service))
     }
 
     /// Each that some client sees.
@@ -49,14 +48,20 @@ impl Externals {
         self.by_host.get(name).map(|external| &**external)
     }
 
-    /// The host that documents mean by exactly this name, as a client sees it.
-    pub(crate) fn service(&self, name: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
-        self.by_host.get(name)?.seen_from(client_namespace)
+    /// The host that is meant by exactly this name, as a client sees it.
+    pub(crate) fn service(&self, name: &str, sight: Sight<'_>) -> Option<&Arc<Service>> {
+        self.by_host.get(name)?.seen_by(sight)
+    }
+
+    /// The host that documents mean by exactly this name: one that the client sees, or else any that it may see.
+    pub(crate) fn destination(&self, name: &str, sight: Sight<'_>) -> Option<&Arc<Service>> {
+        let external = self.by_host.get(name)?;
+        external.seen_by(sight).or_else(|| external.services.of(sight.namespace).first())
     }
 
     /// The wildcard that matches a host most closely, as a client sees it.
-    pub(crate) fn by_end(&self, host: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
-        self.by_end.matching(host).find_map(|external| external.seen_from(client_namespace))
+    pub(crate) fn by_end(&self, host: &str, sight: Sight<'_>) -> Option<&Arc<Service>> {
+        self.by_end.matching(host).find_map(|external| external.seen_by(sight))
     }
 
     /// All, each once, sorted by host and namespace.

@@ -10,6 +10,7 @@
 //!   all of it for one workload.
 //! * [`view`], [`route`], [`balance`], [`endpoint`], [`session`], [`connection`]: what a request asks of a view; [`limit`], [`fault`], [`experiment`]: what it asks
 //!   of policies; [`deadline`]: how long it may take.
+//! * `sidecar`: what a client sees of the mesh at all.
 //! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
 //! * [`headers`]: what rules do to headers; [`date`]: how their values write times.
@@ -61,6 +62,7 @@ pub mod secrets;
 pub mod service_id;
 pub mod session;
 pub mod settings;
+mod sidecar;
 pub mod status;
 pub mod unserved;
 pub mod view;

@@ -10,6 +10,7 @@ use crate::{
     },
     document::{Document, Spec},
     route::TargetHost,
+    sidecar::Sight,
     view::{HostEntry, MeshView},
 };
 
@@ -22,11 +23,12 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
     // A host that only VirtualServices know has nobody to answer.
     let is_service = |name: &str| matches!(view.by_host.get(name), Some(HostEntry::Service(_)));
     let is_external = |name: &str| view.externals.named(name).is_some();
+    let everything = Sight::of_all(&namespace);
     let is_known = |host: &str| {
         let target = TargetHost::read(host.to_owned());
         let alias = view.aliases.get(target.name());
         let is_there =
-            |name: &str| is_external(name) || is_service(name) || view.externals.by_end(name, &namespace).is_some();
+            |name: &str| is_external(name) || is_service(name) || view.externals.by_end(name, everything).is_some();
         is_external(target.name())
             || matches!(target, TargetHost::Service(_))
                 && (is_service(target.name()) || alias.is_some_and(|target| is_there(target)))

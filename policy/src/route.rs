@@ -24,6 +24,7 @@ use crate::{
     retry::RetryPolicy,
     rewrite::PathRewrite,
     session::{Session, Sticky, Token},
+    sidecar::{Scope, Sight},
     unserved::{PASSTHROUGH_ROUTE, Passthrough},
     view::{MeshView, Service},
 };
@@ -156,8 +157,8 @@ pub enum TcpRouting<'v> {
 /// Route name of a service that no VirtualService rules, as in Istio.
 const DEFAULT_ROUTE_NAME: &str = "default";
 
-/// To the address that a request asks for, whose host nobody serves.
-pub(crate) fn passed(to: &Passthrough) -> Matched<'_> {
+/// Of a request whose host nobody serves, and that passes.
+pub(crate) fn passed(to: Passthrough<'_>) -> Matched<'_> {
     Matched {
         route_name: PASSTHROUGH_ROUTE,
         origin: None,
@@ -165,10 +166,10 @@ pub(crate) fn passed(to: &Passthrough) -> Matched<'_> {
         fault: None,
         headers: [None; 2],
         action: Action::Forward(Forward {
-            service: &to.service,
-            cluster: &to.cluster,
+            service: to.service,
+            cluster: to.cluster,
             timeout: None,
-            retry: &to.retry,
+            retry: to.retry,
             rewrite: None,
             mirrors: &[],
             session: None,
@@ -182,6 +183,8 @@ pub(crate) fn passed(to: &Passthrough) -> Matched<'_> {
 pub(crate) struct RuleSet {
     /// When it was first applied; of several documents the oldest.
     pub(crate) created: Stamp,
+    /// `None` at gateways.
+    pub(crate) namespace: Option<Namespace>,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) visible: Visibility,
     pub(crate) http: Vec<HttpRule>,
@@ -385,6 +388,8 @@ pub(crate) struct Query<'v, 'r> {
     /// The port that the client dialled.
     pub(crate) port: u16,
     pub(crate) client: Client<'r>,
+    /// The Sidecar that holds for the client.
+    pub(crate) scope: Option<&'v Scope>,
     pub(crate) random: u64,
     /// Sessions go on, rather than begin anew.
     pub(crate) resumes: bool,
@@ -418,8 +423,17 @@ pub(crate) enum Ruling<'v> {
 }
 
 impl<'v> Query<'v, '_> {
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        Sight { namespace: self.client.namespace, scope: self.scope, port: Some(self.port) }
+    }
+
+    /// Those of the rules that the client's Sidecar lets it see.
+    fn seen(&self, rule_sets: &'v [Arc<RuleSet>]) -> impl Iterator<Item = &'v Arc<RuleSet>> {
+        rule_sets.iter().filter(|rules| self.sight().includes_rules(rules))
+    }
+
     pub(crate) fn target(&self, target: &Target) -> Option<(&'v Arc<Service>, &'v Arc<Cluster>)> {
-        let service = self.view.destination(target.host.as_ref()?, self.client.namespace)?;
+        let service = self.view.destination(target.host.as_ref()?, self.sight())?;
         let port = match (target.port, service.ports.as_slice()) {
             (Some(port), _) => port,
             (None, [only]) => only.port,
@@ -435,7 +449,7 @@ impl<'v> Query<'v, '_> {
         head: &RequestHead<'_>,
         recorder: &mut impl Recorder<'v>,
     ) -> Ruling<'v> {
-        for rules in rule_sets {
+        for rules in self.seen(rule_sets) {
             match self.by_rule_set(rules, head, recorder) {
                 Ruling::None => recorder.not_ruled(rules),
                 ruling => return ruling,
@@ -595,8 +609,8 @@ impl<'v> Query<'v, '_> {
     }
 
     /// Whether the server that the client names in its TLS handshake decides where its connection goes.
-    pub(crate) fn reads_server_name(&self, rule_sets: &[Arc<RuleSet>]) -> bool {
-        let mut matches = rule_sets.iter().flat_map(|rules| &rules.tls).flat_map(|rule| &rule.matches);
+    pub(crate) fn reads_server_name(&self, rule_sets: &'v [Arc<RuleSet>]) -> bool {
+        let mut matches = self.seen(rule_sets).flat_map(|rules| &rules.tls).flat_map(|rule| &rule.matches);
         matches.any(|one| one.client.matches(&self.client, self.port))
     }
 
@@ -604,7 +618,7 @@ impl<'v> Query<'v, '_> {
     pub(crate) fn by_server_name(&self, rule_sets: &'v [Arc<RuleSet>], name: &str) -> Option<&'v Weighted<Target>> {
         // As Envoy chooses among the filter chains that Istio makes of them: by the closest name; of these the first.
         hosts::with_lower_case(name, |name| {
-            let rules = rule_sets.iter().flat_map(|rules| &rules.tls);
+            let rules = self.seen(rule_sets).flat_map(|rules| &rules.tls);
             let matches = rules.flat_map(|rule| rule.matches.iter().map(move |one| (one, &rule.destinations)));
             let ours = matches.filter(|(one, _)| one.client.matches(&self.client, self.port));
             let named = ours.filter_map(|(one, to)| Some((one.closeness(name)?, to)));
@@ -618,7 +632,7 @@ impl<'v> Query<'v, '_> {
         let holds = |rule: &&TcpRule| {
             rule.matches.is_empty() || rule.matches.iter().any(|one| one.matches(&self.client, self.port))
         };
-        rule_sets.iter().flat_map(|rules| &rules.tcp).find(holds).map(|rule| &rule.destinations)
+        self.seen(rule_sets).flat_map(|rules| &rules.tcp).find(holds).map(|rule| &rule.destinations)
     }
 
     /// `server_name` is the one of the client's TLS handshake, if its first bytes are one.

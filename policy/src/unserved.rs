@@ -25,8 +25,8 @@ pub(crate) const PASSTHROUGH_ROUTE: &str = "allow_any";
 /// What becomes of requests and connections to hosts that nobody serves.
 #[derive(Clone, Copy, Debug)]
 pub enum Unserved<'v> {
-    /// They go to the address that they ask for.
-    Passed(&'v Passthrough),
+    /// They go to the address that they ask for, or to a proxy of the mesh's own.
+    Passed(Passthrough<'v>),
     /// They are refused because a document says so, and count for this service.
     BlackHoled(&'v Arc<Service>),
     /// They are refused: no document says anything. Whoever listens for local applications must not become a way to
@@ -35,17 +35,20 @@ pub enum Unserved<'v> {
 }
 
 /// Where requests go that pass.
-#[derive(Debug)]
-pub struct Passthrough {
-    pub service: Arc<Service>,
-    pub cluster: Arc<Cluster>,
-    pub(crate) retry: RetryPolicy,
+#[derive(Clone, Copy, Debug)]
+pub struct Passthrough<'v> {
+    pub service: &'v Arc<Service>,
+    pub cluster: &'v Arc<Cluster>,
+    pub(crate) retry: &'v RetryPolicy,
 }
 
 /// What all hosts that nobody serves have in common: the same in all views.
 #[derive(Debug)]
 pub(crate) struct UnservedHosts {
-    passthrough: Passthrough,
+    service: Arc<Service>,
+    cluster: Arc<Cluster>,
+    /// As Istio's route.
+    retry: RetryPolicy,
     black_hole: Arc<Service>,
 }
 
@@ -53,9 +56,13 @@ impl UnservedHosts {
     pub(crate) fn by(&self, mode: Option<OutboundTrafficMode>) -> Unserved<'_> {
         match mode {
             None => Unserved::Refused,
-            Some(OutboundTrafficMode::AllowAny) => Unserved::Passed(&self.passthrough),
+            Some(OutboundTrafficMode::AllowAny) => self.to(&self.service, &self.cluster),
             Some(OutboundTrafficMode::RegistryOnly) => Unserved::BlackHoled(&self.black_hole),
         }
+    }
+
+    pub(crate) fn to<'v>(&'v self, service: &'v Arc<Service>, cluster: &'v Arc<Cluster>) -> Unserved<'v> {
+        Unserved::Passed(Passthrough { service, cluster, retry: &self.retry })
     }
 }
 
@@ -65,12 +72,9 @@ impl Default for UnservedHosts {
         let cluster = Arc::new(Cluster::passthrough(&fqdn));
         let clusters = vec![PortClusters { all: cluster.clone(), subsets: Vec::new() }];
         Self {
-            passthrough: Passthrough {
-                service: service(fqdn, clusters),
-                cluster,
-                // As Istio's route.
-                retry: RetryPolicy::never(),
-            },
+            service: service(fqdn, clusters),
+            cluster,
+            retry: RetryPolicy::never(),
             black_hole: service(BLACK_HOLE.into(), Vec::new()),
         }
     }

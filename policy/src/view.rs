@@ -14,6 +14,7 @@ use weft_wire::{
 
 use crate::{
     access::Access,
+    api::mesh::OutboundTrafficMode,
     attached::Attached,
     authenticate::KeysAt,
     balance::Cluster,
@@ -31,8 +32,12 @@ use crate::{
     secrets::Credentials,
     service_id::ServiceId,
     settings::MeshSettings,
+    sidecar::{Scope, Sight},
     unserved::{Passthrough, Unserved, UnservedHosts},
 };
+
+/// The port that a client means who names none, where it is not the service's only one.
+pub const HTTP_PORT: u16 = 80;
 
 /// All that one node's requests need to know of the mesh.
 #[derive(Debug)]
@@ -84,7 +89,7 @@ pub enum Host<'v> {
     /// A host that is no service; a VirtualService says where its requests go.
     Virtual(&'v Arc<VirtualHost>),
     /// A host that nobody serves, whose requests pass.
-    Passthrough(&'v Passthrough),
+    Passthrough(Passthrough<'v>),
 }
 
 /// A host that only VirtualServices know.
@@ -127,36 +132,54 @@ impl MeshView {
         }
     }
 
-    /// What a client in `client_namespace` means by `host` (without a port): a service (`reviews`, `reviews.ns`,
-    /// `reviews.ns.svc` or `reviews.ns.svc.cluster.local`), a host outside of the mesh that ServiceEntries describe, or
-    /// another host that a VirtualService names; or one of these by its `ExternalName`. In any case,
-    /// with one trailing dot allowed. Allocates nothing.
-    pub fn host(&self, host: &str, client_namespace: &Namespace) -> Option<Host<'_>> {
-        let is_seen = |found: &&Arc<VirtualHost>| !found.rules.of(client_namespace).is_empty();
-        let external = |name: &str| self.externals.service(name, client_namespace).map(Host::Service);
+    /// What a client means by `host` (without a port): a service (`reviews`, `reviews.ns`, `reviews.ns.svc` or
+    /// `reviews.ns.svc.cluster.local`), a host outside of the mesh that ServiceEntries describe, or another host that a
+    /// VirtualService names; or one of these by its `ExternalName`. In any case, with one trailing dot allowed, and only
+    /// what the client's Sidecar shows at the port that it names. Allocates nothing.
+    pub fn host(&self, host: &str, port: Option<u16>, client: Client<'_>) -> Option<Host<'_>> {
+        self.find(host, Sight { namespace: client.namespace, scope: self.scope(client), port })
+    }
+
+    pub(crate) fn find(&self, host: &str, sight: Sight<'_>) -> Option<Host<'_>> {
+        let is_seen =
+            |found: &&Arc<VirtualHost>| found.rules.of(sight.namespace).iter().any(|rules| sight.includes_rules(rules));
+        let external = |name: &str| self.externals.service(name, sight).map(Host::Service);
         let by_name = |name: &str| match self.by_host.get(name) {
-            Some(HostEntry::Service(service)) => Some(Host::Service(service)),
+            Some(HostEntry::Service(service)) if sight.includes(service) => Some(Host::Service(service)),
             Some(HostEntry::Virtual(host)) => external(name).or_else(|| Some(host).filter(is_seen).map(Host::Virtual)),
-            None => external(name),
+            Some(HostEntry::Service(_)) | None => external(name),
         };
         let by_name = |name: &str| {
             by_name(name).or_else(|| {
                 let target = self.aliases.get(name)?;
-                by_name(target).or_else(|| self.externals.by_end(target, client_namespace).map(Host::Service))
+                by_name(target).or_else(|| self.externals.by_end(target, sight).map(Host::Service))
             })
         };
-        hosts::with_lookup_name(host, client_namespace, by_name).flatten().or_else(|| {
+        hosts::with_lookup_name(host, sight.namespace, by_name).flatten().or_else(|| {
             let by_end = |host: &str| {
-                let external = self.externals.by_end(host, client_namespace).map(Host::Service);
+                let external = self.externals.by_end(host, sight).map(Host::Service);
                 external.or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual))
             };
             hosts::with_lower_case(host, |host| by_name(host).or_else(|| by_end(host))).flatten()
         })
     }
 
-    /// What becomes of requests for a host that [`Self::host`] does not find.
-    pub fn unserved(&self) -> Unserved<'_> {
-        self.unserved.by(self.settings.outbound)
+    /// The Sidecar that holds for a client.
+    pub(crate) fn scope(&self, client: Client<'_>) -> Option<&Scope> {
+        self.parts.scope(client)
+    }
+
+    /// What becomes of a client's requests for a host that [`Self::host`] does not find.
+    pub fn unserved(&self, client: Client<'_>) -> Unserved<'_> {
+        let scope = self.scope(client);
+        if let Some(proxy) = scope.and_then(|scope| scope.proxy.as_ref()) {
+            // The document names its port.
+            return match self.query(HTTP_PORT, client, 0).target(proxy) {
+                Some((service, cluster)) => self.unserved.to(service, cluster),
+                None => self.unserved.by(Some(OutboundTrafficMode::RegistryOnly)),
+            };
+        }
+        self.unserved.by(scope.and_then(|scope| scope.outbound).or(self.settings.outbound))
     }
 
     /// The service that a client in `client_namespace` means by `host`; see [`Self::host`].
@@ -165,23 +188,25 @@ impl MeshView {
     }
 
     /// What a document means by a destination.
-    pub(crate) fn destination(&self, host: &TargetHost, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+    pub(crate) fn destination(&self, host: &TargetHost, sight: Sight<'_>) -> Option<&Arc<Service>> {
         let service = match host {
             TargetHost::Service(name) => self.service_named(name),
             TargetHost::Backend(name) => self.service_named(name).filter(|service| !service.ingredients.is_alias()),
             TargetHost::Other(_) => None,
         };
-        service.or_else(|| self.externals.service(host.name(), client_namespace)).or_else(|| match host {
-            TargetHost::Service(name) => self.service_by_alias(name, client_namespace),
+        // What a rule that the client sees sends its requests to is there, whatever its Sidecar says, as in Istio.
+        service.or_else(|| self.externals.destination(host.name(), sight)).or_else(|| match host {
+            TargetHost::Service(name) => self.service_by_alias(name, sight),
             TargetHost::Backend(_) | TargetHost::Other(_) => None,
         })
     }
 
     /// The service that one of type `ExternalName` stands for.
-    fn service_by_alias(&self, name: &str, client_namespace: &Namespace) -> Option<&Arc<Service>> {
+    fn service_by_alias(&self, name: &str, sight: Sight<'_>) -> Option<&Arc<Service>> {
         let target = self.aliases.get(name)?;
-        let external = || self.externals.service(target, client_namespace);
-        self.service_named(target).or_else(external).or_else(|| self.externals.by_end(target, client_namespace))
+        let external = || self.externals.destination(target, sight);
+        let by_end = || self.externals.by_end(target, Sight::of_all(sight.namespace));
+        self.service_named(target).or_else(external).or_else(by_end)
     }
 
     /// A service by its `name.namespace`.
@@ -190,6 +215,10 @@ impl MeshView {
             HostEntry::Service(service) => Some(service),
             HostEntry::Virtual(_) => None,
         }
+    }
+
+    pub(crate) fn query<'v, 'r>(&'v self, port: u16, client: Client<'r>, random: u64) -> Query<'v, 'r> {
+        Query { view: self, port, client, scope: self.scope(client), random, resumes: true }
     }
 
     /// What becomes of a request for a host that was found in this view, at the port that the client dialled; `None`
@@ -202,7 +231,7 @@ impl MeshView {
         client: Client<'_>,
         random: u64,
     ) -> Option<Matched<'v>> {
-        self.routed(host, head, Query { view: self, port, client, random, resumes: true })
+        self.routed(host, head, self.query(port, client, random))
     }
 
     /// As [`Self::route`], for a request whose session has ended: it begins anew.
@@ -214,7 +243,7 @@ impl MeshView {
         client: Client<'_>,
         random: u64,
     ) -> Option<Matched<'v>> {
-        self.routed(host, head, Query { view: self, port, client, random, resumes: false })
+        self.routed(host, head, Query { resumes: false, ..self.query(port, client, random) })
     }
 
     fn routed<'v>(&'v self, host: Host<'v>, head: &RequestHead<'_>, query: Query<'v, '_>) -> Option<Matched<'v>> {
@@ -228,9 +257,8 @@ impl MeshView {
     }
 
     /// Whether the server that a client names in its TLS handshake decides where its connection to a service goes.
-    pub fn reads_server_name(&self, service: &Arc<Service>, port: u16, client: Client<'_>) -> bool {
-        Query { view: self, port, client, random: 0, resumes: true }
-            .reads_server_name(service.rules.of(client.namespace))
+    pub fn reads_server_name<'v>(&'v self, service: &'v Arc<Service>, port: u16, client: Client<'_>) -> bool {
+        self.query(port, client, 0).reads_server_name(service.rules.of(client.namespace))
     }
 
     /// Where a connection to a service goes that is not read as HTTP. `server_name` is the one of the client's TLS
@@ -243,17 +271,13 @@ impl MeshView {
         server_name: Option<&str>,
         random: u64,
     ) -> TcpRouting<'v> {
-        Query { view: self, port, client, random, resumes: true }.tcp(
-            service.rules.of(client.namespace),
-            service,
-            server_name,
-        )
+        self.query(port, client, random).tcp(service.rules.of(client.namespace), service, server_name)
     }
 
     /// Where a copy of a request goes, if this one is of the share that is mirrored. `port` is the one that the client
     /// dialled, `random` a fresh, uniform number.
     pub fn mirrored(&self, mirror: &Mirror, port: u16, client: Client<'_>, random: u64) -> Option<&Arc<Cluster>> {
-        Query { view: self, port, client, random, resumes: true }.mirrored(mirror)
+        self.query(port, client, random).mirrored(mirror)
     }
 
     /// The limits of a rule: each calling node counts what its own callers send.

@@ -189,7 +189,7 @@ fn a_request_is_routed_limited_and_balanced() {
         let (mut limited, mut mirrored, mut failed) = (0, 0, 0);
         let mut one = |number: u64| {
             let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let host = view.host(service, client.namespace).unwrap();
+            let host = view.host(service, None, client).unwrap();
             let matched = view.route(host, 9080, &head, client, random).unwrap();
             let Action::Forward(forward) = &matched.action else { panic!("{service}: {matched:?}") };
             failed += u64::from(matched.fault.and_then(|fault| fault.decide(random)).is_some());

@@ -46,19 +46,19 @@ const MAX_KNOWN: usize = 1_024;
 pub(crate) struct Asked {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Where it came in: who calls that would come here again, for ever.
-    pub(crate) local: SocketAddr,
+    /// Where it came in: who calls that would come here again, for ever. `None` where the proxy asks for itself.
+    pub(crate) local: Option<SocketAddr>,
 }
 
-/// Of a name an address, or why there is none.
-type Answer = Result<IpAddr, Arc<str>>;
+/// Of a name its addresses, sorted, or why there is none.
+type Answer = Result<Arc<[IpAddr]>, Arc<str>>;
 
 struct Name {
     asked_at: Instant,
     answer: Shared<LocalBoxFuture<'static, Answer>>,
 }
 
-/// A cluster with the place at an address, and the one that it was made of.
+/// A cluster with the places at some addresses, and the one that it was made of.
 struct Made {
     of: Arc<Cluster>,
     cluster: Arc<Cluster>,
@@ -68,8 +68,8 @@ pub(crate) struct Originals {
     resolve: Resolve,
     turns: Rc<Semaphore>,
     names: RefCell<HashMap<Box<str>, Name>>,
-    /// There are few clusters with a place at one address, so a list will do.
-    made: RefCell<HashMap<SocketAddr, Vec<Made>>>,
+    /// There are few clusters with places at the same addresses, so a list will do.
+    made: RefCell<HashMap<Box<[SocketAddr]>, Vec<Made>>>,
 }
 
 impl Originals {
@@ -78,23 +78,25 @@ impl Originals {
         Self { resolve, turns, names: RefCell::default(), made: RefCell::default() }
     }
 
-    /// The cluster with the place that a request asks for.
+    /// The cluster with the places that a request asks for.
     pub(crate) async fn find(&self, cluster: &Arc<Cluster>, asked: &Asked) -> Result<Arc<Cluster>, ProxyError> {
         let host = cluster.destination_host(&asked.host);
         let port = cluster.original_destination().and_then(|original| original.port).unwrap_or(asked.port);
-        let ip = match address::of_host(host) {
-            Some(ip) if may_be_outside(ip) => ip.to_canonical(),
+        let ips = match address::of_host(host) {
+            Some(ip) if may_be_outside(ip) => Arc::from([ip.to_canonical()]),
             Some(_) => return Err(ProxyError::NotOutside(host.to_owned())),
             None => {
                 let failed = |why| ProxyError::Unresolved { host: host.to_owned(), why };
                 self.address_of(host).await.map_err(failed)?
             }
         };
-        let address = SocketAddr::new(ip, port);
-        if address == SocketAddr::new(asked.local.ip().to_canonical(), asked.local.port()) {
+        let own = asked.local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()));
+        let addresses = ips.iter().map(|ip| SocketAddr::new(*ip, port));
+        let addresses: Vec<SocketAddr> = addresses.filter(|address| Some(*address) != own).collect();
+        if addresses.is_empty() {
             return Err(ProxyError::NotOutside(host.to_owned()));
         }
-        self.made_for(cluster, address).ok_or_else(|| ProxyError::NoEndpoint(host.to_owned()))
+        self.made_for(cluster, &addresses).ok_or_else(|| ProxyError::NoEndpoint(host.to_owned()))
     }
 
     async fn address_of(&self, host: &str) -> Answer {
@@ -116,7 +118,10 @@ impl Originals {
             };
             let found = timeout(LIMIT, in_turn).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             match found {
-                Ok(addresses) => addresses.first().copied().ok_or_else(|| "no address".into()),
+                Ok(mut addresses) => {
+                    addresses.sort_unstable();
+                    Ok(addresses.into())
+                }
                 Err(error) => Err(error.to_string().into()),
             }
         };
@@ -132,20 +137,22 @@ impl Originals {
         answer
     }
 
-    fn made_for(&self, cluster: &Arc<Cluster>, address: SocketAddr) -> Option<Arc<Cluster>> {
+    fn made_for(&self, cluster: &Arc<Cluster>, addresses: &[SocketAddr]) -> Option<Arc<Cluster>> {
         let mut made = self.made.borrow_mut();
-        if made.len() >= MAX_KNOWN && !made.contains_key(&address) {
+        if made.len() >= MAX_KNOWN && !made.contains_key(addresses) {
             made.clear();
         }
-        let of_address = made.entry(address).or_default();
-        if let Some(known) = of_address.iter().find(|made| Arc::ptr_eq(&made.of, cluster)) {
+        if let Some(at_addresses) = made.get(addresses)
+            && let Some(known) = at_addresses.iter().find(|made| Arc::ptr_eq(&made.of, cluster))
+        {
             return Some(known.cluster.clone());
         }
+        let at_addresses = made.entry(addresses.into()).or_default();
         // Of the view before.
-        let known = of_address.iter().position(|made| made.of.name == cluster.name);
-        let known = known.map(|place| of_address.swap_remove(place));
-        let new = Arc::new(cluster.at(address, known.as_ref().map(|known| &*known.cluster))?);
-        of_address.push(Made { of: cluster.clone(), cluster: new.clone() });
+        let known = at_addresses.iter().position(|made| made.of.name == cluster.name);
+        let known = known.map(|place| at_addresses.swap_remove(place));
+        let new = Arc::new(cluster.at(addresses, known.as_ref().map(|known| &*known.cluster))?);
+        at_addresses.push(Made { of: cluster.clone(), cluster: new.clone() });
         Some(new)
     }
 }
@@ -171,6 +178,7 @@ mod tests {
     use weft_policy::{
         compile::{Inputs, compile},
         document::{parse_stored, parse_yaml},
+        route::Client,
         unserved::Unserved,
     };
     use weft_wire::{
@@ -182,28 +190,35 @@ mod tests {
 
     /// Answers of a resolver by name, and how often it was asked.
     #[derive(Clone, Default)]
-    struct Fake(Arc<Mutex<(HashMap<String, IpAddr>, usize)>>);
+    struct Fake(Arc<Mutex<Known>>);
+
+    #[derive(Default)]
+    struct Known {
+        answers: HashMap<String, Vec<IpAddr>>,
+        times_asked: usize,
+    }
 
     impl Fake {
         fn originals(&self) -> Originals {
             let fake = self.0.clone();
             Originals::new(Arc::new(move |name| {
-                fake.lock().unwrap().1 += 1;
+                fake.lock().unwrap().times_asked += 1;
                 let fake = fake.clone();
                 Box::pin(async move {
                     sleep(Duration::from_millis(100)).await;
-                    let found = fake.lock().unwrap().0.get(&name).copied();
-                    found.map(|found| vec![found]).ok_or_else(|| io::ErrorKind::NotFound.into())
+                    let found = fake.lock().unwrap().answers.get(&name).cloned();
+                    found.ok_or_else(|| io::ErrorKind::NotFound.into())
                 })
             }))
         }
 
-        fn knows(&self, name: &str, address: &str) {
-            self.0.lock().unwrap().0.insert(name.into(), address.parse().unwrap());
+        fn knows(&self, name: &str, addresses: &str) {
+            let addresses = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
+            self.0.lock().unwrap().answers.insert(name.into(), addresses);
         }
 
         fn times_asked(&self) -> usize {
-            self.0.lock().unwrap().1
+            self.0.lock().unwrap().times_asked
         }
     }
 
@@ -223,17 +238,19 @@ mod tests {
             names: &HashMap::new(),
         };
         let view = compile(&inputs, None);
-        let Unserved::Passed(passthrough) = view.unserved() else { panic!("{:?}", view.unserved()) };
+        let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+        let Unserved::Passed(passthrough) = view.unserved(client) else { panic!() };
         passthrough.cluster.clone()
     }
 
     fn asked(host: &str) -> Asked {
-        Asked { host: host.into(), port: 8080, local: "10.9.0.7:8080".parse().unwrap() }
+        Asked { host: host.into(), port: 8080, local: "10.9.0.7:8080".parse().ok() }
     }
 
     async fn place(originals: &Originals, cluster: &Arc<Cluster>, host: &str) -> Result<String, String> {
         let found = originals.find(cluster, &asked(host)).await.map_err(|error| error.to_string())?;
-        Ok(found.endpoints[0].address.socket().to_string())
+        let places: Vec<String> = found.endpoints.iter().map(|one| one.address.socket().to_string()).collect();
+        Ok(places.join(" "))
     }
 
     #[tokio::test(start_paused = true)]
@@ -251,9 +268,10 @@ mod tests {
         advance(KEPT_FOR).await;
         assert_eq!(place(&originals, &cluster, "a.example").await.unwrap(), "10.9.0.2:8080");
         assert!(place(&originals, &cluster, "b.example").await.unwrap_err().contains("b.example is not known"));
-        fake.knows("b.example", "10.9.0.3");
+        fake.knows("b.example", "10.9.0.4 10.9.0.3 127.0.0.1 10.9.0.7");
         advance(FAILURE_KEPT_FOR).await;
-        assert_eq!(place(&originals, &cluster, "b.example").await.unwrap(), "10.9.0.3:8080");
+        let all_but_own = place(&originals, &cluster, "b.example").await.unwrap();
+        assert_eq!(all_but_own, "10.9.0.3:8080 10.9.0.4:8080");
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use weft_policy::{
     retry::RetryPolicy,
     route::{Action, Client, DirectResponse, Forward, Matched, TcpRouting},
     unserved::Unserved,
-    view::{Host, MeshView, Service, ServicePort},
+    view::{HTTP_PORT, Host, MeshView, Service, ServicePort},
 };
 use weft_wire::{fact::Protocol, id::Namespace};
 
@@ -58,8 +58,6 @@ use crate::{
     worker::{Worker, unix_ms},
 };
 
-/// The port that a client means who names none, where it is not the service's only one.
-const HTTP_PORT: u16 = 80;
 /// The longest that a mirrored request may take whose rule has no timeout.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -129,7 +127,7 @@ impl Outbound {
     /// What is declared of a port; nothing is, of one that is not known.
     fn protocol(&self, view: &MeshView, named: Named<'_>) -> Protocol {
         let caller = self.caller();
-        let client = Client { namespace: namespace_of(caller.as_deref()), workload: None };
+        let client = client(view, caller.as_deref());
         match self.host(view, client, named.host, named.port) {
             Ok((Host::Service(service), port)) => service.port(Some(port)).map_or(Protocol::Auto, |port| port.protocol),
             // As in Istio: what is not known is not read.
@@ -159,9 +157,7 @@ impl Outbound {
     /// Where bytes go, as far as it does not depend on what they are.
     pub(crate) fn cluster(&self, view: &MeshView, named: Named<'_>) -> Option<Arc<Cluster>> {
         let caller = self.caller();
-        let caller = caller.as_deref();
-        let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
-        let client = Client { namespace: namespace_of(caller), workload };
+        let client = client(view, caller.as_deref());
         let Ok((Host::Service(service), port)) = self.host(view, client, named.host, named.port) else { return None };
         match view.route_tcp(service, port, client, None, rand::random()) {
             TcpRouting::Forward(_, cluster) => Some(cluster.clone()),
@@ -213,9 +209,7 @@ impl Outbound {
     /// Whether what a client says first decides where its connection goes.
     fn reads_server_name(&self, view: &MeshView, named: Named<'_>) -> bool {
         let caller = self.caller();
-        let caller = caller.as_deref();
-        let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
-        let client = Client { namespace: namespace_of(caller), workload };
+        let client = client(view, caller.as_deref());
         match self.host(view, client, named.host, named.port) {
             Ok((Host::Service(service), port)) => view.reads_server_name(service, port, client),
             Ok((Host::Virtual(_) | Host::Passthrough(_), _)) | Err(_) => false,
@@ -238,13 +232,15 @@ impl Outbound {
             Target::Named => (host, port),
             Target::Fixed { host, port } => (&**host, *port),
         };
-        let found = match (view.host(host, client.namespace), view.unserved()) {
-            (Some(found), _) => found,
-            (None, Unserved::Passed(passthrough)) => Host::Passthrough(passthrough),
-            (None, Unserved::BlackHoled(_) | Unserved::Refused) => {
-                let namespace = client.namespace.to_string();
-                return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace });
-            }
+        let found = match view.host(host, port, client) {
+            Some(found) => found,
+            None => match view.unserved(client) {
+                Unserved::Passed(passthrough) => Host::Passthrough(passthrough),
+                Unserved::BlackHoled(_) | Unserved::Refused => {
+                    let namespace = client.namespace.to_string();
+                    return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace });
+                }
+            },
         };
         let port = match found {
             Host::Service(service) => {
@@ -267,7 +263,7 @@ impl Outbound {
             Target::Named => host,
             Target::Fixed { host, .. } => host,
         };
-        Some(Asked { host: host.to_owned(), port, local: downstream.local })
+        Some(Asked { host: host.to_owned(), port, local: Some(downstream.local) })
     }
 
     /// Connects to the service as a stream of bytes.
@@ -284,8 +280,8 @@ impl Outbound {
         parties.source = caller.and_then(|caller| workload_of(view, caller)).cloned();
         let namespace = namespace_of(caller);
         let client = Client { namespace, workload: parties.source.as_deref() };
-        let found =
-            self.host(view, client, host, port).inspect_err(|error| count_for(view, error, &mut parties.service))?;
+        let found = self.host(view, client, host, port);
+        let found = found.inspect_err(|error| count_for(view, client, error, &mut parties.service))?;
         if let (Some(line), Some(server_name)) = (&mut line, server_name) {
             line.server_name(server_name);
         }
@@ -297,7 +293,7 @@ impl Outbound {
                     TcpRouting::UnknownCluster => return Err(ProxyError::UnknownCluster(service.fqdn.to_string())),
                 }
             }
-            (Host::Passthrough(passthrough), port) => (port, (&passthrough.service, &passthrough.cluster)),
+            (Host::Passthrough(passthrough), port) => (port, (passthrough.service, passthrough.cluster)),
             (Host::Virtual(_), _) => {
                 return Err(ProxyError::UnknownHost { host: host.to_owned(), namespace: namespace.to_string() });
             }
@@ -451,7 +447,7 @@ impl Outbound {
 
         let authority = target::authority(&request)?;
         let found = self.host(&view, client, authority.host(), authority.port_u16());
-        let (host, port) = found.inspect_err(|error| count_for(&view, error, &mut record.parties().service))?;
+        let (host, port) = found.inspect_err(|error| count_for(&view, client, error, &mut record.parties().service))?;
         if let Host::Service(service) = host {
             record.parties().service = Some(service.clone());
             refuse_what_is_not_http(service, port)?;
@@ -675,10 +671,16 @@ fn refuse_what_is_not_http(service: &Service, port: u16) -> Result<(), ProxyErro
 }
 
 /// Has a host that a document refuses count as one of those, in metrics.
-fn count_for(view: &MeshView, error: &ProxyError, service: &mut Option<Arc<Service>>) {
-    if let (ProxyError::UnknownHost { .. }, Unserved::BlackHoled(black_hole)) = (error, view.unserved()) {
+fn count_for(view: &MeshView, client: Client<'_>, error: &ProxyError, service: &mut Option<Arc<Service>>) {
+    if let (ProxyError::UnknownHost { .. }, Unserved::BlackHoled(black_hole)) = (error, view.unserved(client)) {
         *service = Some(black_hole.clone());
     }
+}
+
+/// A caller as routing sees it.
+fn client<'a>(view: &'a MeshView, caller: Option<&'a Caller>) -> Client<'a> {
+    let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
+    Client { namespace: namespace_of(caller), workload }
 }
 
 /// Where the names are at home that a caller leaves short.
@@ -737,7 +739,7 @@ async fn mirror(
     let cluster = match cluster.original_destination() {
         None => cluster,
         Some(_) => {
-            let (host, local) = (copy.authority.host().to_owned(), way.downstream.local);
+            let (host, local) = (copy.authority.host().to_owned(), Some(way.downstream.local));
             let asked = Asked { host, port: cluster.port, local };
             let Ok(original) = worker.originals.find(&cluster, &asked).await else { return };
             original

@@ -31,6 +31,9 @@ use crate::{
     worker::{Worker, unix_ms},
 };
 
+/// Addresses of one host that a request is tried at.
+const MAX_ADDRESSES_TRIED: usize = 3;
+
 /// What the tries of a request have come to.
 #[derive(Default)]
 struct Progress {
@@ -131,6 +134,12 @@ impl<'a> Tries<'a> {
                     need = Need::Fresh;
                     continue;
                 }
+                // Another address of the same host, whatever the policy: nothing was sent.
+                Err(failed) if failed.is_unconnected() && self.has_another(tried, endpoint) && outgoing.is_whole() => {
+                    self.blame(endpoint, &failed);
+                    tried.push(endpoint.clone());
+                    continue;
+                }
                 Err(failed) => {
                     self.blame(endpoint, &failed);
                     let is_worth = failed.failure.is_some_and(|failure| self.policy.is_on_failure(failure));
@@ -146,6 +155,13 @@ impl<'a> Tries<'a> {
             }
             sleep(self.policy.pause(*retries, rand::random())).await;
         }
+    }
+
+    /// Whether a host has one more address to try, of which the first few are.
+    fn has_another(&self, tried: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {
+        self.cluster.is_one_host()
+            && !knows(tried, endpoint)
+            && tried.len() + 1 < self.cluster.endpoints.len().min(MAX_ADDRESSES_TRIED)
     }
 
     fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<&'a Arc<Endpoint>> {
@@ -327,4 +343,11 @@ pub(crate) struct Failed {
     failure: Option<Failure>,
     /// See [`SendError::stale`].
     stale: bool,
+}
+
+impl Failed {
+    /// Whether no connection could be made, so that nothing was sent.
+    fn is_unconnected(&self) -> bool {
+        self.failure == Some(Failure::Connect)
+    }
 }

@@ -43,40 +43,52 @@ impl Cluster {
         if is_one && !self.fqdn.starts_with('*') && address::of_host(host).is_none() { &self.fqdn } else { host }
     }
 
-    /// This cluster with the one place that a request asks for. It shares the limits with all others that are made of it,
-    /// and has the place's memory of `previous`, which was made for the same place before.
-    pub fn at(&self, address: SocketAddr, previous: Option<&Self>) -> Option<Self> {
+    /// This cluster with the places that a request asks for: the addresses of one host. It shares the limits with all
+    /// others that are made of it, and has the places' memory of `previous`, which was made for the same host before.
+    pub fn at(&self, addresses: &[SocketAddr], previous: Option<&Self>) -> Option<Self> {
         let protocol = self.settings.original?.protocol;
-        let known = previous.and_then(|previous| previous.endpoints.first());
-        let endpoint = Endpoint {
-            key: EndpointKey {
+        let known = |key: &EndpointKey| {
+            let mut endpoints = previous.into_iter().flat_map(|previous| &previous.endpoints);
+            endpoints.find(|known| known.key == *key).map(|known| known.load.clone())
+        };
+        let endpoint = |address: &SocketAddr| {
+            let key = EndpointKey {
                 node: None,
                 namespace: Namespace::default_namespace(),
                 workload: name_of(address.ip())?,
                 target_port: address.port(),
-            },
-            workload: None,
-            address: EndpointAddress::Outside(address),
-            identities: Arc::default(),
-            protocol,
-            health: EndpointHealth::Healthy,
-            standing: Standing::Preferred,
-            weight: 1,
-            place: Arc::default(),
-            load: known.map(|known| known.load.clone()).unwrap_or_default(),
-            monitor: None,
+            };
+            Some(Arc::new(Endpoint {
+                load: known(&key).unwrap_or_default(),
+                key,
+                workload: None,
+                address: EndpointAddress::Outside(*address),
+                identities: Arc::default(),
+                protocol,
+                health: EndpointHealth::Healthy,
+                standing: Standing::Preferred,
+                weight: 1,
+                place: Arc::default(),
+                monitor: None,
+            }))
         };
-        // Of one there is nothing to choose.
+        // Any address of a host will do.
         let settings = Settings {
             balancer: Balancer::default(),
             preference: Preference::None,
             warmup: None,
             original: None,
             hedging: None,
+            is_one_host: true,
             ..self.settings.clone()
         };
         let name = ClusterName { fqdn: &self.fqdn, port: self.port, subset: &self.subset };
-        let made = Self::new(&name, settings, vec![Arc::new(endpoint)], previous);
+        let made = Self::new(&name, settings, addresses.iter().filter_map(endpoint).collect(), previous);
         Some(Self { name: self.name.clone(), state: self.state.clone(), ..made })
+    }
+
+    /// Whether its endpoints are addresses of one host: where one cannot be reached, the next is tried at once.
+    pub fn is_one_host(&self) -> bool {
+        self.settings.is_one_host
     }
 }

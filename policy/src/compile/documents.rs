@@ -32,6 +32,7 @@ use crate::{
     namespaces::same,
     route::RuleSet,
     settings,
+    sidecar::{Scope, Scopes},
 };
 
 #[derive(Debug, Default)]
@@ -61,6 +62,7 @@ pub(super) struct DocumentIndex {
     pub(super) gateway_documents: Vec<Arc<Document>>,
     pub(super) has_gateways: bool,
     pub(super) mesh_config: Option<Arc<Document>>,
+    pub(super) scopes: Scopes,
     /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
     /// The oldest first.
@@ -100,6 +102,7 @@ enum Part {
     OfGateways(Arc<Document>),
     Circuit(Arc<Document>),
     Traffic(Arc<Document>),
+    Sidecar(Arc<Scope>),
 }
 
 /// A VirtualService, for clients inside the mesh and for those of gateways.
@@ -194,6 +197,7 @@ impl Part {
             (Spec::BackendTlsPolicy(_), None) => Some(Self::BackendTls(document.clone())),
             (Spec::CircuitPolicy(_), None) => Some(Self::Circuit(document.clone())),
             (Spec::BackendTrafficPolicy(_), None) => Some(Self::Traffic(document.clone())),
+            (Spec::Sidecar(_), None) => Scope::read(document).map(|scope| Self::Sidecar(Arc::new(scope))),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
             }
@@ -284,6 +288,7 @@ impl DocumentIndex {
             Part::Circuit(document) => self.circuits.insert(document),
             Part::Traffic(document) => self.traffic.insert(document),
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
+            Part::Sidecar(scope) => self.scopes.add(scope),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }
     }

@@ -38,17 +38,21 @@ pub(super) fn compile<'p>(
         // One for each set of entries: most often all clients see the same.
         let mut made: Vec<Arc<Service>> = Vec::new();
         let services = per_client(entries).map(|seen| {
-            let Some(first) = seen.first() else { return Vec::new() };
-            let ingredients = of(&fqdn, &first.namespace, seen, here, inputs, parts);
-            let is_same = |service: &&Arc<Service>| service.ingredients.are_same(&ingredients);
-            let found = made.iter().find(is_same).or_else(|| known.iter().copied().find(is_same)).cloned();
-            let service = found.unwrap_or_else(|| {
-                let id = ServiceId::Host { namespace: first.namespace.clone(), host: fqdn.clone() };
-                let before = known.iter().find(|service| service.id == id).map(|service| &***service);
-                Arc::new(services::service(inputs, id, fqdn.clone(), ingredients, before))
-            });
-            made.push(service.clone());
-            vec![service]
+            let of_namespaces = seen.chunk_by(|a, b| a.namespace == b.namespace);
+            let service_of = |entries: &[Arc<Entry>]| {
+                let namespace = &entries.first()?.namespace;
+                let ingredients = of(&fqdn, namespace, entries, here, inputs, parts);
+                let is_same = |service: &&Arc<Service>| service.ingredients.are_same(&ingredients);
+                let found = made.iter().find(is_same).or_else(|| known.iter().copied().find(is_same)).cloned();
+                let service = found.unwrap_or_else(|| {
+                    let id = ServiceId::Host { namespace: namespace.clone(), host: fqdn.clone() };
+                    let before = known.iter().find(|service| service.id == id).map(|service| &***service);
+                    Arc::new(services::service(inputs, id, fqdn.clone(), ingredients, before))
+                });
+                made.push(service.clone());
+                Some(service)
+            };
+            of_namespaces.filter_map(service_of).collect()
         });
         ends.extend(super::ends_that_rule(&fqdn, parts));
         externals.insert(host, looked_up, External { services });
@@ -56,16 +60,21 @@ pub(super) fn compile<'p>(
     (externals, ends)
 }
 
-/// The entries for a host that clients see: those of their own namespace, else those of the namespace that has the
-/// oldest.
+/// The entries for a host that clients see, those of a namespace together: first those of their own namespace, then
+/// those of the namespace that has the oldest.
 fn per_client(entries: &[Arc<Entry>]) -> PerNamespace<Vec<Arc<Entry>>> {
     let names = entries.iter().flat_map(|entry| entry.visible.names().chain([&entry.namespace]));
     let names: BTreeSet<&Namespace> = names.collect();
     PerNamespace::new(names, |client| {
         let seen = || entries.iter().filter(|entry| entry.visible.includes(client));
-        let own = seen().find(|entry| Some(&entry.namespace) == client);
-        let Some(chosen) = own.or_else(|| seen().next()) else { return Vec::new() };
-        seen().filter(|entry| entry.namespace == chosen.namespace).cloned().collect()
+        let place = |one: &Arc<Entry>| {
+            let age = seen().position(|entry| entry.namespace == one.namespace);
+            (Some(&one.namespace) != client, age)
+        };
+        let mut all: Vec<Arc<Entry>> = seen().cloned().collect();
+        // Keeps the order of those of a namespace.
+        all.sort_by_key(|entry| place(entry));
+        all
     })
 }
 

@@ -149,7 +149,8 @@ fn weight(weight: Option<Int<0, { i32::MAX as i64 }>>) -> u64 {
     weight.map_or(0, |weight| weight.get().unsigned_abs())
 }
 
-fn target(destination: &Destination, namespace: &Namespace) -> Target {
+/// What a document in `namespace` names.
+pub(crate) fn target(destination: &Destination, namespace: &Namespace) -> Target {
     Target {
         host: Some(TargetHost::read(destination.fqdn(namespace))),
         port: destination.port.map(|port| port.number.number()),

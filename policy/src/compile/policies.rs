@@ -186,6 +186,7 @@ impl<'a> Settings<'a> {
             warmup: self.load_balancer.and_then(warmup),
             hedging: traffic.and_then(|policy| policy.hedging.as_ref()).map(Hedging::of),
             original: model.original(port),
+            is_one_host: false,
             connection: Some(self.connection(model, port))
                 .filter(|said| *said != ConnectionSettings::default())
                 .map(Arc::new),

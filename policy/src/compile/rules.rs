@@ -71,6 +71,7 @@ pub(super) fn rule_set(
     let namespace = document.namespace();
     RuleSet {
         created: document.created,
+        namespace: Some(namespace.clone()),
         hosts: service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
         visible: Visibility::read(&service.export_to, &namespace),
         http,

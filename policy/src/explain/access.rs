@@ -24,6 +24,7 @@ use crate::{
     endpoint::{Endpoint, EndpointAddress, Workload},
     mtls::MtlsMode,
     normalise::normalise,
+    sidecar::Sight,
     view::{Host, MeshView, Service, sni},
 };
 
@@ -176,7 +177,7 @@ fn target<'v>(view: &'v MeshView, question: &AccessQuestion<'_>) -> Result<(&'v 
         }
         None => (question.to, None),
     };
-    match view.host(host, question.namespace) {
+    match view.find(host, Sight::of_all(question.namespace)) {
         Some(Host::Service(service)) => Ok((service, port)),
         Some(Host::Virtual(_) | Host::Passthrough(_)) => Err(format!(
             "{host} is no service, and so has no policies; `weft explain route` tells to which service it leads"

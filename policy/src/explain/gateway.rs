@@ -50,7 +50,7 @@ pub fn explain_gateway(view: &MeshView, question: &GatewayQuestion<'_>) -> Resul
     };
     steps.of_chain(chain, port);
     let client = Client { namespace: &gateway.client_namespace, workload: None };
-    let query = Query { view, port: port.number, client, random: 0, resumes: true };
+    let query = Query { view, port: port.number, client, scope: None, random: 0, resumes: true };
     let scheme = match chain.protocol {
         ListenerProtocol::Http => "http",
         ListenerProtocol::Https => "https",

@@ -314,6 +314,7 @@ spec:
 }
 
 const NAME: &str = "weft-scenario.example.net";
+const PARTLY: &str = "partly.example.net";
 
 /// A mesh of two hosts, the first of which calls, and knows the second one by a name.
 fn lab_with_a_name() -> Lab {
@@ -328,6 +329,9 @@ fn lab_with_a_name() -> Lab {
         .lock()
         .unwrap()
         .extend([(NAME.into(), vec![address]), ("near.example.net".into(), vec![Ipv4Addr::LOCALHOST])]);
+    // Nothing listens at the first, and nothing leads to the second.
+    let partly = vec![lab.host(0).address, Ipv4Addr::new(192, 0, 2, 1), address];
+    answers.lock().unwrap().insert(PARTLY.into(), partly);
     serve_outside(&mut lab, 1, 8080, "away");
     lab
 }
@@ -355,6 +359,11 @@ fn hosts_that_nobody_serves_pass_only_where_the_mesh_says_so() {
     wait_served_by(&lab, &named, "away");
     let through = ["--proxy", "http://127.0.0.1:15001", "--proxytunnel", "--suppress-connect-headers"];
     assert_eq!(lab.host(0).curl(&through, &format!("http://{named}/")).header("x-served-by"), Some("away"));
+    for _ in 0..3 {
+        let other_address_is_tried = lab.host(0).call(&format!("{PARTLY}:8080"), "/", &[]);
+        assert_eq!(other_address_is_tried.header("x-served-by"), Some("away"));
+    }
+    assert_eq!(lab.host(0).curl(&through, &format!("http://{PARTLY}:8080/")).header("x-served-by"), Some("away"));
     for own in ["127.0.0.1:15000", "169.254.169.254", "[::ffff:127.0.0.1]:15000"] {
         let refused = lab.host(0).call(own, "/", &[]);
         assert_eq!((refused.status, refused.header("x-weft-reason")), (502, Some("not_outside")), "{own}");
@@ -387,10 +396,30 @@ fn entries_without_places_lead_to_the_host_that_is_asked_for_and_to_no_other() {
              ['{host}'], resolution: {resolution}, {ports} }}\n"
         )
     };
+    let asking = format!(
+        "apiVersion: weft.mesh/v1alpha1
+kind: MeshConfig
+metadata: {{ name: default, namespace: istio-system }}
+spec: {{ extensionProviders: [{{ name: away, envoyExtAuthzHttp: {{ service: {NAME}, port: 8080 }} }}] }}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{ name: ask }}
+spec: {{ selector: {{ matchLabels: {{ app: client }} }}, action: CUSTOM, provider: {{ name: away }}, rules: [{{}}] }}
+"
+    );
+    let file = lab.file("asking.yaml", &asking);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    let wait_for_answer = |status: u16| {
+        let what = format!("calls of a workload that asks an authorizer end with {status}");
+        wait_for(&what, PATIENCE, || (lab.host(0).call("client", "/", &[]).status == status).then_some(()));
+    };
+    wait_for_answer(403);
     let documents = [entry("whole", NAME, "NONE"), entry("wild", "*.net", "DYNAMIC_DNS")].join("---\n");
     let file = lab.file("entries.yaml", &documents);
     lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
     wait_served_by(&lab, &format!("{NAME}:8080"), "away");
+    wait_for_answer(200);
     let other = "nowhere.example.net";
     let refused = lab.host(0).call(other, "/", &[]);
     assert_eq!((refused.status, refused.header("x-weft-reason")), (503, Some("name_not_resolved")));
@@ -403,4 +432,49 @@ fn entries_without_places_lead_to_the_host_that_is_asked_for_and_to_no_other() {
     wait_for("requests count for the entry", PATIENCE, || {
         (lab.host(0).metric("istio_requests_total", &of_host) >= 1.0).then_some(())
     });
+}
+
+#[test]
+fn a_sidecar_says_which_hosts_its_workloads_call_and_where_the_others_lead() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("reviews", "v1", 9080, 0);
+    let seen = || {
+        let answer = lab.host(0).call("reviews", "/", &[]);
+        answer.header("x-served-by").is_some_and(|by| by.starts_with("reviews"))
+    };
+    wait_for("reviews is called", PATIENCE, || seen().then_some(()));
+    let apply = |spec: &str| {
+        let document = format!(
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{ name: client }}\nspec:\n  workloadSelector: \
+             {{ labels: {{ app: client }} }}\n{spec}"
+        );
+        let file = lab.file("sidecar.yaml", &document);
+        lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    };
+    apply(
+        "  egress: [{ hosts: [./client.default.svc.cluster.local] }]\n  outboundTrafficPolicy: { mode: REGISTRY_ONLY }\n",
+    );
+    wait_for("reviews is hidden", PATIENCE, || {
+        let answer = lab.host(0).call("reviews", "/", &[]);
+        (answer.status == 502 && answer.header("x-weft-reason") == Some("unknown_host")).then_some(())
+    });
+    let through = ["--proxy", "http://127.0.0.1:15001", "--proxytunnel"];
+    assert!(lab.host(0).curl(&through, "http://reviews:9080/").header("x-served-by").is_none());
+    assert_eq!(lab.host(0).call("client", "/", &[]).status, 200);
+    let refused = ["destination_service_name=\"BlackHoleCluster\"", "response_code=\"502\""];
+    wait_for("it is counted", PATIENCE, || (lab.host(0).metric("istio_requests_total", &refused) >= 1.0).then_some(()));
+    let explained = lab.host(0).weft(&["explain", "route", "--from", "client", "--to", "reviews"]);
+    assert!(explained.stdout.contains("Sidecar default/client"), "{}", explained.stdout);
+    apply(
+        "  egress: [{ hosts: [./client.default.svc.cluster.local] }]\n  outboundTrafficPolicy: { mode: ALLOW_ANY, \
+         egressProxy: { host: reviews.default.svc.cluster.local, port: { number: 9080 } } }\n",
+    );
+    wait_for("what is not shown goes to the proxy", PATIENCE, || {
+        let answer = lab.host(0).call("www.example.com", "/", &[]);
+        answer.header("x-served-by").is_some_and(|by| by.starts_with("reviews")).then_some(())
+    });
+    apply("  egress: [{ hosts: [./*] }]\n");
+    wait_for("reviews is shown again", PATIENCE, || seen().then_some(()));
 }

@@ -18,6 +18,7 @@ use crate::{
     access::Call,
     body::RequestBody,
     exchange::X_WEFT_SOURCE,
+    original::Asked,
     pool::{Lease, Need},
     ports, upstream,
     worker::Worker,
@@ -63,6 +64,15 @@ impl Caller<'_> {
         let cluster = provider.cluster(self.view, &self.call.workload.namespace);
         let cluster =
             cluster.ok_or_else(|| format!("{}:{} is no service of the mesh", provider.host, provider.port))?;
+        let original;
+        let cluster = match cluster.original_destination() {
+            None => cluster,
+            Some(_) => {
+                let asked = Asked { host: provider.host.clone(), port: provider.port, local: None };
+                original = self.worker.originals.find(cluster, &asked).await.map_err(|error| error.to_string())?;
+                &original
+            }
+        };
         let mut tried: Vec<Arc<Endpoint>> = Vec::new();
         loop {
             let attempt =

@@ -73,7 +73,7 @@ pub struct SidecarPort {
 }
 
 impl SidecarPort {
-    fn number(&self) -> i64 {
+    pub(crate) fn number(&self) -> i64 {
         self.number.map_or(0, PortOrZero::get)
     }
 }
@@ -124,9 +124,8 @@ impl Resource for Sidecar {
         self.check_egress(checker);
         checker.given("inboundConnectionPool", &self.inbound_connection_pool, |checker, pool| pool.check(checker));
         checker.given("outboundTrafficPolicy", &self.outbound_traffic_policy, |checker, policy| policy.check(checker));
-        for (key, given) in given {
-            checker.pending(key, given);
-        }
+        checker.pending("ingress", !self.ingress.is_empty());
+        checker.pending("inboundConnectionPool", self.inbound_connection_pool.is_some());
     }
 }
 
@@ -155,6 +154,7 @@ impl Sidecar {
                 }
             }
             listener.check_hosts(checker);
+            checker.pending("bind", !listener.bind.is_empty());
         });
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::gateway::ConnectionRule,
     document::Spec,
+    hosts::HostPattern,
     matcher::{ClientMatch, Fields},
     namespaces::Visibility,
     route::{RuleSet, TcpRule},
@@ -33,10 +34,15 @@ pub(in crate::compile) fn rule_sets(
         }
     }
     let producers = by_namespace.remove_entry(&service.namespace);
-    let of_consumers =
-        by_namespace.into_iter().map(|(namespace, attached)| (Visibility::Only([namespace.clone()].into()), attached));
-    let of_producers = producers.into_iter().map(|(_, attached)| (Visibility::All, attached));
-    of_consumers.chain(of_producers).flat_map(|(visible, attached)| sets_of(&visible, &attached)).collect()
+    let host = HostPattern::Exact(service.fqdn());
+    let of_consumers = by_namespace
+        .into_iter()
+        .map(|(namespace, attached)| (namespace, Visibility::Only([namespace.clone()].into()), attached));
+    let of_producers = producers.into_iter().map(|(namespace, attached)| (namespace, Visibility::All, attached));
+    of_consumers
+        .chain(of_producers)
+        .flat_map(|(namespace, visible, attached)| sets_of(namespace, &host, &visible, &attached))
+        .collect()
 }
 
 /// The ports at which a route holds that names the service as a parent, `None` being any; empty if it holds nowhere.
@@ -50,11 +56,17 @@ pub(crate) fn attached_ports(route: &Route, service: &ServiceName, ports: &[Serv
     ports.iter().filter(is_attached).map(|port| Some(port.port)).collect()
 }
 
-fn sets_of(visible: &Visibility, attached: &[Attached<'_>]) -> Vec<Arc<RuleSet>> {
+/// The rules of one namespace's routes for a service.
+fn sets_of(
+    namespace: &Namespace,
+    host: &HostPattern,
+    visible: &Visibility,
+    attached: &[Attached<'_>],
+) -> Vec<Arc<RuleSet>> {
     let created = attached.iter().map(|one| one.route.document.created).min().unwrap_or_default();
     let set = |http, fields, tcp| {
-        let (hosts, tls) = (Vec::new(), Vec::new());
-        RuleSet { created, hosts, visible: visible.clone(), http, fields, tls, tcp }
+        let (hosts, visible, tls) = (vec![host.clone()], visible.clone(), Vec::new());
+        RuleSet { created, namespace: Some(namespace.clone()), hosts, visible, http, fields, tls, tcp }
     };
     let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
     let grpc = grpc_rules(attached, &mut of_grpc);

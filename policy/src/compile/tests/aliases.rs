@@ -1,7 +1,7 @@
 //! Services of type ExternalName: names of other hosts.
 
 use super::*;
-use crate::references::missing_backends;
+use crate::{references::missing_backends, sidecar::Sight};
 
 pub(super) fn alias(name: &str, host: &str, ports: &str) -> String {
     format!(
@@ -12,7 +12,7 @@ pub(super) fn alias(name: &str, host: &str, ports: &str) -> String {
 
 /// What a client in the namespace `prod` finds by a host.
 fn found(view: &MeshView, host: &str) -> Option<String> {
-    match view.host(host, &"prod".parse().unwrap())? {
+    match view.find(host, Sight::of_all(&"prod".parse().unwrap()))? {
         Host::Service(service) => Some(service.id.to_string()),
         Host::Virtual(_) => Some("virtual".into()),
         Host::Passthrough(_) => None,
@@ -105,7 +105,7 @@ fn a_virtual_service_for_the_alias_rules_it_and_others_follow_the_alias() {
         rule("r", "[opinions]", "[{directResponse: {status: 200}}]").replace("spec: {", "spec: {exportTo: [.], ");
     let view = bookinfo().apply(&alias("opinions", REVIEWS, "")).apply(&private).view();
     assert_eq!(found(&view, "opinions.default").as_deref(), Some("reviews.default"), "the rule is not for this client");
-    let own = view.host("opinions", &Namespace::default_namespace());
+    let own = view.find("opinions", Sight::of_all(&Namespace::default_namespace()));
     assert!(matches!(own, Some(Host::Virtual(_))));
 }
 

@@ -30,7 +30,7 @@ pub(super) fn static_entry(name: &str, host: &str, address: &str) -> String {
 }
 
 fn seen<'v>(view: &'v MeshView, host: &str, namespace: &str) -> Option<&'v Arc<Service>> {
-    match view.host(host, &namespace.parse().unwrap())? {
+    match view.host(host, None, Client { namespace: &namespace.parse().unwrap(), workload: None })? {
         Host::Service(service) => Some(service),
         Host::Virtual(_) | Host::Passthrough(_) => None,
     }
@@ -190,7 +190,7 @@ spec:
         scheme: "http",
         headers: &headers,
     };
-    let host = view.host("api.example.com", &namespace).unwrap();
+    let host = view.host("api.example.com", None, client).unwrap();
     let Some(Matched { action: Action::Forward(Forward { cluster, timeout, .. }), .. }) =
         view.route(host, 80, &head, client, 0)
     else {
@@ -347,13 +347,17 @@ fn without_resolution_a_request_goes_to_the_address_that_it_asks_for() {
     assert_eq!(original(&view, "a.example.org", "a.example.org"), ("a.example.org".into(), Some(8080)));
     let cluster = seen(&view, "a.example.org", "default").unwrap().cluster(80).unwrap();
     assert!(cluster.endpoints.is_empty() && cluster.pick(&Attempt::default()).is_none());
-    let at = cluster.at("10.9.0.1:8080".parse().unwrap(), None).unwrap();
+    let places = ["10.9.0.1:8080", "10.9.0.2:8080"].map(|address| address.parse().unwrap());
+    let at = cluster.at(&places, None).unwrap();
+    assert!(at.is_one_host() && !cluster.is_one_host());
     assert_eq!(at.name, cluster.name);
-    let endpoint = at.pick(&Attempt::default()).unwrap();
+    assert_eq!(at.endpoints.len(), 2);
+    let endpoint = &at.endpoints[0];
     assert_eq!((endpoint.address.socket().to_string().as_str(), endpoint.protocol), ("10.9.0.1:8080", Protocol::Http));
     endpoint.load.connect_failed(0);
-    let again = at.endpoints[0].address.socket();
-    let next = cluster.at(again, Some(&at)).unwrap();
+    let other = at.pick(&Attempt { now_ms: 1, ..Attempt::default() }).unwrap();
+    assert_eq!(other.address.socket(), places[1], "one that cannot be reached is held back");
+    let next = cluster.at(&places[..1], Some(&at)).unwrap();
     assert!(next.endpoints[0].load.is_failing(1), "what is known of a place outlasts a view");
     assert!(Mesh::new().apply(API).view().externals()[0].cluster(80).unwrap().original_destination().is_none());
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::explain::{Outcome, RouteExplanation, RouteQuestion, explain_route};
 
-fn explain(view: &MeshView, to: &str, request: &Request) -> RouteExplanation {
+pub(super) fn explain(view: &MeshView, to: &str, request: &Request) -> RouteExplanation {
     let question = RouteQuestion {
         from: "ratings",
         to,
@@ -18,7 +18,7 @@ fn explain(view: &MeshView, to: &str, request: &Request) -> RouteExplanation {
 }
 
 /// The steps about one thing, as `DOCUMENT FIELD: TEXT`.
-fn steps(explanation: &RouteExplanation, about: &str) -> Vec<String> {
+pub(super) fn steps(explanation: &RouteExplanation, about: &str) -> Vec<String> {
     let steps = explanation.steps.iter().filter(|step| step.about == about);
     steps.map(|step| format!("{} {}: {}", step.document, step.field, step.says)).collect()
 }

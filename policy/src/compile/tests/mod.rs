@@ -12,6 +12,7 @@ mod properties;
 mod routing;
 mod services;
 mod settings;
+mod sidecars;
 mod slices;
 
 use http::{HeaderMap, Method};

@@ -263,6 +263,7 @@ fn a_document_in_the_place_of_another_one_is_read_anew() {
         mesh.documents.clear();
         mesh = mesh.apply(&text(&format!("a{round}")).replace("www", &format!("www{round}")));
         view = mesh.view_after(Some(&view));
-        assert!(view.host(&format!("www{round}.example.com"), &Namespace::default_namespace()).is_some());
+        let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+        assert!(view.host(&format!("www{round}.example.com"), None, client).is_some());
     }
 }

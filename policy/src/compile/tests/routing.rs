@@ -771,7 +771,7 @@ fn settings_of_a_port_replace_and_those_of_a_subset_override() {
 fn host_outcome(view: &MeshView, host: &str, namespace: &str) -> String {
     let namespace = namespace.parse().unwrap();
     let client = Client { namespace: &namespace, workload: None };
-    let Some(found) = view.host(host, &namespace) else { return "unknown".into() };
+    let Some(found) = view.host(host, None, client) else { return "unknown".into() };
     match view.route(found, 80, &get("/").head(), client, 0).map(|matched| matched.action) {
         Some(Action::Forward(forward)) => forward.cluster.name.clone(),
         Some(Action::Respond(response)) => String::from_utf8(response.body.to_vec()).unwrap(),

@@ -46,12 +46,12 @@ fn a_host_that_nobody_serves_is_refused_unless_a_document_lets_it_pass() {
     let unserved = |config: Option<&str>| {
         let mesh = config.iter().fold(bookinfo(), |mesh, spec| mesh.apply(&mesh_config(spec)));
         let view = mesh.view();
-        match view.unserved() {
+        let namespace = Namespace::default_namespace();
+        let client = Client { namespace: &namespace, workload: None };
+        match view.unserved(client) {
             Unserved::Refused => "refused".to_owned(),
             Unserved::BlackHoled(service) => format!("{} of {}", service.id, service.id.namespace()),
             Unserved::Passed(passthrough) => {
-                let namespace = Namespace::default_namespace();
-                let client = Client { namespace: &namespace, workload: None };
                 let matched = view.route(Host::Passthrough(passthrough), 8080, &get("/").head(), client, 0).unwrap();
                 let Action::Forward(forward) = matched.action else { panic!() };
                 assert_eq!((matched.route_name, forward.retry.attempts), ("allow_any", 0));
