@@ -29,6 +29,9 @@ pub(super) struct AnalyzeArgs {
     /// A file, a directory, or - for standard input. Repeatable.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
+    /// Directories with all that are in them.
+    #[arg(short = 'R', long, requires = "files")]
+    recursive: bool,
     /// What the mesh of the running node holds; files are analysed as if they were applied to it.
     #[arg(long)]
     mesh: bool,
@@ -66,7 +69,7 @@ pub(super) async fn analyze(common: &Common, args: AnalyzeArgs) -> anyhow::Resul
         add_mesh(&mut input, &mut Client::connect(&common.dir).await?).await?;
     }
     let namespace = args.namespace.clone().unwrap_or_else(Namespace::default_namespace);
-    for file in files(&args.files)? {
+    for file in files(&args.files, args.recursive)? {
         let name = if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() };
         input.add_file(&name, &read(&file)?, &namespace);
     }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()> {
-    let Sources { files, documents, notices, mut mistakes } = read_all(&args.files, &args.namespace)?;
+    let Sources { files, documents, notices, mut mistakes } = read_all(&args.files, args.recursive, &args.namespace)?;
     if !args.partial {
         refuse(&mistakes)?;
     }
@@ -77,7 +77,7 @@ fn unenforced(document: &ParsedDocument) -> Option<String> {
 
 /// Prints what `apply` would change. As with kubectl and diff, the code is 0 without differences and 1 with some.
 pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<ExitCode> {
-    let Sources { documents, mistakes, .. } = read_all(&args.files, &args.namespace)?;
+    let Sources { documents, mistakes, .. } = read_all(&args.files, args.recursive, &args.namespace)?;
     refuse(&mistakes)?;
     let mut client = Client::connect(&common.dir).await?;
     let live: Vec<Document> = client.get("/api/v1/documents").await?;
@@ -139,7 +139,7 @@ pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<
     let (keys, missing): (Vec<DocumentKey>, Vec<String>) = match args.files.is_empty() {
         false => {
             let namespace = args.scope.namespace().context("-f names each document: give -n, not -A")?;
-            let Sources { documents, mistakes, .. } = read_all(&args.files, namespace)?;
+            let Sources { documents, mistakes, .. } = read_all(&args.files, args.recursive, namespace)?;
             refuse(&mistakes)?;
             let keys = documents.into_iter().map(|document| document.key);
             let (keys, missing): (Vec<_>, Vec<_>) = keys.partition(|key| held.iter().any(|held| held.key == *key));
@@ -178,9 +178,9 @@ struct Sources {
     mistakes: Vec<String>,
 }
 
-fn read_all(arguments: &[PathBuf], namespace: &Namespace) -> anyhow::Result<Sources> {
+fn read_all(arguments: &[PathBuf], recursive: bool, namespace: &Namespace) -> anyhow::Result<Sources> {
     let mut sources = Sources::default();
-    for file in files(arguments)? {
+    for file in files(arguments, recursive)? {
         let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
         let text = read(&file)?;
         match document::parse_yaml(&text, namespace) {
@@ -296,26 +296,40 @@ fn operator(common: &Common, writing: &Writing) -> anyhow::Result<Option<Operato
     Ok(Some(Operator { id: certificate.id, chain: der_chain(&chain), key }))
 }
 
-/// The files that the arguments name; a directory stands for its documents in order of name.
-pub(super) fn files(arguments: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+/// The files that the arguments name; a directory stands for its documents in order of name, and, if `recursive`, for
+/// those of the directories in it.
+pub(super) fn files(arguments: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {
             files.push(argument.clone());
             continue;
         }
-        let entries = std::fs::read_dir(argument).with_context(|| format!("reading {}", argument.display()))?;
-        let mut found: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-        found.retain(|path| {
-            path.is_file() && path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
-        });
-        found.sort();
-        if found.is_empty() {
-            bail!("{} holds no .yaml, .yml or .json file", argument.display());
+        let before = files.len();
+        add_directory(argument, recursive, &mut files)?;
+        if files.len() == before {
+            let hint = if recursive { "" } else { "; -R looks into its directories too" };
+            bail!("{} holds no .yaml, .yml or .json file{hint}", argument.display());
         }
-        files.extend(found);
     }
     Ok(files)
+}
+
+fn add_directory(directory: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    let mut entries: Vec<std::fs::DirEntry> = entries.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let is_document = || path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json");
+        // Not by a link: it may lead back.
+        if recursive && entry.file_type()?.is_dir() {
+            add_directory(&path, recursive, files)?;
+        } else if path.is_file() && is_document() {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn read(file: &Path) -> anyhow::Result<String> {
@@ -359,6 +373,26 @@ mod tests {
         );
         let created = changes(&key, None, &after).unwrap();
         assert_eq!(created, format!("{head}@@ -0,0 +1,4 @@\n+kind: VirtualService\n+spec:\n+  hosts:\n+  - b\n"));
+    }
+
+    #[test]
+    fn a_directory_stands_for_its_documents_and_for_those_in_it_if_asked() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["b.yaml", "a.json", "c.txt", "sub/d.yml", "sub/sub/e.yaml"] {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        std::os::unix::fs::symlink(root.path(), root.path().join("sub/back")).unwrap();
+        let found = |recursive: bool| -> Vec<String> {
+            let found = files(&[root.path().to_owned()], recursive).unwrap();
+            let relative = found.iter().map(|path| path.strip_prefix(root.path()).unwrap());
+            relative.map(|path| path.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(found(false), ["a.json", "b.yaml"]);
+        assert_eq!(found(true), ["a.json", "b.yaml", "sub/d.yml", "sub/sub/e.yaml"]);
+        std::fs::create_dir(root.path().join("empty")).unwrap();
+        assert!(files(&[root.path().join("empty")], false).unwrap_err().to_string().contains("-R looks into"));
     }
 
     #[test]

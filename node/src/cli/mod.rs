@@ -322,6 +322,9 @@ struct ApplyArgs {
     /// A file, a directory, or - for standard input. Repeatable.
     #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
+    /// Directories with all that are in them.
+    #[arg(short = 'R', long, requires = "files")]
+    recursive: bool,
     /// The namespace of documents that name none.
     #[arg(short = 'n', long, default_value = "default")]
     namespace: Namespace,
@@ -337,6 +340,9 @@ struct DiffArgs {
     /// A file, a directory, or - for standard input. Repeatable.
     #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
+    /// Directories with all that are in them.
+    #[arg(short = 'R', long, requires = "files")]
+    recursive: bool,
     /// The namespace of documents that name none.
     #[arg(short = 'n', long, default_value = "default")]
     namespace: Namespace,
@@ -369,6 +375,9 @@ struct DeleteArgs {
     /// The documents of a file, a directory, or of standard input (-). Repeatable.
     #[arg(short = 'f', long = "filename", conflicts_with_all = ["selector", "all"], value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
+    /// Directories with all that are in them.
+    #[arg(short = 'R', long, requires = "files")]
+    recursive: bool,
     /// Those with these labels; see `weft get`.
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<Selector>,
