@@ -9,6 +9,7 @@ mod outlier;
 mod panic;
 mod table;
 mod weight;
+mod zones;
 
 use std::{
     ops::Range,
@@ -30,6 +31,7 @@ pub(crate) use self::{
     outlier::OutlierSettings,
     table::TableKind,
     weight::Warmup,
+    zones::{DEFAULT_MIN_ENDPOINTS, ZoneAwareness},
 };
 pub use self::{
     hash::{HashPolicy, Hashed, Keyed},
@@ -205,7 +207,9 @@ impl Cluster {
         }
         let rank = |endpoint: &Endpoint| tier(endpoint).unwrap_or(TIERS);
         let level = |endpoint: &Endpoint| preference.level(endpoint).unwrap_or_default();
-        endpoints.sort_by_cached_key(|endpoint| (rank(endpoint), level(endpoint), endpoint.key.clone()));
+        endpoints.sort_by_cached_key(|endpoint| {
+            (rank(endpoint), level(endpoint), preference.zone(endpoint), endpoint.key.clone())
+        });
         let tier_ends = std::array::from_fn(|t| endpoints.partition_point(|endpoint| rank(endpoint) <= t));
         let known_table = previous.and_then(|previous| previous.table.as_ref());
         let usable = endpoints.get(..tier_ends[TIERS - 1]).unwrap_or_default();
@@ -294,7 +298,10 @@ impl Cluster {
 
         self.level_not_tried(attempt)
             .or_else(|| self.level(attempt))
-            .and_then(|level| self.choose(level.best.clone(), attempt, is_passing))
+            .and_then(|level| {
+                self.in_zone(level, attempt, is_passing)
+                    .or_else(|| self.choose(level.best.clone(), attempt, is_passing))
+            })
             .or_else(|| self.in_any_level(attempt, is_passing))
             .or_else(|| self.choose(best..demoted, attempt, is_passing))
             .or_else(|| self.choose(0..demoted, attempt, is_left))
@@ -325,6 +332,19 @@ impl Cluster {
         self.levels.iter().find(|level| {
             self.serving(level.best.clone(), attempt.now_ms) > 0 && !in_level(level).iter().any(was_tried)
         })
+    }
+
+    /// One in the zone of a level that a request goes to, where zones count; keys know no zones, as in Envoy.
+    fn in_zone(
+        &self,
+        level: &Level,
+        attempt: &Attempt<'_>,
+        eligible: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&Arc<Endpoint>> {
+        let zones = level.zones.as_ref().filter(|_| self.table.is_none())?;
+        // A number of its own, so that the choice within the zone is free.
+        let zone = zones.choose(mixed(!attempt.random), |zone| self.serving(zone.best.clone(), attempt.now_ms))?;
+        self.choose(zone.best.clone(), attempt, eligible)
     }
 
     /// The best of the other levels, where the one that was looked at has nothing.
@@ -587,18 +607,22 @@ fn monitored(endpoint: &Arc<Endpoint>, previous: Option<&Cluster>) -> Arc<Endpoi
 /// The levels of these endpoints, the best `best` of which are sorted by level.
 fn levels(preference: &Preference, endpoints: &[Arc<Endpoint>], best: usize) -> Vec<Level> {
     if *preference == Preference::None {
-        return vec![Level { number: 0, best: 0..best, total: endpoints.len(), weight: 0 }];
+        return vec![Level { number: 0, best: 0..best, total: endpoints.len(), weight: 0, zones: None }];
     }
     let of: Vec<usize> = endpoints.iter().filter_map(|endpoint| preference.level(endpoint)).collect();
     let mut numbers = of.clone();
     numbers.sort_unstable();
     numbers.dedup();
     let sorted = of.get(..best).unwrap_or_default();
-    let level = |number: usize| Level {
-        number,
-        best: sorted.partition_point(|of| *of < number)..sorted.partition_point(|of| *of <= number),
-        total: of.iter().filter(|of| **of == number).count(),
-        weight: preference.share(number),
+    let level = |number: usize| {
+        let best = sorted.partition_point(|of| *of < number)..sorted.partition_point(|of| *of <= number);
+        Level {
+            number,
+            total: of.iter().filter(|of| **of == number).count(),
+            weight: preference.share(number),
+            zones: preference.zones(number, endpoints, &best),
+            best,
+        }
     };
     numbers.into_iter().map(level).collect()
 }

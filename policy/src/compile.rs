@@ -15,6 +15,7 @@ mod entries;
 mod externals;
 pub(crate) mod gateway_api;
 mod gateways;
+mod localities;
 mod lower;
 mod nodes;
 mod outside;
@@ -47,10 +48,11 @@ use self::{
     documents::DocumentIndex,
     entries::Selected,
     gateway_api::route::Route,
+    localities::Localities,
     nodes::{NodeRows, Row, RowIndex},
     policies::Policy,
     services::Declared,
-    slices::{Regions, Slices},
+    slices::Slices,
 };
 use crate::{
     api::gateway::PolicyTargetReference,
@@ -99,7 +101,7 @@ pub(crate) struct Parts {
     nodes: BTreeMap<NodeName, Arc<NodeRows>>,
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
     rows: Arc<RowIndex>,
-    regions: Arc<Regions>,
+    localities: Arc<Localities>,
     documents: Arc<DocumentIndex>,
 }
 
@@ -111,6 +113,11 @@ impl Parts {
     /// Where other nodes reach a node.
     pub(crate) fn address_of(&self, node: &NodeName) -> Option<IpAddr> {
         self.nodes.get(node).map(|node| node.record.advertise)
+    }
+
+    /// Where all nodes are, for a service with these policies; nothing if none of them asks for it.
+    fn localities_for(&self, policies: &[Arc<Policy>]) -> Option<Arc<Localities>> {
+        policies.iter().any(|policy| policy.is_zone_aware).then(|| self.localities.clone())
     }
 
     /// Whether a service is of type `ExternalName`.
@@ -159,6 +166,8 @@ pub(crate) struct Ingredients {
     declared: Option<Arc<Declared>>,
     /// This node's, from where its endpoints are near or far; `None` until its record is known.
     here: Option<Arc<Place>>,
+    /// Where all nodes are; only where zones are asked for.
+    localities: Option<Arc<Localities>>,
     /// Rows announced under the service's name, and those that its selector selects.
     own: Vec<Arc<Row>>,
     selected: Vec<Arc<Row>>,
@@ -193,32 +202,37 @@ impl Ingredients {
     }
 
     fn of(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, inputs: &Inputs<'_>, parts: &Parts) -> Self {
-        let Parts { rows, documents, regions, .. } = parts;
+        let Parts { rows, documents, localities, .. } = parts;
         let declared = documents.declared.get(name).cloned();
         if let Some(place) = declared.as_ref().and_then(|declared| declared.place()) {
             return Self {
-                slices: Slices::new(vec![place.clone()], inputs.names, regions),
+                slices: Slices::new(vec![place.clone()], inputs.names),
                 declared: declared.clone(),
-                ..Self::steered(name, fqdn, here, documents)
+                ..Self::steered(name, fqdn, here, parts)
             };
         }
         let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
+        let steered = Self::steered(name, fqdn, here, parts);
         Self {
             own: rows.announced.get(name).cloned().unwrap_or_default(),
             selected: selected.unwrap_or_default(),
-            slices: slices.map(|slices| Slices::new(slices, inputs.names, regions)).unwrap_or_default(),
+            localities: steered.localities.clone().or_else(|| slices.is_some().then(|| localities.clone())),
+            slices: slices.map(|slices| Slices::new(slices, inputs.names)).unwrap_or_default(),
             declared,
-            ..Self::steered(name, fqdn, here, documents)
+            ..steered
         }
     }
 
     /// What steers requests for a service, whoever serves it.
-    fn steered(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, documents: &DocumentIndex) -> Self {
+    fn steered(name: &ServiceName, fqdn: &str, here: Option<&Arc<Place>>, parts: &Parts) -> Self {
+        let documents = &parts.documents;
+        let policies: Vec<Arc<Policy>> = documents.policies.matching(fqdn).cloned().collect();
         Self {
+            localities: parts.localities_for(&policies),
             backend_tls: documents.backend_tls.of(&name.namespace, Some(name)),
-            policies: documents.policies.matching(fqdn).cloned().collect(),
+            policies,
             circuits: documents.circuits.of(&name.namespace, Some(name)),
             traffic: documents.traffic.of(&name.namespace, Some(name)),
             rules: documents.rules.matching(fqdn).cloned().collect(),
@@ -231,6 +245,7 @@ impl Ingredients {
     fn are_same(&self, other: &Self) -> bool {
         self.declared.as_ref().map(Arc::as_ptr) == other.declared.as_ref().map(Arc::as_ptr)
             && self.here.as_ref().map(Arc::as_ptr) == other.here.as_ref().map(Arc::as_ptr)
+            && self.localities.as_ref().map(Arc::as_ptr) == other.localities.as_ref().map(Arc::as_ptr)
             && same(&self.own, &other.own)
             && same(&self.selected, &other.selected)
             && self.slices.are_same(&other.slices)
@@ -252,8 +267,8 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let nodes = nodes::read(inputs, known);
     let documents = documents::read(inputs.documents, &known.documents);
     let rows = nodes::index(&nodes, &documents.first_labels, known);
-    let regions = slices::regions(&nodes, &known.regions);
-    let parts = Parts { nodes, local: inputs.local.clone(), rows, regions, documents };
+    let localities = Localities::of(&nodes, &known.localities);
+    let parts = Parts { nodes, local: inputs.local.clone(), rows, localities, documents };
 
     let aliases = aliases::compile(&parts.documents);
     let (services, mut ends_of_services) =

@@ -1,10 +1,11 @@
 //! Where endpoints are, and which of them a client prefers for it. Istio's rules (`loadbalancer.go`) for the levels, and
 //! Envoy's (`load_balancer_impl.cc`) for how much each level gets when endpoints of it do not serve.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use weft_wire::id::{Locality, NodeName};
 
+use super::zones::{ZoneAwareness, Zones};
 use crate::endpoint::{Endpoint, Place};
 
 const REGION: &str = "topology.kubernetes.io/region";
@@ -56,11 +57,13 @@ pub(crate) enum Preference {
     /// The nearest, as long as they serve.
     Nearest {
         /// The client's.
-        place: std::sync::Arc<Place>,
+        place: Arc<Place>,
         /// Labels, most important first, each with its value if that is not the client's. `None`: by locality.
         labels: Option<Vec<(String, Option<String>)>>,
         /// Which regions, by name, take over for which.
         failover: Vec<(String, String)>,
+        /// Where it says which zones of the region are chosen, nearness is the region's alone.
+        zones: Option<ZoneAwareness>,
     },
 }
 
@@ -85,19 +88,42 @@ impl Preference {
         match self {
             Self::None => Some(0),
             Self::Shares(shares) => shares.iter().position(|(to, _)| to.covers(&endpoint.place.locality)),
-            Self::Nearest { place, labels, failover } => {
+            Self::Nearest { place, labels, failover, zones } => {
                 let by_label = labels.as_ref().map(|labels| {
                     let matches = |(name, value): &(String, Option<String>)| {
                         value.as_deref().or_else(|| place.label(name)) == endpoint.label(name)
                     };
                     labels.len() - labels.iter().take_while(|label| matches(label)).count()
                 });
-                let by_locality = match (labels.is_some(), failover.is_empty()) {
-                    (true, true) => 0,
-                    _ => distance(&place.locality, &endpoint.place.locality, failover),
+                let (here, there) = (&place.locality, &endpoint.place.locality);
+                let by_locality = match (zones, labels, failover.is_empty()) {
+                    (Some(_), ..) if here.region == there.region => 0,
+                    (None, Some(_), true) => 0,
+                    _ => distance(here, there, failover),
                 };
                 Some(by_label.unwrap_or(0) * (FARTHEST + 1) + by_locality)
             }
+        }
+    }
+
+    /// What endpoints of one level are sorted by: the client's own zone first; nothing where zones do not count.
+    pub(super) fn zone(&self, endpoint: &Endpoint) -> Option<(bool, String)> {
+        match self {
+            Self::Nearest { place, zones: Some(_), .. } => {
+                let zone = &endpoint.place.locality.zone;
+                Some((*zone != place.locality.zone, zone.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The zones of the best endpoints of a level, where they count: in the client's own region.
+    pub(super) fn zones(&self, level: usize, endpoints: &[Arc<Endpoint>], best: &Range<usize>) -> Option<Zones> {
+        match self {
+            Self::Nearest { place, zones: Some(zones), .. } if level.is_multiple_of(FARTHEST + 1) => {
+                Zones::new(zones, &place.locality.zone, endpoints, best.clone())
+            }
+            _ => None,
         }
     }
 
@@ -136,6 +162,8 @@ pub(super) struct Level {
     pub(super) total: usize,
     /// For shares.
     pub(super) weight: u64,
+    /// Of the best, where they count.
+    pub(super) zones: Option<Zones>,
 }
 
 impl Level {
@@ -231,6 +259,7 @@ mod tests {
             best: 0..*serving,
             total: *total,
             weight: *weight,
+            zones: None,
         };
         let levels: Vec<Level> = levels.iter().map(level).collect();
         let mut counts = vec![0; levels.len()];
@@ -258,7 +287,7 @@ mod tests {
         let counts = spread(&[(4, 2, 80), (2, 2, 20)], true);
         assert!(counts[0].abs_diff(737) <= 1, "5,600 to 2,000: {counts:?}");
         assert_eq!(spread(&[(4, 0, 80), (2, 2, 20)], true), [0, 1_000]);
-        let nothing = [Level { number: 0, best: 0..0, total: 1, weight: 1 }];
+        let nothing = [Level { number: 0, best: 0..0, total: 1, weight: 1, zones: None }];
         assert!(choose_level(&nothing, true, 7, |level| level.best.len()).is_none());
     }
 }

@@ -355,7 +355,7 @@ fn place(locality: &str) -> Arc<Place> {
 const AROUND: [(&str, &str); 4] = [("near", "eu/z1"), ("zone", "eu/z2"), ("far", "us/z1"), ("far-2", "us/z2")];
 
 fn nearest(labels: Option<Vec<(String, Option<String>)>>) -> Preference {
-    Preference::Nearest { place: place("eu/z1"), labels, failover: Vec::new() }
+    Preference::Nearest { place: place("eu/z1"), labels, failover: Vec::new(), zones: None }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use weft_wire::id::Namespace;
 use super::{
     Ingredients, Inputs, Parts,
     entries::{Entry, Selected},
+    policies::Policy,
     services,
 };
 use crate::{
@@ -87,9 +88,11 @@ fn of(
     parts: &Parts,
 ) -> Ingredients {
     let Parts { documents, rows, .. } = parts;
+    let policies: Vec<Arc<Policy>> = documents.policies.matching(fqdn).cloned().collect();
     Ingredients {
+        localities: parts.localities_for(&policies),
         entries: entries.iter().map(|entry| Selected::new(entry, fqdn, documents, rows, inputs.names)).collect(),
-        policies: documents.policies.matching(fqdn).cloned().collect(),
+        policies,
         circuits: documents.circuits.of(namespace, None),
         traffic: documents.traffic.of(namespace, None),
         rules: documents.rules.matching(fqdn).cloned().collect(),

@@ -11,15 +11,15 @@ use crate::{
     api::{
         mesh::{BackendTrafficPolicy, CircuitPolicy},
         networking::{
-            ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
+            ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, Failover,
             LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
             TrafficPolicy, TunnelSettings,
         },
         values::{Count, Limit, Share, Span, Timeout},
     },
     balance::{
-        self, Balancer, CookieKey, HashKey, HashPolicy, Limits, LocalityPattern, OutlierSettings, Preference,
-        PseudoHeader, Retries, TableKind, Warmup,
+        self, Balancer, CookieKey, DEFAULT_MIN_ENDPOINTS, HashKey, HashPolicy, Limits, LocalityPattern,
+        OutlierSettings, Preference, PseudoHeader, Retries, TableKind, Warmup, ZoneAwareness,
     },
     connection::{ConnectionSettings, Keepalive, Ping, Tunnel},
     document::{Document, Spec},
@@ -40,6 +40,8 @@ pub(crate) struct Policy {
     namespace: Namespace,
     pub(super) host: HostPattern,
     visible: Visibility,
+    /// Some settings of it are zone-aware.
+    pub(super) is_zone_aware: bool,
 }
 
 impl Policy {
@@ -55,6 +57,7 @@ impl Policy {
             document: document.clone(),
             host: HostPattern::read(&rule.host, &namespace).ok()?,
             visible: Visibility::read(&rule.export_to, &namespace),
+            is_zone_aware: is_zone_aware(rule),
             namespace,
         })
     }
@@ -244,11 +247,24 @@ impl<'a> Settings<'a> {
     fn preference(&self, model: &Model<'_>) -> Preference {
         let Some(place) = model.here() else { return Preference::None };
         let detects = self.outlier_detection.is_some();
+        if let Some(setting) = self.load_balancer.and_then(LoadBalancerSettings::zone_awareness) {
+            let clients = model.localities.map(|localities| localities.zones_of(&place.locality.region));
+            let min = setting.min_cluster_size.and_then(|size| usize::try_from(size.get()).ok());
+            return Preference::Nearest {
+                place: place.clone(),
+                labels: labels(&setting.failover_priority),
+                failover: failover(&setting.failover),
+                zones: Some(ZoneAwareness {
+                    clients: clients.unwrap_or_default(),
+                    min_endpoints: min.unwrap_or(DEFAULT_MIN_ENDPOINTS),
+                }),
+            };
+        }
         let setting = self.load_balancer.and_then(|settings| settings.locality_lb_setting.as_ref());
         let Some(setting) = setting else {
             return match model.distribution() {
                 Preference::None if detects => {
-                    Preference::Nearest { place: place.clone(), labels: None, failover: Vec::new() }
+                    Preference::Nearest { place: place.clone(), labels: None, failover: Vec::new(), zones: None }
                 }
                 distribution => distribution,
             };
@@ -266,14 +282,12 @@ impl<'a> Settings<'a> {
         if !detects {
             return Preference::None;
         }
-        let labels = setting.failover_priority.iter().map(|label| match label.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (label.clone(), None),
-        });
-        let labels: Vec<(String, Option<String>)> = labels.collect();
-        let failover = setting.failover.iter().map(|failover| (failover.from.clone(), failover.to.clone()));
-        let labels = Some(labels).filter(|labels| !labels.is_empty());
-        Preference::Nearest { place: place.clone(), labels, failover: failover.collect() }
+        Preference::Nearest {
+            place: place.clone(),
+            labels: labels(&setting.failover_priority),
+            failover: failover(&setting.failover),
+            zones: None,
+        }
     }
 
     /// `None` where no document says it.
@@ -289,6 +303,32 @@ impl<'a> Settings<'a> {
             SimpleLb::Unspecified => None,
         }
     }
+}
+
+/// The labels of a `failoverPriority`, each with its value if it has one.
+fn labels(priority: &[String]) -> Option<Vec<(String, Option<String>)>> {
+    let labels = priority.iter().map(|label| match label.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (label.clone(), None),
+    });
+    (!priority.is_empty()).then(|| labels.collect())
+}
+
+fn failover(failover: &[Failover]) -> Vec<(String, String)> {
+    failover.iter().map(|failover| (failover.from.clone(), failover.to.clone())).collect()
+}
+
+/// Whether some settings of a rule are zone-aware.
+fn is_zone_aware(rule: &DestinationRule) -> bool {
+    let of_subsets = rule.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+    let of_ports = |policy: &'_ TrafficPolicy| {
+        let ports = policy.port_level_settings.iter().map(|settings| &settings.load_balancer);
+        std::iter::once(&policy.load_balancer)
+            .chain(ports)
+            .flatten()
+            .any(|settings| settings.zone_awareness().is_some())
+    };
+    rule.traffic_policy.iter().chain(of_subsets).any(of_ports)
 }
 
 fn peak_ewma(policy: &BackendTrafficPolicy) -> Option<Balancer> {

@@ -14,6 +14,7 @@ use super::{
     Ingredients, Inputs,
     clusters::Known,
     entries, gateway_api,
+    localities::Localities,
     nodes::Row,
     policies::{self, Merged},
     service_policies,
@@ -196,6 +197,7 @@ pub(super) struct Model<'a> {
     /// Its document says `publishNotReadyAddresses`: health checks do not count.
     pub(super) publishes_not_ready: bool,
     here: Option<&'a Arc<Place>>,
+    pub(super) localities: Option<&'a Localities>,
     /// Its name in the mesh, if it has one.
     name: Option<&'a ServiceName>,
     circuits: &'a [Arc<Document>],
@@ -230,6 +232,7 @@ impl<'a> Model<'a> {
             only_node: declared.is_some_and(Declared::stays_on_node).then_some(this_node),
             publishes_not_ready: declared.is_some_and(Declared::publishes_not_ready),
             here: ingredients.here.as_ref(),
+            localities: ingredients.localities.as_deref(),
             name: Some(name),
             circuits: &ingredients.circuits,
             traffic: &ingredients.traffic,
@@ -251,6 +254,7 @@ impl<'a> Model<'a> {
                 let asked = Asked {
                     publishes_not_ready: model.publishes_not_ready,
                     here: model.here.map(|here| &**here),
+                    localities: ingredients.localities.as_deref(),
                     beside_others: !members.is_empty(),
                 };
                 slices.endpoints(declared, port, &asked, known)
@@ -282,6 +286,7 @@ impl<'a> Model<'a> {
         let ports = entries::ports(entries);
         Self {
             here: ingredients.here.as_ref(),
+            localities: ingredients.localities.as_deref(),
             circuits: &ingredients.circuits,
             traffic: &ingredients.traffic,
             members: ports.iter().map(|port| entries::members(entries, port)).collect(),
@@ -318,7 +323,7 @@ impl<'a> Model<'a> {
             TrafficDistribution::PreferSameNode => NEAREST.get(..),
         };
         let labels = labels.unwrap_or_default().iter().map(|label| ((*label).to_owned(), None)).collect();
-        Preference::Nearest { place: place.clone(), labels: Some(labels), failover: Vec::new() }
+        Preference::Nearest { place: place.clone(), labels: Some(labels), failover: Vec::new(), zones: None }
     }
 
     /// Whether the requests of a port say themselves where they go.

@@ -14,7 +14,7 @@ use weft_wire::{
 
 use super::{
     ResolvedNames,
-    nodes::NodeRows,
+    localities::Localities,
     outside::{self, KnownLoads, Outside},
 };
 use crate::{
@@ -71,9 +71,6 @@ enum SliceAddress {
     /// To be looked up. Documents have it in lower case.
     Name(String),
 }
-
-/// The regions that zones are in, where the nodes of a zone agree: slices say a place's zone alone.
-pub(super) type Regions = BTreeMap<String, String>;
 
 impl Slice {
     /// `None` for a slice of no service.
@@ -152,21 +149,17 @@ pub(super) struct Slices {
     all: Vec<Arc<Slice>>,
     /// What their names resolve to.
     addresses: BTreeMap<String, Arc<[IpAddr]>>,
-    /// Only where there are slices.
-    regions: Option<Arc<Regions>>,
 }
 
 impl Slices {
-    pub(super) fn new(all: Vec<Arc<Slice>>, names: &ResolvedNames, regions: &Arc<Regions>) -> Self {
+    pub(super) fn new(all: Vec<Arc<Slice>>, names: &ResolvedNames) -> Self {
         let found = |name: &String| (name.clone(), names.get(name.as_str()).cloned().unwrap_or_default());
         let addresses = all.iter().flat_map(|slice| slice.names()).map(found).collect();
-        Self { regions: (!all.is_empty()).then(|| regions.clone()), addresses, all }
+        Self { addresses, all }
     }
 
     pub(super) fn are_same(&self, other: &Self) -> bool {
-        same(&self.all, &other.all)
-            && self.addresses == other.addresses
-            && self.regions.as_ref().map(Arc::as_ptr) == other.regions.as_ref().map(Arc::as_ptr)
+        same(&self.all, &other.all) && self.addresses == other.addresses
     }
 
     /// The names whose addresses are needed.
@@ -195,8 +188,13 @@ impl Slices {
                 for ip in self.addresses(place) {
                     let address = SocketAddr::new(*ip, number);
                     let Some(key) = outside::key(&slice.service.namespace, address) else { continue };
-                    let outside =
-                        || Outside { address, protocol: port.protocol, health, weight: 1, place: self.place_of(place) };
+                    let outside = || Outside {
+                        address,
+                        protocol: port.protocol,
+                        health,
+                        weight: 1,
+                        place: asked.place_of(place),
+                    };
                     found.entry(key).or_insert_with(|| (place, outside()));
                 }
             }
@@ -213,12 +211,6 @@ impl Slices {
             SliceAddress::Name(name) => self.addresses.get(name).map(|found| &**found).unwrap_or_default(),
         }
     }
-
-    fn place_of(&self, place: &SlicePlace) -> Place {
-        let region = self.regions.as_ref().and_then(|regions| regions.get(&place.zone)).cloned().unwrap_or_default();
-        let locality = Locality { region, zone: place.zone.clone(), subzone: String::new() };
-        Place { node: place.node.clone(), locality, labels: BTreeMap::new() }
-    }
 }
 
 fn serves(place: &Outside) -> bool {
@@ -231,6 +223,8 @@ pub(super) struct Asked<'a> {
     pub(super) publishes_not_ready: bool,
     /// The client's place.
     pub(super) here: Option<&'a Place>,
+    /// Slices say a place's zone alone.
+    pub(super) localities: Option<&'a Localities>,
     /// Others serve the port too, for whom there are no hints.
     pub(super) beside_others: bool,
 }
@@ -243,6 +237,12 @@ enum Hint {
 }
 
 impl Asked<'_> {
+    fn place_of(&self, place: &SlicePlace) -> Place {
+        let region = self.localities.and_then(|localities| localities.region_of(&place.zone)).unwrap_or_default();
+        let locality = Locality { region: region.to_owned(), zone: place.zone.clone(), subzone: String::new() };
+        Place { node: place.node.clone(), locality, labels: BTreeMap::new() }
+    }
+
     /// kube-proxy's rule (`pkg/proxy/topology.go`): hints count where all that serve have one, and one is for the
     /// client; those for nodes come before those for zones.
     fn hint<'p>(&self, places: impl Iterator<Item = &'p SlicePlace> + Clone) -> Option<Hint> {
@@ -270,18 +270,4 @@ impl Hint {
         };
         hints.iter().any(|hint| hint.name == own)
     }
-}
-
-/// The regions of all zones; the known ones if they are the same.
-pub(super) fn regions(nodes: &BTreeMap<NodeName, Arc<NodeRows>>, known: &Arc<Regions>) -> Arc<Regions> {
-    let mut found: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-    for Locality { region, zone, .. } in nodes.values().map(|node| &node.place.locality) {
-        let kept = found.entry(zone).or_insert(Some(region));
-        if *kept != Some(region) {
-            *kept = None;
-        }
-    }
-    let agreed = found.into_iter().filter_map(|(zone, region)| Some((zone.to_owned(), region?.to_owned())));
-    let regions: Regions = agreed.filter(|(zone, _)| !zone.is_empty()).collect();
-    if **known == regions { known.clone() } else { Arc::new(regions) }
 }

@@ -160,6 +160,11 @@ pub struct WarmupConfiguration {
 }
 
 impl LoadBalancerSettings {
+    /// `zoneAwareLbSetting`, unless it is switched off.
+    pub(crate) fn zone_awareness(&self) -> Option<&ZoneAwareLoadBalancerSetting> {
+        self.zone_aware_lb_setting.as_ref().filter(|setting| setting.enabled != Some(false))
+    }
+
     pub(super) fn check(&self, detects_outliers: bool, checker: &mut Checker<'_>) {
         checker.at_most_one(&[
             ("simple", self.simple.is_some()),
@@ -194,7 +199,6 @@ impl LoadBalancerSettings {
         for (key, given) in [
             ("simple", self.simple == Some(SimpleLb::Passthrough)),
             ("backendUtilization", self.backend_utilization.is_some()),
-            ("zoneAwareLbSetting", self.zone_aware_lb_setting.is_some()),
         ] {
             checker.pending(key, given);
         }

@@ -330,3 +330,79 @@ fn hedging_is_for_what_may_be_done_twice() {
     assert!(with("delay: 20ms, includeNonIdempotent: true").is_for(&Method::POST));
     assert!(service(&bookinfo().view(), "reviews").cluster(9080).unwrap().hedging().is_none());
 }
+
+/// `reviews` with one endpoint in the client's zone, three in the next one, and one in another region. The client's zone
+/// has two nodes of three in the region.
+fn in_zones() -> Mesh {
+    let reviews = |names: &[&str]| names.iter().map(|name| row("reviews", &format!("reviews-{name}"))).collect();
+    Mesh::new()
+        .node("here", vec![row("ratings", "ratings-v1")])
+        .located("eu/z1")
+        .node("near", reviews(&["a"]))
+        .located("eu/z1")
+        .node("zone", reviews(&["b", "c", "d"]))
+        .located("eu/z2")
+        .node("far", reviews(&["e"]))
+        .located("us/z1")
+}
+
+fn zone_aware(setting: &str) -> String {
+    destination_rule(&format!("loadBalancer: {{zoneAwareLbSetting: {{{setting}}}}}"))
+}
+
+/// How many of 1,000 requests a node gets.
+fn share_of(view: &MeshView, node: &str) -> u64 {
+    let cluster = service(view, "reviews").cluster(9080).unwrap();
+    let is_there = |i: &u64| {
+        let attempt = Attempt { random: i.wrapping_mul(0x9e37_79b9_7f4a_7c15), ..Attempt::default() };
+        cluster.pick(&attempt).unwrap().key.node.as_ref().unwrap().as_str() == node
+    };
+    (0..1_000).filter(is_there).count() as u64
+}
+
+#[test]
+fn a_zone_keeps_what_its_endpoints_can_take_and_gives_the_rest_to_others() {
+    let view = in_zones().apply(&zone_aware("enabled: true, minClusterSize: 4")).view();
+    // A quarter of the endpoints for two thirds of the clients: 3 of 8.
+    let near = share_of(&view, "near");
+    assert!(near.abs_diff(375) < 60, "{near}");
+    assert_eq!(share_of(&view, "zone"), 1_000 - near, "never in another region");
+    let more = in_zones().node("more", vec![row("reviews", "reviews-f"), row("reviews", "reviews-g")]).located("eu/z1");
+    let more = more.apply(&zone_aware("enabled: true, minClusterSize: 4")).view();
+    let near = share_of(&more, "near") + share_of(&more, "more");
+    assert!(near.abs_diff(667) < 60, "half of the endpoints for three quarters of the clients: {near}");
+}
+
+#[test]
+fn zones_do_not_count_in_small_clusters_regions_do() {
+    let view = in_zones().apply(&zone_aware("enabled: true")).view();
+    let near = share_of(&view, "near");
+    assert!(near.abs_diff(250) < 60, "each of the four endpoints alike: {near}");
+    assert_eq!(share_of(&view, "far"), 0);
+    let off = in_zones().apply(&zone_aware("enabled: false")).view();
+    assert!(share_of(&off, "far") > 100);
+}
+
+#[test]
+fn another_region_takes_over_when_the_clients_does_not_serve() {
+    let mut mesh = in_zones()
+        .node("next", vec![row("reviews", "reviews-n")])
+        .located("asia/z1")
+        .apply(&zone_aware("minClusterSize: 1, failover: [{from: eu, to: asia}]"));
+    for name in ["near", "zone"] {
+        let node = mesh.nodes.iter_mut().find(|node| node.name.as_str() == name).unwrap();
+        node.standing = Standing::Demoted;
+    }
+    assert_eq!(nodes_of(&mesh.view()), ["next"].into());
+}
+
+#[test]
+fn a_node_that_comes_changes_how_many_clients_a_zone_has() {
+    let mesh = in_zones().apply(&zone_aware("minClusterSize: 4"));
+    let first = mesh.view();
+    let mesh = mesh.node("client", Vec::new()).located("eu/z2").node("client-2", Vec::new()).located("eu/z2");
+    let second = mesh.view_after(Some(&first));
+    // A quarter of the endpoints for two fifths of the clients: 5 of 8.
+    let near = share_of(&second, "near");
+    assert!(near.abs_diff(625) < 60, "{near}");
+}

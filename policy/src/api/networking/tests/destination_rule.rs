@@ -384,11 +384,9 @@ fn exports_are_namespaces_each_once() {
 
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
-    let spec = "{host: a, exportTo: [.], trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {enabled: true}}, \
-                connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
+    let spec = "{host: a, exportTo: [.], trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
                 outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: SIMPLE, credentialName: a}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
-        "spec.trafficPolicy.loadBalancer.zoneAwareLbSetting",
         "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
         "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
         "spec.trafficPolicy.tls.credentialName",
