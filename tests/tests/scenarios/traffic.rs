@@ -201,3 +201,55 @@ fn a_tripped_circuit_is_told_with_the_reason() {
     assert_eq!(lab.host(0).metric("weft_circuit_transitions_total", &tripped), 1.0);
     assert_eq!(lab.host(1).json(&["endpoints", "echo"])[0]["held_back"], "", "each node finds out for itself");
 }
+
+const STICKY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: echo }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: echo }]
+  rules:
+  - sessionPersistence: { sessionName: s, absoluteTimeout: 1h }
+    backendRefs: [{ name: echo, port: 8080 }]
+---
+apiVersion: weft.mesh/v1alpha1
+kind: BackendTrafficPolicy
+metadata: { name: slow }
+spec:
+  targetRefs: [{ group: '', kind: Service, name: slow }]
+  hedging: { delay: 20ms }
+";
+
+#[test]
+fn a_cookie_keeps_its_client_and_a_slow_endpoint_is_helped_out() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    for (i, version) in [(1, "v1"), (2, "v2")] {
+        lab.host_mut(i).host_service("echo", version, 8080, 0);
+        let delay = if i == 1 { "60000" } else { "0" };
+        let command = [&*origin(), "--listen", "127.0.0.1:9090", "--name", version, "--delay-ms", delay];
+        lab.host_mut(i).host_command(&["--service", "slow", "--version", version, "--port", "9090"], &command);
+    }
+    lab.wait_healthy(0, "echo", 2);
+    lab.wait_healthy(0, "slow", 2);
+    let file = lab.file("sticky.yaml", STICKY);
+    let applied = lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    assert!(!applied.contains("not enforced"), "{applied}");
+    let cookie = wait_for("a session begins", PATIENCE, || {
+        let answer = lab.host(0).call("echo", "/", &[]);
+        answer.header("set-cookie").map(|cookie| cookie.split(';').next().unwrap_or_default().to_owned())
+    });
+    let sent = format!("cookie: {cookie}");
+    let served = || lab.host(0).call("echo", "/", &["-H", &sent]).header("x-served-by").map(str::to_owned);
+    let home = served();
+    assert!((0..12).all(|_| served() == home), "always {home:?}");
+
+    wait_for("the policy holds", PATIENCE, || {
+        let text = lab.host(0).weft(&["explain", "route", "--from", "echo", "--to", "slow:9090"]).ok();
+        text.contains("sent to a second endpoint").then_some(())
+    });
+    for _ in 0..8 {
+        assert_eq!(lab.host(0).call("slow:9090", "/", &[]).header("x-served-by"), Some("v2"));
+    }
+}
