@@ -26,11 +26,12 @@ mod services;
 mod slices;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use weft_wire::{
     document::DocumentKey,
     fact::NodeRecord,

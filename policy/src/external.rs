@@ -1,6 +1,8 @@
 //! Hosts outside of the mesh, found by the name that a client has for them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::{
     hosts::{HostIndex, HostPattern},

@@ -1,7 +1,8 @@
 //! Host names: what a client or a document means by one.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
+use foldhash::{HashMap, HashMapExt};
 use weft_wire::id::{Namespace, ServiceName, is_dns_name};
 
 /// What follows name and namespace in a service's fully qualified name. See [`ServiceName::fqdn`].

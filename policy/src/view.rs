@@ -1,12 +1,13 @@
 //! The immutable snapshot that a request reads, loaded once and kept to the request's end.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use weft_wire::{
     fact::Protocol,
     id::{Namespace, ServiceAccount, TrustDomain, WorkloadName},

@@ -257,13 +257,14 @@ impl Outbound {
     }
 
     /// What a request for a host asks for, where that decides where it goes.
-    fn asked(&self, cluster: &Cluster, host: &str, port: u16, downstream: Downstream) -> Option<Asked> {
+    fn asked(&self, cluster: &Cluster, host: &str, port: u16, downstream: Downstream) -> Option<Box<Asked>> {
         cluster.original_destination()?;
         let host = match &self.target {
             Target::Named => host,
             Target::Fixed { host, .. } => host,
         };
-        Some(Asked { host: host.to_owned(), port, local: Some(downstream.local) })
+        // Boxed, so that requests which go to known places are no larger.
+        Some(Box::new(Asked { host: host.to_owned(), port, local: Some(downstream.local) }))
     }
 
     /// Connects to the service as a stream of bytes.
@@ -557,7 +558,7 @@ impl Outbound {
     async fn forward(
         &self,
         forward: Forward<'_>,
-        (asked, mirrors): (Option<Asked>, Mirrors),
+        (asked, mirrors): (Option<Box<Asked>>, Mirrors),
         outgoing: &mut Outgoing,
         way: Way<'_>,
         record: &mut ExchangeRecord,

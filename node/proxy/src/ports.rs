@@ -4,13 +4,13 @@
 //! endpoints: [`VerdictSink`].
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
@@ -77,13 +77,16 @@ pub fn views(first: MeshView) -> (ViewPublisher, Views) {
     (ViewPublisher { swap: swap.clone(), changed }, Views { swap, changes, epoch: Instant::now() })
 }
 
+/// By the account that a workload runs as.
+pub type WorkloadIdentities = HashMap<ServiceAccount, Arc<WorkloadIdentity>>;
+
 /// Who this node can be on the data path, and whom it trusts.
 pub struct IdentitySnapshot {
     pub trust_domain: TrustDomain,
     /// The mesh's roots. Every peer's chain must end in one of them.
     pub roots: Arc<RootCertStore>,
     /// A current certificate for each service account that runs on this node.
-    pub workloads: HashMap<ServiceAccount, Arc<WorkloadIdentity>>,
+    pub workloads: WorkloadIdentities,
     /// As whom calls are made that no listener attributes to somebody; `None` while the node hosts nothing.
     pub default_caller: Option<Arc<Caller>>,
 }

@@ -245,9 +245,9 @@ async fn d_jwt_a_request_waits_for_keys_as_long_as_the_rule_says() {
         assert!(!asked.is_finished());
         let keys = KnownKeys::Known(Arc::new(Jwks::read(&key_set()).unwrap()));
         let node = mesh.nodes.last_mut().unwrap();
-        node.keys.publish(KeyTable::from([(KeysAt::Url(url.into()), keys)]));
+        node.keys.publish(KeyTable::from_iter([(KeysAt::Url(url.into()), keys)]));
         assert_eq!(within(asked).await.unwrap().status(), StatusCode::OK);
-        node.keys.publish(KeyTable::from([(KeysAt::Url(url.into()), KnownKeys::Failed)]));
+        node.keys.publish(KeyTable::from_iter([(KeysAt::Url(url.into()), KnownKeys::Failed)]));
         let refused = send(mesh.client().outbound, with_token(&good, "/")).await;
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(read(refused).await, "Jwks remote fetch is failed");

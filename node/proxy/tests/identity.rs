@@ -117,7 +117,7 @@ async fn a_rotated_identity_is_used_by_new_connections_and_an_expired_one_is_not
     let account: ServiceAccount = "default/productpage".parse().unwrap();
     let hash = |seen: &str| seen.split("Hash=").nth(1).unwrap().split(';').next().unwrap().to_owned();
     let publish = |mesh: &mut Mesh, not_after| {
-        let workloads = [(account.clone(), identity(&mesh.ca, &account, not_after))].into();
+        let workloads = [(account.clone(), identity(&mesh.ca, &account, not_after))].into_iter().collect();
         let default_caller = Some(Arc::new(Caller::new(account.clone(), None)));
         let roots = mesh.ca.roots();
         let snapshot = IdentitySnapshot { trust_domain: trust_domain(), roots, workloads, default_caller };

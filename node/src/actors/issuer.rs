@@ -4,7 +4,7 @@
 //! for, its own certificate says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::PathBuf,
@@ -31,7 +31,7 @@ use weft_ca::{
     token::{JoinToken, TokenClaims, TokenContext, TokenId},
     trust::PeerIdentity,
 };
-use weft_proxy::ports::{Caller, IdentityPublisher, IdentitySnapshot, WorkloadIdentity};
+use weft_proxy::ports::{Caller, IdentityPublisher, IdentitySnapshot, WorkloadIdentities, WorkloadIdentity};
 use weft_wire::{
     fact::NodeState,
     frame::{JoinQuestion, JoinRequest, JoinResponse, MESH_PORT, Request, Response, Welcome},
@@ -648,7 +648,7 @@ impl IssuerActor {
     fn publish(&self) {
         let now = UnixTime::now();
         let identity = self.setup.identity.load();
-        let workloads: HashMap<_, _> = self
+        let workloads: WorkloadIdentities = self
             .workloads
             .iter()
             .filter(|(_, workload)| workload.is_good(now))

@@ -1,7 +1,7 @@
 //! Services of type `ExternalName`: names of other hosts. As in Istio, whoever calls one calls the host that it stands
 //! for, if the mesh knows that. One that it does not know is looked up by its name.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::documents::DocumentIndex;
 use crate::hosts::{self, HostPattern};

@@ -18,9 +18,11 @@ const HTTP2: [&str; 4] = ["-c", "4", "-m", "8"];
 /// A load's report holds every request, so it is ended, and the next begun, this often.
 const LOAD: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(5);
-/// What may grow from the second quarter to the last: buffers and pools differ from moment to moment. A leak of 8 bytes
-/// a request is more within half an hour.
-const SLACK: Usage = Usage { rss_kib: 2 * 1024, descriptors: 16, tasks: 16 };
+/// By how much what is used may tend to grow from the second quarter's begin to the end. A leak of 8 bytes a request is
+/// more within half an hour.
+const TREND: Usage = Usage { rss_kib: 2 * 1024, descriptors: 16, tasks: 16 };
+/// By how much the last quarter may be above the second. The buffers of a burst may stay, once.
+const STEP_UP: Usage = Usage { rss_kib: 8 * 1024, descriptors: 64, tasks: 64 };
 
 #[derive(Parser)]
 struct Args {
@@ -57,11 +59,33 @@ impl Usage {
         Self { rss_kib: mean(|u| u.rss_kib), descriptors: mean(|u| u.descriptors), tasks: mean(|u| u.tasks) }
     }
 
-    fn has_grown_to(&self, later: &Self) -> bool {
-        later.rss_kib > self.rss_kib + SLACK.rss_kib
-            || later.descriptors > self.descriptors + SLACK.descriptors
-            || later.tasks > self.tasks + SLACK.tasks
+    /// By how much it tends to grow from the first to the last.
+    fn trend(seen: &[Self]) -> Self {
+        let trend = |of: fn(&Self) -> u64| trend(&seen.iter().map(of).collect::<Vec<_>>());
+        Self { rss_kib: trend(|u| u.rss_kib), descriptors: trend(|u| u.descriptors), tasks: trend(|u| u.tasks) }
     }
+
+    fn minus(&self, other: &Self) -> Self {
+        Self {
+            rss_kib: self.rss_kib.saturating_sub(other.rss_kib),
+            descriptors: self.descriptors.saturating_sub(other.descriptors),
+            tasks: self.tasks.saturating_sub(other.tasks),
+        }
+    }
+
+    fn is_within(&self, limit: &Self) -> bool {
+        self.rss_kib <= limit.rss_kib && self.descriptors <= limit.descriptors && self.tasks <= limit.tasks
+    }
+}
+
+/// How much values grow from the first to the last, by the median of the slopes between all pairs of them (Theil and
+/// Sen): what happens once, as when a burst needs buffers, is no trend. None if they fall.
+fn trend(values: &[u64]) -> u64 {
+    let slope = |i: usize, j: usize| (values[j] as f64 - values[i] as f64) / (j - i) as f64;
+    let mut slopes: Vec<f64> = (0..values.len()).flat_map(|j| (0..j).map(move |i| slope(i, j))).collect();
+    slopes.sort_by(f64::total_cmp);
+    let median = slopes.get(slopes.len() / 2).copied().unwrap_or_default();
+    (median * values.len() as f64).max(0.0) as u64
 }
 
 impl fmt::Display for Usage {
@@ -182,10 +206,11 @@ fn main() -> ExitCode {
     for (i, seen) in seen.iter().enumerate() {
         let quarter = seen.len() / 4;
         let (before, after) = (Usage::mean(&seen[quarter..2 * quarter]), Usage::mean(&seen[seen.len() - quarter..]));
-        let has_grown = before.has_grown_to(&after);
+        let trend = Usage::trend(&seen[quarter..]);
+        let has_grown = !trend.is_within(&TREND) || !after.minus(&before).is_within(&STEP_UP);
         is_well &= !has_grown;
         println!(
-            "host-{}: second quarter {before} | last quarter {after}{}",
+            "host-{}: second quarter {before} | last quarter {after} | trend {trend}{}",
             i + 1,
             if has_grown { " GROWN" } else { "" }
         );
@@ -230,4 +255,21 @@ spec:
         timeout = 5 + step % 7,
         which = step % 5,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grows_all_the_time_is_a_trend_and_what_grows_once_is_none() {
+        let leak: Vec<u64> = (0..270).map(|i| 36_000 + 20 * i + i % 7).collect();
+        assert!((5_300..5_500).contains(&trend(&leak)), "{}", trend(&leak));
+        let slow_leak: Vec<u64> = (0..270).map(|i| 36_000 + 10 * i + 500 * u64::from(i % 20 == 0)).collect();
+        assert!(trend(&slow_leak) > TREND.rss_kib);
+        let step: Vec<u64> = (0..270).map(|i| 36_000 + 2_300 * u64::from(i > 100) + i % 7).collect();
+        assert!(trend(&step) < 200, "{}", trend(&step));
+        let falls: Vec<u64> = (0..100).map(|i| 1_000 - i).collect();
+        assert_eq!([trend(&falls), trend(&[]), trend(&[1])], [0; 3]);
+    }
 }

@@ -1,7 +1,8 @@
 //! One worker's way to the series it uses.
 
-use std::{cell::RefCell, collections::HashMap, hash::Hash, sync::Arc, time::Duration};
+use std::{cell::RefCell, hash::Hash, sync::Arc, time::Duration};
 
+use foldhash::HashMap;
 use weft_policy::{
     balance::Cluster,
     endpoint::{Endpoint, Workload},

@@ -1,8 +1,9 @@
 //! Connections to the workloads of this node, in the clear, and to places outside of the mesh, with TLS of their own where
 //! documents say so.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
+use foldhash::HashMap;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::either::Either;

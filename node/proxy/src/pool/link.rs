@@ -258,11 +258,11 @@ mod tests {
                 let links = Rc::<Links<u8>>::default();
                 let lease = links.checkout(|_| true, || async { Ok(link().await) }.boxed_local()).await.unwrap();
                 tokio::time::advance(Duration::from_secs(100)).await;
-                assert!(!links.sweep(&OriginationTable::new()), "in use");
+                assert!(!links.sweep(&OriginationTable::default()), "in use");
                 drop(lease);
-                assert!(!links.sweep(&OriginationTable::new()), "just used");
+                assert!(!links.sweep(&OriginationTable::default()), "just used");
                 tokio::time::advance(Duration::from_secs(60)).await;
-                assert!(links.sweep(&OriginationTable::new()), "idle");
+                assert!(links.sweep(&OriginationTable::default()), "idle");
             })
             .await;
     }

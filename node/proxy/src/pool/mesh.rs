@@ -3,13 +3,13 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use foldhash::HashMap;
 use futures_util::FutureExt;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::client::TlsStream;

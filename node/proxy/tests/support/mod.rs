@@ -52,7 +52,7 @@ use weft_proxy::{
     origination::{Material, Originator, Trust},
     ports::{
         self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, VerdictSink,
-        ViewPublisher, Views, WorkloadIdentity,
+        ViewPublisher, Views, WorkloadIdentities, WorkloadIdentity,
     },
     server::{BoundProxy, RunningProxy},
 };
@@ -424,7 +424,7 @@ impl Node {
 fn snapshot(ca: &Ca, plan: &Plan) -> IdentitySnapshot {
     let issuing = plan.foreign.as_ref().unwrap_or(ca);
     let accounts: Vec<ServiceAccount> = plan.hosted.iter().map(|hosted| hosted.row.account()).collect();
-    let workloads: HashMap<_, _> = accounts
+    let workloads: WorkloadIdentities = accounts
         .iter()
         .map(|account| {
             let shown = plan.impostor.map_or_else(|| account.clone(), |other| other.parse().unwrap());
