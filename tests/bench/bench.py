@@ -90,8 +90,8 @@ http {{
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError, subprocess.CalledProcessError):
-                if ready():
-                    return
+                if found := ready():
+                    return found
             time.sleep(0.1)
         logs = [f"--- {log.name}\n" + log.read_text()[-2000:] for log in self.dir.glob("*.log")]
         raise RuntimeError(f"{what} is not ready after {self.patience} s\n" + "\n".join(logs))
