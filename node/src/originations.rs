@@ -112,14 +112,28 @@ impl Originations {
                     return Err(wrong.join("; "));
                 }
             }
+            Authorities::Named(name) => {
+                let found = credentials.authorities(name);
+                let found = found.ok_or_else(|| format!("this node has no ca.crt of {name}"))?;
+                gathered.authorities.push(Zeroizing::new(found.to_vec()));
+            }
             Authorities::Anybody => {}
         }
         if let Some(path) = &origination.revoked {
             gathered.revoked = Some(read("caCrl", path)?);
         }
-        if let Some(ClientIdentity::Files { certificates, key }) = &origination.identity {
-            gathered.identity = Some([read("clientCertificate", certificates)?, read("privateKey", key)?]);
-        }
+        gathered.identity = match &origination.identity {
+            None => None,
+            Some(ClientIdentity::Files { certificates, key }) => {
+                Some([read("clientCertificate", certificates)?, read("privateKey", key)?])
+            }
+            Some(ClientIdentity::Secret(secret)) => {
+                let pair = credentials.key_pair(secret);
+                let pair =
+                    pair.ok_or_else(|| format!("this node has no certificate with its key of Secret {secret}"))?;
+                Some([pair.certificates, pair.key].map(|value| Zeroizing::new(value.expose().to_vec())))
+            }
+        };
         Ok(gathered)
     }
 
@@ -191,7 +205,15 @@ fn read(field: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
 
 #[cfg(test)]
 mod tests {
+    use weft_policy::{
+        compile::{Inputs, compile},
+        secrets::Reference,
+    };
     use weft_proxy::ports::originations;
+    use weft_wire::{
+        id::Namespace,
+        secret::{SecretBytes, SecretPayload},
+    };
 
     use super::*;
 
@@ -212,6 +234,49 @@ mod tests {
         ] {
             let error = read("caCrl", &path).unwrap_err();
             assert!(error.starts_with(&format!("caCrl {path}: ")) && error.contains(expected), "{error}");
+        }
+    }
+
+    /// What documents refer to where the Secret `default/a` has these values.
+    fn credentials(values: &[(&str, &str)]) -> Arc<Credentials> {
+        let data = values.iter().map(|(key, value)| ((*key).to_owned(), SecretBytes::new((*value).into())));
+        let payload = SecretPayload { salt: SecretBytes::default(), data: data.collect() };
+        let inputs = Inputs {
+            trust_domain: &"cluster.local".parse().unwrap(),
+            this_node: &"here".parse().unwrap(),
+            nodes: &[],
+            documents: &[],
+            local: &BTreeMap::new(),
+            secrets: &Arc::new([(secret(), Arc::new(payload))].into()),
+            names: &Default::default(),
+        };
+        compile(&inputs, None).credentials
+    }
+
+    fn secret() -> Reference {
+        Reference::new(&Namespace::default_namespace(), "a")
+    }
+
+    #[test]
+    fn a_secret_has_authorities_certificate_and_key_or_it_is_said_what_it_lacks() {
+        let wanted = Arc::new(Origination {
+            authorities: Authorities::Named(secret()),
+            revoked: None,
+            identity: Some(ClientIdentity::Secret(secret())),
+            server_name: None,
+            names: Vec::new(),
+        });
+        let (publisher, _) = originations();
+        let mut originations = Originations::new(publisher);
+        for (values, expected) in [
+            (&[][..], "this node has no ca.crt of default/a"),
+            (&[("ca.crt", "text")][..], "this node has no certificate with its key of Secret default/a"),
+            (&[("ca.crt", "text"), ("tls.crt", "text"), ("tls.key", "text")][..], "there is no client certificate"),
+        ] {
+            originations.follow([wanted.clone()].into(), &credentials(values));
+            let table = originations.publisher.table();
+            let Some(Err(why)) = table.get(&wanted) else { panic!("{values:?}") };
+            assert!(why.contains(expected), "{why}");
         }
     }
 

@@ -28,6 +28,30 @@ pub struct ConnectionSettings {
     pub protection: Option<Protection>,
     /// Of connections of bytes.
     pub tunnel: Option<Tunnel>,
+    /// Of HTTP, to places outside of the mesh.
+    pub version: VersionChoice,
+}
+
+/// Which version of HTTP is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VersionChoice {
+    /// That of the port's protocol.
+    #[default]
+    Declared,
+    Http2,
+    /// The one that the client speaks.
+    Client,
+}
+
+impl VersionChoice {
+    /// Whether HTTP/2 is spoken, given whether it is declared, and whether the client speaks it.
+    pub fn is_http2(self, declared: bool, client: bool) -> bool {
+        match self {
+            Self::Declared => declared,
+            Self::Http2 => true,
+            Self::Client => client,
+        }
+    }
 }
 
 /// An endpoint is a proxy, which is asked to carry bytes on to another place (RFC 9110 section 9.3.6).

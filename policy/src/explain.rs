@@ -229,7 +229,7 @@ fn conclude<'v>(
                     steps.shares(query, targets, now_ms)
                 }
                 (None, Action::Forward(forward)) => {
-                    steps.of_cluster(forward.service, forward.cluster, query.client.namespace);
+                    steps.of_cluster(forward.service, forward.cluster, query.client);
                     vec![share(forward.cluster, 100.0, now_ms)]
                 }
                 (None, _) => Vec::new(),
@@ -334,7 +334,7 @@ impl Steps {
     ) -> Vec<Share> {
         let share = |(percent, target): (f64, &Target)| match query.target(target) {
             Some((service, cluster)) => {
-                self.of_cluster(service, cluster, query.client.namespace);
+                self.of_cluster(service, cluster, query.client);
                 share(cluster, percent, now_ms)
             }
             None => Share { cluster: named(target), percent, exists: false, endpoints: Vec::new() },
@@ -395,7 +395,7 @@ impl Steps {
     }
 
     /// Which DestinationRules make the cluster, and how it is called.
-    fn of_cluster(&mut self, service: &Service, cluster: &Cluster, client: &Namespace) {
+    fn of_cluster(&mut self, service: &Service, cluster: &Cluster, client: Client<'_>) {
         if cluster.original_destination().is_some() {
             let says = "each request says itself where it goes: the address of its host is looked up when it comes";
             self.add("destination", says.into());

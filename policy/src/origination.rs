@@ -45,6 +45,8 @@ pub enum Authorities {
     File(String),
     /// What `ca.crt` of ConfigMaps hold together: of those that are there and hold certificates.
     ConfigMaps(Vec<Reference>),
+    /// What `ca.crt` of a Secret holds, or else of a ConfigMap.
+    Named(Reference),
     /// The server's certificate is not looked at.
     Anybody,
 }
@@ -53,7 +55,11 @@ pub enum Authorities {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientIdentity {
     /// Files of the host, in PEM.
-    Files { certificates: String, key: String },
+    Files {
+        certificates: String,
+        key: String,
+    },
+    Secret(Reference),
 }
 
 impl Origination {
@@ -65,34 +71,44 @@ impl Origination {
 }
 
 impl Protection {
-    /// What a DestinationRule of a namespace says; `None` for calls in the clear. `names` are those that the host's
-    /// ServiceEntry gives its certificate.
-    pub(crate) fn read(tls: &ClientTlsSettings, names: &[String]) -> Option<Self> {
+    /// What a DestinationRule says; `None` for calls in the clear. `names` are those that the host's ServiceEntry gives its
+    /// certificate; `credentials` is where Secrets are named, if they may be.
+    pub(crate) fn read(tls: &ClientTlsSettings, names: &[String], credentials: Option<&Namespace>) -> Option<Self> {
         let refused = |why: &str| Some(Self::Refused(why.into()));
-        let identity = match tls.mode {
+        match tls.mode {
             None | Some(ClientTlsMode::Disable) => return None,
             Some(ClientTlsMode::IstioMutual) => {
                 return refused(
                     "tls.mode ISTIO_MUTUAL is for workloads of the mesh: a place outside has no identity in it",
                 );
             }
-            Some(ClientTlsMode::Simple) => None,
-            Some(ClientTlsMode::Mutual) => Some(ClientIdentity::Files {
-                certificates: tls.client_certificate.clone(),
-                key: tls.private_key.clone(),
-            }),
+            Some(ClientTlsMode::Simple | ClientTlsMode::Mutual) => {}
+        }
+        let named = |name: &str| match credentials {
+            Some(namespace) => Reference::of_credential(name, namespace).ok_or("is no name of a Secret"),
+            None => Err("names a Secret for gateways alone, unless the rule has a workloadSelector"),
         };
-        if !tls.credential_name.is_empty() {
-            return refused("tls.credentialName: no node may have this Secret for calls of its workloads");
-        }
-        if !tls.ca_cert_credential_name.is_empty() {
-            return refused("tls.caCertCredentialName: no node may have this Secret for calls of its workloads");
-        }
+        let given = |name: &String| (!name.is_empty()).then(|| named(name)).transpose();
+        let credential = match given(&tls.credential_name) {
+            Ok(credential) => credential,
+            Err(why) => return refused(&format!("tls.credentialName {why}")),
+        };
+        let of_authorities = match given(&tls.ca_cert_credential_name) {
+            Ok(named) => named.or_else(|| credential.clone()),
+            Err(why) => return refused(&format!("tls.caCertCredentialName {why}")),
+        };
+        let identity = (tls.mode == Some(ClientTlsMode::Mutual)).then(|| match credential {
+            Some(secret) => ClientIdentity::Secret(secret),
+            None => {
+                ClientIdentity::Files { certificates: tls.client_certificate.clone(), key: tls.private_key.clone() }
+            }
+        });
         let file = |path: &str| Some(path.to_owned()).filter(|path| !path.is_empty());
-        let authorities = match (tls.insecure_skip_verify, file(&tls.ca_certificates)) {
-            (Some(true), _) => Authorities::Anybody,
-            (_, Some(path)) => Authorities::File(path),
-            (_, None) => Authorities::System,
+        let authorities = match (tls.insecure_skip_verify, of_authorities, file(&tls.ca_certificates)) {
+            (Some(true), _, _) => Authorities::Anybody,
+            (_, Some(name), _) => Authorities::Named(name),
+            (_, None, Some(path)) => Authorities::File(path),
+            (_, None, None) => Authorities::System,
         };
         let names = if tls.subject_alt_names.is_empty() { names } else { &tls.subject_alt_names };
         Some(Self::Tls(Arc::new(Origination {

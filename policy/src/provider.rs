@@ -9,6 +9,7 @@ use crate::{
     api::mesh::{self as api, read_status},
     authorize::ProviderKind,
     balance::Cluster,
+    route::Client,
     sidecar::Sight,
     view::{Host, MeshView},
 };
@@ -202,8 +203,8 @@ impl Provider {
         }
     }
 
-    /// The endpoints to ask, as a client in a namespace sees them; `None` if the mesh has no such service or port.
-    pub fn cluster<'v>(&self, view: &'v MeshView, client: &Namespace) -> Option<&'v Arc<Cluster>> {
+    /// The endpoints to ask, as a client sees them; `None` if the mesh has no such service or port.
+    pub fn cluster<'v>(&self, view: &'v MeshView, client: Client<'_>) -> Option<&'v Arc<Cluster>> {
         match view.find(&self.host, Sight::of_all(&self.namespace))? {
             Host::Service(service) => service.cluster_of(client, self.port, ""),
             Host::Virtual(_) | Host::Passthrough(_) => None,

@@ -9,7 +9,7 @@ use crate::{
         security::Action,
     },
     document::{Document, Spec},
-    route::TargetHost,
+    route::{Client, TargetHost},
     sidecar::Sight,
     view::{HostEntry, MeshView},
 };
@@ -61,7 +61,7 @@ pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), Strin
     let name = policy.provider.as_ref().filter(|_| policy.action == Action::Custom).map(|provider| &provider.name)?;
     Some(match view.settings.providers.get(name) {
         None => Err(format!("the MeshConfig has no extensionProviders {name}")),
-        Some(provider) => match provider.cluster(view, &document.namespace()) {
+        Some(provider) => match provider.cluster(view, Client { namespace: &document.namespace(), workload: None }) {
             None => Err(format!("the mesh has no service {} with port {}", provider.host, provider.port)),
             Some(_) => Ok(()),
         },

@@ -439,7 +439,7 @@ impl<'v> Query<'v, '_> {
             (None, [only]) => only.port,
             (None, _) => self.port,
         };
-        Some((service, service.cluster_of(self.client.namespace, port, &target.subset)?))
+        Some((service, service.cluster_of(self.client, port, &target.subset)?))
     }
 
     /// By the first of the VirtualServices that has a rule for such a client.
@@ -588,7 +588,7 @@ impl<'v> Query<'v, '_> {
 
     /// To the service itself, where no VirtualService says otherwise.
     pub(crate) fn by_default(&self, service: &'v Arc<Service>) -> Option<Matched<'v>> {
-        let cluster = service.cluster_of(self.client.namespace, self.port, "")?;
+        let cluster = service.cluster_of(self.client, self.port, "")?;
         let retry = &self.view.settings.default_retry;
         Some(Matched {
             route_name: DEFAULT_ROUTE_NAME,
@@ -646,7 +646,7 @@ impl<'v> Query<'v, '_> {
         let found = match by_tls.or_else(|| self.by_tcp_rules(rule_sets)) {
             Some(destinations) => destinations.choose(self.random).and_then(|target| self.target(target)),
             None if self.reads_server_name(rule_sets) => return TcpRouting::NoRoute,
-            None => service.cluster_of(self.client.namespace, self.port, "").map(|cluster| (service, cluster)),
+            None => service.cluster_of(self.client, self.port, "").map(|cluster| (service, cluster)),
         };
         found.map_or(TcpRouting::UnknownCluster, |(service, cluster)| TcpRouting::Forward(service, cluster))
     }

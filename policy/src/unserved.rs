@@ -11,7 +11,7 @@ use crate::{
     namespaces::PerNamespace,
     retry::RetryPolicy,
     service_id::ServiceId,
-    view::{Clusters, PortClusters, Service},
+    view::{Clusters, PortClusters, SeenClusters, Service},
 };
 
 /// As Istio's metrics name them. No host of a document has capitals.
@@ -87,7 +87,10 @@ fn service(host: Arc<str>, ports: Vec<PortClusters>) -> Arc<Service> {
         id: ServiceId::Host { namespace, host: host.clone() },
         fqdn: host,
         ports: Vec::new(),
-        clusters: PerNamespace::everywhere(Arc::new(Clusters { ports })),
+        clusters: PerNamespace::everywhere(SeenClusters {
+            selected: Box::default(),
+            others: Arc::new(Clusters { ports }),
+        }),
         rules: PerNamespace::everywhere(Vec::new()),
         of_routes: Vec::new(),
         local: Vec::new(),

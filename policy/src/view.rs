@@ -15,7 +15,7 @@ use weft_wire::{
 
 use crate::{
     access::Access,
-    api::mesh::OutboundTrafficMode,
+    api::{mesh::OutboundTrafficMode, values::Labels},
     attached::Attached,
     authenticate::KeysAt,
     balance::Cluster,
@@ -344,10 +344,19 @@ impl MeshView {
     /// The ways in which places outside of the mesh are spoken TLS with.
     pub fn originations(&self) -> BTreeSet<Arc<Origination>> {
         let services = self.services.iter().chain(self.externals.all());
-        let ports = services.flat_map(|service| service.clusters.all()).flat_map(|clusters| &clusters.ports);
-        let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
+        let is_hosted = |labels: &Labels| self.local.values().any(|hosted| hosted.workload.has_labels(labels));
+        // Of what other nodes' clients are selected for this node may not have the Secrets.
+        let clusters_of = |seen: &'_ SeenClusters| {
+            let selected = seen.selected.iter().filter(|(labels, _)| is_hosted(labels));
+            std::iter::once(&seen.others).chain(selected.map(|(_, clusters)| clusters)).cloned().collect::<Vec<_>>()
+        };
+        let seen = services.flat_map(|service| service.clusters.all()).flat_map(clusters_of);
+        let clusters = seen.flat_map(|clusters| {
+            let ports = clusters.ports.iter();
+            ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets)).cloned().collect::<Vec<_>>()
+        });
         let is_outside = |endpoint: &Arc<Endpoint>| matches!(endpoint.address, EndpointAddress::Outside(_));
-        let of_cluster = |cluster: &Arc<Cluster>| {
+        let of_cluster = |cluster: Arc<Cluster>| {
             let origination = cluster.connection()?.protection.as_ref()?.origination()?;
             let goes_outside = cluster.original_destination().is_some() || cluster.endpoints.iter().any(is_outside);
             goes_outside.then(|| origination.clone())
@@ -425,7 +434,7 @@ pub struct Service {
     pub fqdn: Arc<str>,
     pub ports: Vec<ServicePort>,
     /// Its endpoints, as the DestinationRules divide them that hold for a client.
-    pub(crate) clusters: PerNamespace<Arc<Clusters>>,
+    pub(crate) clusters: PerNamespace<SeenClusters>,
     /// The VirtualServices and routes that rule it, as a client sees them; the first that has a rule for the client
     /// holds.
     pub(crate) rules: PerNamespace<Vec<Arc<RuleSet>>>,
@@ -442,6 +451,25 @@ pub struct ServicePort {
     pub port: u16,
     pub name: String,
     pub protocol: Protocol,
+}
+
+/// The endpoints of one service, as clients in a namespace see them.
+#[derive(Debug)]
+pub(crate) struct SeenClusters {
+    /// As those with certain labels do, by DestinationRules that select them: the first whose labels a client has.
+    pub(crate) selected: Box<[(Labels, Arc<Clusters>)]>,
+    pub(crate) others: Arc<Clusters>,
+}
+
+impl SeenClusters {
+    fn of(&self, client: Option<&Workload>) -> &Clusters {
+        let selects = |(labels, _): &&(Labels, Arc<Clusters>)| client.is_some_and(|client| client.has_labels(labels));
+        self.selected.iter().find(selects).map_or(&self.others, |(_, clusters)| clusters)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Clusters>> {
+        std::iter::once(&self.others).chain(self.selected.iter().map(|(_, clusters)| clusters))
+    }
 }
 
 /// The endpoints of one service.
@@ -470,7 +498,7 @@ impl Service {
     /// What holds an endpoint of a port back from this node's callers, and for how many milliseconds more. Each cluster
     /// of the service judges for itself; the longest is told.
     pub fn held_back(&self, port: u16, key: &EndpointKey, now_ms: u64) -> Option<(&'static str, u64)> {
-        let ports = self.clusters.all().flat_map(|clusters| &clusters.ports);
+        let ports = self.clusters.all().flat_map(SeenClusters::all).flat_map(|clusters| &clusters.ports);
         let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
         let endpoints = clusters.filter(|cluster| cluster.port == port).flat_map(|cluster| &cluster.endpoints);
         let held = endpoints.filter(|endpoint| endpoint.key == *key).filter_map(|endpoint| endpoint.held_back(now_ms));
@@ -479,12 +507,13 @@ impl Service {
 
     /// The endpoints of one port, all subsets together, as clients in most namespaces see them.
     pub fn cluster(&self, port: u16) -> Option<&Arc<Cluster>> {
-        self.clusters.elsewhere().ports.get(self.place_of(port)?).map(|clusters| &clusters.all)
+        self.clusters.elsewhere().others.ports.get(self.place_of(port)?).map(|clusters| &clusters.all)
     }
 
-    /// The endpoints of one port and subset, as clients in a namespace see them. No subset is all.
-    pub(crate) fn cluster_of(&self, client_namespace: &Namespace, port: u16, subset: &str) -> Option<&Arc<Cluster>> {
-        let clusters = self.clusters.of(client_namespace).ports.get(self.place_of(port)?)?;
+    /// The endpoints of one port and subset, as a client sees them. No subset is all.
+    pub(crate) fn cluster_of(&self, client: Client<'_>, port: u16, subset: &str) -> Option<&Arc<Cluster>> {
+        let seen = self.clusters.of(client.namespace).of(client.workload);
+        let clusters = seen.ports.get(self.place_of(port)?)?;
         match subset {
             "" => Some(&clusters.all),
             subset => clusters.subsets.iter().find(|cluster| cluster.subset == subset),

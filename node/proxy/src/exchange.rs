@@ -139,6 +139,8 @@ pub(crate) struct Outgoing {
     /// What has come of the body, if there is one.
     received: Option<Rc<Received>>,
     upgrade: Option<Upgrade>,
+    /// It came in HTTP/2.
+    pub(crate) came_in_http2: bool,
     /// See [`Self::remember`].
     before_gate: Option<Box<(HeaderMap, PathAndQuery)>>,
 }
@@ -179,6 +181,7 @@ impl Outgoing {
             body,
             received,
             upgrade,
+            came_in_http2: head.version == Version::HTTP_2,
             before_gate: None,
         })
     }
@@ -220,6 +223,7 @@ impl Outgoing {
             body,
             received: None,
             upgrade: None,
+            came_in_http2: self.came_in_http2,
             before_gate: None,
         })
     }
@@ -246,6 +250,7 @@ impl Outgoing {
             body,
             received: self.received.clone(),
             upgrade: None,
+            came_in_http2: self.came_in_http2,
             before_gate: None,
         })
     }

@@ -237,7 +237,7 @@ impl<'a> Tries<'a> {
         let admitted = self.gate.admit(endpoint, outgoing).await;
         let admitted = admitted.map_err(|error| Failed { error, failure: None, stale: false })?;
         let quota = self.admit(endpoint, outgoing, admitted.claims.as_ref())?;
-        let http2 = upstream::speaks_http2(endpoint.protocol, &outgoing.headers);
+        let http2 = upstream::is_called_by_http2(self.cluster, endpoint, &outgoing.headers, outgoing.came_in_http2);
         let places = upstream::places(self.cluster, http2).await;
         let places = places.map_err(|error| Failed { error, failure: None, stale: false })?;
         let mut active = endpoint.load.begin();

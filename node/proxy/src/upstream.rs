@@ -6,7 +6,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use weft_policy::{
     balance::{Cluster, Held, Outcome, Verdict},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, EndpointAddress},
     retry::Failure,
 };
 use weft_wire::fact::Protocol;
@@ -126,6 +126,16 @@ impl Awaited {
 /// Whether a workload gets a request over HTTP/2. Where nobody declared what it speaks, gRPC does, which needs it.
 pub(crate) fn speaks_http2(protocol: Protocol, request: &HeaderMap) -> bool {
     protocol.is_http2() || (protocol == Protocol::Auto && is_grpc(request))
+}
+
+/// Whether an endpoint of a cluster gets a request over HTTP/2; `client` is whether it came so. Workloads of the mesh get
+/// what they declare, whatever documents say.
+pub(crate) fn is_called_by_http2(cluster: &Cluster, endpoint: &Endpoint, request: &HeaderMap, client: bool) -> bool {
+    let declared = speaks_http2(endpoint.protocol, request);
+    match (&endpoint.address, cluster.connection()) {
+        (EndpointAddress::Outside(_), Some(settings)) => settings.version.is_http2(declared, client),
+        _ => declared,
+    }
 }
 
 /// The places within the cluster's limits that a request needs; waits for that of its connection.

@@ -175,6 +175,46 @@ async fn an_upstream_that_does_not_answer_pings_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_place_outside_is_spoken_to_as_the_port_declares_the_rule_or_the_client() {
+    let version = |request: http::Request<_>| {
+        let version = format!("{:?}", request.version());
+        async move { http::Response::new(text(version)) }
+    };
+    let (http1, http2) = (serve(false, version).await, serve(true, version).await);
+    for (pool, place, client_http2, spoken) in [
+        ("h2UpgradePolicy: DO_NOT_UPGRADE", http1, true, "HTTP/1.1"),
+        ("h2UpgradePolicy: UPGRADE", http2, false, "HTTP/2.0"),
+        ("useClientProtocol: true", http2, true, "HTTP/2.0"),
+        ("useClientProtocol: true", http1, false, "HTTP/1.1"),
+    ] {
+        let documents = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: old}}\nspec: {{hosts: \
+             [old.example.com], resolution: STATIC, ports: [{{name: http, number: 80, protocol: HTTP, targetPort: {}}}], \
+             endpoints: [{{address: {}}}]}}\n---\n{}",
+            place.port(),
+            place.ip(),
+            rule("old.example.com", &format!("http: {{{pool}}}"))
+        );
+        let mesh = Mesh::start_with(&documents, vec![caller().await]);
+        let to = mesh.client().outbound;
+        let request = get("old.example.com", "/");
+        let answer = if client_http2 { send_http2(to, request).await } else { send(to, request).await };
+        assert_eq!((answer.status(), read(answer).await.as_str()), (StatusCode::OK, spoken), "{pool}, {client_http2}");
+    }
+}
+
+#[tokio::test]
+async fn a_workload_of_the_mesh_gets_the_version_that_it_declares() {
+    let mut mesh = mesh_with(counting().await.0).await;
+    for pool in ["h2UpgradePolicy: UPGRADE", "useClientProtocol: true"] {
+        mesh.documents = rule("reviews", &format!("http: {{{pool}}}"));
+        mesh.publish();
+        let answer = send_http2(mesh.client().outbound, get("reviews", "/")).await;
+        assert_eq!((answer.status(), read(answer).await.as_str()), (StatusCode::OK, "ok"), "{pool}");
+    }
+}
+
+#[tokio::test]
 async fn between_nodes_too_a_connection_serves_so_many_requests() {
     let addresses_with = async |pool: &str| {
         let (app, _) = counting().await;

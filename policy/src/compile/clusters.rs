@@ -9,7 +9,7 @@ use crate::{
     api::networking::Subset,
     balance::{Cluster, ClusterName},
     endpoint::Endpoint,
-    view::{Clusters, PortClusters, Service},
+    view::{Clusters, PortClusters, SeenClusters, Service},
 };
 
 /// The clusters of a service in the view before, by port and subset: new ones go on with their memory.
@@ -18,7 +18,8 @@ pub(super) struct Known<'k>(HashMap<(u16, &'k str), &'k Arc<Cluster>>);
 
 impl<'k> Known<'k> {
     pub(super) fn of(service: Option<&'k Service>) -> Self {
-        let ports = service.into_iter().flat_map(|service| service.clusters.all()).flat_map(|clusters| &clusters.ports);
+        let seen = service.into_iter().flat_map(|service| service.clusters.all());
+        let ports = seen.flat_map(SeenClusters::all).flat_map(|clusters| &clusters.ports);
         let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
         Self(clusters.map(|cluster| ((cluster.port, &*cluster.subset), cluster)).collect())
     }

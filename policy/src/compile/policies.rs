@@ -12,21 +12,22 @@ use crate::{
         mesh::{BackendTrafficPolicy, CircuitPolicy},
         networking::{
             ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, Failover,
-            LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget, SimpleLb, Subset, TcpKeepalive,
-            TrafficPolicy, TunnelSettings,
+            H2UpgradePolicy, HttpSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget,
+            SimpleLb, Subset, TcpKeepalive, TrafficPolicy, TunnelSettings,
         },
-        values::{Count, Limit, Share, Span, Timeout},
+        values::{Count, Labels, Limit, Share, Span, Timeout},
     },
     balance::{
         self, Balancer, CookieKey, DEFAULT_MIN_ENDPOINTS, HashKey, HashPolicy, Limits, LocalityPattern,
         OutlierSettings, Preference, PseudoHeader, Retries, TableKind, Warmup, ZoneAwareness,
     },
-    connection::{ConnectionSettings, Keepalive, Ping, Tunnel},
+    connection::{ConnectionSettings, Keepalive, Ping, Tunnel, VersionChoice},
     document::{Document, Spec},
     hosts::HostPattern,
     namespaces::{PerNamespace, Visibility},
     origination::Protection,
     retry::Hedging,
+    route::Client,
     view::{Service, ServicePort},
 };
 
@@ -42,23 +43,26 @@ pub(crate) struct Policy {
     visible: Visibility,
     /// Some settings of it are zone-aware.
     pub(super) is_zone_aware: bool,
+    /// Only clients of its namespace with these labels have it.
+    selector: Option<Labels>,
 }
 
 impl Policy {
     /// `None` for another kind of document.
     pub(super) fn read(document: &Arc<Document>) -> Option<Self> {
         let Spec::DestinationRule(rule) = &document.spec else { return None };
-        // One with a selector is not for all clients.
-        if rule.workload_selector.is_some() {
-            return None;
-        }
         let namespace = document.namespace();
+        let selector = rule.workload_selector.as_ref().map(|selector| selector.match_labels.clone());
         Some(Self {
             document: document.clone(),
             host: HostPattern::read(&rule.host, &namespace).ok()?,
-            visible: Visibility::read(&rule.export_to, &namespace),
             is_zone_aware: is_zone_aware(rule),
+            visible: match selector {
+                Some(_) => Visibility::Only([namespace.clone()].into()),
+                None => Visibility::read(&rule.export_to, &namespace),
+            },
             namespace,
+            selector,
         })
     }
 
@@ -70,10 +74,32 @@ impl Policy {
     }
 }
 
-/// The DestinationRules that hold for a service, as clients in a namespace see it.
-pub(crate) fn destination_rules(service: &Service, client: &Namespace) -> Vec<Arc<Document>> {
+/// The DestinationRules that hold for a service, as a client sees it.
+pub(crate) fn destination_rules(service: &Service, client: Client<'_>) -> Vec<Arc<Document>> {
     let holding = holding(service.id.namespace(), service.ingredients.policies());
-    holding.of(client).iter().map(|policy| policy.document.clone()).collect()
+    let (others, selected) = by_selector(holding.of(client.namespace));
+    let has = |labels: &Labels| client.workload.is_some_and(|workload| workload.has_labels(labels));
+    let found = selected.into_iter().find(|(labels, _)| has(labels)).map_or(others, |(_, policies)| policies);
+    found.iter().map(|policy| policy.document.clone()).collect()
+}
+
+/// Policies by what selects their clients.
+type BySelector = Vec<(Labels, Vec<Arc<Policy>>)>;
+
+/// Of policies for one host those without a selector, and those of each selector, the oldest first. Different selectors
+/// are never merged, as in Istio; of several that select a client the one that comes first holds.
+pub(super) fn by_selector(policies: &[Arc<Policy>]) -> (Vec<Arc<Policy>>, BySelector) {
+    let (mut others, mut selected) = (Vec::new(), BySelector::new());
+    for policy in policies {
+        match &policy.selector {
+            None => others.push(policy.clone()),
+            Some(selector) => match selected.iter_mut().find(|(known, _)| known == selector) {
+                Some((_, known)) => known.push(policy.clone()),
+                None => selected.push((selector.clone(), vec![policy.clone()])),
+            },
+        }
+    }
+    (others, selected)
 }
 
 /// Of all whose host matches, the most specific host first and of these the oldest, the ones that hold together.
@@ -134,7 +160,13 @@ impl<'a> Merged<'a> {
             .fold(Settings::default(), |settings, policy| settings.with(policy, port));
         // As in Istio: a subset does not inherit it.
         let of_tunnel = if subset.is_some() { of_subset } else { self.top() };
-        Settings { tunnel: of_tunnel.and_then(|policy| policy.tunnel.as_ref()), ..settings }
+        // Those with a selector stand by themselves. Without one a Secret is named for gateways alone, as in Istio.
+        let selecting = self.0.first().filter(|policy| policy.selector.is_some());
+        Settings {
+            tunnel: of_tunnel.and_then(|policy| policy.tunnel.as_ref()),
+            credentials: selecting.map(|policy| &policy.namespace),
+            ..settings
+        }
     }
 }
 
@@ -147,6 +179,8 @@ pub(super) struct Settings<'a> {
     retry_budget: Option<RetryBudget>,
     tls: Option<&'a ClientTlsSettings>,
     tunnel: Option<&'a TunnelSettings>,
+    /// Where `tls` names Secrets, if it may.
+    credentials: Option<&'a Namespace>,
 }
 
 impl<'a> Settings<'a> {
@@ -214,8 +248,11 @@ impl<'a> Settings<'a> {
                 .and_then(|http| http.http2_keep_alive)
                 .map(|ping| Ping { interval: ping.interval.get(), timeout: ping.timeout.get() }),
             // Who owns the service says how it is called; no rule of a client may have it called in the clear.
-            protection: model.protection(port).or_else(|| Protection::read(self.tls?, model.certificate_names())),
+            protection: model
+                .protection(port)
+                .or_else(|| Protection::read(self.tls?, model.certificate_names(), self.credentials)),
             tunnel: self.tunnel.and_then(tunnel),
+            version: http.map_or(VersionChoice::Declared, version),
         }
     }
 
@@ -376,6 +413,14 @@ fn keepalive(keepalive: TcpKeepalive) -> Keepalive {
         probes: keepalive.probes.map(count).filter(|probes| *probes > 0),
         time: keepalive.time.map(Span::get),
         interval: keepalive.interval.map(Span::get),
+    }
+}
+
+fn version(http: &HttpSettings) -> VersionChoice {
+    match http.h2_upgrade_policy {
+        _ if http.use_client_protocol => VersionChoice::Client,
+        Some(H2UpgradePolicy::Upgrade) => VersionChoice::Http2,
+        Some(H2UpgradePolicy::Default | H2UpgradePolicy::DoNotUpgrade) | None => VersionChoice::Declared,
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     entries, gateway_api,
     localities::Localities,
     nodes::Row,
-    policies::{self, Merged},
+    policies::{self, Merged, Policy},
     service_policies,
     slices::{Asked, Slice},
     visible_rules,
@@ -34,7 +34,7 @@ use crate::{
     origination::Protection,
     route::RuleSet,
     service_id::ServiceId,
-    view::{Clusters, Service, ServicePort, sni},
+    view::{Clusters, SeenClusters, Service, ServicePort, sni},
 };
 
 /// A Service document.
@@ -132,9 +132,13 @@ pub(super) fn service(
         (None, ServiceId::Host { .. }) => Vec::new(),
     };
     let known = Known::of(known);
-    let clusters = policies::holding(id.namespace(), &ingredients.policies)
-        .map(|policies| Arc::new(Clusters::new(&fqdn, &model, &Merged(policies), &known)));
-    let endpoints = clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
+    let clusters_by = |policies: &[Arc<Policy>]| Arc::new(Clusters::new(&fqdn, &model, &Merged(policies), &known));
+    let clusters = policies::holding(id.namespace(), &ingredients.policies).map(|policies| {
+        let (others, selected) = policies::by_selector(policies);
+        let selected = selected.into_iter().map(|(labels, policies)| (labels, clusters_by(&policies)));
+        SeenClusters { selected: selected.collect(), others: clusters_by(&others) }
+    });
+    let endpoints = clusters.elsewhere().others.ports.iter().flat_map(|port| &port.all.endpoints);
     let local = endpoints.filter_map(|endpoint| {
         let EndpointAddress::Local(address) = endpoint.address else { return None };
         let workload = endpoint.workload.as_ref()?;

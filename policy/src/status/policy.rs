@@ -100,7 +100,7 @@ fn has_workloads(document: &Document, target: &PolicyTargetReference, view: &Mes
         view.service_named(&name.to_string())
     };
     let is_called = |service: &Service| {
-        let endpoints = service.clusters.elsewhere().ports.iter().flat_map(|port| &port.all.endpoints);
+        let endpoints = service.clusters.elsewhere().others.ports.iter().flat_map(|port| &port.all.endpoints);
         endpoints.into_iter().any(|endpoint| endpoint.workload.is_some())
     };
     target.is_service() && service().is_some_and(|service| is_called(service))

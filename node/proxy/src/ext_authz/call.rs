@@ -11,6 +11,7 @@ use weft_policy::{
     balance::{Attempt, Cluster, Outcome},
     endpoint::{Endpoint, EndpointAddress},
     provider::Provider,
+    route::Client,
     view::MeshView,
 };
 
@@ -61,7 +62,9 @@ impl Failed {
 impl Caller<'_> {
     /// The answer to a request whose URI has authority and path; or why there is none.
     pub(super) async fn ask(&self, provider: &Provider, request: Request<Bytes>) -> Result<Answered, String> {
-        let cluster = provider.cluster(self.view, &self.call.workload.namespace);
+        let workload = self.call.workload;
+        let client = Client { namespace: &workload.namespace, workload: Some(workload) };
+        let cluster = provider.cluster(self.view, client);
         let cluster =
             cluster.ok_or_else(|| format!("{}:{} is no service of the mesh", provider.host, provider.port))?;
         let original;
@@ -93,7 +96,8 @@ impl Caller<'_> {
         request: &Request<Bytes>,
     ) -> Result<Answered, Failed> {
         self.admit(endpoint, request)?;
-        let http2 = upstream::speaks_http2(endpoint.protocol, request.headers());
+        let declared = upstream::speaks_http2(endpoint.protocol, request.headers());
+        let http2 = upstream::is_called_by_http2(cluster, endpoint, request.headers(), declared);
         let places = upstream::places(cluster, http2).await.map_err(|error| Failed::for_good(error.to_string()))?;
         let mut active = endpoint.load.begin();
         active.hold(places);

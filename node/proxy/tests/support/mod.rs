@@ -285,13 +285,16 @@ fn originator(files: &HashMap<String, Vec<u8>>, wanted: &Origination) -> Result<
     let file = |path: &str| files.get(path).map(Vec::as_slice).ok_or_else(|| Arc::from(format!("no file {path}")));
     let identity = match &wanted.identity {
         Some(ClientIdentity::Files { certificates, key }) => Some((file(certificates)?, file(key)?)),
+        Some(ClientIdentity::Secret(_)) => return Err("no Secrets in tests".into()),
         None => None,
     };
     let material = Material {
         authorities: match &wanted.authorities {
             Authorities::File(path) => Trust::Pem(vec![file(path)?]),
             Authorities::Anybody => Trust::Anybody,
-            Authorities::System | Authorities::ConfigMaps(_) => return Err("no such authorities in tests".into()),
+            Authorities::System | Authorities::ConfigMaps(_) | Authorities::Named(_) => {
+                return Err("no such authorities in tests".into());
+            }
         },
         revoked: wanted.revoked.as_deref().map(file).transpose()?,
         identity,

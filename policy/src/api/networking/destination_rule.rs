@@ -264,7 +264,8 @@ impl Resource for DestinationRule {
             Ok(host) => checker.field("host", |checker| warn_of_no_service(&host, checker)),
             Err(what) => checker.error_in("host", what),
         }
-        checker.given("trafficPolicy", &self.traffic_policy, |checker, policy| policy.check(checker));
+        let selects = self.workload_selector.is_some();
+        checker.given("trafficPolicy", &self.traffic_policy, |checker, policy| policy.check(selects, checker));
         let mut names = BTreeSet::new();
         checker.each("subsets", &self.subsets, |checker, subset| {
             if !is_name(&subset.name) {
@@ -273,7 +274,7 @@ impl Resource for DestinationRule {
             if !names.insert(subset.name.clone()) {
                 checker.error(format!("the name {} is given twice", subset.name));
             }
-            checker.given("trafficPolicy", &subset.traffic_policy, |checker, policy| policy.check(checker));
+            checker.given("trafficPolicy", &subset.traffic_policy, |checker, policy| policy.check(selects, checker));
         });
         check_export_to(&self.export_to, Export::Namespaces, checker);
         checker.given("workloadSelector", &self.workload_selector, |checker, selector| {
@@ -286,12 +287,12 @@ impl Resource for DestinationRule {
         if self.workload_selector.is_some() && !self.export_to.iter().all(is_private) {
             checker.error_in("exportTo", "may only be '.' beside workloadSelector, which selects in its own namespace");
         }
-        checker.pending("workloadSelector", self.workload_selector.is_some());
     }
 }
 
 impl TrafficPolicy {
-    fn check(&self, checker: &mut Checker<'_>) {
+    /// `selects`: the rule has a selector.
+    fn check(&self, selects: bool, checker: &mut Checker<'_>) {
         let block = Block {
             load_balancer: &self.load_balancer,
             connection_pool: &self.connection_pool,
@@ -306,17 +307,17 @@ impl TrafficPolicy {
         if block.is_empty() && !has_more {
             checker.error("must have at least one field");
         }
-        block.check(checker);
+        block.check(selects, checker);
         checker.at_most_one(&[("tunnel", self.tunnel.is_some()), ("proxyProtocol", self.proxy_protocol.is_some())]);
         checker.limit("portLevelSettings", self.port_level_settings.len(), 4096);
-        checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(checker));
+        checker.each("portLevelSettings", &self.port_level_settings, |checker, policy| policy.check(selects, checker));
         checker.given("tunnel", &self.tunnel, |checker, tunnel| tunnel.check(checker));
         checker.pending("proxyProtocol", self.proxy_protocol.is_some());
     }
 }
 
 impl PortTrafficPolicy {
-    fn check(&self, checker: &mut Checker<'_>) {
+    fn check(&self, selects: bool, checker: &mut Checker<'_>) {
         checker.require("port", self.port.is_some());
         let block = Block {
             load_balancer: &self.load_balancer,
@@ -328,7 +329,7 @@ impl PortTrafficPolicy {
         if block.is_empty() {
             checker.error("must have at least one field beside port");
         }
-        block.check(checker);
+        block.check(selects, checker);
     }
 }
 
@@ -350,12 +351,12 @@ impl Block<'_> {
             && self.compression.is_none()
     }
 
-    fn check(&self, checker: &mut Checker<'_>) {
+    fn check(&self, selects: bool, checker: &mut Checker<'_>) {
         let detects = self.outlier_detection.is_some();
         checker.given("loadBalancer", self.load_balancer, |checker, balancer| balancer.check(detects, checker));
         checker.given("connectionPool", self.connection_pool, |checker, pool| pool.check(checker));
         checker.given("outlierDetection", self.outlier_detection, |checker, detection| detection.check(checker));
-        checker.given("tls", self.tls, |checker, tls| tls.check(checker));
+        checker.given("tls", self.tls, |checker, tls| tls.check(selects, checker));
         checker.pending("compression", self.compression.is_some_and(|compression| compression.decompresses()));
     }
 }
@@ -374,12 +375,6 @@ impl ConnectionPoolSettings {
         checker.given("http", &self.http, |checker, http| {
             if http.h2_upgrade_policy == Some(H2UpgradePolicy::Upgrade) && http.use_client_protocol {
                 checker.error_in("useClientProtocol", "contradicts h2UpgradePolicy: UPGRADE");
-            }
-            for (key, given) in [
-                ("h2UpgradePolicy", http.h2_upgrade_policy.is_some_and(|policy| policy != H2UpgradePolicy::Default)),
-                ("useClientProtocol", http.use_client_protocol),
-            ] {
-                checker.pending(key, given);
             }
         });
     }
@@ -404,7 +399,7 @@ impl OutlierDetection {
 }
 
 impl ClientTlsSettings {
-    fn check(&self, checker: &mut Checker<'_>) {
+    fn check(&self, selects: bool, checker: &mut Checker<'_>) {
         let mode = self.mode.unwrap_or(ClientTlsMode::Disable);
         let refuse = |checker: &mut Checker<'_>, fields: &[(&str, bool)], why: &str| {
             for (key, _) in fields.iter().filter(|(_, given)| *given) {
@@ -450,8 +445,9 @@ impl ClientTlsSettings {
         for (key, given) in [
             ("sni", of_mesh && !self.sni.is_empty()),
             ("subjectAltNames", of_mesh && names.1),
-            ("credentialName", originates && credential.1),
-            ("caCertCredentialName", originates && authorities_credential.1),
+            // Without a selector these are for gateways alone.
+            ("credentialName", originates && credential.1 && !selects),
+            ("caCertCredentialName", originates && authorities_credential.1 && !selects),
         ] {
             checker.pending(key, given);
         }

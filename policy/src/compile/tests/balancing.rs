@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     balance::{Balancer, Outcome, Verdict},
-    connection::{Keepalive, Ping},
+    connection::{Keepalive, Ping, VersionChoice},
 };
 
 /// `reviews` in four localities, as a client in `eu/z1` sees it.
@@ -76,7 +76,7 @@ fn a_services_traffic_distribution_prefers_the_nearest_without_outlier_detection
 #[test]
 fn a_subset_may_be_a_locality() {
     let view = around().apply(&destination_rule("loadBalancer: {simple: RANDOM}")).view();
-    let subset = service(&view, "reviews").cluster_of(&Namespace::default_namespace(), 9080, "us").unwrap();
+    let subset = service(&view, "reviews").cluster_of(anybody(&Namespace::default_namespace()), 9080, "us").unwrap();
     let nodes: Vec<&str> =
         subset.endpoints.iter().map(|endpoint| endpoint.key.node.as_ref().unwrap().as_str()).collect();
     assert_eq!(nodes, ["far"]);
@@ -179,6 +179,14 @@ fn connection_settings_are_those_of_the_nearest_block_and_absent_where_nothing_i
     assert_eq!((of_both.max_requests, of_both.max_streams), (Some(8), Some(6)));
     let ping = Ping { interval: Duration::from_secs(2), timeout: Duration::from_secs(1) };
     assert_eq!(of_both.ping, Some(ping));
+    for (said, version) in [
+        ("h2UpgradePolicy: UPGRADE", Some(VersionChoice::Http2)),
+        ("useClientProtocol: true", Some(VersionChoice::Client)),
+        ("h2UpgradePolicy: DO_NOT_UPGRADE", None),
+    ] {
+        let said = settings(&format!("connectionPool: {{http: {{{said}}}}}"));
+        assert_eq!(said.map(|settings| settings.version), version);
+    }
     let of_port = "connectionPool: {tcp: {connectTimeout: 3s}}, portLevelSettings: [{port: {number: 9080}, \
                    connectionPool: {http: {maxRequestsPerConnection: 1}}}]";
     let of_port = settings(of_port).unwrap();
@@ -196,7 +204,8 @@ fn a_tunnel_is_that_of_the_whole_host_or_of_the_subset_and_is_not_inherited() {
     let tunnels = |top: &str, subset: &str| {
         let view = bookinfo().apply(&rule(top, subset)).view();
         ["", "all"].map(|subset| {
-            let cluster = service(&view, "reviews").cluster_of(&Namespace::default_namespace(), 9080, subset).unwrap();
+            let cluster =
+                service(&view, "reviews").cluster_of(anybody(&Namespace::default_namespace()), 9080, subset).unwrap();
             let tunnel = cluster.connection().and_then(|settings| settings.tunnel.as_ref())?;
             Some((tunnel.target.to_string(), tunnel.by_post))
         })
@@ -209,6 +218,52 @@ fn a_tunnel_is_that_of_the_whole_host_or_of_the_subset_and_is_not_inherited() {
     assert_eq!(tunnels(one, other), [is("a.b:80", false), is("[2001:db8::1]:443", true)]);
     let of_port = format!("{one}, portLevelSettings: [{{port: {{number: 9080}}, {random}}}]");
     assert_eq!(tunnels(&of_port, random), [is("a.b:80", false), None], "a port says nothing of it");
+}
+
+#[test]
+fn a_rule_with_a_selector_holds_for_its_namespaces_clients_with_the_labels_and_merges_with_its_like_alone() {
+    let rule = |name: &str, namespace: &str, selector: &str, seconds: u32, subset: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: \
+             {namespace}}}\nspec: {{host: reviews.default.svc.cluster.local, {selector}trafficPolicy: {{connectionPool: \
+             {{tcp: {{connectTimeout: {seconds}s}}}}}}, subsets: [{{name: {subset}}}]}}\n"
+        )
+    };
+    let of = |labels: &str| format!("workloadSelector: {{matchLabels: {{{labels}}}}}, ");
+    let documents = [
+        rule("a", "default", "", 1, "all"),
+        rule("b", "default", &of("app: ratings"), 2, "two"),
+        rule("c", "default", &of("app: ratings, version: v2"), 3, "three"),
+        rule("d", "default", &of("version: v2"), 4, "four"),
+        rule("e", "default", &of("app: ratings"), 5, "five"),
+        rule("f", "prod", &of("app: ratings"), 6, "six"),
+    ];
+    let mesh = Mesh::new().node("here", vec![row("reviews", "reviews-v1"), row("ratings", "ratings-v1")]);
+    let view = mesh.apply(&documents.concat()).view();
+    let reviews = service(&view, "reviews");
+    let (default, prod) = (Namespace::default_namespace(), "prod".parse().unwrap());
+    let ratings = only_workload(&view, "ratings");
+    let versioned = |app: &str| Workload {
+        labels: [("app", app), ("version", "v2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..ratings.clone()
+    };
+    let (ratings_v2, other_v2) = (versioned("ratings"), versioned("other"));
+    let seen = |namespace: &Namespace, workload: Option<&Workload>| {
+        let client = Client { namespace, workload };
+        let subsets = ["all", "two", "three", "four", "five", "six"];
+        let subsets = subsets.iter().filter(|subset| reviews.cluster_of(client, 9080, subset).is_some());
+        let connection = reviews.cluster_of(client, 9080, "").unwrap().connection();
+        let timeout = connection.and_then(|settings| settings.connect_timeout).map_or(0, |timeout| timeout.as_secs());
+        (timeout, subsets.copied().collect::<Vec<_>>().join(" "))
+    };
+    let is = |seconds, subsets: &str| (seconds, subsets.to_owned());
+    assert_eq!(seen(&default, None), is(1, "all"));
+    assert_eq!(seen(&default, Some(ratings)), is(2, "two five"), "of one selector all together, the oldest first");
+    assert_eq!(seen(&default, Some(&ratings_v2)), is(2, "two five"), "of several the oldest");
+    assert_eq!(seen(&default, Some(&other_v2)), is(4, "four"));
+    assert_eq!(seen(&prod, Some(ratings)), is(6, "six"));
+    assert_eq!(seen(&prod, None), is(0, ""), "the client's namespace has rules, if none for it");
+    assert_eq!(seen(&"third".parse().unwrap(), Some(ratings)), is(1, "all"));
 }
 
 #[test]

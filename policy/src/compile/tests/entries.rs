@@ -1,7 +1,10 @@
 //! ServiceEntries: hosts outside of the mesh.
 
 use super::*;
-use crate::origination::{Authorities, ClientIdentity, Origination, Protection};
+use crate::{
+    origination::{Authorities, ClientIdentity, Origination, Protection},
+    secrets::Reference,
+};
 
 pub(super) const API: &str = "
 apiVersion: networking.istio.io/v1
@@ -38,7 +41,7 @@ fn seen<'v>(view: &'v MeshView, host: &str, namespace: &str) -> Option<&'v Arc<S
 
 fn addresses(view: &MeshView, host: &str, port: u16, subset: &str) -> Vec<String> {
     let service = seen(view, host, "default").unwrap();
-    let cluster = service.cluster_of(&Namespace::default_namespace(), port, subset).unwrap();
+    let cluster = service.cluster_of(anybody(&Namespace::default_namespace()), port, subset).unwrap();
     cluster.endpoints.iter().map(|endpoint| endpoint.address.socket().to_string()).collect()
 }
 
@@ -66,7 +69,8 @@ fn protection(entry: &str, policy: &str, subset: &str) -> [Option<Protection>; 2
     let view = Mesh::new().apply(entry).apply(&rule).view();
     let service = seen(&view, "api.example.com", "default").unwrap();
     [80, 443].map(|port| {
-        let clusters = service.clusters.elsewhere().ports.iter().find(|clusters| clusters.all.port == port).unwrap();
+        let clusters =
+            service.clusters.elsewhere().others.ports.iter().find(|clusters| clusters.all.port == port).unwrap();
         let of_subset = clusters.subsets.iter().find(|cluster| cluster.subset == subset);
         of_subset.unwrap_or(&clusters.all).connection().and_then(|settings| settings.protection.clone())
     })
@@ -127,6 +131,39 @@ fn names_of_the_rule_come_before_those_of_the_entry() {
     };
     assert_eq!(names(""), ["entry.example.com"]);
     assert_eq!(names(", subjectAltNames: [rule.example.com]"), ["rule.example.com"]);
+}
+
+#[test]
+fn secrets_are_named_by_rules_with_a_selector_in_the_namespace_of_these() {
+    let namespace = Namespace::default_namespace();
+    let of = |tls: &str| {
+        let rule = format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec: {{host: \
+             api.example.com, workloadSelector: {{matchLabels: {{app: client}}}}, trafficPolicy: {{tls: {{{tls}}}}}}}\n"
+        );
+        let mesh = |hosted: &str| Mesh::new().node("here", vec![row(hosted, "w")]).apply(API).apply(&rule);
+        assert!(mesh("other").view().originations().is_empty(), "what no client here needs is not asked for");
+        let view = mesh("client").view();
+        assert_eq!(view.originations().len(), 1);
+        let client = Client { workload: Some(only_workload(&view, "client")), ..anybody(&namespace) };
+        let service = seen(&view, "api.example.com", "default").unwrap();
+        let protection = |client| {
+            let connection = service.cluster_of(client, 80, "").unwrap().connection();
+            connection.and_then(|settings| settings.protection.clone())
+        };
+        assert_eq!(protection(anybody(&namespace)), None);
+        origination(&protection(client))
+    };
+    let named = |name: &str| Reference::of_credential(name, &namespace).unwrap();
+    let simple = of("mode: SIMPLE, credentialName: a");
+    assert_eq!((simple.authorities, simple.identity), (Authorities::Named(named("a")), None));
+    let mutual = of("mode: MUTUAL, credentialName: a");
+    let identity = Some(ClientIdentity::Secret(named("a")));
+    assert_eq!((mutual.authorities, mutual.identity), (Authorities::Named(named("a")), identity.clone()));
+    let both = of("mode: MUTUAL, credentialName: a, caCertCredentialName: prod/b");
+    assert_eq!((both.authorities, both.identity), (Authorities::Named(named("prod/b")), identity.clone()));
+    let anybody = of("mode: MUTUAL, credentialName: a, insecureSkipVerify: true");
+    assert_eq!((anybody.authorities, anybody.identity), (Authorities::Anybody, identity));
 }
 
 #[test]
@@ -217,7 +254,10 @@ fn a_client_sees_its_own_namespaces_entries_else_those_of_the_namespace_with_the
         .view();
     let address_in = |namespace: &str| {
         let service = seen(&view, "api.example.com", namespace).unwrap();
-        service.cluster_of(&namespace.parse().unwrap(), 80, "").unwrap().endpoints[0].address.socket().to_string()
+        service.cluster_of(anybody(&namespace.parse().unwrap()), 80, "").unwrap().endpoints[0]
+            .address
+            .socket()
+            .to_string()
     };
     assert_eq!(["one", "two", "three"].map(address_in), ["10.9.0.1:80", "10.9.0.2:80", "10.9.0.1:80"]);
 }

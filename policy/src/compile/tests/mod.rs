@@ -31,6 +31,16 @@ use crate::{
     view::Host,
 };
 
+/// The workload of a service that has one.
+fn only_workload<'v>(view: &'v MeshView, of: &str) -> &'v Workload {
+    service(view, of).cluster(9080).unwrap().endpoints[0].workload.as_deref().unwrap()
+}
+
+/// A client of whom no more is known.
+fn anybody(namespace: &Namespace) -> Client<'_> {
+    Client { namespace, workload: None }
+}
+
 /// What a test's mesh is made of. This node is `here`; hosted workloads listen on 127.0.0.9.
 struct Mesh {
     nodes: Vec<NodeInput>,

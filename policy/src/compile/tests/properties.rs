@@ -9,7 +9,7 @@ fn picture(view: &MeshView) -> String {
     let mut picture = String::new();
     for service in view.services().chain(view.externals()) {
         picture.push_str(&format!("{} {:?}\n", service.id, service.ports));
-        for port in &service.clusters.elsewhere().ports {
+        for port in &service.clusters.elsewhere().others.ports {
             for cluster in std::iter::once(&port.all).chain(&port.subsets) {
                 let endpoints: Vec<_> = cluster.endpoints.iter().map(|e| (&e.key, &e.address, e.health)).collect();
                 let (balancer, panic) = (cluster.balancer(), cluster.panic_percent());

@@ -760,8 +760,9 @@ fn settings_of_a_port_replace_and_those_of_a_subset_override() {
         ))
         .view();
     let namespace = Namespace::default_namespace();
-    let balancer =
-        |subset: &str| service(&view, "reviews").cluster_of(&namespace, 9080, subset).unwrap().balancer().clone();
+    let balancer = |subset: &str| {
+        service(&view, "reviews").cluster_of(anybody(&namespace), 9080, subset).unwrap().balancer().clone()
+    };
     assert_eq!(balancer(""), Balancer::RoundRobin, "the port's, not the service's");
     assert_eq!(balancer("v1"), Balancer::RoundRobin, "a subset without its own");
     assert_eq!(balancer("v2"), Balancer::Random, "the subset's beats the port's");

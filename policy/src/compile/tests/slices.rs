@@ -249,7 +249,7 @@ fn protections(documents: &[&str]) -> [Option<Protection>; 2] {
     let mesh = Mesh::new().apply(SERVICE).apply(&slice("a", "endpoints: [{addresses: [10.9.0.1]}]"));
     let view = documents.iter().fold(mesh, |mesh, document| mesh.apply(document)).view();
     [80, 3306].map(|port| {
-        let cluster = service(&view, "legacy").cluster_of(&Namespace::default_namespace(), port, "").unwrap();
+        let cluster = service(&view, "legacy").cluster_of(anybody(&Namespace::default_namespace()), port, "").unwrap();
         assert_eq!(cluster.endpoints.len(), 1);
         cluster.connection().and_then(|settings| settings.protection.clone())
     })

@@ -384,10 +384,9 @@ fn exports_are_namespaces_each_once() {
 
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
-    let spec = "{host: a, exportTo: [.], trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, \
-                outlierDetection: {failurePercentageThreshold: 5}, tls: {mode: SIMPLE, credentialName: a}, compression: {response: {decompress: {enabled: true}}}}}";
+    let spec = "{host: a, exportTo: [.], trafficPolicy: {outlierDetection: {failurePercentageThreshold: 5}, \
+                tls: {mode: SIMPLE, credentialName: a}, compression: {response: {decompress: {enabled: true}}}}}";
     let expected = [
-        "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy",
         "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
         "spec.trafficPolicy.tls.credentialName",
         "spec.trafficPolicy.compression",
@@ -396,11 +395,14 @@ fn what_the_data_path_does_not_do_is_pending() {
     let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, warmup: {duration: 1s}, \
                     localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1}, \
                     connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s, idleTimeout: 1s, maxConnectionDuration: 1s, \
-                    tcpKeepalive: {}}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, maxRetries: 1, \
+                    tcpKeepalive: {}}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, maxRetries: 1, h2UpgradePolicy: UPGRADE, \
                     idleTimeout: 1s, maxRequestsPerConnection: 1, maxConcurrentStreams: 1, \
                     http2KeepAlive: {interval: 1s, timeout: 1s}}}, retryBudget: {percent: 5}, tls: {mode: ISTIO_MUTUAL}, \
                     compression: {response: {decompress: {}}}}, exportTo: ['*']}";
     assert_eq!(pending(&text(KIND, enforced)), [""; 0]);
+    let selecting = "{host: a, exportTo: [.], workloadSelector: {matchLabels: {a: b}}, trafficPolicy: {tls: {mode: MUTUAL, \
+                     credentialName: a}}}";
+    assert_eq!(pending(&text(KIND, selecting)), [""; 0]);
     for (tls, expected) in [
         ("{mode: SIMPLE, sni: a, subjectAltNames: [b], caCertificates: /a, caCrl: /b}", &[][..]),
         ("{mode: MUTUAL, clientCertificate: /a, privateKey: /b}", &[]),
