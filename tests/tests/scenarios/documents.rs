@@ -128,14 +128,14 @@ fn what_weft_does_not_know_is_refused_by_name() {
 }
 
 /// Asks for what the data path does not do.
-const STICKY: &str = "
+const BY_SUBNET: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: { name: sticky, labels: { app: echo } }
+metadata: { name: by-subnet, labels: { app: echo } }
 spec:
   hosts: [echo]
-  http:
-  - sessionPersistence: { cookie: { name: session } }
+  tcp:
+  - match: [{ destinationSubnets: [10.0.0.0/8] }]
     route: [{ destination: { host: echo } }]
 ";
 
@@ -182,14 +182,14 @@ fn changes_can_be_looked_at_before_and_taken_back_by_file() {
 fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
     let mut lab = Lab::new(2);
     lab.form_mesh();
-    let sticky = lab.file("sticky.yaml", STICKY).to_string_lossy().into_owned();
-    let applied = lab.host(0).weft(&["apply", "-f", &sticky]);
+    let by_subnet = lab.file("by-subnet.yaml", BY_SUBNET).to_string_lossy().into_owned();
+    let applied = lab.host(0).weft(&["apply", "-f", &by_subnet]);
     assert!(
-        applied.stderr.contains("VirtualService sticky: not enforced yet: spec.http[0].sessionPersistence"),
+        applied.stderr.contains("VirtualService by-subnet: not enforced yet: spec.tcp[0].match[0].destinationSubnets"),
         "{applied:?}"
     );
 
-    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "sticky"])?["status"].clone());
+    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "by-subnet"])?["status"].clone());
     let status_now = wait_for("both nodes have the document", PATIENCE, || {
         status(&lab).filter(|status| status["nodes"]["current"] == 2)
     });
@@ -202,19 +202,19 @@ fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
     assert_eq!(condition("Accepted")[..2], ["True", "Accepted"]);
     assert_eq!(
         condition("Programmed"),
-        ["False", "NotImplemented", "not enforced yet: spec.http[0].sessionPersistence"]
+        ["False", "NotImplemented", "not enforced yet: spec.tcp[0].match[0].destinationSubnets"]
     );
     assert_eq!(condition("ResolvedRefs")[..2], ["False", "BackendNotFound"]);
     let table = lab.host(0).weft(&["get", "vs", "-l", "app in (echo),!gone", "-o", "wide"]).ok();
     assert!(table.contains("NotProgrammed") && table.contains("2/2"), "{table}");
     let names = lab.host(1).weft(&["get", "all", "-A", "-o", "name"]).ok();
-    assert_eq!(names, "virtualservice.networking.istio.io/sticky\n");
+    assert_eq!(names, "virtualservice.networking.istio.io/by-subnet\n");
 
     // What was read back changes nothing.
-    let read_back = lab.host(0).weft(&["get", "vs/sticky", "-o", "yaml"]).ok();
+    let read_back = lab.host(0).weft(&["get", "vs/by-subnet", "-o", "yaml"]).ok();
     assert!(read_back.contains("creationTimestamp") && read_back.contains("generation"), "{read_back}");
     let file = lab.file("read-back.yaml", &read_back).to_string_lossy().into_owned();
-    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/sticky unchanged\n");
+    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/by-subnet unchanged\n");
 
     lab.host_mut(1).kill();
     lab.wait_members(0, "failed", 1);
