@@ -87,7 +87,7 @@ impl Originals {
             Some(_) => return Err(ProxyError::NotOutside(host.to_owned())),
             None => {
                 let failed = |why| ProxyError::Unresolved { host: host.to_owned(), why };
-                self.address_of(host).await.map_err(failed)?
+                self.addresses_of(host).await.map_err(failed)?
             }
         };
         let own = asked.local.map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()));
@@ -99,7 +99,7 @@ impl Originals {
         self.made_for(cluster, &addresses).ok_or_else(|| ProxyError::NoEndpoint(host.to_owned()))
     }
 
-    async fn address_of(&self, host: &str) -> Answer {
+    async fn addresses_of(&self, host: &str) -> Answer {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let now = Instant::now();
         let known = self.names.borrow().get(&*host).filter(|name| name.is_current(now)).map(|name| name.answer.clone());

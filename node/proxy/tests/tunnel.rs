@@ -25,23 +25,6 @@ use tokio::{
 use weft_proxy::config::ListenerProtocol;
 use weft_wire::fact::Protocol;
 
-/// Reads to the end, and only then answers with what it read, reversed.
-async fn reverser() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut bytes = Vec::new();
-                stream.read_to_end(&mut bytes).await.unwrap();
-                bytes.reverse();
-                stream.write_all(&bytes).await.unwrap();
-            });
-        }
-    });
-    address
-}
-
 /// What a proxy was asked: method, authority, version.
 type Asked = Arc<Mutex<Vec<String>>>;
 

@@ -192,13 +192,7 @@ pub(super) fn choose_level(
     let point = |total: u64| ((u128::from(random) * u128::from(total)) >> 64) as u64;
     if by_shares {
         let weight = |level: &Level| level.weight * health(level);
-        let mut point = point(levels.iter().map(weight).sum());
-        return levels.iter().find(|level| {
-            let weight = weight(level);
-            let is_chosen = point < weight;
-            point = point.saturating_sub(weight);
-            is_chosen
-        });
+        return at_point(levels, point(levels.iter().map(weight).sum()), weight);
     }
     // Most often the first level gets all.
     let first = levels.first()?;
@@ -206,11 +200,15 @@ pub(super) fn choose_level(
         return Some(first);
     }
     let total = levels.iter().map(health).sum::<u64>().min(100);
-    let mut point = point(total);
-    levels.iter().find(|level| {
-        let health = health(level);
-        let is_chosen = point < health;
-        point = point.saturating_sub(health);
+    at_point(levels, point(total), health)
+}
+
+/// The one in whose part a point lies, where each has as much as its weight, one behind the other.
+pub(super) fn at_point<T>(all: &[T], mut point: u64, weight: impl Fn(&T) -> u64) -> Option<&T> {
+    all.iter().find(|one| {
+        let weight = weight(one);
+        let is_chosen = point < weight;
+        point = point.saturating_sub(weight);
         is_chosen
     })
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use super::locality::at_point;
 use crate::endpoint::Endpoint;
 
 /// With fewer endpoints in the region zones do not count, if no document says another number.
@@ -81,13 +82,7 @@ impl Zones {
         let spare = |zone: &Zone| (serving(zone) * self.clients).saturating_sub(zone.clients * all);
         let total: u64 = others.iter().map(spare).sum();
         let over = u128::from(point - capacity) * u128::from(total) / u128::from(demand - capacity);
-        let mut left = u64::try_from(over).unwrap_or(u64::MAX);
-        others.iter().find(|zone| {
-            let spare = spare(zone);
-            let is_chosen = left < spare;
-            left = left.saturating_sub(spare);
-            is_chosen
-        })
+        at_point(others, u64::try_from(over).unwrap_or(u64::MAX), spare)
     }
 }
 

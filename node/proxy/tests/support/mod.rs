@@ -162,6 +162,23 @@ pub fn hosted(service: &str, workload: &str, protocol: Protocol, address: Socket
     Hosted { row, address }
 }
 
+/// An application that reads to the end, and only then answers with what it read, reversed.
+pub async fn reverser() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).await.unwrap();
+                bytes.reverse();
+                stream.write_all(&bytes).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
 /// An address where nothing listens.
 pub async fn nowhere() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
