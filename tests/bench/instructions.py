@@ -57,7 +57,7 @@ class Counted(Rig):
         control(process, "--dump")
         # Those that have ended are told of too.
         threads = len(list(pathlib.Path(f"/proc/{process.pid}/task").iterdir()))
-        new = lambda: [number for file in set(self.dir.glob(dumps)) - known if (number := total(file))]
+        new = lambda: [count for file in set(self.dir.glob(dumps)) - known if (count := total(file)) is not None]
         return max(self.wait(f"the counts of {side}", lambda: len(counts := new()) >= threads and counts))
 
 
