@@ -380,6 +380,9 @@ impl Cluster {
         now_ms: u64,
     ) -> Option<Verdict> {
         let cause = monitor.note(settings, outcome, now_ms)?;
+        if cause == Cause::FailurePercentage && !self.has_comparable(settings, now_ms) {
+            return None;
+        }
         // Somebody judges just now: then the next failure asks again.
         let Ok(_judging) = self.state.judging.try_lock() else { return None };
         if monitor.is_ejected(now_ms) {
@@ -394,6 +397,12 @@ impl Cluster {
         let until_ms = monitor.eject(settings, cause, now_ms);
         self.state.ejections_until_ms.fetch_max(until_ms, Ordering::Relaxed);
         Some(Verdict::Ejected(Trip { endpoint: endpoint.clone(), cause, until_ms }))
+    }
+
+    /// Whether enough endpoints have had enough requests for shares of failures to say something.
+    fn has_comparable(&self, settings: &OutlierSettings, now_ms: u64) -> bool {
+        let monitors = self.endpoints.iter().filter_map(|endpoint| endpoint.monitor.as_ref());
+        monitors.filter(|monitor| monitor.is_comparable(settings, now_ms)).nth(outlier::LEAST_ENDPOINTS - 1).is_some()
     }
 
     /// Whether endpoints are chosen by how long they take.

@@ -4,11 +4,15 @@
 //! Envoy looks at its endpoints with a timer; here the moments when that timer would have fired are worked out from the
 //! clock, so that nothing has to run.
 
+mod failures;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
+use self::failures::Failures;
+pub(super) use self::failures::LEAST_ENDPOINTS;
 use crate::endpoint::Endpoint;
 
 /// The longest ejection, unless the shortest is longer.
@@ -22,10 +26,31 @@ pub(crate) struct OutlierSettings {
     pub(crate) local_failures: u32,
     /// Failures to get a response are counted for themselves; otherwise they are 503 and 504.
     pub(crate) splits_local: bool,
+    /// The statuses of responses that are errors, sorted; empty is 5xx.
+    pub(crate) error_codes: Box<[u16]>,
+    /// The share of errors in an interval that is too much.
+    pub(crate) failure_percent: Option<u32>,
     /// Time between looks at who may come back.
     pub(crate) interval_ms: u64,
     pub(crate) base_ejection_ms: u64,
     pub(crate) max_ejection_percent: u64,
+}
+
+impl OutlierSettings {
+    /// The status that a response counts as. Where errors are listed, one that is no 5xx counts as 500, and what is not
+    /// listed as 200, as Envoy's router reports it.
+    fn counted(&self, status: u16) -> u16 {
+        match (self.error_codes.is_empty(), self.error_codes.binary_search(&status)) {
+            (true, _) => status,
+            (false, Ok(_)) if is_5xx(status) => status,
+            (false, Ok(_)) => 500,
+            (false, Err(_)) => 200,
+        }
+    }
+}
+
+fn is_5xx(status: u16) -> bool {
+    (500..600).contains(&status)
 }
 
 /// What came of a try, as far as its endpoint is to blame.
@@ -47,11 +72,16 @@ pub enum Cause {
     ConsecutiveErrors,
     ConsecutiveGatewayErrors,
     ConsecutiveLocalFailures,
+    FailurePercentage,
 }
 
 impl Cause {
-    pub const ALL: [Self; 3] =
-        [Self::ConsecutiveErrors, Self::ConsecutiveGatewayErrors, Self::ConsecutiveLocalFailures];
+    pub const ALL: [Self; 4] = [
+        Self::ConsecutiveErrors,
+        Self::ConsecutiveGatewayErrors,
+        Self::ConsecutiveLocalFailures,
+        Self::FailurePercentage,
+    ];
 
     /// As Envoy's log of ejections names it.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +89,7 @@ impl Cause {
             Self::ConsecutiveErrors => "consecutive_5xx",
             Self::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
             Self::ConsecutiveLocalFailures => "consecutive_local_origin_failure",
+            Self::FailurePercentage => "failure_percentage",
         }
     }
 }
@@ -97,6 +128,7 @@ pub struct Monitor {
     is_out: AtomicBool,
     /// The last ejection's place in [`Cause::ALL`].
     cause: AtomicU8,
+    failures: Failures,
 }
 
 impl Monitor {
@@ -123,7 +155,7 @@ impl Monitor {
             return None;
         }
         let status = match (outcome, settings.splits_local) {
-            (Outcome::Status(status), _) => status,
+            (Outcome::Status(status), _) => settings.counted(status),
             (Outcome::Connected, true) => return clear(&self.local_failures),
             (Outcome::Connected, false) => return None,
             (Outcome::Broke | Outcome::TimedOut, true) => {
@@ -133,7 +165,20 @@ impl Monitor {
             (Outcome::Broke, false) => 503,
             (Outcome::TimedOut, false) => 504,
         };
-        if !(500..600).contains(&status) {
+        let had_too_many = settings
+            .failure_percent
+            .is_some_and(|most| self.failures.count(is_5xx(status), now_ms / settings.interval_ms.max(1), most));
+        self.note_status(settings, status).or(had_too_many.then_some(Cause::FailurePercentage))
+    }
+
+    /// Whether the endpoint's share of failures in the interval before says something.
+    pub(super) fn is_comparable(&self, settings: &OutlierSettings, now_ms: u64) -> bool {
+        let interval = now_ms / settings.interval_ms.max(1);
+        self.failures.says_something_of(interval.saturating_sub(1)) && !self.is_ejected(now_ms)
+    }
+
+    fn note_status(&self, settings: &OutlierSettings, status: u16) -> Option<Cause> {
+        if !is_5xx(status) {
             clear(&self.errors);
             return clear(&self.gateway_errors);
         }
@@ -166,6 +211,7 @@ impl Monitor {
         for counter in [&self.errors, &self.gateway_errors, &self.local_failures] {
             counter.store(0, Relaxed);
         }
+        self.failures.forget();
         self.until_ms.store(until, Relaxed);
         self.is_out.store(true, Relaxed);
         until
@@ -177,6 +223,8 @@ impl Monitor {
             Cause::ConsecutiveErrors => &self.errors,
             Cause::ConsecutiveGatewayErrors => &self.gateway_errors,
             Cause::ConsecutiveLocalFailures => &self.local_failures,
+            // Each interval is judged once.
+            Cause::FailurePercentage => return,
         };
         counter.store(0, Relaxed);
     }
@@ -203,6 +251,8 @@ mod tests {
             gateway_errors: 0,
             local_failures: 0,
             splits_local: false,
+            error_codes: Box::default(),
+            failure_percent: None,
             interval_ms: 10_000,
             base_ejection_ms: 30_000,
             max_ejection_percent: 100,
@@ -231,6 +281,18 @@ mod tests {
         let row = [Status(502), Status(503), Status(504)];
         assert_eq!(first_cause(&settings, &row), Some((3, Cause::ConsecutiveGatewayErrors)));
         assert_eq!(first_cause(&settings, &[Status(502), Status(503), Status(500), Status(503)]), None);
+    }
+
+    #[test]
+    fn where_errors_are_listed_these_alone_are_and_one_that_is_no_5xx_counts_as_500() {
+        let listed = OutlierSettings { error_codes: [429, 503].into(), errors: 2, ..settings() };
+        assert_eq!(first_cause(&listed, &[Status(429), Status(503)]), Some((2, Cause::ConsecutiveErrors)));
+        assert_eq!(first_cause(&listed, &[Status(500); 9]), None);
+        assert_eq!(first_cause(&listed, &[Status(429), Status(500), Status(429)]), None, "begins anew");
+        assert_eq!(first_cause(&listed, &[Broke, Broke]), Some((2, Cause::ConsecutiveErrors)), "is no response");
+        let gateway = OutlierSettings { errors: 0, gateway_errors: 2, ..listed };
+        assert_eq!(first_cause(&gateway, &[Status(429), Status(429)]), None, "500 is none of a gateway");
+        assert_eq!(first_cause(&gateway, &[Status(503), Status(503)]), Some((2, Cause::ConsecutiveGatewayErrors)));
     }
 
     #[test]

@@ -247,6 +247,8 @@ fn a_table_is_built_anew_only_when_endpoints_come_or_go() {
 
 fn two_errors(max_ejection_percent: u64) -> OutlierSettings {
     OutlierSettings {
+        error_codes: Box::default(),
+        failure_percent: None,
         errors: 2,
         gateway_errors: 0,
         local_failures: 0,
@@ -318,6 +320,29 @@ fn no_more_are_ejected_than_the_limit_allows_and_by_envoys_count_10_percent_of_9
     assert!(matches!(fail(&ten, 0, 0), Some(Verdict::Ejected(_))));
     assert!(matches!(fail(&ten, 1, 0), Some(Verdict::Overflow)));
     assert!(matches!(fail(&ten, 1, 10_000), Some(Verdict::Ejected(_))), "the first is back");
+}
+
+#[test]
+fn who_fails_too_large_a_share_of_an_interval_is_ejected_where_enough_can_be_compared() {
+    let ejected = |endpoints: &[&str], asked: usize| {
+        let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+        let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
+        let outlier = Some(OutlierSettings { errors: 0, failure_percent: Some(50), ..two_errors(100) });
+        let cluster = Cluster::new(&name, Settings { outlier, ..Settings::default() }, healthy(endpoints), None);
+        let record =
+            |place: usize, status, now_ms| cluster.record(&cluster.endpoints[place], Outcome::Status(status), now_ms);
+        for number in 0..50 {
+            // Never two in a row.
+            assert!(record(0, if number % 2 == 0 { 503 } else { 200 }, 1_500).is_none());
+            assert!((1..asked).all(|place| record(place, 200, 1_500).is_none()));
+        }
+        let found = record(0, 200, 2_100);
+        matches!(found, Some(Verdict::Ejected(trip)) if trip.cause == Cause::FailurePercentage && trip.until_ms == 13_000)
+    };
+    let five = ["a", "b", "c", "d", "e"];
+    assert!(ejected(&five, 5));
+    assert!(!ejected(&five, 4), "one has had no requests");
+    assert!(!ejected(&five[..4], 4));
 }
 
 #[test]

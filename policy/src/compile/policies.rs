@@ -1,7 +1,7 @@
 //! DestinationRules: which of them hold for a service, as clients in a namespace see it, and what they say together.
 //! Istio's rules of precedence.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::HeaderName;
 use weft_wire::id::Namespace;
@@ -454,7 +454,15 @@ fn outlier(detection: &OutlierDetection) -> OutlierSettings {
         span.map_or(default, |span| u64::try_from(span.get().as_millis()).unwrap_or(u64::MAX))
     };
     let old = detection.consecutive_errors.and_then(|errors| u32::try_from(errors.get()).ok());
+    let codes = detection.outlier_detection_http_error_codes.iter();
+    let codes: BTreeSet<u16> = codes.filter_map(|code| u16::try_from(code.get()).ok()).collect();
     OutlierSettings {
+        error_codes: codes.into_iter().collect(),
+        // 0 is off, as with the others.
+        failure_percent: detection
+            .failure_percentage_threshold
+            .and_then(|percent| u32::try_from(percent.get()).ok())
+            .filter(|percent| *percent > 0),
         errors: detection.consecutive_5xx_errors.map_or(5, count),
         gateway_errors: detection.consecutive_gateway_errors.map(count).or(old).unwrap_or(0),
         local_failures: detection.consecutive_local_origin_failures.map_or(5, count),

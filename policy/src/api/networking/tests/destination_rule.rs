@@ -384,16 +384,14 @@ fn exports_are_namespaces_each_once() {
 
 #[test]
 fn what_the_data_path_does_not_do_is_pending() {
-    let spec = "{host: a, exportTo: [.], trafficPolicy: {outlierDetection: {failurePercentageThreshold: 5}, \
+    let spec = "{host: a, exportTo: [.], trafficPolicy: {proxyProtocol: {version: V1}, \
                 tls: {mode: SIMPLE, credentialName: a}, compression: {response: {decompress: {enabled: true}}}}}";
-    let expected = [
-        "spec.trafficPolicy.outlierDetection.failurePercentageThreshold",
-        "spec.trafficPolicy.tls.credentialName",
-        "spec.trafficPolicy.compression",
-    ];
+    let expected =
+        ["spec.trafficPolicy.tls.credentialName", "spec.trafficPolicy.compression", "spec.trafficPolicy.proxyProtocol"];
     assert_eq!(pending(&text(KIND, spec)), expected);
     let enforced = "{host: a, trafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}, warmup: {duration: 1s}, \
-                    localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1}, \
+                    localityLbSetting: {failover: [{from: eu, to: us}]}}, outlierDetection: {consecutive5xxErrors: 1, \
+                    outlierDetectionHttpErrorCodes: [429], failurePercentageThreshold: 50}, \
                     connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s, idleTimeout: 1s, maxConnectionDuration: 1s, \
                     tcpKeepalive: {}}, http: {http1MaxPendingRequests: 1, http2MaxRequests: 1, maxRetries: 1, h2UpgradePolicy: UPGRADE, \
                     idleTimeout: 1s, maxRequestsPerConnection: 1, maxConcurrentStreams: 1, \
