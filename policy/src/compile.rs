@@ -41,6 +41,7 @@ use weft_wire::{
 pub use self::entries::ResolvedNames;
 pub(crate) use self::{
     access::AccessIndex,
+    entries::Entry,
     gateways::{Bound, GatewayIngredients, refusal},
     lower::target,
     policies::destination_rules,

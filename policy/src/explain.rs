@@ -146,6 +146,13 @@ pub fn explain_route(view: &MeshView, question: &RouteQuestion<'_>) -> Result<Ro
             }
         },
     };
+    let sight = Sight { namespace: client.namespace, scope, port: Some(port) };
+    let by_address = view.externals.by_address(host, sight);
+    if let (Host::Service(service), Some((addressed, entry))) = (found, by_address)
+        && Arc::ptr_eq(service, addressed)
+    {
+        steps.add_of("host", entry, "spec.addresses".into(), format!("{host} is one of {}", service.fqdn));
+    }
     steps.add(
         "host",
         match found {
@@ -200,6 +207,10 @@ fn conclude<'v>(
         return steps.answered(404, "no_route".into());
     };
     steps.of_rule(query.view, &matched, rule);
+    steps.of_authorizers(query, &matched, rule);
+    if matched.authorizers.as_ref().is_some_and(|authorizers| query.lacks(authorizers)) {
+        return steps.answered(500, "invalid_backend".into());
+    }
     let forwarding = rule.and_then(|rule| match &rule.action {
         RuleAction::Forward(forward) => Some(forward.destinations.shares()),
         _ => None,
@@ -379,6 +390,18 @@ impl Steps {
         if let Some(session) = &forward.session {
             let says = format!("clients stay with the endpoint that answered them first, by the {session}");
             self.add_of("session", &rule.document, field("sessionPersistence"), says);
+        }
+    }
+
+    fn of_authorizers(&mut self, query: &Query<'_, '_>, matched: &Matched<'_>, rule: Option<&HttpRule>) {
+        let (Some(rule), Some(authorizers)) = (rule, &matched.authorizers) else { return };
+        for (providers, name) in authorizers.iter().zip(["filters", "backendRefs"]) {
+            for provider in *providers {
+                let exists = provider.cluster(query.view, query.client).is_some();
+                let becomes = if exists { "is asked first" } else { "does not exist, or may not be named" };
+                let says = format!("{}:{} {becomes}", provider.host, provider.port);
+                self.add_of("authorizer", &rule.document, format!("{}.{name}", place(rule)), says);
+            }
         }
     }
 

@@ -53,6 +53,7 @@ pub mod normalise;
 pub mod origination;
 mod pattern;
 pub mod provider;
+mod ranges;
 mod redirect;
 pub mod references;
 pub mod retry;

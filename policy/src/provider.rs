@@ -1,4 +1,4 @@
-//! External authorizers, as requests read them.
+//! External authorizers, as requests read them: those that policies name, and those that rules of routes ask.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,22 +6,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use weft_wire::id::Namespace;
 
 use crate::{
-    api::mesh::{self as api, read_status},
+    api::{
+        gateway::{self, ExternalAuthProtocol, HttpAuthConfig, HttpExternalAuthFilter},
+        mesh::{self as api, MAX_TOLD_BODY, read_status},
+    },
     authorize::ProviderKind,
     balance::Cluster,
-    route::Client,
+    route::{Client, Target},
     sidecar::Sight,
-    view::{Host, MeshView},
+    view::{HTTP_PORT, Host, MeshView},
 };
 
 /// How long an answer may take where the configuration does not say it.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+/// The same for a rule of a route, which cannot say it.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Somebody whom policies of action `CUSTOM` ask.
+/// Somebody whom policies of action `CUSTOM` ask, or a rule of a route.
 #[derive(Debug)]
 pub struct Provider {
-    /// The namespace and the host of its service.
-    namespace: Namespace,
+    place: Place,
+    /// What its service is called.
     pub host: String,
     pub port: u16,
     pub timeout: Duration,
@@ -33,11 +38,34 @@ pub struct Provider {
     pub protocol: Protocol,
 }
 
+/// Which service it is.
+#[derive(Debug)]
+enum Place {
+    /// That of its host, as seen from this namespace.
+    Host(Namespace),
+    /// A backend of a route.
+    Backend(Target),
+}
+
 /// How it is asked.
 #[derive(Debug)]
 pub enum Protocol {
     Http(HttpCheck),
-    Grpc,
+    Grpc(GrpcCheck),
+}
+
+/// What one that speaks gRPC is told.
+#[derive(Debug, Default)]
+pub struct GrpcCheck {
+    /// Headers of the request; `None` is all.
+    include: Option<HeaderSet>,
+}
+
+impl GrpcCheck {
+    /// Whether it is told a header.
+    pub fn is_told(&self, name: &HeaderName) -> bool {
+        self.include.as_ref().is_none_or(|include| include.has(name))
+    }
 }
 
 /// How much of a request's body it is told.
@@ -56,7 +84,8 @@ pub struct HttpCheck {
     pub path_prefix: String,
     include: HeaderSet,
     additional: Vec<(HeaderName, HeaderValue)>,
-    to_workload: HeaderSet,
+    /// `None` is all that do not describe the answer itself.
+    to_workload: Option<HeaderSet>,
     /// `None` is all.
     with_refusal: Option<HeaderSet>,
     with_response: HeaderSet,
@@ -86,6 +115,11 @@ impl HeaderSet {
         Self(patterns.iter().map(read).collect())
     }
 
+    /// As the Gateway API lists them: without wildcards.
+    fn exactly(names: &[gateway::HeaderName]) -> Self {
+        Self(names.iter().map(|name| NamePattern::Exact(name.to_ascii_lowercase())).collect())
+    }
+
     fn has(&self, name: &HeaderName) -> bool {
         self.0.iter().any(|pattern| match pattern {
             NamePattern::Exact(exact) => name.as_str() == exact,
@@ -100,7 +134,27 @@ impl HeaderSet {
     }
 }
 
+/// Whether a header says something of its own message's body, or of who made the message.
+fn describes_message(name: &HeaderName) -> bool {
+    name.as_str().starts_with("content-") || *name == header::DATE || *name == header::SERVER
+}
+
 impl HttpCheck {
+    /// As the Gateway API says: the host, the path and the method are told anyway, by the request that asks.
+    fn of_route(http: &HttpAuthConfig) -> Self {
+        let mut include = HeaderSet::exactly(&http.allowed_headers);
+        include.0.push(NamePattern::Exact(header::AUTHORIZATION.as_str().to_owned()));
+        let to_workload = &http.allowed_response_headers;
+        Self {
+            path_prefix: http.path.clone(),
+            include,
+            additional: Vec::new(),
+            to_workload: (!to_workload.is_empty()).then(|| HeaderSet::exactly(to_workload)),
+            with_refusal: None,
+            with_response: HeaderSet::default(),
+        }
+    }
+
     fn of(http: &api::HttpProvider) -> Self {
         let include = match http.include_request_headers_in_check.is_empty() {
             true => &http.include_headers_in_check,
@@ -114,7 +168,7 @@ impl HttpCheck {
             additional: additional
                 .filter_map(|(name, value)| Some((name.parse().ok()?, HeaderValue::from_str(value).ok()?)))
                 .collect(),
-            to_workload: HeaderSet::read(&http.headers_to_upstream_on_allow),
+            to_workload: Some(HeaderSet::read(&http.headers_to_upstream_on_allow)),
             with_refusal: (!with_refusal.is_empty()).then(|| HeaderSet::read(with_refusal)),
             with_response: HeaderSet::read(&http.headers_to_downstream_on_allow),
         }
@@ -133,7 +187,13 @@ impl HttpCheck {
 
     /// The headers of an answer that the workload gets.
     pub fn to_workload(&self, answer: &HeaderMap) -> HeaderMap {
-        self.to_workload.of(answer)
+        match &self.to_workload {
+            Some(named) => named.of(answer),
+            None => {
+                let all = answer.iter().filter(|(name, _)| !describes_message(name));
+                all.map(|(name, value)| (name.clone(), value.clone())).collect()
+            }
+        }
     }
 
     /// The headers of an answer that the caller gets with a refusal.
@@ -171,7 +231,8 @@ impl Provider {
                 (None, Some(grpc)) => {
                     let body = grpc.include_request_body_in_check;
                     let status = &grpc.status_on_error;
-                    (&grpc.service, grpc.port, grpc.timeout, grpc.fail_open, status, body, Protocol::Grpc)
+                    let protocol = Protocol::Grpc(GrpcCheck::default());
+                    (&grpc.service, grpc.port, grpc.timeout, grpc.fail_open, status, body, protocol)
                 }
                 (None, None) => return None,
             };
@@ -185,7 +246,7 @@ impl Provider {
             as_bytes: body.pack_as_bytes,
         });
         Some(Self {
-            namespace,
+            place: Place::Host(namespace),
             host: host.to_owned(),
             port: port?.number(),
             timeout: timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.get()),
@@ -196,18 +257,44 @@ impl Provider {
         })
     }
 
+    /// The one that a filter of a route asks; `backend` is what that may name. Where it gives no answer, nothing passes.
+    pub(crate) fn of_route(filter: &HttpExternalAuthFilter, backend: Target) -> Self {
+        let protocol = match filter.protocol {
+            ExternalAuthProtocol::Http => Protocol::Http(HttpCheck::of_route(&filter.http.clone().unwrap_or_default())),
+            ExternalAuthProtocol::Grpc => {
+                let told = filter.grpc.as_ref().map(|grpc| &*grpc.allowed_headers).filter(|told| !told.is_empty());
+                Protocol::Grpc(GrpcCheck { include: told.map(HeaderSet::exactly) })
+            }
+        };
+        let most = filter.forward_body.and_then(|body| body.max_size).map_or(0, |size| size.get());
+        let max_bytes = usize::try_from(most.min(MAX_TOLD_BODY)).unwrap_or(0);
+        Self {
+            host: backend.host.as_ref().map_or_else(String::new, |host| host.name().to_owned()),
+            port: backend.port.unwrap_or(HTTP_PORT),
+            place: Place::Backend(backend),
+            timeout: ROUTE_TIMEOUT,
+            fail_open: false,
+            status_on_error: StatusCode::FORBIDDEN,
+            body: (max_bytes > 0).then_some(BodyInCheck { max_bytes, allows_partial: false, as_bytes: false }),
+            protocol,
+        }
+    }
+
     pub(crate) fn kind(&self) -> ProviderKind {
         match self.protocol {
             Protocol::Http(_) => ProviderKind::Http,
-            Protocol::Grpc => ProviderKind::Grpc,
+            Protocol::Grpc(_) => ProviderKind::Grpc,
         }
     }
 
     /// The endpoints to ask, as a client sees them; `None` if the mesh has no such service or port.
     pub fn cluster<'v>(&self, view: &'v MeshView, client: Client<'_>) -> Option<&'v Arc<Cluster>> {
-        match view.find(&self.host, Sight::of_all(&self.namespace))? {
-            Host::Service(service) => service.cluster_of(client, self.port, ""),
-            Host::Virtual(_) | Host::Passthrough(_) => None,
+        match &self.place {
+            Place::Host(namespace) => match view.find(&self.host, Sight::of_all(namespace))? {
+                Host::Service(service) => service.cluster_of(client, self.port, ""),
+                Host::Virtual(_) | Host::Passthrough(_) => None,
+            },
+            Place::Backend(target) => view.query(self.port, client, 0).target(target).map(|(_, cluster)| cluster),
         }
     }
 }
@@ -243,6 +330,22 @@ mod tests {
         let wanted =
             [("x-auth-a", "a"), ("my-token", "t"), ("cookie", "c=1"), ("cookie", "d=2"), ("x-auth-fixed", "1")];
         assert_eq!(check.told(&headers(&all)), headers(&wanted));
+    }
+
+    #[test]
+    fn a_route_has_an_authorizer_told_what_it_lists_and_hears_all_but_what_describes_the_answer() {
+        let http = |config: serde_json::Value| HttpCheck::of_route(&serde_json::from_value(config).unwrap());
+        let request = headers(&[("authorization", "a"), ("x-a", "a"), ("x-b", "b"), ("content-length", "7")]);
+        let least = http(serde_json::json!({}));
+        assert_eq!(least.told(&request), headers(&[("authorization", "a")]));
+        let more =
+            http(serde_json::json!({"allowedHeaders": ["X-A"], "allowedResponseHeaders": ["x-user", "content-type"]}));
+        assert_eq!(more.told(&request), headers(&[("authorization", "a"), ("x-a", "a")]));
+        let answer = headers(&[("x-user", "ann"), ("x-b", "b"), ("content-type", "text/plain"), ("date", "now")]);
+        assert_eq!(least.to_workload(&answer), headers(&[("x-user", "ann"), ("x-b", "b")]));
+        assert_eq!(more.to_workload(&answer), headers(&[("x-user", "ann"), ("content-type", "text/plain")]));
+        assert_eq!(least.with_refusal(&answer), answer);
+        assert!(least.with_response(&answer).is_empty());
     }
 
     #[test]

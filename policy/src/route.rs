@@ -20,6 +20,7 @@ use crate::{
     hosts::{self, HostPattern},
     matcher::{ClientMatch, Fields, MatchedPath, RequestMatch, Values},
     namespaces::Visibility,
+    provider::Provider,
     redirect::Redirect,
     retry::RetryPolicy,
     rewrite::PathRewrite,
@@ -75,11 +76,16 @@ pub struct Matched<'v> {
     /// Which rule it is.
     pub origin: Option<Origin<'v>>,
     pub cors: Option<&'v Cors>,
+    /// To be asked first, in this order; `None` if there are none.
+    pub authorizers: Option<Box<Authorizers<'v>>>,
     pub fault: Option<&'v FaultInjection>,
     /// To be applied in this order.
     pub headers: [Option<&'v HeaderRules>; 2],
     pub action: Action<'v>,
 }
+
+/// Those of a rule, then those of its destination.
+pub type Authorizers<'v> = [&'v [Provider]; 2];
 
 impl<'v> Matched<'v> {
     /// The session that the request is of, if the rule has any.
@@ -163,6 +169,7 @@ pub(crate) fn passed(to: Passthrough<'_>) -> Matched<'_> {
         route_name: PASSTHROUGH_ROUTE,
         origin: None,
         cors: None,
+        authorizers: None,
         fault: None,
         headers: [None; 2],
         action: Action::Forward(Forward {
@@ -202,6 +209,7 @@ pub(crate) struct HttpRule {
     /// Any of these; a rule without conditions has one that always holds.
     pub(crate) matches: Vec<NamedMatch>,
     pub(crate) cors: Option<Cors>,
+    pub(crate) authorizers: Vec<Provider>,
     pub(crate) fault: Option<FaultInjection>,
     pub(crate) headers: Option<HeaderRules>,
     pub(crate) action: RuleAction,
@@ -264,6 +272,8 @@ pub(crate) struct DestinationFilters {
     pub(crate) mirrors: Vec<Mirror>,
     /// Instead of the rule's.
     pub(crate) cors: Option<Cors>,
+    /// Beside the rule's.
+    pub(crate) authorizers: Vec<Provider>,
 }
 
 /// One `tls` entry.
@@ -503,6 +513,7 @@ impl<'v> Query<'v, '_> {
     ) -> Matched<'v> {
         let mut headers = [None, rule.headers.as_ref()];
         let mut cors = rule.cors.as_ref();
+        let mut authorizers: Authorizers<'_> = [&rule.authorizers, &[]];
         let action = match &rule.action {
             RuleAction::Respond(response) => Action::Respond(response),
             RuleAction::Redirect(redirect) => self.redirect(redirect, head, path),
@@ -518,6 +529,7 @@ impl<'v> Query<'v, '_> {
                 }
                 let own = chosen.and_then(|destination| destination.own.as_ref());
                 cors = own.and_then(|own| own.cors.as_ref()).or(cors);
+                authorizers[1] = own.map_or(&[][..], |own| own.authorizers.as_slice());
                 match own.and_then(|own| own.redirect.as_ref()) {
                     Some(redirect) => self.redirect(redirect, head, path),
                     None => self.forward(forward, (chosen, resumed), head, path),
@@ -528,10 +540,16 @@ impl<'v> Query<'v, '_> {
             route_name: &one.route_name,
             origin: Some(Origin { document: &rule.document, rule: rule.place, condition: one.condition }),
             cors,
+            action: if self.lacks(&authorizers) { Action::InvalidBackend } else { action },
+            authorizers: authorizers.iter().any(|some| !some.is_empty()).then(|| Box::new(authorizers)),
             fault: rule.fault.as_ref(),
             headers,
-            action,
         }
+    }
+
+    /// Whether one of these cannot be asked, because it does not exist or may not be named.
+    pub(crate) fn lacks(&self, authorizers: &Authorizers<'_>) -> bool {
+        authorizers.iter().copied().flatten().any(|provider| provider.cluster(self.view, self.client).is_none())
     }
 
     /// Of the destinations that have weight, the one with the endpoint that a request's session is at.
@@ -583,7 +601,7 @@ impl<'v> Query<'v, '_> {
     pub(crate) fn over_https(self, head: &RequestHead<'_>) -> Matched<'v> {
         let location = format!("https://{}{}", head.authority, head.path_and_query);
         let action = Action::Redirect { status: StatusCode::MOVED_PERMANENTLY, location };
-        Matched { route_name: "", origin: None, cors: None, fault: None, headers: [None; 2], action }
+        Matched { route_name: "", origin: None, cors: None, authorizers: None, fault: None, headers: [None; 2], action }
     }
 
     /// To the service itself, where no VirtualService says otherwise.
@@ -594,6 +612,7 @@ impl<'v> Query<'v, '_> {
             route_name: DEFAULT_ROUTE_NAME,
             origin: None,
             cors: None,
+            authorizers: None,
             fault: None,
             headers: [None; 2],
             action: Action::Forward(Forward {

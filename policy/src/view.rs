@@ -135,8 +135,9 @@ impl MeshView {
 
     /// What a client means by `host` (without a port): a service (`reviews`, `reviews.ns`, `reviews.ns.svc` or
     /// `reviews.ns.svc.cluster.local`), a host outside of the mesh that ServiceEntries describe, or another host that a
-    /// VirtualService names; or one of these by its `ExternalName`. In any case, with one trailing dot allowed, and only
-    /// what the client's Sidecar shows at the port that it names. Allocates nothing.
+    /// VirtualService names; or one of these by its `ExternalName`, or by an address that a ServiceEntry gives. In any
+    /// case, with one trailing dot allowed, and only what the client's Sidecar shows at the port that it names.
+    /// Allocates nothing.
     pub fn host(&self, host: &str, port: Option<u16>, client: Client<'_>) -> Option<Host<'_>> {
         self.find(host, Sight { namespace: client.namespace, scope: self.scope(client), port })
     }
@@ -161,7 +162,8 @@ impl MeshView {
                 let external = self.externals.by_end(host, sight).map(Host::Service);
                 external.or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual))
             };
-            hosts::with_lower_case(host, |host| by_name(host).or_else(|| by_end(host))).flatten()
+            let by_address = || self.externals.by_address(host, sight).map(|(service, _)| Host::Service(service));
+            hosts::with_lower_case(host, |host| by_name(host).or_else(by_address).or_else(|| by_end(host))).flatten()
         })
     }
 

@@ -23,7 +23,7 @@ use crate::{
     decisions::{self, Asked, Found},
     error::{Denial, ProxyError, WhyDenied},
     exchange::Outgoing,
-    ext_authz::{Change, Question},
+    ext_authz::{Change, Gate, Question},
     ports::{Caller, WorkloadIdentity},
     recheck::{Guest, Who},
     record::Downstream,
@@ -83,9 +83,9 @@ pub(crate) async fn admit(
         match asked {
             None | Some(Verdict::Allow(_)) => {}
             Some(Verdict::Ask { provider, rule }) => {
-                let question = Question { worker, view, call, provider, rule };
+                let question = Question { worker, view, side: Gate { call, rule } };
                 // Boxed, so that requests which ask nobody are no larger.
-                changes = Box::pin(question.of_request(outgoing)).await?;
+                changes = Box::pin(question.of_request_by_name(provider, outgoing)).await?;
             }
             Some(Verdict::Deny(why)) => {
                 return Err(denied(worker, call, &call.request(Some(outgoing.as_policies_see_it(None))), why));
@@ -109,8 +109,8 @@ pub(crate) async fn admit_connection(
     match access.authorizer.ask(&request) {
         None | Some(Verdict::Allow(_)) => {}
         Some(Verdict::Ask { provider, rule }) => {
-            let question = Question { worker, view, call, provider, rule };
-            Box::pin(question.of_connection()).await?;
+            let question = Question { worker, view, side: Gate { call, rule } };
+            Box::pin(question.of_connection(provider)).await?;
         }
         Some(Verdict::Deny(why)) => return Err(denied(worker, call, &request, why)),
     }
@@ -170,7 +170,7 @@ impl LocalGate<'_> {
     }
 
     /// As whom the call is made: an account counts only with its certificate, as it does between nodes.
-    fn identity(&self) -> Option<Arc<WorkloadIdentity>> {
+    pub(crate) fn identity(&self) -> Option<Arc<WorkloadIdentity>> {
         let account = self.caller?.account();
         let identity = self.worker.identities.load().workloads.get(account)?.clone();
         (identity.not_after > SystemTime::now()).then_some(identity)

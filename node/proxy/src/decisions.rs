@@ -16,7 +16,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use weft_policy::{
     authenticate::Refusal,
-    authorize::{AccessRequest, Denied, RuleRef},
+    authorize::{AccessRequest, Denied, HttpAccess, RuleRef},
 };
 use weft_wire::{document::DocumentKey, id::ServiceName};
 
@@ -81,10 +81,10 @@ pub struct Finding {
 /// Who asked whom for what, as policies saw it.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// `NAMESPACE/WORKLOAD`.
+    /// `NAMESPACE/WORKLOAD`; empty where the caller's node refuses it before a workload is chosen.
     pub workload: String,
     pub service: ServiceName,
-    /// The workload's own port.
+    /// The workload's own port, or else the service's.
     pub port: u16,
     /// The caller's identity, such as `cluster.local/ns/default/sa/productpage`.
     pub principal: Option<String>,
@@ -166,12 +166,29 @@ impl Asked {
             principal: call.principal.map(str::to_owned),
             source_ip: request.source_ip,
             remote_ip: request.remote_ip,
-            http: request.http.map(|http| AskedHttp {
-                method: short(http.method),
-                authority: short(http.host),
-                path: short(http.path.split('?').next().unwrap_or_default()),
-                token_principal: http.claims.and_then(|claims| claims.principal()).map(|principal| short(&principal)),
-            }),
+            http: request.http.map(AskedHttp::of),
+        }
+    }
+
+    /// Of a request that the caller's own node judges.
+    pub(crate) fn of_service(
+        service: ServiceName,
+        port: u16,
+        principal: Option<String>,
+        [source_ip, remote_ip]: [IpAddr; 2],
+        http: Option<HttpAccess<'_>>,
+    ) -> Self {
+        Self { workload: String::new(), service, port, principal, source_ip, remote_ip, http: http.map(AskedHttp::of) }
+    }
+}
+
+impl AskedHttp {
+    fn of(http: HttpAccess<'_>) -> Self {
+        Self {
+            method: short(http.method),
+            authority: short(http.host),
+            path: short(http.path.split('?').next().unwrap_or_default()),
+            token_principal: http.claims.and_then(|claims| claims.principal()).map(|principal| short(&principal)),
         }
     }
 }

@@ -1,24 +1,29 @@
-//! External authorizers: what a policy of action `CUSTOM` asks, and what becomes of a request by the answer. The words
-//! are those of Envoy's ext_authz filters. A request that no such policy matches never comes here.
+//! External authorizers: what a policy of action `CUSTOM` asks, or a rule of a route, and what becomes of a request by
+//! the answer. The words are those of Envoy's ext_authz filters. A request that no such policy matches, and no such rule,
+//! never comes here.
 
 mod call;
 mod check;
 mod grpc;
 mod message;
+mod route;
+mod side;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tokio::time::timeout;
 use weft_policy::{
-    authorize::{AccessRequest, Denied, RuleRef},
     provider::{Protocol, Provider},
     view::MeshView,
 };
 
-use self::call::{Answered, Caller};
+use self::{
+    call::{Answered, Caller},
+    side::Side,
+};
+pub(crate) use self::{route::RuledRequest, side::Gate};
 use crate::{
-    access::Call,
-    decisions::{Asked, Found, Rule},
+    decisions::Found,
     error::{Denial, ProxyError, WhyDenied},
     exchange::Outgoing,
     record::GRPC_STATUS,
@@ -135,20 +140,58 @@ fn set_all(headers: HeaderMap) -> Vec<Change> {
     changes
 }
 
-/// Whom to ask, about whom.
-#[derive(Clone, Copy)]
-pub(crate) struct Question<'a> {
+/// Who asks, in whose name, about whom.
+pub(crate) struct Question<'a, S> {
     pub(crate) worker: &'a Worker,
     pub(crate) view: &'a MeshView,
-    pub(crate) call: &'a Call<'a>,
-    pub(crate) provider: &'a str,
-    pub(crate) rule: RuleRef<'a>,
+    pub(crate) side: S,
 }
 
-impl Question<'_> {
-    /// Asks about a request. Returns what is to be changed of the response, if it may pass.
-    pub(crate) async fn of_request(&self, outgoing: &mut Outgoing) -> Result<Vec<Change>, ProxyError> {
-        let provider = self.provider()?;
+impl Question<'_, Gate<'_>> {
+    /// The provider that a policy names.
+    fn named(&self, name: &str) -> Result<&Provider, ProxyError> {
+        let provider = self.view.settings.providers.get(name);
+        // Policies are compiled with the providers of the same view.
+        provider.map(|provider| &**provider).ok_or_else(|| {
+            self.denied(Refusal::of_status(StatusCode::FORBIDDEN), name, "the mesh has no such provider", None)
+        })
+    }
+
+    /// Asks the provider of that name about a request; see [`Question::of_request`].
+    pub(crate) async fn of_request_by_name(
+        &self,
+        name: &str,
+        outgoing: &mut Outgoing,
+    ) -> Result<Vec<Change>, ProxyError> {
+        self.of_request(self.named(name)?, name, outgoing).await
+    }
+
+    /// Asks the provider of that name about a connection that is not read as HTTP.
+    pub(crate) async fn of_connection(&self, name: &str) -> Result<(), ProxyError> {
+        let provider = self.named(name)?;
+        match self.ask(provider, grpc::request(provider, &self.side, None)).await {
+            Ok(Says::Yes(_)) => Ok(()),
+            Ok(Says::No(refusal)) => Err(self.denied(refusal, name, "it says no", None)),
+            Err(why) => {
+                self.failed(name, &why);
+                match provider.fail_open {
+                    true => Ok(()),
+                    false => Err(self.denied(Refusal::of_status(provider.status_on_error), name, &why, None)),
+                }
+            }
+        }
+    }
+}
+
+impl<S: Side> Question<'_, S> {
+    /// Asks about a request. Returns what is to be changed of the response, if it may pass. `name` is the provider's, for
+    /// people.
+    pub(crate) async fn of_request(
+        &self,
+        provider: &Provider,
+        name: &str,
+        outgoing: &mut Outgoing,
+    ) -> Result<Vec<Change>, ProxyError> {
         let (body, is_partial) = match provider.body {
             None => (None, None),
             Some(wanted) => match outgoing.read_ahead(wanted.max_bytes, wanted.allows_partial).await? {
@@ -158,14 +201,15 @@ impl Question<'_> {
                         body: Bytes::from_static(b"Payload Too Large"),
                         ..Refusal::of_status(StatusCode::PAYLOAD_TOO_LARGE)
                     };
-                    return Err(self.denied(refusal, "its body is longer than the authorizer is told", Some(outgoing)));
+                    let why = "its body is longer than the authorizer is told";
+                    return Err(self.denied(refusal, name, why, Some(outgoing)));
                 }
             },
         };
         let asked = Check { outgoing, body: body.unwrap_or_default(), is_partial };
         let request = match &provider.protocol {
             Protocol::Http(http) => check::request(http, &asked),
-            Protocol::Grpc => grpc::request(provider, self.call, Some(&asked)),
+            Protocol::Grpc(_) => grpc::request(provider, &self.side, Some(&asked)),
         };
         match self.ask(provider, request).await {
             Ok(Says::Yes(Changes { remove, request, response })) => {
@@ -173,64 +217,39 @@ impl Question<'_> {
                 apply(request, &mut outgoing.headers);
                 Ok(response)
             }
-            Ok(Says::No(refusal)) => Err(self.denied(refusal, "it says no", Some(outgoing))),
+            Ok(Says::No(refusal)) => Err(self.denied(refusal, name, "it says no", Some(outgoing))),
             Err(why) => {
-                self.failed(&why);
+                self.failed(name, &why);
+                let refusal = Refusal::of_status(provider.status_on_error);
                 match provider.fail_open {
                     true => Ok(Vec::new()),
-                    false => Err(self.denied(Refusal::of_status(provider.status_on_error), &why, Some(outgoing))),
+                    false => Err(self.denied(refusal, name, &why, Some(outgoing))),
                 }
             }
         }
-    }
-
-    /// Asks about a connection that is not read as HTTP.
-    pub(crate) async fn of_connection(&self) -> Result<(), ProxyError> {
-        let provider = self.provider()?;
-        match self.ask(provider, grpc::request(provider, self.call, None)).await {
-            Ok(Says::Yes(_)) => Ok(()),
-            Ok(Says::No(refusal)) => Err(self.denied(refusal, "it says no", None)),
-            Err(why) => {
-                self.failed(&why);
-                match provider.fail_open {
-                    true => Ok(()),
-                    false => Err(self.denied(Refusal::of_status(provider.status_on_error), &why, None)),
-                }
-            }
-        }
-    }
-
-    fn provider(&self) -> Result<&Provider, ProxyError> {
-        let provider = self.view.settings.providers.get(self.provider);
-        // Policies are compiled with the providers of the same view.
-        provider.map(|provider| &**provider).ok_or_else(|| {
-            self.denied(Refusal::of_status(StatusCode::FORBIDDEN), "the mesh has no such provider", None)
-        })
     }
 
     /// Asks within the provider's time. An error says why there is no answer.
     async fn ask(&self, provider: &Provider, request: Result<Request<Bytes>, String>) -> Result<Says, String> {
-        let caller = Caller { worker: self.worker, view: self.view, call: self.call };
+        let caller = Caller { worker: self.worker, view: self.view, side: &self.side };
         let answer = timeout(provider.timeout, caller.ask(provider, request?)).await;
         let answer = answer.map_err(|_| format!("no answer within {:?}", provider.timeout))??;
         match &provider.protocol {
             Protocol::Http(http) => check::read(http, answer),
-            Protocol::Grpc => grpc::read(answer),
+            Protocol::Grpc(_) => grpc::read(answer),
         }
     }
 
-    fn failed(&self, why: &str) {
+    fn failed(&self, provider: &str, why: &str) {
         self.worker.metrics.shared().count_provider_failure();
-        tracing::debug!(provider = self.provider, why, "an external authorizer gives no answer");
+        tracing::debug!(provider, why, "an external authorizer gives no answer");
     }
 
-    fn denied(&self, refusal: Refusal, why: &str, outgoing: Option<&Outgoing>) -> ProxyError {
+    fn denied(&self, refusal: Refusal, provider: &str, why: &str, outgoing: Option<&Outgoing>) -> ProxyError {
         self.worker.metrics.shared().count_denied_by_policy();
-        let http = outgoing.map(|outgoing| outgoing.as_policies_see_it(None));
-        let asked = Asked::of(self.call, &self.call.request(http));
-        let rule = Rule::of(Denied::ByRule(self.rule));
-        let why_kept = format!("the provider {} was asked: {why}", self.provider);
-        let id = self.worker.decisions.keep(asked, Found::DeniedByProvider(rule, why_kept));
+        let asked = self.side.asked(outgoing.map(|outgoing| outgoing.as_policies_see_it(None)));
+        let why_kept = format!("the provider {provider} was asked: {why}");
+        let id = self.worker.decisions.keep(asked, Found::DeniedByProvider(self.side.rule(), why_kept));
         ProxyError::Denied(Box::new(Denial { why: WhyDenied::Provider(refusal), id }))
     }
 }
@@ -248,12 +267,6 @@ const X_ENVOY_AUTH_PARTIAL_BODY: HeaderName = HeaderName::from_static("x-envoy-a
 
 fn partial_body(is_partial: bool) -> HeaderValue {
     HeaderValue::from_static(if is_partial { "true" } else { "false" })
-}
-
-/// The caller's address, as policies see it.
-fn source_of(call: &Call<'_>) -> std::net::SocketAddr {
-    let request: AccessRequest<'_> = call.request(None);
-    std::net::SocketAddr::new(request.source_ip, call.downstream.remote.port())
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ use crate::{
     detect::Begun,
     error::ProxyError,
     exchange::{self, Answer, Outgoing, Reply},
+    ext_authz::{self, RuledRequest},
     fault::{self, Plan},
     headers::{Operations, Sent},
     limit,
@@ -458,7 +459,7 @@ impl Outbound {
         if matched.as_ref().and_then(Matched::session).is_some_and(|session| session.has_ended(unix_ms())) {
             matched = view.route_anew(host, port, &head, client, rand::random());
         }
-        let Some(Matched { route_name, origin, cors, fault, headers, action }) = matched else {
+        let Some(Matched { route_name, origin, cors, authorizers, fault, headers, action }) = matched else {
             return Err(ProxyError::NoRoute(authority.host().to_owned()));
         };
         if let Some(line) = record.line() {
@@ -503,9 +504,17 @@ impl Outbound {
             let principal = caller.as_deref().map(|caller| caller.principal(&view.trust_domain));
             Plan::of(experiments, &condition::Request { head: &head, principal: principal.as_deref() })
         });
+        let mut changes = Vec::new();
         let done = async {
             if let Some(Err(refused)) = &quota {
                 return Err(refused.clone());
+            }
+            let mut outgoing = Outgoing::new(request, authority, record)?;
+            if let Some(authorizers) = authorizers {
+                let gate = LocalGate { worker: &self.worker, view: &view, caller: caller.as_deref(), downstream };
+                let ruled = RuledRequest { client, origin, host, port, gate };
+                // Boxed, so that requests which ask nobody are no larger.
+                changes = Box::pin(ruled.ask(&authorizers, &mut outgoing)).await?;
             }
             if let Some(fault) = fault.and_then(|fault| fault.decide(rand::random())) {
                 fault::inject(fault, record).await?;
@@ -515,8 +524,8 @@ impl Outbound {
                 Some(plan) => plan.carry_out(record).await?,
             };
             match action {
-                Action::InvalidBackend => Err(ProxyError::InvalidBackend(authority.host().to_owned())),
-                Action::UnknownCluster => Err(ProxyError::UnknownCluster(authority.host().to_owned())),
+                Action::InvalidBackend => Err(ProxyError::InvalidBackend(outgoing.authority.host().to_owned())),
+                Action::UnknownCluster => Err(ProxyError::UnknownCluster(outgoing.authority.host().to_owned())),
                 Action::Redirect { status, location } => redirect(status, location),
                 Action::Respond(response) => Ok(respond_with(response)),
                 Action::Forward(forward) => {
@@ -525,8 +534,7 @@ impl Outbound {
                     let mirrors = mirrors.filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
                     let clusters: Vec<Arc<Cluster>> = mirrors.cloned().collect();
                     let mirrors = Mirrors { clusters, appends_shadow: view.settings.appends_shadow_suffix };
-                    let asked = self.asked(forward.cluster, authority.host(), port, downstream);
-                    let mut outgoing = Outgoing::new(request, authority, record)?;
+                    let asked = self.asked(forward.cluster, outgoing.authority.host(), port, downstream);
                     operations.of_request(&mut outgoing, record.started().elapsed());
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
@@ -547,6 +555,7 @@ impl Outbound {
             done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
         };
         operations.of_response(&mut reply, sent.as_ref(), record);
+        ext_authz::apply(changes, reply.headers_mut());
         reply.headers_mut().extend(allowed);
         if let Some(Ok(Some(quota))) = quota {
             quota.tell(reply.headers_mut());

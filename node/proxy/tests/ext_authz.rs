@@ -354,3 +354,92 @@ async fn d_authz_a_grpc_provider_is_asked_about_connections_and_an_http_provider
         assert_eq!(count.load(Ordering::Relaxed), asked, "{provider}");
     }
 }
+
+/// A route to reviews whose requests for `/asked…` pass a filter.
+fn route(auth: &str) -> String {
+    format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: r}}, spec: {{parentRefs: [{{group: \
+         '', kind: Service, name: reviews}}], rules: [{{matches: [{{path: {{value: /asked}}}}], filters: [{{type: \
+         ExternalAuth, externalAuth: {{backendRef: {{name: authz, port: 9000}}, {auth}}}}}], backendRefs: [{{name: \
+         reviews, port: 9080}}]}}, {{backendRefs: [{{name: reviews, port: 9080}}]}}]}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_route_asks_an_http_authorizer_before_it_sends_a_request_on() {
+    let (address, asked) = authorizer().await;
+    let auth = "protocol: HTTP, http: {path: /check, allowedHeaders: [X-Answer, x-in], allowedResponseHeaders: [x-user]}, \
+                forwardBody: {maxSize: 5}";
+    for mesh in both_ways(&route(auth), Protocol::Http, address).await {
+        let client = mesh.client().outbound;
+        assert_eq!(send(client, get("reviews", "/other")).await.status(), StatusCode::OK);
+        assert!(asked.lock().is_empty(), "nobody is asked for another rule");
+
+        let post = |body: &'static str| {
+            let request = Request::post("/asked/x?q=1").header("host", "reviews").header("x-user", "forged");
+            request
+                .header("authorization", "Basic a")
+                .header("x-in", "i")
+                .header("x-out", "o")
+                .body(text(body))
+                .unwrap()
+        };
+        let allowed = send(client, post("12345")).await;
+        assert_eq!(allowed.status(), StatusCode::OK);
+        assert!(!allowed.headers().contains_key("x-user"));
+        let seen = read(allowed).await;
+        assert!(seen.contains("\nx-user: ann\n") && !seen.contains("forged") && !seen.contains("x-note"), "{seen}");
+        assert!(seen.contains("\nx-out: o\n") && seen.ends_with("12345"), "{seen}");
+        let (head, body) = asked.lock().pop().unwrap();
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("POST", "/check/asked/x?q=1"));
+        let told = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        let told = ["host", "authorization", "x-in", "content-length", "x-out"].map(told);
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(told, [some("reviews"), some("Basic a"), some("i"), some("5"), None]);
+        assert_eq!(body, "12345");
+
+        let too_long = send(client, post("123456")).await;
+        assert_eq!(too_long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(asked.lock().is_empty());
+
+        let denied = send(client, ask(&[("x-answer", "401")])).await;
+        assert_eq!((denied.status(), &denied.headers()["x-note"]), (StatusCode::UNAUTHORIZED, &"n".parse().unwrap()));
+        assert_eq!(denied.headers()["x-weft-reason"], "authorizer_denied");
+        let id = denied.headers()["x-weft-decision"].to_str().unwrap().parse().unwrap();
+        let kept = mesh.nodes[0].decisions.find(id).unwrap().asked;
+        assert_eq!((kept.service.to_string().as_str(), kept.port), ("reviews.default", 9080));
+        assert_eq!(kept.principal.as_deref(), Some("cluster.local/ns/default/sa/productpage"));
+        assert_eq!(read(denied).await, "because");
+        assert_eq!(send(client, ask(&[("x-answer", "503")])).await.status(), StatusCode::FORBIDDEN, "no answer is no");
+        asked.lock().clear();
+    }
+}
+
+#[tokio::test]
+async fn a_route_asks_a_grpc_authorizer_and_tells_it_the_headers_that_are_listed() {
+    let (count, asked) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Bytes::new())));
+    let address = grpc_authorizer(count.clone(), asked.clone()).await;
+    let sent = [("x-answer", "yes"), ("x-user", "forged"), ("x-more", "1"), ("x-gone", "g")];
+    for (listed, told_more) in [("", true), ("allowedHeaders: [x-answer, x-request-id]", false)] {
+        let config = route(&format!("protocol: GRPC, grpc: {{{listed}}}"));
+        for mesh in both_ways(&config, Protocol::Grpc, address).await {
+            let client = mesh.client().outbound;
+            let allowed = send(client, ask(&sent)).await;
+            assert_eq!((allowed.status(), &allowed.headers()["x-note"]), (StatusCode::OK, &"n".parse().unwrap()));
+            let seen = read(allowed).await;
+            assert!(seen.contains("\nx-user: ann\n") && !seen.contains("x-gone"), "{seen}");
+            let told = String::from_utf8_lossy(&asked.lock().clone()).into_owned();
+            for part in ["spiffe://cluster.local/ns/default/sa/productpage", "/asked/x?q=1", ":authority"] {
+                assert!(told.contains(part), "{part}: {told:?}");
+            }
+            assert_eq!(told.contains("x-gone"), told_more, "{told:?}");
+            let denied = send(client, ask(&[("x-answer", "no")])).await;
+            assert_eq!((denied.status().as_u16(), read(denied).await.as_str()), (402, "because"));
+        }
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 8);
+    for mesh in both_ways(&route("protocol: GRPC, grpc: {}"), Protocol::Grpc, nowhere().await).await {
+        let refused = send(mesh.client().outbound, ask(&sent)).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "who cannot be asked lets nothing pass");
+    }
+}

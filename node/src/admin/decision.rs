@@ -30,15 +30,15 @@ pub struct WhyQuestion {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     pub id: String,
-    /// The node that hosts the workload.
+    /// The node that refused: the workload's, or the caller's where it is asked before a workload is chosen.
     pub node: NodeName,
     pub time: String,
     /// `denied`, `token refused`, `would be denied` by a policy in dry run, or `audited`.
     pub outcome: String,
-    /// `NAMESPACE/WORKLOAD`
+    /// `NAMESPACE/WORKLOAD`; empty where none was chosen yet.
     pub workload: String,
     pub service: ServiceName,
-    /// The workload's own.
+    /// The workload's own, or else the service's.
     pub port: u16,
     /// Of the caller's certificate; `null` if it has none.
     pub principal: Option<String>,

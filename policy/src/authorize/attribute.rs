@@ -1,13 +1,13 @@
 //! What a policy can ask about a request: attributes, and tests of their values.
 
-use std::{net::IpAddr, str::FromStr, sync::Arc};
+use std::{str::FromStr, sync::Arc};
 
 use http::HeaderName;
 use ipnet::IpNet;
 use weft_wire::id::{AccountName, Namespace as NamespaceName};
 
 use super::{AccessRequest, HttpAccess, template::PathTemplate};
-use crate::authenticate::Claims;
+use crate::{authenticate::Claims, ranges};
 
 /// Longest `serviceAccounts` entry, in bytes, as in Istio.
 const MAX_ACCOUNT_LEN: usize = 320;
@@ -192,11 +192,7 @@ fn account(value: &str, namespace: &NamespaceName) -> Result<Test, String> {
 
 /// An address or a range such as `10.0.0.0/8`.
 fn ip_block(value: &str) -> Result<IpNet, String> {
-    let block = match value.contains('/') {
-        true => value.parse::<IpNet>().ok(),
-        false => value.parse::<IpAddr>().ok().map(IpNet::from),
-    };
-    block.ok_or_else(|| format!("{value:?} is not an address or a range of addresses such as 10.0.0.0/8"))
+    ranges::read(value).ok_or_else(|| format!("{value:?} is not an address or a range of addresses such as 10.0.0.0/8"))
 }
 
 /// A test of one attribute against one value.

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use weft_wire::{
     fact::{EndpointHealth, Protocol},
     id::{Locality, Namespace},
@@ -23,6 +24,7 @@ use crate::{
     endpoint::{Endpoint, EndpointKey, Place},
     hosts::HostPattern,
     namespaces::{Visibility, same},
+    ranges,
     view::{Service, ServicePort},
 };
 
@@ -36,6 +38,9 @@ pub(crate) struct Entry {
     pub(super) namespace: Namespace,
     pub(super) hosts: Vec<HostPattern>,
     pub(super) visible: Visibility,
+    /// What clients may ask for instead of its hosts, at one of its ports.
+    pub(super) ranges: Vec<IpNet>,
+    ports: Vec<u16>,
 }
 
 impl Entry {
@@ -46,9 +51,20 @@ impl Entry {
         Some(Self {
             hosts: entry.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
             visible: Visibility::read(&entry.export_to, &namespace),
+            ranges: entry.addresses.iter().filter_map(|text| ranges::read(text)).collect(),
+            ports: served_ports(entry).map(|port| port.number.number()).collect(),
             document: document.clone(),
             namespace,
         })
+    }
+
+    pub(crate) fn document(&self) -> &Arc<Document> {
+        &self.document
+    }
+
+    /// Whether clients of a namespace see it, and it has a port.
+    pub(crate) fn is_for(&self, client: &Namespace, port: u16) -> bool {
+        self.visible.includes(Some(client)) && self.ports.contains(&port)
     }
 
     fn spec(&self) -> Option<&ServiceEntry> {
@@ -196,8 +212,8 @@ fn has_labels(workload: &WorkloadEntry, wanted: &BTreeMap<String, String>) -> bo
 /// The ports of a host that several entries describe: of a number the oldest entry's.
 pub(super) fn ports(selected: &[Selected]) -> Vec<ServicePort> {
     let mut seen = BTreeSet::new();
-    let all = selected.iter().filter_map(|one| one.entry.spec()).flat_map(|entry| &entry.ports);
-    let ports = all.filter(|port| port.protocol != PortProtocol::Udp && seen.insert(port.number.number()));
+    let all = selected.iter().filter_map(|one| one.entry.spec()).flat_map(served_ports);
+    let ports = all.filter(|port| seen.insert(port.number.number()));
     ports
         .map(|port| ServicePort {
             port: port.number.number(),
@@ -205,6 +221,10 @@ pub(super) fn ports(selected: &[Selected]) -> Vec<ServicePort> {
             protocol: spoken(port.protocol),
         })
         .collect()
+}
+
+fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &ServiceEntryPort> {
+    entry.ports.iter().filter(|port| port.protocol != PortProtocol::Udp)
 }
 
 /// What is read of a port's bytes: TLS is carried as it comes.

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     endpoint::Place,
-    external::{External, Externals},
-    hosts,
+    external::{Addressed, External, Externals},
+    hosts::{self, HostPattern},
     namespaces::PerNamespace,
     service_id::ServiceId,
     view::Service,
@@ -31,6 +31,7 @@ pub(super) fn compile<'p>(
     let mut externals = Externals::default();
     let mut ends = HashSet::new();
     let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
+    let mut with_addresses: Vec<(&Arc<Entry>, &HostPattern, Arc<External>)> = Vec::new();
     for (host, entries) in &parts.documents.entries {
         let fqdn: Arc<str> = host.to_string().into();
         let looked_up = hosts::service_of(&fqdn).map_or_else(|| fqdn.to_string(), |service| service.to_string());
@@ -56,9 +57,28 @@ pub(super) fn compile<'p>(
             of_namespaces.filter_map(service_of).collect()
         });
         ends.extend(super::ends_that_rule(&fqdn, parts));
-        externals.insert(host, looked_up, External { services });
+        let external = Arc::new(External { services });
+        externals.insert(host, looked_up, &external);
+        let addressed = entries.iter().filter(|entry| !entry.ranges.is_empty());
+        with_addresses.extend(addressed.map(|entry| (entry, host, external.clone())));
     }
+    add_addresses(&mut externals, with_addresses);
     (externals, ends)
+}
+
+/// Has hosts found by the addresses of their entries, too: those of the oldest entry first, of one entry in the order in
+/// which it names them.
+fn add_addresses(externals: &mut Externals, mut all: Vec<(&Arc<Entry>, &HostPattern, Arc<External>)>) {
+    all.sort_by_cached_key(|(entry, host, _)| {
+        let document = entry.document();
+        (document.created, document.key.clone(), entry.hosts.iter().position(|own| own == *host))
+    });
+    for (entry, _, external) in all {
+        let addressed = Addressed { external, entry: entry.clone() };
+        for range in &entry.ranges {
+            externals.insert_range(*range, addressed.clone());
+        }
+    }
 }
 
 /// The entries for a host that clients see, those of a namespace together: first those of their own namespace, then

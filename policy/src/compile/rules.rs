@@ -149,6 +149,7 @@ impl WrittenRule<'_> {
             matches,
             // As in Envoy, it is nothing to an answer of the proxy's own.
             cors: rule.cors_policy.as_ref().filter(|_| is_forwarded).map(lower::cors),
+            authorizers: Vec::new(),
             fault: rule.fault.as_ref().and_then(FaultInjection::new),
             headers: rule.headers.as_ref().map(lower::headers),
             action: lower::action(rule, &document.namespace())?,

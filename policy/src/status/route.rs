@@ -4,7 +4,7 @@ use weft_wire::id::ServiceName;
 
 use super::{Condition, GatewayStatus, ParentName, ParentStatus};
 use crate::{
-    api::gateway::{Backend, HttpRouteFilter, ParentReference},
+    api::gateway::{Backend, ParentReference},
     compile::gateway_api::{
         attach::service_parents,
         listeners::{Documents, Refusal},
@@ -19,9 +19,9 @@ pub(super) fn of_route(document: &Document, documents: &Documents<'_>, view: &Me
     let (parents, backends) = (parents(&document.spec)?, backends(&document.spec)?);
     let resolved = resolved_refs(document, &backends, documents, view);
     let of_parent = |parent: &ParentReference| {
-        let accepted = match unsupported(&document.spec, parent) {
-            Some(what) => Condition::bad("Accepted", "UnsupportedValue", what),
-            None => accepted(document, parent, documents, view),
+        let accepted = match &document.spec {
+            Spec::UdpRoute(_) => Condition::bad("Accepted", "UnsupportedValue", "between nodes there are streams only"),
+            _ => accepted(document, parent, documents, view),
         };
         ParentStatus { parent: ParentName::of(parent), conditions: vec![accepted, resolved.clone()] }
     };
@@ -35,22 +35,6 @@ fn is_of_another(document: &Document, parent: &ParentReference, documents: &Docu
     &*parent.kind == "Gateway"
         && documents.document(&parent.group, "Gateway", &namespace, &parent.name).is_some()
         && documents.gateway(document, parent).is_none()
-}
-
-/// What a route asks of a parent that cannot be done at all.
-fn unsupported(spec: &Spec, parent: &ParentReference) -> Option<&'static str> {
-    match spec {
-        Spec::UdpRoute(_) => Some("UDPRoutes are not served yet"),
-        Spec::TlsRoute(_) => parent.is_service().then_some("TLSRoutes for services are not served yet"),
-        Spec::HttpRoute(route) => {
-            let of_backends = route.rules.iter().flat_map(|rule| rule.backend_refs.iter());
-            let filters = route.rules.iter().flat_map(|rule| rule.filters.iter());
-            let mut filters = filters.chain(of_backends.flat_map(|backend| backend.filters.iter()));
-            let is_unsupported = |filter: &HttpRouteFilter| filter.external_auth.is_some();
-            filters.any(is_unsupported).then_some("filters of type ExternalAuth are not supported yet")
-        }
-        _ => None,
-    }
 }
 
 fn accepted(document: &Document, parent: &ParentReference, documents: &Documents<'_>, view: &MeshView) -> Condition {

@@ -107,10 +107,16 @@ fn backends_are_resolved_if_they_are_services_that_exist_and_may_be_named() {
 }
 
 #[test]
-fn what_cannot_be_done_is_not_accepted() {
-    let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {}, backendRef: {name: web, port: 80}}}";
-    let route = route_with("{group: '', kind: Service, name: web}", &format!("{{filters: [{auth}]}}"));
-    assert_eq!(said(&status(&route, "r").parents[0].conditions), "Accepted! UnsupportedValue, ResolvedRefs");
+fn an_authorizer_of_a_filter_is_a_backend_like_others() {
+    let of = |port: u16| {
+        let auth = format!(
+            "{{type: ExternalAuth, externalAuth: {{protocol: HTTP, http: {{}}, backendRef: {{name: web, port: {port}}}}}}}"
+        );
+        let route = route_with("{group: '', kind: Service, name: web}", &format!("{{filters: [{auth}]}}"));
+        said(&status(&route, "r").parents[0].conditions)
+    };
+    assert_eq!(of(80), "Accepted, ResolvedRefs");
+    assert_eq!(of(81), "Accepted, ResolvedRefs! BackendNotFound");
 }
 
 #[test]

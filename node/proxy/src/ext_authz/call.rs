@@ -1,4 +1,4 @@
-//! Asking a service of the mesh something of the proxy's own, as the workload for which it is asked.
+//! Asking a service of the mesh something of the proxy's own, as the workload for which it is asked, or as the caller.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc};
 
@@ -11,17 +11,16 @@ use weft_policy::{
     balance::{Attempt, Cluster, Outcome},
     endpoint::{Endpoint, EndpointAddress},
     provider::Provider,
-    route::Client,
     view::MeshView,
 };
 
+use super::side::Side;
 use crate::{
-    access::Call,
     body::RequestBody,
     exchange::X_WEFT_SOURCE,
     original::Asked,
     pool::{Lease, Need},
-    ports, upstream,
+    upstream,
     worker::Worker,
 };
 
@@ -38,12 +37,11 @@ pub(super) struct Answered {
     pub(super) trailers: HeaderMap,
 }
 
-/// In whose name it is asked: that of the workload whose policies ask.
-#[derive(Clone, Copy)]
-pub(super) struct Caller<'a> {
+/// In whose name it is asked.
+pub(super) struct Caller<'a, S> {
     pub(super) worker: &'a Worker,
     pub(super) view: &'a MeshView,
-    pub(super) call: &'a Call<'a>,
+    pub(super) side: &'a S,
 }
 
 /// Why a try brought no answer.
@@ -59,12 +57,10 @@ impl Failed {
     }
 }
 
-impl Caller<'_> {
+impl<S: Side> Caller<'_, S> {
     /// The answer to a request whose URI has authority and path; or why there is none.
     pub(super) async fn ask(&self, provider: &Provider, request: Request<Bytes>) -> Result<Answered, String> {
-        let workload = self.call.workload;
-        let client = Client { namespace: &workload.namespace, workload: Some(workload) };
-        let cluster = provider.cluster(self.view, client);
+        let cluster = provider.cluster(self.view, self.side.client());
         let cluster =
             cluster.ok_or_else(|| format!("{}:{} is no service of the mesh", provider.host, provider.port))?;
         let original;
@@ -101,13 +97,12 @@ impl Caller<'_> {
         let places = upstream::places(cluster, http2).await.map_err(|error| Failed::for_good(error.to_string()))?;
         let mut active = endpoint.load.begin();
         active.hold(places);
-        let workload = self.call.workload;
-        let caller = ports::Caller::new(workload.account.clone(), Some(&workload.name));
+        let caller = self.side.caller();
         let mut need = Need::Any;
         loop {
             let authority = request.uri().authority().map_or("", |authority| authority.as_str());
             let settings = cluster.connection();
-            let lease = self.worker.pools.checkout(endpoint, http2, settings, Some(&caller), authority, need).await;
+            let lease = self.worker.pools.checkout(endpoint, http2, settings, caller.as_ref(), authority, need).await;
             let mut lease = lease.map_err(|error| {
                 if error.blames_endpoint() {
                     endpoint.load.connect_failed(self.worker.now_ms());
@@ -119,7 +114,7 @@ impl Caller<'_> {
             upstream::record(self.worker, cluster, endpoint, Outcome::Connected);
             let claim = match endpoint.address {
                 EndpointAddress::Local(_) | EndpointAddress::Outside(_) => None,
-                EndpointAddress::Remote { .. } => caller.claim(),
+                EndpointAddress::Remote { .. } => caller.as_ref().and_then(|caller| caller.claim()),
             };
             let sent = outgoing(request, &lease, claim).map_err(Failed::for_good)?;
             match lease.send(sent).await {
@@ -145,7 +140,7 @@ impl Caller<'_> {
             return Ok(());
         };
         let Some(access) = self.view.access(workload) else { return Ok(()) };
-        let principal = &self.call.workload.principal;
+        let principal = self.side.caller_principal();
         let http = HttpAccess {
             method: request.method().as_str(),
             host: request.uri().authority().map_or("", |authority| authority.as_str()),
@@ -153,9 +148,9 @@ impl Caller<'_> {
             headers: request.headers(),
             claims: None,
         };
-        let loopback = self.call.downstream.local.ip();
+        let loopback = self.side.downstream().local.ip();
         let asked = AccessRequest {
-            peer: Some(Peer::new(principal)),
+            peer: principal.map(Peer::new),
             source_ip: loopback,
             remote_ip: loopback,
             destination_ip: Some(loopback),
@@ -165,7 +160,10 @@ impl Caller<'_> {
         };
         match access.authorizer.decide_after_provider(&asked).verdict.is_allowed() {
             true => Ok(()),
-            false => Err(Failed::for_good(format!("its own policies do not let in {principal}"))),
+            false => {
+                let principal = principal.unwrap_or("who shows no certificate");
+                Err(Failed::for_good(format!("its own policies do not let in {principal}")))
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use prost::Message;
 use weft_policy::{
     deadline::{GRPC_TIMEOUT, grpc_timeout},
-    provider::Provider,
+    provider::{Protocol, Provider},
 };
 
 use super::{
@@ -22,9 +22,10 @@ use super::{
         Address, AttributeContext, AttributeRequest, CheckRequest, CheckResponse, HeaderValueOption, HttpRequest,
         OkHttpResponse, Peer, SocketAddress, Timestamp,
     },
-    partial_body, source_of,
+    partial_body,
+    side::Side,
 };
-use crate::{access::Call, exchange::X_REQUEST_ID, record::GRPC_STATUS};
+use crate::{exchange::X_REQUEST_ID, record::GRPC_STATUS};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const APPLICATION_GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -35,20 +36,15 @@ const OVERWRITE_IF_EXISTS: i32 = 3;
 /// The request that asks, about a request or about a connection.
 pub(super) fn request(
     provider: &Provider,
-    call: &Call<'_>,
+    side: &impl Side,
     check: Option<&Check<'_>>,
 ) -> Result<Request<Bytes>, String> {
+    let (downstream, (destination, port)) = (side.downstream(), side.destination());
     let asked = CheckRequest {
         attributes: Some(AttributeContext {
-            source: Some(peer(source_of(call), call.principal)),
-            destination: Some(peer(
-                SocketAddr::new(call.downstream.local.ip(), call.port),
-                call.workload.principal.strip_prefix("spiffe://"),
-            )),
-            request: check.map(|check| AttributeRequest {
-                time: Some(now()),
-                http: Some(http(check, provider.body.is_some_and(|body| body.as_bytes))),
-            }),
+            source: Some(peer(downstream.remote, side.source_principal())),
+            destination: Some(peer(SocketAddr::new(downstream.local.ip(), port), destination)),
+            request: check.map(|check| AttributeRequest { time: Some(now()), http: Some(http(check, provider)) }),
         }),
     };
     let length = u32::try_from(asked.encoded_len()).map_err(|_| "the question is too long")?;
@@ -81,9 +77,14 @@ fn now() -> Timestamp {
     }
 }
 
-fn http(Check { outgoing, body, is_partial }: &Check<'_>, as_bytes: bool) -> HttpRequest {
+fn http(Check { outgoing, body, is_partial }: &Check<'_>, provider: &Provider) -> HttpRequest {
+    let as_bytes = provider.body.is_some_and(|body| body.as_bytes);
     let (method, path) = (outgoing.method.to_string(), outgoing.path_and_query.to_string());
-    let mut headers = texts(&outgoing.headers);
+    let told = |name: &HeaderName| match &provider.protocol {
+        Protocol::Grpc(check) => check.is_told(name),
+        Protocol::Http(_) => true,
+    };
+    let mut headers = texts(&outgoing.headers, told);
     for (name, value) in [
         (":method", method.as_str()),
         (":path", &path),
@@ -114,9 +115,9 @@ fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-fn texts(headers: &HeaderMap) -> HashMap<String, String> {
+fn texts(headers: &HeaderMap, told: impl Fn(&HeaderName) -> bool) -> HashMap<String, String> {
     let mut texts: HashMap<String, String> = HashMap::with_capacity(headers.len() + 4);
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| told(name)) {
         texts
             .entry(name.to_string())
             .and_modify(|known| {

@@ -528,8 +528,11 @@ impl HttpRouteRule {
     /// All that it sends anything to, copies too.
     pub(crate) fn backends(&self) -> impl Iterator<Item = Backend<'_>> {
         let filters = self.filters.iter().chain(self.backend_refs.iter().flat_map(|backend| backend.filters.iter()));
-        let mirrors = filters.filter_map(|filter| filter.request_mirror.as_ref());
-        self.backend_refs.iter().map(HttpBackendRef::object).chain(mirrors.map(|mirror| mirror.backend_ref.object()))
+        let of_filters = filters.flat_map(|filter| {
+            let mirror = filter.request_mirror.as_ref().map(|mirror| mirror.backend_ref.object());
+            mirror.into_iter().chain(filter.external_auth.as_ref().map(|auth| auth.backend_ref.object()))
+        });
+        self.backend_refs.iter().map(HttpBackendRef::object).chain(of_filters)
     }
 
     fn check(&self, checker: &mut Checker<'_>) {
@@ -754,7 +757,6 @@ impl HttpRouteFilter {
         });
         checker.given("cors", &self.cors, |checker, cors| cors.check(checker));
         checker.given("externalAuth", &self.external_auth, |checker, auth| auth.check(checker));
-        checker.pending("externalAuth", self.external_auth.is_some());
         refuse_extension(&self.extension_ref, checker);
     }
 }

@@ -78,7 +78,7 @@ impl Resource for TlsRoute {
         }
         check_hostnames(&self.hostnames, checker);
         check_rules(&self.rules, checker);
-        checker.pending("rules", true);
+        checker.pending("useDefaultGateways", self.use_default_gateways == Some(GatewayDefaultScope::All));
     }
 }
 

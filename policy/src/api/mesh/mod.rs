@@ -13,7 +13,7 @@ mod timestamp;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::provider::read_status;
+pub(crate) use self::provider::{MAX_TOLD_BODY, read_status};
 pub use self::{
     backend_traffic_policy::*, circuit_policy::*, fault_experiment::*, mesh_config::*, provider::*, rate_limit::*,
     request::*, targets::*, timestamp::*,

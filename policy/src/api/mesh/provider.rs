@@ -71,12 +71,15 @@ pub struct GrpcProvider {
     pub include_request_body_in_check: Option<BodyInCheck>,
 }
 
+/// The most of a request's body that an authorizer is told, in bytes: it is held in memory.
+pub(crate) const MAX_TOLD_BODY: i64 = 1024 * 1024;
+
 /// How much of a request's body an authorizer is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BodyInCheck {
     /// Bytes at most.
-    pub max_request_bytes: Option<Int<1, { 1024 * 1024 }>>,
+    pub max_request_bytes: Option<Int<1, MAX_TOLD_BODY>>,
     /// Whether it is told the beginning of a longer one; otherwise a request with such a body gets 413.
     pub allow_partial_message: bool,
     /// Whether it is told bytes, not text; of gRPC alone.

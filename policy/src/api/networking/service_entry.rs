@@ -20,7 +20,7 @@ use crate::{api::values::Port, document::Checker, hosts::HostPattern, kinds::Res
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceEntry {
     pub hosts: Vec<String>,
-    /// Addresses, or CIDR ranges, that clients dial for it.
+    /// Addresses, or CIDR ranges, that clients may ask for instead of its hosts.
     #[serde(default)]
     pub addresses: Vec<String>,
     #[serde(default)]
@@ -110,7 +110,6 @@ impl Resource for ServiceEntry {
         ]);
         self.check_endpoints(checker);
         check_export_to(&self.export_to, Export::NamespacesOrNone, checker);
-        checker.pending("addresses", !self.addresses.is_empty());
     }
 }
 

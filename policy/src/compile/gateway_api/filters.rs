@@ -6,14 +6,16 @@ use super::route::Route;
 use crate::{
     api::{
         gateway::{
-            GrpcRouteFilter, HttpCorsFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier, HttpPathModifierType,
-            HttpRequestMirrorFilter, HttpRequestRedirectFilter, HttpRouteFilter, HttpUrlRewriteFilter, RedirectScheme,
+            GrpcRouteFilter, HttpCorsFilter, HttpExternalAuthFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier,
+            HttpPathModifierType, HttpRequestMirrorFilter, HttpRequestRedirectFilter, HttpRouteFilter,
+            HttpUrlRewriteFilter, RedirectScheme,
         },
         values::{Regex, Share, StringMatch},
     },
     cors::Cors,
     headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
     pattern::Pattern,
+    provider::Provider,
     redirect::{Redirect, RedirectPath, RedirectPort},
     rewrite::PathRewrite,
     route::Mirror,
@@ -29,6 +31,7 @@ pub(super) struct Filters {
     pub(super) redirect: Option<Redirect>,
     pub(super) mirrors: Vec<Mirror>,
     pub(super) cors: Option<Cors>,
+    pub(super) authorizers: Vec<Provider>,
     /// One of them cannot be done. Such a filter must not be skipped: its requests are answered with an error.
     pub(super) is_unsupported: bool,
 }
@@ -42,6 +45,7 @@ pub(super) struct Filter<'a> {
     redirect: Option<&'a HttpRequestRedirectFilter>,
     rewrite: Option<&'a HttpUrlRewriteFilter>,
     cors: Option<&'a HttpCorsFilter>,
+    external_auth: Option<&'a HttpExternalAuthFilter>,
     is_unsupported: bool,
 }
 
@@ -54,7 +58,8 @@ impl<'a> From<&'a HttpRouteFilter> for Filter<'a> {
             redirect: filter.request_redirect.as_ref(),
             rewrite: filter.url_rewrite.as_ref(),
             cors: filter.cors.as_ref(),
-            is_unsupported: filter.external_auth.is_some() || filter.extension_ref.is_some(),
+            external_auth: filter.external_auth.as_ref(),
+            is_unsupported: filter.extension_ref.is_some(),
         }
     }
 }
@@ -104,6 +109,9 @@ impl Filters {
         }
         if let Some(policy) = filter.cors {
             self.cors = Some(cors(policy));
+        }
+        if let Some(auth) = filter.external_auth {
+            self.authorizers.push(Provider::of_route(auth, route.target(auth.backend_ref.object())));
         }
         self.is_unsupported |= filter.is_unsupported;
     }

@@ -10,12 +10,12 @@ use super::{
     rules::{Attached, grpc_rules, http_rules},
 };
 use crate::{
-    api::gateway::ConnectionRule,
+    api::gateway::{ConnectionRule, TlsRoute},
     document::Spec,
     hosts::HostPattern,
     matcher::{ClientMatch, Fields},
     namespaces::Visibility,
-    route::{RuleSet, TcpRule},
+    route::{RuleSet, TcpRule, TlsMatch, TlsRule},
     view::ServicePort,
 };
 
@@ -64,26 +64,49 @@ fn sets_of(
     attached: &[Attached<'_>],
 ) -> Vec<Arc<RuleSet>> {
     let created = attached.iter().map(|one| one.route.document.created).min().unwrap_or_default();
-    let set = |http, fields, tcp| {
-        let (hosts, visible, tls) = (vec![host.clone()], visible.clone(), Vec::new());
+    let set = |http, fields, tls, tcp| {
+        let (hosts, visible) = (vec![host.clone()], visible.clone());
         RuleSet { created, namespace: Some(namespace.clone()), hosts, visible, http, fields, tls, tcp }
     };
     let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
     let grpc = grpc_rules(attached, &mut of_grpc);
     let http = http_rules(attached, &mut of_http);
-    let sets = [set(grpc, of_grpc, Vec::new()), set(http, of_http, tcp_rules(attached))];
-    sets.into_iter().filter(|set| !set.http.is_empty() || !set.tcp.is_empty()).map(Arc::new).collect()
+    let sets =
+        [set(grpc, of_grpc, Vec::new(), Vec::new()), set(http, of_http, tls_rules(attached), tcp_rules(attached))];
+    let says_something = |set: &RuleSet| !(set.http.is_empty() && set.tls.is_empty() && set.tcp.is_empty());
+    sets.into_iter().filter(says_something).map(Arc::new).collect()
+}
+
+/// The rules of TLSRoutes, the oldest first. Without hostnames, which only old versions allow, a route takes any name.
+fn tls_rules(attached: &[Attached<'_>]) -> Vec<TlsRule> {
+    let rules = by_age(attached).into_iter().filter_map(|one| match &one.route.document.spec {
+        Spec::TlsRoute(route) => Some((one, route)),
+        _ => None,
+    });
+    let rule = |one: &Attached<'_>, route: &TlsRoute, rule: &ConnectionRule| {
+        let mut server_names: Vec<HostPattern> =
+            route.hostnames.iter().map(|name| HostPattern::verbatim(name)).collect();
+        if server_names.is_empty() {
+            server_names.push(HostPattern::verbatim("*"));
+        }
+        let of_port = |port: &Option<u16>| TlsMatch { client: at_port(*port), server_names: server_names.clone() };
+        TlsRule { matches: one.ports.iter().map(of_port).collect(), destinations: one.route.connection_targets(rule) }
+    };
+    rules.flat_map(|(one, route)| route.rules.iter().map(move |each| rule(one, route, each))).collect()
+}
+
+fn at_port(port: Option<u16>) -> ClientMatch {
+    ClientMatch { port, ..ClientMatch::default() }
 }
 
 /// The rules of TCPRoutes, the oldest first.
 pub(in crate::compile) fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
-    let of_any_port = |port: &Option<u16>| ClientMatch { port: *port, ..ClientMatch::default() };
     let rules = by_age(attached).into_iter().filter_map(|one| match &one.route.document.spec {
         Spec::TcpRoute(route) => Some((one, &route.rules)),
         _ => None,
     });
     let rule = |one: &Attached<'_>, rule: &ConnectionRule| TcpRule {
-        matches: one.ports.iter().map(of_any_port).collect(),
+        matches: one.ports.iter().map(|port| at_port(*port)).collect(),
         destinations: one.route.connection_targets(rule),
     };
     rules.flat_map(|(one, rules)| rules.iter().map(move |each| rule(one, each))).collect()

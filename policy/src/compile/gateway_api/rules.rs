@@ -17,6 +17,7 @@ use crate::{
     document::Spec,
     headers::HeaderRules,
     matcher::{Fields, RequestMatch},
+    provider::Provider,
     retry::RetryPolicy,
     route::{
         DestinationFilters, ForwardRule, HttpDestination, HttpRule, NamedMatch, RuleAction, Target, Unresolved,
@@ -100,11 +101,11 @@ impl Rules<'_, '_> {
             return;
         }
         let matches = matches.collect();
-        let Consequence { cors, headers, action } = consequence(ranked.rule, route);
+        let Consequence { cors, authorizers, headers, action } = consequence(ranked.rule, route);
         let document = route.document.clone();
         self.rules.push((
             which,
-            HttpRule { document, place: ranked.rule_index, matches, cors, fault: None, headers, action },
+            HttpRule { document, place: ranked.rule_index, matches, cors, authorizers, fault: None, headers, action },
         ));
     }
 
@@ -116,6 +117,7 @@ impl Rules<'_, '_> {
 /// What a rule does.
 struct Consequence {
     cors: Option<Cors>,
+    authorizers: Vec<Provider>,
     headers: Option<HeaderRules>,
     action: RuleAction,
 }
@@ -173,7 +175,8 @@ impl Consequence {
     {
         let of_rule = Filters::new(filters, route);
         if let Some(redirect) = of_rule.redirect {
-            return Self { cors: of_rule.cors, headers: of_rule.headers, action: RuleAction::Redirect(redirect) };
+            let Filters { cors, authorizers, headers, .. } = of_rule;
+            return Self { cors, authorizers, headers, action: RuleAction::Redirect(redirect) };
         }
         // Those without weight get nothing, even one alone.
         let backends = backends.filter(|(weight, ..)| *weight > 0 && !of_rule.is_unsupported);
@@ -191,7 +194,7 @@ impl Consequence {
             mirrors: of_rule.mirrors,
             unresolved: Unresolved::InvalidBackend,
         }));
-        Self { cors: of_rule.cors, headers: of_rule.headers, action }
+        Self { cors: of_rule.cors, authorizers: of_rule.authorizers, headers: of_rule.headers, action }
     }
 }
 
@@ -218,7 +221,11 @@ where
     Filter<'a>: From<&'a F>,
 {
     let mut own = Filters::new(filters, route);
-    let has_own = own.redirect.is_some() || own.path_rewrite.is_some() || own.cors.is_some() || !own.mirrors.is_empty();
+    let has_own = own.redirect.is_some()
+        || own.path_rewrite.is_some()
+        || own.cors.is_some()
+        || !own.mirrors.is_empty()
+        || !own.authorizers.is_empty();
     own.mirrors.extend(of_rule.mirrors.iter().cloned());
     let target = route.target(backend);
     HttpDestination {
@@ -233,6 +240,7 @@ where
                 path_rewrite: own.path_rewrite,
                 mirrors: own.mirrors,
                 cors: own.cors,
+                authorizers: own.authorizers,
             })
         }),
     }

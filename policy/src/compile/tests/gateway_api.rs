@@ -1,6 +1,10 @@
 //! What routes of the Gateway API say to clients inside the mesh.
 
-use super::*;
+use super::{
+    explain::{explain, steps},
+    *,
+};
+use crate::explain::Outcome;
 
 /// A route of a kind in a namespace, for a service of the default namespace.
 pub(super) fn of_kind(kind: &str, name: &str, namespace: &str, fields: &str, rules: &str) -> String {
@@ -318,12 +322,47 @@ fn a_backend_may_have_filters_of_its_own() {
 }
 
 #[test]
-fn a_filter_that_cannot_be_done_is_not_skipped() {
-    let auth = "{type: ExternalAuth, externalAuth: {protocol: HTTP, http: {}, backendRef: {name: b, port: 9080}}}";
-    let view = mesh().apply(&http_route(&format!("{{filters: [{auth}], {}}}", to("a")))).view();
-    assert_eq!(fate(&view, &get("/")), "500");
-    let rule = format!("{{backendRefs: [{{name: a, port: 9080, filters: [{auth}]}}]}}");
-    assert_eq!(fate(&mesh().apply(&http_route(&rule)).view(), &get("/")), "500");
+fn an_authorizer_is_asked_for_a_rule_and_for_a_backend_and_one_that_is_missing_lets_nothing_pass() {
+    let auth = |service: &str| {
+        format!(
+            "{{type: ExternalAuth, externalAuth: {{protocol: HTTP, http: {{}}, backendRef: {{name: {service}, port: 9080}}}}}}"
+        )
+    };
+    let of_rule = |service: &str| http_route(&format!("{{filters: [{}], {}}}", auth(service), to("a")));
+    let of_backend = |service: &str| {
+        http_route(&format!("{{backendRefs: [{{name: a, port: 9080, filters: [{}]}}]}}", auth(service)))
+    };
+    let namespace = Namespace::default_namespace();
+    for (document, places) in [(of_rule("b"), [1, 0]), (of_backend("b"), [0, 1])] {
+        let view = mesh().apply(&document).view();
+        assert_eq!(fate(&view, &get("/")), "a");
+        let authorizers = *route(&view, &get("/")).unwrap().authorizers.unwrap();
+        assert_eq!(authorizers.map(<[_]>::len), places);
+        let provider = authorizers.into_iter().flatten().next().unwrap();
+        assert_eq!((provider.host.as_str(), provider.port, provider.fail_open), ("b.default", 9080, false));
+        let cluster = provider.cluster(&view, Client { namespace: &namespace, workload: None }).unwrap();
+        assert_eq!(&*cluster.fqdn, "b.default.svc.cluster.local");
+        let told = explain(&view, "reviews:9080", &get("/"));
+        let field = if places[0] == 1 { "filters" } else { "backendRefs" };
+        assert_eq!(
+            steps(&told, "authorizer"),
+            [format!("HTTPRoute default/r spec.rules[0].{field}: b.default:9080 is asked first")]
+        );
+    }
+    let redirect =
+        format!("{{filters: [{}, {{type: RequestRedirect, requestRedirect: {{hostname: x.org}}}}]}}", auth("b"));
+    assert_eq!(
+        route(&mesh().apply(&http_route(&redirect)).view(), &get("/")).unwrap().authorizers.unwrap()[0].len(),
+        1
+    );
+    for document in
+        [of_rule("missing"), of_backend("missing"), http_route(&redirect.replace("name: b", "name: missing"))]
+    {
+        let view = mesh().apply(&document).view();
+        assert_eq!(fate(&view, &get("/")), "500", "{document}");
+        let told = explain(&view, "reviews:9080", &get("/"));
+        assert_eq!(told.outcome, Outcome::Answer { status: 500, reason: "invalid_backend".into() });
+    }
 }
 
 #[test]
@@ -445,6 +484,44 @@ fn a_tcp_route_splits_connections() {
     };
     assert_eq!([destination(0), destination(u64::MAX)], ["a.default", "none"]);
     assert_eq!(fate(&view, &get("/")), "reviews", "HTTP requests do not ask it");
+}
+
+#[test]
+fn a_tls_route_goes_by_the_server_that_the_client_names() {
+    let tls_route = |name: &str, fields: &str, hostnames: &str, to: &str| {
+        let route =
+            of_kind("TLSRoute", name, "default", fields, &format!("{{backendRefs: [{{name: {to}, port: 9080}}]}}"));
+        route.replace("spec: {", &format!("spec: {{hostnames: [{hostnames}], ")).replace("/v1,", "/v1alpha2,")
+    };
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let destination =
+        |view: &MeshView, name: Option<&str>| match view.route_tcp(service(view, "reviews"), 9080, client, name, 0) {
+            TcpRouting::Forward(service, _) => service.id.name().to_owned(),
+            other => format!("{other:?}"),
+        };
+    let routes = mesh()
+        .apply(&tls_route("wide", "", "'*.example.com'", "a"))
+        .apply(&tls_route("close", "", "a.example.com", "b"))
+        .apply(&tls_route("missing", "", "c.example.com", "nobody"));
+    let view = routes.view();
+    assert!(view.reads_server_name(service(&view, "reviews"), 9080, client));
+    for (name, expected) in [
+        (Some("a.example.com"), "b"),
+        (Some("A.EXAMPLE.com"), "b"),
+        (Some("b.example.com"), "a"),
+        (Some("c.example.com"), "UnknownCluster"),
+        (Some("example.com"), "NoRoute"),
+        (None, "NoRoute"),
+    ] {
+        assert_eq!(destination(&view, name), expected, "{name:?}");
+    }
+    let rest = of_kind("TCPRoute", "rest", "default", "", "{backendRefs: [{name: c, port: 9080}]}");
+    let view = routes.apply(&rest).view();
+    assert_eq!(destination(&view, Some("other.org")), "c", "what no TLSRoute takes is for TCPRoutes");
+    let any = mesh().apply(&tls_route("any", "", "", "d")).view();
+    assert_eq!(destination(&any, Some("other.org")), "d", "without hostnames any name will do");
+    let of_port = mesh().apply(&tls_route("other-port", ", port: 1", "a.example.com", "b")).view();
+    assert!(!of_port.reads_server_name(service(&of_port, "reviews"), 9080, client));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 mod access;
+mod addresses;
 mod aliases;
 mod attached;
 mod balancing;
