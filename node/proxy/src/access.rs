@@ -135,7 +135,7 @@ impl LocalGate<'_> {
             outgoing.remember();
         }
         let identity = self.identity();
-        let call = self.call(endpoint, workload, identity.as_deref());
+        let call = self.call(workload, endpoint.key.target_port, identity.as_deref());
         admit(self.worker, self.view, access, &call, outgoing).await
     }
 
@@ -143,7 +143,8 @@ impl LocalGate<'_> {
     pub(crate) async fn admit_connection(&self, endpoint: &Endpoint) -> Result<(), ProxyError> {
         let Some((access, workload)) = self.access(endpoint) else { return Ok(()) };
         let identity = self.identity();
-        admit_connection(self.worker, self.view, access, &self.call(endpoint, workload, identity.as_deref())).await
+        let call = self.call(workload, endpoint.key.target_port, identity.as_deref());
+        admit_connection(self.worker, self.view, access, &call).await
     }
 
     /// Has a tunnel to an endpoint judged anew when the endpoint's policies change. That of another node does it
@@ -161,6 +162,18 @@ impl LocalGate<'_> {
         Some(Guest::new(self.worker, who, Rc::default(), self.view))
     }
 
+    /// Lets a request go on that is waiting for a workload of this node, or is being answered by it.
+    pub(crate) fn judge_anew(&self, workload: &Workload, port: u16) -> Result<(), ProxyError> {
+        let name = sni(&workload.name, &workload.namespace, port, &self.view.trust_domain);
+        // A workload that is gone ends its exchanges itself.
+        let Some(local) = self.view.local_workload(&name) else { return Ok(()) };
+        let Some(access) = self.view.access(&local.workload) else { return Ok(()) };
+        let identity = self.identity();
+        let call = self.call(&local.workload, port, identity.as_deref());
+        let request = call.request(None);
+        access.authorizer.may_go_on(&request, true).map_err(|why| denied(self.worker, &call, &request, why))
+    }
+
     /// What a workload of this node asks; other nodes ask for themselves, and what is outside has nobody who does.
     fn access<'e>(&self, endpoint: &'e Endpoint) -> Option<(&Access, &'e Workload)> {
         match (&endpoint.address, &endpoint.workload) {
@@ -176,15 +189,10 @@ impl LocalGate<'_> {
         (identity.not_after > SystemTime::now()).then_some(identity)
     }
 
-    fn call<'c>(
-        &self,
-        endpoint: &Endpoint,
-        workload: &'c Workload,
-        identity: Option<&'c WorkloadIdentity>,
-    ) -> Call<'c> {
+    fn call<'c>(&self, workload: &'c Workload, port: u16, identity: Option<&'c WorkloadIdentity>) -> Call<'c> {
         Call {
             workload,
-            port: endpoint.key.target_port,
+            port,
             principal: identity.map(|identity| &*identity.principal),
             downstream: self.downstream,
             sni: None,

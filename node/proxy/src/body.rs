@@ -36,6 +36,8 @@ pub(crate) enum BodyError {
     Cut,
     #[error("the upstream announced a body that did not come")]
     Stalled,
+    #[error("the workload lets the caller in no more")]
+    NotLetIn,
 }
 
 /// What goes to the caller. It carries the exchange's record, which is written when the body is dropped: at its end,
@@ -152,6 +154,10 @@ impl Body for ResponseBody {
                 (supply, waiting, stall, deadline, spoiled, record)
             }
         };
+        if let Err(error) = record.judge() {
+            record.fail(error.flag(), &error);
+            return Poll::Ready(Some(Err(BodyError::NotLetIn)));
+        }
         if *waiting > 0 {
             record.load().reader_came(std::mem::take(waiting));
         }
@@ -205,6 +211,7 @@ impl Body for ResponseBody {
                     record.fail(Flag::IdleTimeout, &BodyError::Stalled);
                     return Poll::Ready(Some(Err(BodyError::Stalled)));
                 }
+                record.wait(cx);
                 Poll::Pending
             }
         }

@@ -173,6 +173,7 @@ impl Connection {
                         deadline: None,
                         client_upgrade,
                         guest,
+                        stay: None,
                         fault: None,
                     });
                 }

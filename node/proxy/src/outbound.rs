@@ -554,6 +554,11 @@ impl Outbound {
             Err(cut @ ProxyError::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. })) => return Err(cut),
             done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
         };
+        if let Reply::Upstream(Answer { stay, .. }) = &mut reply
+            && let Some(stay) = stay.take()
+        {
+            record.stays(stay, caller, downstream);
+        }
         operations.of_response(&mut reply, sent.as_ref(), record);
         ext_authz::apply(changes, reply.headers_mut());
         reply.headers_mut().extend(allowed);

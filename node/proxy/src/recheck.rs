@@ -1,20 +1,28 @@
 //! Open connections to workloads of this node, judged anew when what the workload lets in changes. A request is judged
 //! when it comes; but a connection may carry one answer for days, or bytes that are no requests, and must end once its
-//! caller is let in no more.
+//! caller is let in no more. A request between workloads of this node comes by a connection that others go by too, which
+//! is why [`Stay`] ends it alone.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     rc::{Rc, Weak},
     sync::Arc,
+    task::{Context, Waker},
 };
 
-use weft_policy::{access::Access, endpoint::LocalWorkload, view::MeshView};
+use weft_policy::{
+    access::Access,
+    endpoint::{LocalWorkload, Workload},
+    view::MeshView,
+};
 use weft_wire::id::TrustDomain;
 
 use crate::{
-    access::Call,
+    access::{Call, LocalGate},
     connection::{End, Load},
+    error::ProxyError,
+    ports::Caller,
     record::Downstream,
     worker::Worker,
 };
@@ -110,7 +118,7 @@ impl Guest {
         }
         let may_go_on = match (&access, view.local_workload(&self.who.sni)) {
             (Some(access), Some(local)) => {
-                access.authorizer.may_go_on(&self.who.call(local).request(None), self.who.is_http)
+                access.authorizer.may_go_on(&self.who.call(local).request(None), self.who.is_http).is_ok()
             }
             // A workload that is gone ends its connections itself.
             _ => true,
@@ -126,19 +134,119 @@ impl Who {
     }
 }
 
-/// Follows the views, for ever: judges all guests by each that lets others in than the one before, and lets go of what
-/// is kept of old ones.
+/// The requests of one worker that wait for workloads of this node.
+pub(crate) struct Stays {
+    /// The last view that was followed.
+    known: RefCell<Arc<MeshView>>,
+    /// How often what is let in has changed.
+    changes: Cell<u64>,
+    waiting: RefCell<Seats>,
+}
+
+/// Whom the next change wakes. Places are used again, so that waiting allocates nothing.
+#[derive(Default)]
+struct Seats {
+    taken: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Stays {
+    pub(crate) fn new(known: Arc<MeshView>) -> Self {
+        Self { known: RefCell::new(known), changes: Cell::default(), waiting: RefCell::default() }
+    }
+
+    /// Wakes all who wait, for each to judge itself.
+    fn change(&self) {
+        self.changes.set(self.changes.get().wrapping_add(1));
+        for waker in self.waiting.borrow().taken.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// A request between workloads of this node, from when it was let in to its answer's end.
+pub(crate) struct Stay {
+    worker: Rc<Worker>,
+    /// The workload's own port.
+    port: u16,
+    /// The number of the change by which it was judged last.
+    judged: Cell<u64>,
+    seat: Cell<Option<usize>>,
+}
+
+impl Stay {
+    /// Of a request that this view has let in.
+    pub(crate) fn new(worker: &Rc<Worker>, view: &MeshView, port: u16) -> Self {
+        let Stays { known, changes, .. } = &worker.stays;
+        let is_judged = known.borrow().lets_in_as(view);
+        let judged = Cell::new(changes.get().wrapping_sub((!is_judged).into()));
+        Self { worker: worker.clone(), port, judged, seat: Cell::default() }
+    }
+
+    /// Judges it anew if what is let in has changed since it was judged last.
+    ///
+    /// # Errors
+    /// The workload lets the caller in no more.
+    pub(crate) fn judge(
+        &self,
+        workload: &Workload,
+        caller: Option<&Caller>,
+        downstream: Downstream,
+    ) -> Result<(), ProxyError> {
+        let worker = &self.worker;
+        let changes = worker.stays.changes.get();
+        if self.judged.replace(changes) == changes {
+            return Ok(());
+        }
+        let view = worker.views.load();
+        let gate = LocalGate { worker, view: &view, caller, downstream };
+        let judged = gate.judge_anew(workload, self.port);
+        judged.inspect_err(|_| worker.metrics.shared().count_cut_connection())
+    }
+
+    /// Has the task woken when it is to be judged anew.
+    pub(crate) fn wait(&self, cx: &Context<'_>) {
+        let Seats { taken, free } = &mut *self.worker.stays.waiting.borrow_mut();
+        let seat = self.seat.get().unwrap_or_else(|| {
+            free.pop().unwrap_or_else(|| {
+                taken.push(None);
+                taken.len() - 1
+            })
+        });
+        self.seat.set(Some(seat));
+        if let Some(waker) = taken.get_mut(seat)
+            && waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let Some(seat) = self.seat.get() else { return };
+        let Seats { taken, free } = &mut *self.worker.stays.waiting.borrow_mut();
+        if let Some(waker) = taken.get_mut(seat) {
+            *waker = None;
+            free.push(seat);
+        }
+    }
+}
+
+/// Follows the views, for ever: judges all guests by each that lets others in than the one before, has all stays judge
+/// themselves, and lets go of what is kept of old ones.
 pub(crate) async fn follow_views(worker: Rc<Worker>) {
     let mut changes = worker.views.changes();
-    let mut known = worker.views.load();
+    worker.stays.known.replace(worker.views.load());
     while changes.changed().await.is_ok() {
         let view = worker.views.load();
         worker.metrics.forget_parties();
-        if !view.lets_in_as(&known) {
+        let before = worker.stays.known.replace(view.clone());
+        if !view.lets_in_as(&before) {
             for guest in worker.guests.all() {
                 guest.judge(&worker, &view);
             }
+            worker.stays.change();
         }
-        known = view;
     }
 }

@@ -1,7 +1,15 @@
 //! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
 //! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
 
-use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
+use std::{
+    cell::Cell,
+    error::Error,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Context,
+    time::SystemTime,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
@@ -22,6 +30,8 @@ use crate::{
     headers::Watched,
     metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     overdue::Lent,
+    ports::Caller,
+    recheck::Stay,
     upstream,
     worker::Worker,
 };
@@ -83,10 +93,19 @@ struct State {
     watching: Vec<Arc<Experiment>>,
     /// The cluster and the endpoint that wait for a gRPC call's status, for outlier detection.
     judged: Option<(Arc<Cluster>, Arc<Endpoint>)>,
+    /// Only between workloads of this node.
+    stay: Option<StayOf>,
     /// Only with an access log.
     line: Option<Box<Line>>,
     /// Only where a rule writes it into headers.
     watched: Option<Box<Watched>>,
+}
+
+/// A request that is judged anew, and who makes it.
+struct StayOf {
+    stay: Stay,
+    caller: Option<Arc<Caller>>,
+    downstream: Downstream,
 }
 
 /// What only the access log wants to know.
@@ -195,6 +214,7 @@ impl ExchangeRecord {
             response_bytes: 0,
             watching: Vec::new(),
             judged: None,
+            stay: None,
             line,
             watched: None,
         }))
@@ -305,6 +325,31 @@ impl ExchangeRecord {
     /// Has outlier detection look at a gRPC call's status, when it is known.
     pub(crate) fn judged(&mut self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>) {
         self.0.judged = Some((cluster.clone(), endpoint.clone()));
+    }
+
+    /// Has the answer break off when the workload lets the caller in no more.
+    pub(crate) fn stays(&mut self, stay: Stay, caller: Option<Arc<Caller>>, downstream: Downstream) {
+        self.0.stay = Some(StayOf { stay, caller, downstream });
+    }
+
+    /// Judges the request anew, if there is reason to.
+    ///
+    /// # Errors
+    /// The workload lets the caller in no more.
+    pub(crate) fn judge(&self) -> Result<(), ProxyError> {
+        match (&self.0.stay, &self.0.parties.destination) {
+            (Some(StayOf { stay, caller, downstream }), Some(workload)) => {
+                stay.judge(workload, caller.as_deref(), *downstream)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the task woken when there is reason to judge the request anew.
+    pub(crate) fn wait(&self, cx: &Context<'_>) {
+        if let Some(StayOf { stay, .. }) = &self.0.stay {
+            stay.wait(cx);
+        }
     }
 
     pub(crate) fn add_sent(&mut self, bytes: u64) {

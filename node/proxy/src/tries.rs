@@ -2,9 +2,15 @@
 
 mod hedge;
 
-use std::{pin::pin, rc::Rc, sync::Arc};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+};
 
-use http::StatusCode;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 use weft_policy::{
     authenticate::Claims,
@@ -25,6 +31,7 @@ use crate::{
     metrics::Flag,
     pool::Need,
     ports::Caller,
+    recheck::Stay,
     record::{ExchangeRecord, GRPC_STATUS, grpc_code},
     respond::{NOT_HOSTED, X_WEFT_REASON},
     upstream::{self, Awaited, Timed},
@@ -252,7 +259,9 @@ impl<'a> Tries<'a> {
         upstream::record(self.worker, self.cluster, endpoint, Outcome::Connected);
         self.mark(endpoint, retries, outgoing);
         let timed = Timed::begin(self.worker, self.cluster, endpoint);
-        match outgoing.send(&mut lease).await {
+        let stay = self.stay(endpoint);
+        let sent = self.while_let_in(stay.as_ref(), endpoint, pin!(outgoing.send(&mut lease))).await;
+        match sent {
             Ok(mut response) => {
                 if let Some(timed) = timed {
                     timed.answered();
@@ -269,8 +278,16 @@ impl<'a> Tries<'a> {
                     quota.tell(response.headers_mut());
                 }
                 ext_authz::apply(admitted.changes, response.headers_mut());
-                let active = Some(active);
-                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
+                Ok(Answer {
+                    response,
+                    lease,
+                    active: Some(active),
+                    deadline: None,
+                    client_upgrade: None,
+                    guest: None,
+                    stay,
+                    fault: None,
+                })
             }
             Err(SendError { error, failure, stale }) => {
                 if let Some(timed) = timed {
@@ -279,6 +296,32 @@ impl<'a> Tries<'a> {
                 Err(Failed { error, failure, stale })
             }
         }
+    }
+
+    /// What has a request to a workload of this node judged anew; another node's proxy judges its connections.
+    fn stay(&self, endpoint: &Endpoint) -> Option<Stay> {
+        let is_local = matches!(endpoint.address, EndpointAddress::Local(_));
+        is_local.then(|| Stay::new(self.worker, self.gate.view, endpoint.key.target_port))
+    }
+
+    /// Waits for a response, from a workload of this node only as long as it lets the caller in.
+    async fn while_let_in(
+        &self,
+        stay: Option<&Stay>,
+        endpoint: &Endpoint,
+        mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, SendError>>>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let (Some(stay), Some(workload)) = (stay, &endpoint.workload) else { return sending.await };
+        let LocalGate { caller, downstream, .. } = self.gate;
+        let sent = poll_fn(|cx| {
+            stay.judge(workload, caller, downstream)?;
+            let polled = sending.as_mut().poll(cx);
+            if polled.is_pending() {
+                stay.wait(cx);
+            }
+            polled
+        });
+        sent.await
     }
 
     /// Counts a request to a workload of this node, as its proxy does for those of other nodes.

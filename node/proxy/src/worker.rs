@@ -31,7 +31,7 @@ use crate::{
     overload::Budget,
     pool::Pools,
     ports::{Identities, KeySets, Originations, VerdictSink, Views},
-    recheck::Guests,
+    recheck::{Guests, Stays},
     resolve,
     tls::MeshTls,
 };
@@ -74,6 +74,7 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     pub(crate) overdue: Overdue<Upstream>,
     pub(crate) guests: Guests,
+    pub(crate) stays: Stays,
     pub(crate) handshakes: Handshakes,
     /// Requests are refused, since too much is held for slow peers.
     pub(crate) is_overloaded: Cell<bool>,
@@ -81,6 +82,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(number: usize, shared: Shared, tasks: Tasks) -> Rc<Self> {
+        let stays = Stays::new(shared.views.load());
         Rc::new(Self {
             pools: Pools::new(shared.tls.clone(), shared.identities.clone(), shared.originations),
             originals: Originals::new(resolve::host_resolver()),
@@ -97,6 +99,7 @@ impl Worker {
             connections: Connections::default(),
             overdue: Overdue::default(),
             guests: Guests::default(),
+            stays,
             handshakes: Handshakes::default(),
             is_overloaded: Cell::new(false),
         })

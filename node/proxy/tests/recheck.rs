@@ -2,13 +2,15 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 use weft_proxy::config::ListenerProtocol;
 use weft_wire::fact::Protocol;
@@ -111,18 +113,81 @@ async fn a_websocket_ends_when_its_caller_is_let_in_no_more_and_only_then() {
 #[tokio::test]
 async fn an_answer_under_way_breaks_off_when_no_request_could_come_by_its_connection_any_more() {
     let endless = says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await;
-    let [mut mesh, _] = both_ways("reviews", Protocol::Http, endless).await;
-    let response = send(mesh.client().outbound, get("reviews", "/")).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    publish(&mut mesh, DENY_A_PATH);
-    // A second caller's request shows that the view is in force.
-    assert_eq!(send(mesh.client().outbound, get("reviews", "/denied")).await.status(), StatusCode::FORBIDDEN);
-    assert_eq!(cut(&mesh), 0.0);
-    publish(&mut mesh, DENY_CALLER);
-    assert!(within(response.into_body().collect()).await.is_err(), "the answer breaks off");
-    assert!(cut(&mesh) >= 1.0);
-    // Who comes anew is told why, and not just cut.
-    assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::FORBIDDEN);
+    for mut mesh in both_ways("reviews", Protocol::Http, endless).await {
+        let mut response = send(mesh.client().outbound, get("reviews", "/")).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(within(response.body_mut().frame()).await.unwrap().unwrap().into_data().unwrap(), "x");
+        for spec in [DENY_OTHERS, DENY_A_PATH] {
+            publish(&mut mesh, spec);
+        }
+        // A second caller's request shows that the view is in force.
+        assert_eq!(send(mesh.client().outbound, get("reviews", "/denied")).await.status(), StatusCode::FORBIDDEN);
+        assert_eq!(cut(&mesh), 0.0);
+        publish(&mut mesh, DENY_CALLER);
+        assert!(within(response.into_body().collect()).await.is_err(), "the answer breaks off");
+        assert!(cut(&mesh) >= 1.0);
+        // Who comes anew is told why, and not just cut.
+        assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_waits_no_longer_than_it_is_let_in() {
+    let arrived = Arc::new(Notify::new());
+    let arrives = arrived.clone();
+    let silent = serve(false, move |_| {
+        let arrives = arrives.clone();
+        async move {
+            arrives.notify_one();
+            std::future::pending::<Response<Body>>().await
+        }
+    });
+    for mut mesh in both_ways("reviews", Protocol::Http, silent.await).await {
+        let is_local = mesh.nodes.len() == 1;
+        let outbound = mesh.client().outbound;
+        let waits = tokio::spawn(async move { send(outbound, get("reviews", "/")).await });
+        within(arrived.notified()).await;
+        publish(&mut mesh, DENY_OTHERS);
+        publish(&mut mesh, DENY_CALLER);
+        let response = within(waits).await.unwrap();
+        if is_local {
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            let id = response.headers()["x-weft-decision"].to_str().unwrap().parse().unwrap();
+            assert!(mesh.client().decisions.find(id).is_some(), "weft why tells it");
+        } else {
+            // Its connection was cut.
+            assert!(matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE));
+        }
+    }
+}
+
+#[tokio::test]
+async fn within_a_node_only_the_requests_end_that_are_let_in_no_more() {
+    let endless = says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+    let hosted = ["reviews", "ratings"].map(|name| hosted(name, &format!("{name}-v1"), Protocol::Http, endless));
+    let mut plan = caller().await;
+    plan.hosted.extend(hosted);
+    let mut mesh = Mesh::start(vec![plan]);
+    // Both go by one connection.
+    let io = TokioIo::new(TcpStream::connect(mesh.client().outbound).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let mut bodies = Vec::new();
+    for host in ["reviews", "ratings"] {
+        let request = Request::get(format!("http://{host}/")).body(text("")).unwrap();
+        let mut body = within(sender.send_request(request)).await.unwrap().into_body();
+        assert_eq!(within(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "x");
+        bodies.push(body);
+    }
+    let [mut refused, mut goes_on] = <[_; 2]>::try_from(bodies).unwrap();
+    let policy = policy("{selector: {matchLabels: {app: reviews}}, action: DENY, rules: [{}]}");
+    mesh.documents = policy;
+    mesh.publish();
+    assert!(within(refused.frame()).await.unwrap().is_err());
+    assert_eq!(cut(&mesh), 1.0);
+    let request = Request::get("http://ratings/").body(text("")).unwrap();
+    assert_eq!(within(sender.send_request(request)).await.unwrap().status(), StatusCode::OK);
+    assert!(tokio::time::timeout(Duration::ZERO, goes_on.frame()).await.is_err(), "it is not over");
 }
 
 #[tokio::test]

@@ -273,12 +273,19 @@ impl Authorizer {
         }
     }
 
-    /// Whether an open connection may go on: one of HTTP, if some request that may come by it would be let in; another
-    /// one, if it itself would be. Providers are not asked again. `connection.http` is `None`.
-    pub fn may_go_on(&self, connection: &AccessRequest<'_>, is_http: bool) -> bool {
+    /// Lets an open connection go on: one of HTTP, if some request that may come by it would be let in; another one, if it
+    /// itself would be. Providers are not asked again. `connection.http` is `None`.
+    ///
+    /// # Errors
+    /// What refuses it.
+    pub fn may_go_on<'a>(&'a self, connection: &AccessRequest<'_>, is_http: bool) -> Result<(), Denied<'a>> {
         let policies = if is_http { &self.any_request } else { &self.tcp };
-        let is_refused = matches!(policies.ask(connection), Some(Verdict::Deny(_)));
-        !is_refused && policies.enforced.decide(connection).is_allowed()
+        let asked = policies.ask(connection).filter(|asked| matches!(asked, Verdict::Deny(_)));
+        match asked.unwrap_or_else(|| policies.enforced.decide(connection)) {
+            Verdict::Allow(_) => Ok(()),
+            Verdict::Deny(why) => Err(why),
+            Verdict::Ask { rule, .. } => Err(Denied::WithoutProvider(rule)),
+        }
     }
 
     /// What comes of a request, or of a connection.

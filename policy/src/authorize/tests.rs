@@ -611,7 +611,7 @@ fn an_open_connection_may_go_on_as_long_as_some_request_may_come_by_it() {
         (vec![custom("nobody")], false, false),
     ] {
         let authorizer = compile(&policies);
-        let found = |is_http| self::tcp().ask(|connection| authorizer.may_go_on(connection, is_http));
+        let found = |is_http| self::tcp().ask(|connection| authorizer.may_go_on(connection, is_http).is_ok());
         assert_eq!((found(true), found(false)), (http, tcp), "{policies:?}");
     }
 }
@@ -853,7 +853,7 @@ mod properties {
                     verdict => verdict.is_allowed(),
                 };
                 let connection = AccessRequest { http: None, ..*request };
-                let may_go_on = authorizer.may_go_on(&connection, sent.is_http);
+                let may_go_on = authorizer.may_go_on(&connection, sent.is_http).is_ok();
                 prop_assert!(may_go_on || !is_allowed, "what brings an allowed request may go on");
                 prop_assert!(sent.is_http || may_go_on == is_allowed);
                 Ok(())
