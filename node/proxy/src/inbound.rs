@@ -21,6 +21,7 @@ use crate::{
     exchange::{self, Answer, Outgoing, Reply, SendError, X_FORWARDED_CLIENT_CERT, X_WEFT_SOURCE},
     ext_authz, limit,
     listener::{limit_unread, serve_http1, serve_http2},
+    max_forwards,
     metrics::{Parties, Refused, Reporter},
     pool::Need,
     recheck::{Guest, Who},
@@ -112,8 +113,8 @@ impl Connection {
         let mut record =
             ExchangeRecord::begin(&self.worker, Reporter::Destination, self.guest.who.downstream, &self.load, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
-        let answer = self.forward(request, claim.as_ref(), &mut record).await;
-        exchange::finish(&self.worker, answer.map(Reply::Upstream), record)
+        let reply = self.forward(request, claim.as_ref(), &mut record).await;
+        exchange::finish(&self.worker, reply, record)
     }
 
     async fn forward(
@@ -121,7 +122,7 @@ impl Connection {
         mut request: Request<Incoming>,
         claim: Option<&HeaderValue>,
         record: &mut ExchangeRecord,
-    ) -> Result<Answer, ProxyError> {
+    ) -> Result<Reply, ProxyError> {
         self.worker.refuse_when_overloaded()?;
         let view = self.worker.views.load();
         self.identify(&view, claim, record.parties());
@@ -153,6 +154,9 @@ impl Connection {
                 limit::admit(limits, &asked, admitted.claims.as_ref(), self.worker.now_ns())?
             }
         };
+        if let Some(answer) = max_forwards::count(&mut outgoing) {
+            return Ok(Reply::Own(answer));
+        }
         let http2 = upstream::speaks_http2(workload.protocol, &outgoing.headers);
         let mut need = outgoing.need();
         loop {
@@ -166,7 +170,7 @@ impl Connection {
                     ext_authz::apply(admitted.changes, response.headers_mut());
                     let client_upgrade = outgoing.take_client_upgrade();
                     let guest = client_upgrade.as_ref().map(|_| self.guest.clone());
-                    return Ok(Answer {
+                    return Ok(Reply::Upstream(Answer {
                         response,
                         lease,
                         active: None,
@@ -175,7 +179,7 @@ impl Connection {
                         guest,
                         stay: None,
                         fault: None,
-                    });
+                    }));
                 }
                 // Kept alive for too long: once more, on a new connection.
                 Err(SendError { stale: true, .. }) if need == Need::Any => need = Need::Fresh,

@@ -26,6 +26,7 @@ pub mod http2;
 mod inbound;
 mod limit;
 mod listener;
+mod max_forwards;
 pub mod metrics;
 mod original;
 pub mod origination;

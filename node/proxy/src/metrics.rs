@@ -288,7 +288,7 @@ impl Collector for Metrics {
             ),
             (
                 "weft_access_connections_cut",
-                "Open connections ended because the workload's policies changed and let their callers in no more",
+                "Connections and requests ended because the workload's policies changed and let their callers in no more",
                 &self.0.access.connections_cut,
             ),
         ] {

@@ -47,6 +47,7 @@ use crate::{
     headers::{Operations, Sent},
     limit,
     listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
+    max_forwards,
     metrics::{Parties, Reporter},
     original::Asked,
     pool::Need,
@@ -538,6 +539,9 @@ impl Outbound {
                     operations.of_request(&mut outgoing, record.started().elapsed());
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
+                    }
+                    if let Some(answer) = max_forwards::count(&mut outgoing) {
+                        return Ok(Reply::Own(answer));
                     }
                     if watches {
                         sent = Some(Sent::of(outgoing.head()));

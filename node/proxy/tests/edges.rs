@@ -159,6 +159,25 @@ async fn one_that_breaks_off_is_not_taken_for_whole() {
 }
 
 #[tokio::test]
+async fn a_caller_that_closes_its_side_within_an_exchange_is_gone_as_for_envoy() {
+    let (mesh, mut stream) = (mesh_with(echo().await).await, None);
+    for ends in [false, true] {
+        let stream = stream.insert(TcpStream::connect(mesh.client().outbound).await.unwrap());
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: reviews\r\ncontent-length: 2\r\n\r\na").await.unwrap();
+        if ends {
+            stream.shutdown().await.unwrap();
+            let _ = within(stream.read_to_end(&mut Vec::new())).await;
+        } else {
+            stream.write_all(b"b").await.unwrap();
+            assert!(head(stream).await.starts_with("HTTP/1.1 200 "));
+        }
+    }
+    let gone = ["response_flags=\"DC\"", "reporter=\"source\""];
+    eventually("it is counted", || mesh.client().metric("istio_requests_total", &gone) == 1.0).await;
+    is_served(&mesh).await;
+}
+
+#[tokio::test]
 async fn an_offer_of_h2c_is_ignored_and_the_connection_goes_on() {
     let mesh = mesh_with(echo().await).await;
     let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
@@ -179,6 +198,34 @@ async fn options_of_everything_and_trace_reach_the_workload() {
 }
 
 #[tokio::test]
+async fn trace_and_options_are_passed_on_as_often_as_they_may_be() {
+    let mesh = mesh_with(echo().await).await;
+    let ask = async |method: &str, headers: &str| {
+        raw(&mesh, &format!("{method} HTTP/1.1\r\nhost: reviews\r\nconnection: close\r\n{headers}\r\n")).await
+    };
+    for method in ["OPTIONS *", "TRACE /a?b"] {
+        // The caller's node, then the workload's.
+        for left in ["0", "1"] {
+            let answer = ask(method, &format!("max-forwards: {left}\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("x-forwarded-client-cert"), "{answer}");
+        }
+        for (sent, seen) in [("2", "0"), ("12", "10"), ("99999999999999999999", "18446744073709551613"), ("x", "x")] {
+            let answer = ask(method, &format!("max-forwards: {sent}\r\n")).await;
+            let is_seen = answer.contains(&format!("max-forwards: {seen}\n"));
+            assert!(is_seen && answer.contains("x-forwarded-client-cert: "), "{method} {sent}: {answer}");
+        }
+    }
+    let answer = ask("GET /", "max-forwards: 0\r\n").await;
+    assert!(answer.contains("max-forwards: 0\n"), "it is for the two methods: {answer}");
+    let answer = ask("TRACE /a?b", "max-forwards: 0\r\nx-a: c\r\ncookie: d\r\nauthorization: e\r\n").await.to_lowercase();
+    assert!(answer.contains("content-type: message/http\r\n"), "{answer}");
+    let (_, reflected) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(reflected.starts_with("trace /a?b http/1.1\r\nhost: reviews\r\n"), "{reflected}");
+    assert!(reflected.contains("x-a: c\r\n") && reflected.ends_with("\r\n\r\n"), "{reflected}");
+    assert!(!reflected.contains("cookie") && !reflected.contains("authorization"), "{reflected}");
+}
+
+#[tokio::test]
 async fn grpc_that_is_all_trailers_and_grpc_web_pass_as_they_are() {
     let app = serve(true, |_| async {
         let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", "7");
@@ -191,6 +238,25 @@ async fn grpc_that_is_all_trailers_and_grpc_web_pass_as_they_are() {
     assert_eq!((response.status(), &response.headers()["grpc-status"]), (StatusCode::OK, &"7".parse().unwrap()));
     let labels = ["request_protocol=\"grpc\"", "grpc_response_status=\"7\""];
     eventually("it is counted", || mesh.client().metric("istio_requests_total", &labels) == 1.0).await;
+    // grpc-web is HTTP, with its trailers in the body.
+    const MESSAGES: &[u8] = b"\0\0\0\0\x01m\x80\0\0\0\x0fgrpc-status:0\r\n";
+    let app = serve(false, |request| async move {
+        assert_eq!(request.headers()["content-type"], "application/grpc-web+proto");
+        assert_eq!(request.headers()["x-grpc-web"], "1");
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::builder().header("content-type", "application/grpc-web+proto").body(text(body)).unwrap()
+    });
+    let web = mesh_with(app.await).await;
+    for http2 in [false, true] {
+        let request = Request::post("http://reviews:9080/A/B").header("content-type", "application/grpc-web+proto");
+        let request = request.header("host", "reviews:9080").header("x-grpc-web", "1").body(text(MESSAGES)).unwrap();
+        let outbound = web.client().outbound;
+        let response = if http2 { send_http2(outbound, request).await } else { send(outbound, request).await };
+        assert_eq!(response.headers()["content-type"], "application/grpc-web+proto");
+        assert_eq!(within(response.into_body().collect()).await.unwrap().to_bytes(), MESSAGES);
+    }
+    let labels = ["request_protocol=\"http\"", "response_code=\"200\"", "reporter=\"source\""];
+    eventually("both are counted", || web.client().metric("istio_requests_total", &labels) == 2.0).await;
     // What the proxy itself refuses is told grpc-web's callers in HTTP.
     let request = Request::post("/A/B").header("host", "nobody").header("content-type", "application/grpc-web+proto");
     let response = send(mesh.client().outbound, request.body(text("m")).unwrap()).await;
