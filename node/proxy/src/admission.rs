@@ -1,4 +1,4 @@
-//! How many connections are taken: of each listener, and of each host that has yet to prove who it is.
+//! How many connections are taken: of each listener, of each other host, and of each that has yet to prove who it is.
 
 use std::{
     cell::RefCell,
@@ -10,32 +10,69 @@ use std::{
     },
 };
 
+use parking_lot::Mutex;
+
 /// Room for the connections of one listening address, on all workers together.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
     open: Arc<AtomicUsize>,
     max: usize,
+    /// Where other hosts connect: how many each of them has, which is half of all at most.
+    by_host: Option<Arc<ByHost>>,
 }
 
+type ByHost = Mutex<HashMap<IpAddr, usize>>;
+
 impl Slots {
+    /// Of an address of which all callers are of this host.
     pub(crate) fn new(max: usize) -> Self {
-        Self { open: Arc::default(), max }
+        Self { open: Arc::default(), max, by_host: None }
     }
 
-    /// Room for one more, until what is returned is dropped; `None` if all is taken.
-    pub(crate) fn take(&self) -> Option<Slot> {
-        let slot = Slot(self.open.clone());
-        (slot.0.fetch_add(1, Ordering::Relaxed) < self.max).then_some(slot)
+    /// Of an address to which other hosts connect, none of which may take the room of all others.
+    pub(crate) fn of_hosts(max: usize) -> Self {
+        Self { by_host: Some(Arc::default()), ..Self::new(max) }
+    }
+
+    /// Room for one more connection from this address, until what is returned is dropped; `None` if all is taken, or all
+    /// that the host may have.
+    pub(crate) fn take(&self, from: IpAddr) -> Option<Slot> {
+        let mut slot = Slot { open: self.open.clone(), host: None };
+        if slot.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+            return None;
+        }
+        if let Some(by_host) = &self.by_host {
+            let mut by_host_now = by_host.lock();
+            let of_host = by_host_now.entry(from).or_default();
+            if *of_host >= (self.max / 2).max(1) {
+                return None;
+            }
+            *of_host += 1;
+            slot.host = Some((by_host.clone(), from));
+        }
+        Some(slot)
     }
 }
 
 /// One connection's room.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<AtomicUsize>);
+pub(crate) struct Slot {
+    open: Arc<AtomicUsize>,
+    host: Option<(Arc<ByHost>, IpAddr)>,
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some((by_host, from)) = &self.host {
+            let mut by_host = by_host.lock();
+            if let Some(of_host) = by_host.get_mut(from) {
+                *of_host -= 1;
+                if *of_host == 0 {
+                    by_host.remove(from);
+                }
+            }
+        }
     }
 }
 
@@ -85,12 +122,25 @@ mod tests {
 
     #[test]
     fn slots_are_given_back() {
-        let slots = Slots::new(2);
-        let (first, _second) = (slots.take().unwrap(), slots.clone().take().unwrap());
-        assert!(slots.take().is_none());
-        assert!(slots.take().is_none(), "a refusal takes none");
+        let (slots, from) = (Slots::new(2), IpAddr::from([127, 0, 0, 1]));
+        let (first, _second) = (slots.take(from).unwrap(), slots.clone().take(from).unwrap());
+        assert!(slots.take(from).is_none());
+        assert!(slots.take(from).is_none(), "a refusal takes none");
         drop(first);
-        assert!(slots.take().is_some());
+        assert!(slots.take(from).is_some());
+    }
+
+    #[test]
+    fn no_host_has_the_room_of_all() {
+        let slots = Slots::of_hosts(5);
+        let [one, other, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let (first, _second) = (slots.take(one).unwrap(), slots.take(one).unwrap());
+        assert!(slots.take(one).is_none() && slots.take(one).is_none());
+        let held: Vec<_> = [other, other, third].map(|from| slots.clone().take(from).unwrap()).into();
+        assert!(slots.take(third).is_none(), "all is taken");
+        drop((first, held));
+        assert!(slots.take(one).is_some(), "it is given back");
+        assert_eq!(slots.by_host.unwrap().lock().len(), 1, "and forgotten");
     }
 
     #[test]

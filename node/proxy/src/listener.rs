@@ -66,7 +66,7 @@ pub(crate) async fn accept<F>(
         match accepted.and_then(|(stream, remote)| prepare(stream, remote)) {
             Ok((stream, downstream)) => {
                 pause = ACCEPT_PAUSE.0;
-                let Some(slot) = slots.take() else {
+                let Some(slot) = slots.take(downstream.remote.ip()) else {
                     worker.metrics.shared().count_refused(Refused::Connections);
                     continue;
                 };

@@ -67,7 +67,8 @@ struct ListenerSlots {
 impl ListenerSlots {
     fn new(connections: usize, listeners: usize) -> Self {
         let slots = || Slots::new(connections);
-        Self { inbound: slots(), outbound: slots(), listeners: (0..listeners).map(|_| slots()).collect() }
+        let listeners = (0..listeners).map(|_| slots()).collect();
+        Self { inbound: Slots::of_hosts(connections), outbound: slots(), listeners }
     }
 }
 

@@ -2,17 +2,20 @@
 
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
-use weft_proxy::server::Drained;
+use weft_proxy::{config::ListenerProtocol, server::Drained};
 use weft_wire::fact::Protocol;
 
 use support::{frames::*, *};
@@ -27,6 +30,52 @@ async fn read_until(from: &mut TcpStream, end: &str) -> String {
         text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
     }
     text.to_lowercase()
+}
+
+#[tokio::test]
+async fn long_streams_go_on_until_the_deadline() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let echoing = async |greeting: &'static str| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    if !greeting.is_empty() {
+                        let _ = stream.read(&mut [0; 2048]).await;
+                        let _ = stream.write_all(greeting.as_bytes()).await;
+                    }
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        address
+    };
+    let hosted = vec![
+        hosted("db", "db-v1", Protocol::Tcp, echoing("").await),
+        hosted("chat", "chat-v1", Protocol::Http, echoing(switching).await),
+    ];
+    let client = Plan { listeners: vec![("db", ListenerProtocol::Tcp)], ..caller().await };
+    let mut mesh = Mesh::start(vec![client, Plan { hosted, ..Plan::default() }]);
+    let bytes = TcpStream::connect(mesh.client().listeners[0]).await.unwrap();
+    let mut socket = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nhost: chat\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_until(&mut socket, "\r\n\r\n").await.starts_with("http/1.1 101 "));
+    let mut streams = [bytes, socket];
+    let proxy = mesh.nodes[0].proxy.take().unwrap();
+    let mut drain = std::pin::pin!(proxy.drain(Duration::from_secs(3)));
+    // The drain has begun by the time that it is waited for.
+    assert!(futures_util::poll!(drain.as_mut()).is_pending());
+    for stream in &mut streams {
+        stream.write_all(b"on\n").await.unwrap();
+        assert_eq!(read_until(stream, "on\n").await, "on\n");
+    }
+    assert_eq!(within(drain).await, Drained::Cut);
+    for stream in &mut streams {
+        assert!(matches!(within(stream.read(&mut [0])).await, Ok(0) | Err(_)));
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+use weft_proxy::config::Limits;
 use weft_wire::fact::Protocol;
 
 use support::{frames::*, *};
@@ -249,6 +250,36 @@ async fn readers_that_read_nothing_do_not_hold_up_those_who_share_their_link() {
         let response = send(mesh.client().outbound, get("reviews", "/")).await;
         assert_eq!(within(response.into_body().collect()).await.unwrap().to_bytes().len(), SIZE);
     }
+}
+
+#[tokio::test]
+async fn a_connection_none_of_whose_windows_ever_opens_is_ended() {
+    let app = serve(false, |_| async { Response::new(text(Bytes::from(vec![b'x'; 2 << 20]))) }).await;
+    let soon = Duration::from_millis(300);
+    let limits = Limits { stall_timeout: soon, ..Limits::default() };
+    let reviews = Plan { hosted: vec![hosted("reviews", "reviews-v1", Protocol::Http, app)], ..Plan::default() };
+    let mesh = Mesh::start(vec![Plan { limits, ..caller().await }, reviews]);
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get_head("reviews"));
+    let bytes = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]), request].concat();
+    let mut stalls = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    stalls.write_all(&bytes).await.unwrap();
+    // It answers pings, so that nothing but its windows speaks against it.
+    let ended = async {
+        loop {
+            match read_frame(&mut stalls).await {
+                Ok((PING, flags, _, payload)) if flags & ACK == 0 => {
+                    if stalls.write_all(&frame(PING, ACK, 0, &payload)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    within(ended).await;
+    assert_eq!(refused(mesh.client(), "stalled_reader"), 1.0);
+    is_served(&mesh).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use weft_proxy::config::Limits;
@@ -351,6 +351,28 @@ async fn connections_beyond_a_listeners_limit_are_closed_and_room_is_made_again(
         }
         assert!(tokio::time::Instant::now() < deadline, "never served again");
     }
+}
+
+#[tokio::test]
+async fn a_host_that_takes_all_the_connections_that_it_may_have_takes_no_others() {
+    let reviews = hosted("reviews", "reviews-v1", Protocol::Http, echo().await);
+    let plan = Plan { hosted: vec![reviews], limits: quick(), ..Plan::default() };
+    let mesh = Mesh::start(vec![caller().await, plan]);
+    let target = &mesh.nodes[1];
+    let connect = async || {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.77.0.1:0".parse().unwrap()).unwrap();
+        socket.connect(target.data_port()).await.unwrap()
+    };
+    let mut held = Vec::new();
+    while refused(target, "connections") == 0.0 {
+        held.push(connect().await);
+        assert!(held.len() <= quick().connections, "never refused");
+        // One that is refused is closed, and the others wait for a handshake.
+        let _ = tokio::time::timeout(Duration::from_millis(10), held.last_mut().unwrap().read(&mut [0])).await;
+    }
+    assert!(held.len() > quick().connections / 2, "{} are refused", held.len());
+    is_served(&mesh).await;
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ pub(crate) enum Refused {
     Flood,
     /// A connection most of whose requests were taken back as soon as they were made.
     RapidReset,
-    /// A connection beyond those that a listener takes, or a handshake beyond those that one address may have.
+    /// A connection beyond those that a listener takes, or that one other host may have, or a handshake beyond those
+    /// that it may have.
     Connections,
     /// A connection that held most when memory was short.
     Overload,
