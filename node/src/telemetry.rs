@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::IsTerminal,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use http::HeaderValue;
@@ -24,6 +24,7 @@ use prometheus_client::{
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_discovery::membership::Stats;
+use weft_policy::experiment::{Experiment, Phase};
 
 use crate::{
     actors::{Handles, seconds_until},
@@ -247,6 +248,7 @@ impl Collector for NodeMetrics {
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 
         self.encode_rate_limits(&mut encoder)?;
+        self.encode_experiments(&mut encoder)?;
 
         let Some(stats) = *self.gossip.borrow() else { return Ok(()) };
         let help = "Length of the last gossip digest; gossip stops at 64 KiB";
@@ -278,6 +280,24 @@ impl NodeMetrics {
             }
         }
         Ok(())
+    }
+
+    fn encode_experiments(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let view = self.handles.views.load();
+        let labels = |experiment: &Experiment| {
+            let namespace = experiment.key.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
+            vec![("namespace", namespace), ("experiment", experiment.key.name.clone())]
+        };
+        let help = "Requests and connections of this node's callers to which a FaultExperiment did its fault";
+        let mut faults = encoder.encode_descriptor("weft_experiment_faults", help, None, MetricType::Counter)?;
+        for experiment in view.all_experiments() {
+            ConstCounter::new(experiment.hits()).encode(faults.encode_family(&labels(experiment))?)?;
+        }
+        let now_unix_ms = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
+        let is_running = |experiment: &Experiment| experiment.phase(now_unix_ms) == Phase::Running;
+        let running: Vec<(Labels, i64)> =
+            view.all_experiments().map(|experiment| (labels(experiment), is_running(experiment).into())).collect();
+        gauge(encoder, "weft_experiment_running", "1 while a FaultExperiment runs on this node", &running)
     }
 }
 

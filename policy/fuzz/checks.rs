@@ -2,19 +2,23 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
 use weft_policy::{
     api::target::Workload,
     authenticate::{Authenticator, Jwks, KnownKeys, TokenRequest},
-    authorize::{AccessRequest, Authorizer, AuthorizerSettings, HttpAccess, Peer},
+    authorize::{AccessRequest, Authorizer, AuthorizerSettings, HttpAccess, Peer, forwarded_for},
+    balance::Keyed,
     compile::{Inputs, ResolvedNames, compile},
+    deadline,
     document::{Document, parse_stored, parse_yaml},
     normalise::{PathNormalization, normalise},
-    route::{Client, RequestHead},
+    route::{Action, Client, RequestHead},
     view::MeshView,
 };
 use weft_wire::{document::Stamp, id::Namespace};
@@ -140,6 +144,72 @@ pub fn hosts(bytes: &[u8]) {
     assert!(is_found || host.contains('*') || !host.contains('.'), "{host} is served");
 }
 
+/// What [`headers`] asks.
+const RULES: &str = r#"
+{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: a},
+ spec: {hosts: [a.example], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}],
+  endpoints: [{address: 10.0.0.1}, {address: 10.0.0.2}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a},
+ spec: {host: a.example, trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {name: c, ttl: 1s}}}}}}
+---
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: a}, spec: {hosts: [a.example], http: [
+ {match: [{queryParams: {q: {exact: h}}}], route: [{destination: {host: a.example}}],
+  sessionPersistence: {type: HEADER, header: {name: s}, absoluteTimeout: 1h}},
+ {route: [{destination: {host: a.example}}], sessionPersistence: {cookie: {name: s}, absoluteTimeout: 1h},
+  corsPolicy: {allowOrigins: [{regex: ".*a"}], allowMethods: [GET], allowHeaders: [x], maxAge: 1h},
+  retries: {attempts: 1, retryOn: "5xx,retriable-headers"}}]}}
+"#;
+
+static RULED: LazyLock<MeshView> = LazyLock::new(|| {
+    let file = parse_yaml(RULES, &Namespace::default_namespace()).expect("the rules are right");
+    let stored = file.documents.iter().map(|parsed| parse_stored(&parsed.key, &parsed.json, Stamp::default()));
+    view_of_all(&stored.map(|stored| Arc::new(stored.expect("readable"))).collect::<Vec<_>>())
+});
+
+/// No header that a caller may send makes anything panic that is decided by it. Lines: cookie, session, origin, asked
+/// method and headers, `grpc-timeout`, `x-forwarded-for`.
+pub fn headers(bytes: &[u8]) {
+    const NAMES: [&str; 7] = [
+        "cookie",
+        "s",
+        "origin",
+        "access-control-request-method",
+        "access-control-request-headers",
+        "grpc-timeout",
+        "x-forwarded-for",
+    ];
+    let values = bytes.split(|byte| *byte == b'\n').map(HeaderValue::from_bytes);
+    let mut headers = HeaderMap::new();
+    for (name, value) in NAMES.into_iter().zip(values) {
+        headers.extend(value.ok().map(|value| (HeaderName::from_static(name), value)));
+    }
+    forwarded_for(&headers);
+    let limit = deadline::limit(Some(Duration::from_secs(9)), true, &headers);
+    assert!(limit.is_some_and(|limit| limit <= Duration::from_secs(9)), "a caller only shortens it");
+    deadline::pass_on(limit, None, true, &mut headers.clone());
+    let client = Client { namespace: &Namespace::default_namespace(), workload: None };
+    let found = RULED.host("a.example", None, client).expect("it is served");
+    for (path_and_query, method) in [("/", Method::GET), ("/", Method::OPTIONS), ("/?q=h", Method::GET)] {
+        let head =
+            RequestHead { method: &method, path_and_query, authority: "a.example", scheme: "http", headers: &headers };
+        let matched = RULED.route(found, 80, &head, client, 0).expect("a rule matches");
+        if let Some(cors) = matched.cors {
+            cors.decide(&method, &headers);
+        }
+        let Action::Forward(forward) = matched.action else { panic!("it is sent on") };
+        let session = forward.session.expect("the rule has one");
+        session.has_ended(1_000);
+        forward.retry.is_on_response(StatusCode::OK, &headers);
+        let connection = [SocketAddr::from(([127, 0, 0, 1], 1)); 2];
+        let hash = forward.cluster.hash_policy().expect("the rule has one");
+        hash.hash(&Keyed { head, client: connection[0].ip(), connection });
+        for endpoint in forward.cluster.endpoints.iter() {
+            session.tell(endpoint, 1_000, &mut HeaderMap::new());
+        }
+    }
+}
+
 fn document_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<Document> {
     let document = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
     let file = parse_yaml(&document.to_string(), &Namespace::default_namespace()).ok()?;
@@ -149,17 +219,20 @@ fn document_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<Doc
 }
 
 fn view_of(kind: &str, version: &str, spec: serde_json::Value) -> Option<MeshView> {
-    let document = document_of(kind, version, spec)?;
+    Some(view_of_all(&[Arc::new(document_of(kind, version, spec)?)]))
+}
+
+fn view_of_all(documents: &[Arc<Document>]) -> MeshView {
     let inputs = Inputs {
         trust_domain: &"cluster.local".parse().expect("a trust domain"),
         this_node: &"a".parse().expect("a node's name"),
         nodes: &[],
-        documents: &[Arc::new(document)],
+        documents,
         local: &BTreeMap::new(),
         secrets: &Arc::default(),
         names: &ResolvedNames::default(),
     };
-    Some(compile(&inputs, None))
+    compile(&inputs, None)
 }
 
 fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) {

@@ -73,7 +73,7 @@ impl Experiment {
     /// What is done to a request. `random` is a fresh, uniform number; `now_unix_ms` the wall clock.
     pub fn decide(&self, request: &Request<'_>, random: u64, now_unix_ms: u64) -> Option<Fault> {
         let hits = self.is_running(now_unix_ms) && self.chance.hits((random >> 32) as u32);
-        (hits && self.conditions.hold(request)).then_some(self.fault)
+        (hits && self.conditions.hold(request)).then(|| self.hit())
     }
 
     /// What is done to a connection that is not read as HTTP: nothing, if the experiment is about some requests only, or
@@ -82,7 +82,17 @@ impl Experiment {
         let of_http = matches!(self.fault.end, Some(FaultEnd::HttpStatus(_) | FaultEnd::GrpcStatus(_)));
         let is_meant = self.source.matches.is_empty() && !of_http && self.fault.body.is_none();
         let hits = is_meant && self.is_running(now_unix_ms) && self.chance.hits((random >> 32) as u32);
-        hits.then_some(self.fault)
+        hits.then(|| self.hit())
+    }
+
+    fn hit(&self) -> Fault {
+        self.watch.hits.fetch_add(1, Ordering::Relaxed);
+        self.fault
+    }
+
+    /// How many requests and connections of this node's callers had its fault.
+    pub fn hits(&self) -> u64 {
+        self.watch.hits.load(Ordering::Relaxed)
     }
 
     /// Whether requests without the fault are watched now.
@@ -154,6 +164,8 @@ const PARTS: usize = 10;
 /// requests begin a part of the window at once, one of them may be lost.
 #[derive(Debug, Default)]
 struct Watch {
+    /// Requests and connections that had the fault.
+    hits: AtomicU64,
     parts: [WindowPart; PARTS],
     /// Milliseconds since 1970; 0 while it goes on.
     stopped_unix_ms: AtomicU64,
@@ -300,6 +312,7 @@ mod tests {
         assert_eq!(decide(&experiment, "/ratings/1", ALWAYS, 20_000), Some(fault));
         assert_eq!(decide(&experiment, "/ratings/1", NEVER, 20_000), None);
         assert_eq!(decide(&experiment, "/reviews/1", ALWAYS, 20_000), None);
+        assert_eq!(experiment.hits(), 1);
     }
 
     #[test]
@@ -387,6 +400,8 @@ mod tests {
         let again = experiment_after(STOPS, Some(&first));
         assert!(matches!(again.phase(20_000), Phase::Stopped { .. }));
         let changed = experiment_after(&STOPS.replace("50", "90"), Some(&again));
+        decide(&changed, "/", ALWAYS, 20_000);
+        assert_eq!((changed.hits(), again.hits()), (1, 0), "each version counts for itself");
         assert_eq!(
             [changed.phase(9_000), changed.phase(20_000), changed.phase(60_000)],
             [Phase::Scheduled, Phase::Running, Phase::Ended]

@@ -30,6 +30,11 @@ fn the_seeds_of_hosts_hold() {
     holds_for_seeds_of("hosts", checks::hosts);
 }
 
+#[test]
+fn the_seeds_of_headers_hold() {
+    holds_for_seeds_of("headers", checks::headers);
+}
+
 fn holds_for_seeds_of(target: &str, check: fn(&[u8])) {
     let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     let files: Vec<_> = fs::read_dir(&seeds).expect("the seeds are there").collect();

@@ -43,7 +43,7 @@ mod respond;
 pub mod server;
 pub mod sniff;
 mod stall;
-mod target;
+pub mod target;
 mod tcp;
 mod tls;
 mod tries;

@@ -58,6 +58,10 @@ struct Inner {
     ejections_overflow: AtomicU64,
     /// Copies of requests that were not sent, because too many were under way.
     mirrors_overflow: AtomicU64,
+    /// Tries after the first of their requests, but for those that were sent beside one under way.
+    retries: AtomicU64,
+    /// Tries that were not made, for want of room among the cluster's retries.
+    retries_overflow: AtomicU64,
     /// Tries that were sent beside one under way.
     hedges: AtomicU64,
     runtimes: RwLock<Vec<(String, RuntimeMetrics)>>,
@@ -129,6 +133,14 @@ impl Metrics {
 
     pub(crate) fn count_ejection_overflow(&self) {
         self.0.ejections_overflow.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_retry(&self) {
+        self.0.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_retry_overflow(&self) {
+        self.0.retries_overflow.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_hedge(&self) {
@@ -244,6 +256,12 @@ impl Collector for Metrics {
                 "weft_mirrors_overflow",
                 "Copies of requests that were not sent because too many were under way",
                 &self.0.mirrors_overflow,
+            ),
+            ("weft_retries", "Tries that were made because one before them failed", &self.0.retries),
+            (
+                "weft_retries_overflow",
+                "Tries that were not made because too many were under way to the cluster",
+                &self.0.retries_overflow,
             ),
             ("weft_hedges", "Requests that were sent to a second endpoint while the first took long", &self.0.hedges),
             (

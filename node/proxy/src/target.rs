@@ -32,6 +32,19 @@ pub(crate) fn authority<B>(request: &Request<B>) -> Result<Authority, ProxyError
     Ok(authority)
 }
 
+/// Whom a request names, if it is one host: for the fuzz target.
+pub fn named_host<B>(request: &Request<B>) -> Option<Authority> {
+    if request.method() == Method::CONNECT {
+        return tunnel(request).ok().map(|(authority, _)| authority);
+    }
+    authority(request).ok()
+}
+
+/// Makes the request's path uniform, as far as that goes, if it has one that may be: for the fuzz target.
+pub fn is_made_uniform<B>(request: &mut Request<B>) -> bool {
+    normalise_path(request, PathNormalization::DecodeAndMergeSlashes).is_ok()
+}
+
 /// Makes the request's path uniform, so that routes, policies and the workload see one and the same.
 pub(crate) fn normalise_path<B>(request: &mut Request<B>, level: PathNormalization) -> Result<(), ProxyError> {
     let Some(path_and_query) = request.uri().path_and_query() else { return Ok(()) };

@@ -157,6 +157,7 @@ impl<'a> Tries<'a> {
                 }
             }
             *retries += 1;
+            self.worker.metrics.shared().count_retry();
             if self.policy.avoids_tried(self.hash.is_some()) && !knows(tried, endpoint) {
                 tried.push(endpoint.clone());
             }
@@ -188,7 +189,10 @@ impl<'a> Tries<'a> {
         if retrying.is_none() {
             match self.cluster.hold_retry() {
                 Ok(held) => *retrying = Some(held),
-                Err(Overflow) => record.flag(Flag::Overflow),
+                Err(Overflow) => {
+                    self.worker.metrics.shared().count_retry_overflow();
+                    record.flag(Flag::Overflow);
+                }
             }
         }
         retrying.is_some()

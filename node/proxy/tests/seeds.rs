@@ -22,6 +22,16 @@ fn the_seeds_of_first_bytes_hold_and_so_do_a_thousand_mutations_of_each() {
     holds_for_seeds_of("sniff", checks::sniff);
 }
 
+#[test]
+fn the_seeds_of_frames_hold_and_so_do_a_thousand_mutations_of_each() {
+    holds_for_seeds_of("frames", checks::frames);
+}
+
+#[test]
+fn the_seeds_of_targets_hold_and_so_do_a_thousand_mutations_of_each() {
+    holds_for_seeds_of("target", checks::target);
+}
+
 fn holds_for_seeds_of(target: &str, check: fn(&[u8])) {
     let seeds = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
     let files: Vec<_> = fs::read_dir(&seeds).expect("the seeds are there").collect();
