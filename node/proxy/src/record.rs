@@ -1,15 +1,7 @@
 //! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
 //! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
 
-use std::{
-    cell::Cell,
-    error::Error,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    task::Context,
-    time::SystemTime,
-};
+use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, task::Context, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;

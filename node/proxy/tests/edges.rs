@@ -217,7 +217,8 @@ async fn trace_and_options_are_passed_on_as_often_as_they_may_be() {
     }
     let answer = ask("GET /", "max-forwards: 0\r\n").await;
     assert!(answer.contains("max-forwards: 0\n"), "it is for the two methods: {answer}");
-    let answer = ask("TRACE /a?b", "max-forwards: 0\r\nx-a: c\r\ncookie: d\r\nauthorization: e\r\n").await.to_lowercase();
+    let answer =
+        ask("TRACE /a?b", "max-forwards: 0\r\nx-a: c\r\ncookie: d\r\nauthorization: e\r\n").await.to_lowercase();
     assert!(answer.contains("content-type: message/http\r\n"), "{answer}");
     let (_, reflected) = answer.split_once("\r\n\r\n").unwrap();
     assert!(reflected.starts_with("trace /a?b http/1.1\r\nhost: reviews\r\n"), "{reflected}");

@@ -46,7 +46,7 @@ async fn frames_that_carry_nothing_end_their_connection() {
     ] {
         let ended = |node: &Node| refused(node, "http2_flood") + refused(node, "http2");
         let before = ended(mesh.client());
-        attack(mesh.client().outbound, bytes).await;
+        beside_another(&mesh, attack(mesh.client().outbound, bytes)).await;
         eventually(&format!("a flood of {what} is counted"), || ended(mesh.client()) > before).await;
         is_served(&mesh).await;
     }
@@ -60,7 +60,7 @@ async fn requests_that_are_taken_back_at_once_end_their_connection() {
         [head, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
     };
     let bytes = [begun(), (1..20_000).step_by(2).flat_map(pair).collect()].concat();
-    attack(mesh.client().outbound, bytes).await;
+    beside_another(&mesh, attack(mesh.client().outbound, bytes)).await;
     let ended = || refused(mesh.client(), "rapid_reset") + refused(mesh.client(), "http2");
     eventually("it is counted", || ended() >= 1.0).await;
     is_served(&mesh).await;
@@ -75,19 +75,19 @@ async fn header_blocks_without_end_and_bombs_end_their_connection_or_are_431() {
         frame(HEADERS, 0, 1, &get_head("reviews")),
         frame(CONTINUATION, 0, 1, &field(b"a", b"b")).repeat(50_000),
     ];
-    let ended = attack(mesh.client().outbound, many.concat()).await;
+    let ended = beside_another(&mesh, attack(mesh.client().outbound, many.concat())).await;
     assert_eq!(ended, Ended::GoAway(ENHANCE_YOUR_CALM));
     // And empty ones.
     let empty =
         [begun(), frame(HEADERS, 0, 1, &get_head("reviews")), frame(CONTINUATION, 0, 1, &[]).repeat(50_000)].concat();
-    assert_eq!(attack(mesh.client().outbound, empty).await, Ended::GoAway(ENHANCE_YOUR_CALM));
+    assert_eq!(beside_another(&mesh, attack(mesh.client().outbound, empty)).await, Ended::GoAway(ENHANCE_YOUR_CALM));
     // One long header goes into the table, and is named by one byte ever after.
     let mut block = get_head("reviews");
     block.extend([0x40, 1, b'a', 127, 0x81, 0x1e]); // 127 + 3,841 = 3,968 bytes of value
     block.extend(vec![b'b'; 3_968]);
     let bomb = frame(HEADERS, 0, 1, &block);
     let bomb = [begun(), bomb, frame(CONTINUATION, END_HEADERS, 1, &vec![0xbe; 16_000])].concat();
-    let ended = attack(mesh.client().outbound, bomb).await;
+    let ended = beside_another(&mesh, attack(mesh.client().outbound, bomb)).await;
     assert!(matches!(ended, Ended::GoAway(_)), "{ended:?}");
     eventually("all are counted", || refused(mesh.client(), "http2") == 3.0).await;
     is_served(&mesh).await;
@@ -110,7 +110,7 @@ async fn windows_that_overflow_and_frames_out_of_order_end_their_connection() {
         (frame(CONTINUATION, 0, 1, &[]), PROTOCOL_ERROR),
         (frame(0x5, END_HEADERS, 1, &[0, 0, 0, 2]), PROTOCOL_ERROR),
     ] {
-        let ended = attack(mesh.client().outbound, [begun(), bytes.clone()].concat()).await;
+        let ended = beside_another(&mesh, attack(mesh.client().outbound, [begun(), bytes.clone()].concat())).await;
         assert_eq!(ended, Ended::GoAway(code), "{bytes:?}");
     }
     eventually("each is counted", || refused(mesh.client(), "http2") == 7.0).await;

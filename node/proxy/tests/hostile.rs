@@ -275,7 +275,7 @@ async fn what_was_begun_has_to_go_on() {
         (format!("{post}content-length: 10\r\n\r\n12345"), "stalled_body"),
     ] {
         let before = refused(mesh.client(), reason);
-        exchange(mesh.client().outbound, bytes.as_bytes()).await;
+        beside_another(&mesh, exchange(mesh.client().outbound, bytes.as_bytes())).await;
         eventually(&format!("{bytes:?} is counted"), || refused(mesh.client(), reason) > before).await;
         is_served(&mesh).await;
     }
@@ -286,6 +286,19 @@ async fn what_was_begun_has_to_go_on() {
     let answer = exchange(mesh.client().outbound, b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\nGET / HT").await;
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 1, "{answer}");
     eventually("it is counted", || refused(mesh.client(), "head_timeout") > before).await;
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_closed_after_a_time_and_blamed_for_nothing() {
+    let reviews = hosted("reviews", "reviews-v1", Protocol::Http, echo().await);
+    let limits = Limits { idle_timeout: Duration::from_millis(300), ..Limits::default() };
+    let plan = Plan { limits, ..caller().await };
+    let mesh = Mesh::start(vec![plan, Plan { hosted: vec![reviews], ..Plan::default() }]);
+    assert_eq!(exchange(mesh.client().outbound, b"").await, "");
+    let answer = exchange(mesh.client().outbound, b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("connection: close"), "{answer}");
+    assert_eq!(mesh.client().metric("weft_http_refused_total", &[]), 0.0);
+    is_served(&mesh).await;
 }
 
 #[tokio::test]

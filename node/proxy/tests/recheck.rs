@@ -84,6 +84,12 @@ async fn a_tcp_connection_ends_when_its_caller_is_let_in_no_more_and_only_then()
             publish(&mut mesh, spec);
             assert!(echoes(&mut stream).await, "{spec}");
         }
+        // Where new connections go is no matter of open ones.
+        mesh.documents = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: db}\n\
+                          spec: {hosts: [db], tcp: [{route: [{destination: {host: nobody.example}}]}]}\n"
+            .into();
+        mesh.publish();
+        assert!(echoes(&mut stream).await);
         publish(&mut mesh, DENY_CALLER);
         ends(&mut stream).await;
         assert_eq!(cut(&mesh), 1.0);

@@ -616,6 +616,20 @@ pub async fn mesh_with(app: SocketAddr) -> Mesh {
     Mesh::start(vec![caller().await, reviews])
 }
 
+/// Does something to a node, and has another caller be served all the while.
+pub async fn beside_another<T>(mesh: &Mesh, attack: impl Future<Output = T>) -> T {
+    let another = async {
+        loop {
+            is_served(mesh).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = attack => done,
+        () = another => unreachable!("it asks again and again"),
+    }
+}
+
 /// Another caller gets its answer.
 pub async fn is_served(mesh: &Mesh) {
     let response = send(mesh.client().outbound, get("reviews", "/")).await;
