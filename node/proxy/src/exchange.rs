@@ -26,7 +26,7 @@ use crate::{
     error::ProxyError,
     metrics::Flag,
     pool::{Lease, Need},
-    recheck::{Guest, Stay},
+    recheck::Guest,
     record::{ExchangeRecord, Received, with_sources},
     respond, tcp,
     upgrade::{self, Upgrade},
@@ -509,8 +509,6 @@ pub(crate) struct Answer {
     pub(crate) client_upgrade: Option<upgrade::Client>,
     /// The caller, if the connection may become a tunnel to a workload of this node.
     pub(crate) guest: Option<Rc<Guest>>,
-    /// Of an answer that a workload of this node gives to one of this node.
-    pub(crate) stay: Option<Stay>,
     /// What is done to the response's body on purpose.
     pub(crate) fault: Option<BodyFault>,
 }
@@ -530,7 +528,7 @@ impl Answer {
 
     /// The response for the caller. Its body carries the record to the exchange's end.
     pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
-        let Self { mut response, lease, active, deadline, client_upgrade, guest, fault, stay: _ } = self;
+        let Self { mut response, lease, active, deadline, client_upgrade, guest, fault } = self;
         record.response_head(&response);
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);

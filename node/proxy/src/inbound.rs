@@ -177,7 +177,6 @@ impl Connection {
                         deadline: None,
                         client_upgrade,
                         guest,
-                        stay: None,
                         fault: None,
                     }));
                 }

@@ -85,19 +85,14 @@ struct State {
     watching: Vec<Arc<Experiment>>,
     /// The cluster and the endpoint that wait for a gRPC call's status, for outlier detection.
     judged: Option<(Arc<Cluster>, Arc<Endpoint>)>,
+    /// As whom it is made, once nobody else has to know.
+    caller: Option<Arc<Caller>>,
     /// Only between workloads of this node.
-    stay: Option<StayOf>,
+    stay: Option<(Stay, Downstream)>,
     /// Only with an access log.
     line: Option<Box<Line>>,
     /// Only where a rule writes it into headers.
     watched: Option<Box<Watched>>,
-}
-
-/// A request that is judged anew, and who makes it.
-struct StayOf {
-    stay: Stay,
-    caller: Option<Arc<Caller>>,
-    downstream: Downstream,
 }
 
 /// What only the access log wants to know.
@@ -206,6 +201,7 @@ impl ExchangeRecord {
             response_bytes: 0,
             watching: Vec::new(),
             judged: None,
+            caller: None,
             stay: None,
             line,
             watched: None,
@@ -319,9 +315,13 @@ impl ExchangeRecord {
         self.0.judged = Some((cluster.clone(), endpoint.clone()));
     }
 
+    pub(crate) fn called_by(&mut self, caller: Option<Arc<Caller>>) {
+        self.0.caller = caller;
+    }
+
     /// Has the answer break off when the workload lets the caller in no more.
-    pub(crate) fn stays(&mut self, stay: Stay, caller: Option<Arc<Caller>>, downstream: Downstream) {
-        self.0.stay = Some(StayOf { stay, caller, downstream });
+    pub(crate) fn stays(&mut self, stay: Stay, downstream: Downstream) {
+        self.0.stay = Some((stay, downstream));
     }
 
     /// Judges the request anew, if there is reason to.
@@ -329,17 +329,16 @@ impl ExchangeRecord {
     /// # Errors
     /// The workload lets the caller in no more.
     pub(crate) fn judge(&self) -> Result<(), ProxyError> {
-        match (&self.0.stay, &self.0.parties.destination) {
-            (Some(StayOf { stay, caller, downstream }), Some(workload)) => {
-                stay.judge(workload, caller.as_deref(), *downstream)
-            }
+        let State { stay, caller, parties, .. } = &*self.0;
+        match (stay, &parties.destination) {
+            (Some((stay, downstream)), Some(workload)) => stay.judge(workload, caller.as_deref(), *downstream),
             _ => Ok(()),
         }
     }
 
     /// Has the task woken when there is reason to judge the request anew.
     pub(crate) fn wait(&self, cx: &Context<'_>) {
-        if let Some(StayOf { stay, .. }) = &self.0.stay {
+        if let Some((stay, _)) = &self.0.stay {
             stay.wait(cx);
         }
     }

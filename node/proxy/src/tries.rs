@@ -133,6 +133,9 @@ impl<'a> Tries<'a> {
                         if let Some(session) = self.session {
                             session.tell(endpoint, unix_ms(), answer.response.headers_mut());
                         }
+                        if let Some(stay) = self.stay(endpoint) {
+                            record.stays(stay, self.gate.downstream);
+                        }
                         return Ok(Answer { client_upgrade, guest, ..answer });
                     }
                 }
@@ -282,16 +285,8 @@ impl<'a> Tries<'a> {
                     quota.tell(response.headers_mut());
                 }
                 ext_authz::apply(admitted.changes, response.headers_mut());
-                Ok(Answer {
-                    response,
-                    lease,
-                    active: Some(active),
-                    deadline: None,
-                    client_upgrade: None,
-                    guest: None,
-                    stay,
-                    fault: None,
-                })
+                let active = Some(active);
+                Ok(Answer { response, lease, active, deadline: None, client_upgrade: None, guest: None, fault: None })
             }
             Err(SendError { error, failure, stale }) => {
                 if let Some(timed) = timed {

@@ -161,17 +161,13 @@ impl Outbound {
             Err(cut @ ProxyError::Aborted(FaultEnd::Reset | FaultEnd::BlackHole { .. })) => return Err(cut),
             done => done.unwrap_or_else(|error| Reply::Own(respond::refusal(&error, record))),
         };
-        if let Reply::Upstream(Answer { stay, .. }) = &mut reply
-            && let Some(stay) = stay.take()
-        {
-            record.stays(stay, caller, downstream);
-        }
         operations.of_response(&mut reply, sent.as_ref(), record);
         ext_authz::apply(changes, reply.headers_mut());
         reply.headers_mut().extend(allowed);
         if let Some(Ok(Some(quota))) = quota {
             quota.tell(reply.headers_mut());
         }
+        record.called_by(caller);
         Ok(reply)
     }
 
