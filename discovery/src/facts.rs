@@ -19,6 +19,7 @@ use std::{
 };
 
 use weft_wire::{
+    circuit::CircuitRecord,
     fact::{FactKind, FactVersion, NodeRecord, SignedFact, SpentTokens},
     id::{NodeId, NodeName},
 };
@@ -311,6 +312,14 @@ impl FactTable {
     pub fn spent_tokens(&self) -> impl Iterator<Item = (&NodeName, &Arc<SpentTokens>)> {
         self.owners.values().filter_map(|owner| match owner.facts.get(&FactKind::SPENT_TOKENS)? {
             Held { claim: Claim::SpentTokens(spent), .. } => Some((&owner.name, spent)),
+            _ => None,
+        })
+    }
+
+    /// What each node said of endpoints, this one among them.
+    pub fn circuits(&self) -> impl Iterator<Item = (&NodeName, FactVersion, &Arc<CircuitRecord>)> {
+        self.owners.values().filter_map(|owner| match owner.facts.get(&FactKind::CIRCUITS)? {
+            Held { fact, claim: Claim::Circuits(record) } => Some((&owner.name, fact.version(), record)),
             _ => None,
         })
     }

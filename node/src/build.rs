@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 use weft_discovery::membership::{MemberSet, Stats};
-use weft_policy::{compile::ResolvedNames, view::MeshView};
+use weft_policy::{circuit::CircuitTable, compile::ResolvedNames, view::MeshView};
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
@@ -41,6 +41,7 @@ use weft_wire::{
 use crate::{
     actors::{
         Handles, Stop,
+        circuits::{self, CircuitsActor},
         documents::{self, DocumentsActor},
         facts::{self, FactsActor},
         follow::Following,
@@ -85,6 +86,7 @@ const SAVE_PEERS: Duration = Duration::from_secs(2);
 /// What actors publish. The node holds on to it: while one actor is down, or the last to stop, the others read on.
 struct Published {
     facts: Arc<watch::Sender<Arc<facts::Published>>>,
+    heard: Arc<watch::Sender<circuits::Heard>>,
     documents: documents::Published,
     secrets: secrets::Published,
     hosted: Arc<watch::Sender<health::HostedSet>>,
@@ -165,6 +167,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     });
     let (key_publisher, keys) = key_sets();
     let (origination_publisher, of_outside) = originations();
+    let told_circuits = Circuits::new(&telemetry);
     let proxy = BoundProxy::bind(
         proxy_config(&config)?,
         views.clone(),
@@ -172,7 +175,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         keys.clone(),
         of_outside,
         proxy_metrics.clone(),
-        Arc::new(Circuits::new(&telemetry)),
+        Arc::new(told_circuits.clone()),
     )?;
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
@@ -191,11 +194,13 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (_, keys_opened) = supervisor.open("keys", 1);
     let (_, names_opened) = supervisor.open("names", 1);
     let (_, plaintext_opened) = supervisor.open("plaintext", 1);
+    let (_, circuits_opened) = supervisor.open("circuits", 1);
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
     let published = Published {
         facts: sender(Arc::default()),
+        heard: sender(Arc::default()),
         documents: documents::Published::default(),
         secrets: secrets::Published::default(),
         hosted: sender(hosted),
@@ -245,6 +250,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         certified: published.certified.subscribe(),
         standings: published.standings.subscribe(),
         published: published.facts.clone(),
+        heard: published.heard.clone(),
         store: store.clone(),
         links: links.clone(),
         myself: facts_box,
@@ -365,6 +371,17 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let setup = plaintext::Setup { hosted: published.hosted.subscribe(), seen: published.plaintext.clone() };
     supervisor.start(plaintext_opened, move || Ok(PlaintextActor(setup.clone())));
 
+    let circuits = Arc::new(Mutex::new(CircuitTable::new(name.clone())));
+    let setup = circuits::Setup {
+        views: views.clone(),
+        heard: published.heard.subscribe(),
+        standings: published.standings.subscribe(),
+        table: circuits.clone(),
+        circuits: told_circuits,
+        facts: facts.clone(),
+    };
+    supervisor.start(circuits_opened, move || Ok(CircuitsActor::new(setup.clone())));
+
     let setup = view::Setup {
         name,
         trust_domain,
@@ -406,6 +423,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         keys,
         decisions,
         plaintext,
+        circuits,
         first_view,
         telemetry: telemetry.clone(),
         stop,

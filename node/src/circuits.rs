@@ -1,10 +1,13 @@
-//! What the proxy finds out about the endpoints that this node's callers use: logged and counted. Circuits are each
-//! node's own.
+//! What is told of circuits: what the proxy finds out about the endpoints that this node's callers use, and what the mesh
+//! makes of it. Logged and counted; and the actor that shares it is woken.
+
+use std::sync::Arc;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
 };
+use tokio::sync::Notify;
 use weft_policy::{
     balance::{Cluster, Trip},
     endpoint::Endpoint,
@@ -23,9 +26,10 @@ struct Transition {
 }
 
 /// This node's circuits, as far as they are told.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Circuits {
     transitions: Family<Transition, Counter>,
+    changed: Arc<Notify>,
 }
 
 impl Circuits {
@@ -36,18 +40,30 @@ impl Circuits {
             .register(|registry| registry.register("weft_circuit_transitions", help, circuits.transitions.clone()));
         circuits
     }
+
+    /// Until there is something new. What has changed is found where it is: in the clusters of the view.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
 }
 
 impl VerdictSink for Circuits {
+    fn failing(&self, cluster: &Cluster, endpoint: &Endpoint) {
+        tracing::debug!(cluster = cluster.name, endpoint = %endpoint.key, "endpoint fails");
+        self.changed.notify_one();
+    }
+
     fn tripped(&self, cluster: &Cluster, trip: &Trip, for_ms: u64) {
-        let (cluster, endpoint, cause) = (&cluster.name, &trip.endpoint.key, trip.cause.as_str());
+        let (cluster, endpoint, cause) = (&cluster.name, &trip.endpoint.key, trip.failures.cause.as_str());
         self.transitions.get_or_create(&Transition { to: "tripped", cause }).inc();
-        tracing::warn!(%cluster, %endpoint, cause, for_ms, "endpoint ejected");
+        tracing::warn!(%cluster, %endpoint, cause, failures = trip.failures.count, for_ms, "endpoint ejected");
+        self.changed.notify_one();
     }
 
     fn returned(&self, cluster: &Cluster, endpoint: &Endpoint) {
         let (cluster, endpoint) = (&cluster.name, &endpoint.key);
         self.transitions.get_or_create(&Transition { to: "passing", cause: "" }).inc();
         tracing::info!(%cluster, %endpoint, "endpoint back in use");
+        self.changed.notify_one();
     }
 }

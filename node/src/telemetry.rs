@@ -25,10 +25,12 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_discovery::membership::Stats;
 use weft_policy::experiment::{Experiment, Phase};
+use weft_wire::circuit::CircuitState;
 
 use crate::{
     actors::{Handles, seconds_until},
     config::{LogFormat, Logs},
+    identity::wall_ms,
     supervisor::ActorStatus,
 };
 
@@ -247,6 +249,7 @@ impl Collector for NodeMetrics {
         let epoch = self.handles.views.load().epoch as i64;
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 
+        self.encode_circuits(&mut encoder)?;
         self.encode_rate_limits(&mut encoder)?;
         self.encode_experiments(&mut encoder)?;
 
@@ -260,6 +263,21 @@ impl Collector for NodeMetrics {
 }
 
 impl NodeMetrics {
+    fn encode_circuits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut own = [CircuitState::Failing, CircuitState::Tripped, CircuitState::Probing].map(|state| (state, 0));
+        let mut heard = 0;
+        for seen in self.handles.circuits.lock().seen(wall_ms(), self.handles.views.now_ms()).values() {
+            let mine = seen.iter().find(|seen| seen.lease_left_ms.is_none()).map(|seen| seen.circuit.state);
+            own.iter_mut().filter(|(state, _)| mine == Some(*state)).for_each(|(_, count)| *count += 1);
+            let is_trip = |state: CircuitState| state > CircuitState::Failing;
+            heard += i64::from(seen.iter().any(|seen| seen.lease_left_ms.is_some() && is_trip(seen.circuit.state)));
+        }
+        let own: Vec<(Labels, i64)> =
+            own.into_iter().map(|(state, count)| (vec![("state", state.as_str().to_owned())], count)).collect();
+        gauge(encoder, "weft_circuits", "Endpoints that fail for this node's callers, by state", &own)?;
+        gauge(encoder, "weft_circuits_heard", "Endpoints that other nodes keep from", &[(vec![], heard)])
+    }
+
     fn encode_rate_limits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let view = self.handles.views.load();
         let help = "Requests that a RateLimit counted on this node, by what became of them";

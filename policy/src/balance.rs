@@ -1,6 +1,7 @@
 //! Clusters, and the choice of one endpoint among a cluster's.
 
 mod hash;
+mod hearsay;
 mod latency;
 mod limits;
 mod locality;
@@ -21,7 +22,10 @@ use std::{
     time::Duration,
 };
 
-use weft_wire::fact::{EndpointHealth, Protocol};
+use weft_wire::{
+    circuit::CircuitCause,
+    fact::{EndpointHealth, Protocol},
+};
 
 pub(crate) use self::{
     hash::{CookieKey, HashKey, PseudoHeader},
@@ -35,17 +39,20 @@ pub(crate) use self::{
 };
 pub use self::{
     hash::{HashPolicy, Hashed, Keyed},
+    hearsay::MeshVerdict,
     limits::{Held, Overflow},
     original::OriginalDestination,
-    outlier::{Cause, Monitor, Outcome, Trip, Verdict},
+    outlier::{Failures, Monitor, Outcome, Trip, Verdict},
 };
 use self::{
     limits::InUse,
     locality::{Level, choose_level},
+    outlier::Noted,
     table::Table,
     weight::{Warmth, draw_of_turn, drawn},
 };
 use crate::{
+    circuit::Sharing,
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress, Standing},
     learned::Learned,
@@ -78,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) outlier: Option<OutlierSettings>,
     /// With fewer endpoints that serve all are used; see [`Cluster::pick_in_panic`]. 0 is never.
     pub(crate) panic_percent: f64,
+    /// What others have seen of its endpoints counts so far.
+    pub(crate) sharing: Sharing,
     pub(crate) limits: Limits,
     /// `None` where nothing is said, as mostly.
     pub(crate) connection: Option<Arc<ConnectionSettings>>,
@@ -158,6 +167,13 @@ pub(crate) struct ClusterName<'a> {
     pub(crate) fqdn: &'a Arc<str>,
     pub(crate) port: u16,
     pub(crate) subset: &'a str,
+}
+
+/// What a cluster's callers have seen of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sighting {
+    Failing(Failures),
+    Ejected { failures: Failures, until_ms: u64 },
 }
 
 impl ClusterName<'_> {
@@ -294,7 +310,7 @@ impl Cluster {
         let is_new = |endpoint: &Endpoint| !attempt.has_tried(endpoint);
         let serves = |endpoint: &Endpoint| !endpoint.is_ejected(now_ms);
         let is_left = |endpoint: &Endpoint| serves(endpoint) && is_new(endpoint);
-        let is_passing = |endpoint: &Endpoint| !endpoint.load.is_failing(now_ms) && is_left(endpoint);
+        let is_passing = |endpoint: &Endpoint| !endpoint.is_doubtful(now_ms) && is_left(endpoint);
 
         self.level_not_tried(attempt)
             .or_else(|| self.level(attempt))
@@ -367,7 +383,11 @@ impl Cluster {
     pub fn record(&self, endpoint: &Arc<Endpoint>, outcome: Outcome, now_ms: u64) -> Option<Verdict> {
         let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
         let has_returned = monitor.has_returned(now_ms);
-        let verdict = self.judge(endpoint, settings, monitor, outcome, now_ms);
+        let verdict = match monitor.note(settings, outcome, now_ms) {
+            Some(Noted::TooMany(failures)) => self.judge(endpoint, settings, monitor, failures, now_ms),
+            Some(Noted::WorthTelling(failures)) => Some(Verdict::Failing(failures)),
+            None => None,
+        };
         verdict.or(has_returned.then_some(Verdict::Returned))
     }
 
@@ -376,11 +396,10 @@ impl Cluster {
         endpoint: &Arc<Endpoint>,
         settings: &OutlierSettings,
         monitor: &Monitor,
-        outcome: Outcome,
+        failures: Failures,
         now_ms: u64,
     ) -> Option<Verdict> {
-        let cause = monitor.note(settings, outcome, now_ms)?;
-        if cause == Cause::FailurePercentage && !self.has_comparable(settings, now_ms) {
+        if failures.cause == CircuitCause::FailurePercentage && !self.has_comparable(settings, now_ms) {
             return None;
         }
         // Somebody judges just now: then the next failure asks again.
@@ -388,21 +407,56 @@ impl Cluster {
         if monitor.is_ejected(now_ms) {
             return None;
         }
-        let all = self.endpoints.len();
-        let ejected = all - self.serving(0..all, now_ms) + 1;
-        if 100 * ejected as u64 > settings.max_ejection_percent * all as u64 {
-            monitor.forgive(cause);
+        if !self.may_be_out(endpoint, settings, now_ms) {
+            monitor.forgive(failures.cause);
             return Some(Verdict::Overflow);
         }
-        let until_ms = monitor.eject(settings, cause, now_ms);
+        let until_ms = monitor.eject(settings, failures, now_ms);
         self.state.ejections_until_ms.fetch_max(until_ms, Ordering::Relaxed);
-        Some(Verdict::Ejected(Trip { endpoint: endpoint.clone(), cause, until_ms }))
+        Some(Verdict::Ejected(Trip { endpoint: endpoint.clone(), failures, until_ms }))
     }
 
     /// Whether enough endpoints have had enough requests for shares of failures to say something.
     fn has_comparable(&self, settings: &OutlierSettings, now_ms: u64) -> bool {
         let monitors = self.endpoints.iter().filter_map(|endpoint| endpoint.monitor.as_ref());
         monitors.filter(|monitor| monitor.is_comparable(settings, now_ms)).nth(outlier::LEAST_ENDPOINTS - 1).is_some()
+    }
+
+    /// Whether `maxEjectionPercent` lets this endpoint be out besides the others that are.
+    fn may_be_out(&self, endpoint: &Endpoint, settings: &OutlierSettings, now_ms: u64) -> bool {
+        let all = self.endpoints.len();
+        let others = self.endpoints.iter().filter(|other| other.is_ejected(now_ms) && other.key != endpoint.key);
+        let out = others.count() + 1;
+        100 * out as u64 <= settings.max_ejection_percent * all as u64
+    }
+
+    /// Takes in what the mesh says of an endpoint. If its callers here have seen as much themselves, says what follows.
+    pub fn hear(&self, endpoint: &Arc<Endpoint>, mut verdict: MeshVerdict, now_ms: u64) -> Option<Trip> {
+        let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
+        if verdict.standing == Standing::Excluded && !self.may_be_out(endpoint, settings, now_ms) {
+            verdict.standing = Standing::Demoted;
+        }
+        monitor.hear(verdict);
+        if verdict.standing == Standing::Excluded {
+            self.state.ejections_until_ms.fetch_max(verdict.until_ms, Ordering::Relaxed);
+        }
+        let failures = monitor.reconsider(settings, now_ms)?;
+        match self.judge(endpoint, settings, monitor, failures, now_ms)? {
+            Verdict::Ejected(trip) => Some(trip),
+            _ => None,
+        }
+    }
+
+    /// What its callers here have seen of an endpoint that others want to know.
+    pub(crate) fn sighting(&self, endpoint: &Endpoint, now_ms: u64) -> Option<Sighting> {
+        let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
+        let ejection = monitor.ejection(now_ms).map(|(failures, until_ms)| Sighting::Ejected { failures, until_ms });
+        ejection.or_else(|| monitor.failures(settings).map(Sighting::Failing))
+    }
+
+    /// How far what others have seen counts; `None` where nobody looks at failures.
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.settings.outlier.as_ref().map(|_| &self.settings.sharing)
     }
 
     /// Whether endpoints are chosen by how long they take.
@@ -600,7 +654,7 @@ impl Draw {
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
-fn mixed(random: u64) -> u64 {
+pub(crate) fn mixed(random: u64) -> u64 {
     let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
@@ -663,4 +717,4 @@ fn two_of(n: usize, random: u64) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,6 +9,7 @@ use std::{
     },
 };
 
+pub use weft_wire::circuit::EndpointKey;
 use weft_wire::{
     fact::{EndpointHealth, Protocol},
     id::{Locality, Namespace, NodeName, ServiceAccount, ServiceName, SpiffeId, WorkloadName},
@@ -35,27 +35,6 @@ impl Standing {
             Self::Demoted => "demoted",
             Self::Excluded => "excluded",
         }
-    }
-}
-
-/// Names an endpoint across views.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointKey {
-    /// `None` for an address that no node announced.
-    pub node: Option<NodeName>,
-    pub namespace: Namespace,
-    /// Of an address that no node announced, the address itself, such as `10-0-0-5`.
-    pub workload: WorkloadName,
-    /// The port that the workload itself listens on.
-    pub target_port: u16,
-}
-
-/// The name that consistent hashing knows it by: the same on all nodes.
-impl fmt::Display for EndpointKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, namespace, workload, target_port } = self;
-        let node = node.as_ref().map_or("outside", NodeName::as_str);
-        write!(f, "{node}/{namespace}/{workload}:{target_port}")
     }
 }
 
@@ -111,24 +90,47 @@ pub struct Place {
 }
 
 impl Endpoint {
-    /// Whether outlier detection has taken it out of use.
+    /// Whether outlier detection has taken it out of use, here or in the mesh.
     pub fn is_ejected(&self, now_ms: u64) -> bool {
-        self.monitor.as_ref().is_some_and(|monitor| monitor.is_ejected(now_ms))
+        self.monitor.as_ref().is_some_and(|monitor| monitor.is_out(now_ms))
+    }
+
+    /// How this node's callers stand to it.
+    pub fn standing_here(&self, now_ms: u64) -> Standing {
+        match () {
+            () if self.is_ejected(now_ms) => Standing::Excluded,
+            () if self.is_doubtful(now_ms) => Standing::Demoted.max(self.standing),
+            () => self.standing,
+        }
+    }
+
+    /// Whether a recent connect failure holds it back, or what others have seen.
+    pub(crate) fn is_doubtful(&self, now_ms: u64) -> bool {
+        self.load.is_failing(now_ms) || self.monitor.as_ref().is_some_and(|monitor| monitor.is_demoted(now_ms))
     }
 
     /// Whether it is among the best: healthy, of a node that lives, and nothing has gone wrong lately.
     pub fn serves(&self, now_ms: u64) -> bool {
         self.health == EndpointHealth::Healthy
             && self.standing == Standing::Preferred
-            && !self.load.is_failing(now_ms)
+            && !self.is_doubtful(now_ms)
             && !self.is_ejected(now_ms)
     }
 
     /// Why this node's callers get to it only as a last choice or not at all, and for how many milliseconds more.
     pub fn held_back(&self, now_ms: u64) -> Option<(&'static str, u64)> {
         let ejection = self.monitor.as_ref().and_then(|monitor| monitor.ejection(now_ms));
-        let ejection = ejection.map(|(cause, until_ms)| (cause.as_str(), until_ms.saturating_sub(now_ms)));
-        ejection.or_else(|| Some(("connect_failure", self.load.failing_for(now_ms)?)))
+        let ejection = ejection.map(|(failures, until_ms)| (failures.cause.as_str(), until_ms.saturating_sub(now_ms)));
+        let of_mesh = || {
+            let heard = self.monitor.as_ref()?.heard(now_ms);
+            let why = match heard.standing {
+                Standing::Preferred => return None,
+                Standing::Demoted => "demoted_by_mesh",
+                Standing::Excluded => "excluded_by_mesh",
+            };
+            Some((why, heard.until_ms.saturating_sub(now_ms)))
+        };
+        ejection.or_else(of_mesh).or_else(|| Some(("connect_failure", self.load.failing_for(now_ms)?)))
     }
 
     /// Whether nothing has changed.

@@ -28,6 +28,7 @@ pub mod authenticate;
 pub mod authorize;
 pub mod balance;
 mod cel;
+pub mod circuit;
 pub mod compile;
 pub mod condition;
 pub mod connection;

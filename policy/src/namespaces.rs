@@ -80,7 +80,7 @@ impl<T> PerNamespace<T> {
     }
 
     /// Each that some namespace has.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> + Clone {
         std::iter::once(&self.elsewhere).chain(self.special.iter().map(|(_, value)| value))
     }
 

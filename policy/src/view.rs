@@ -338,6 +338,12 @@ impl MeshView {
         self.gateways.all.values()
     }
 
+    /// The clusters whose failures are counted, each once, whoever sees them.
+    pub fn watched_clusters(&self) -> Vec<&Arc<Cluster>> {
+        let services = self.services.iter().chain(self.externals.all());
+        services.flat_map(|service| service.all_clusters()).filter(|cluster| cluster.is_recorded()).collect()
+    }
+
     /// The names outside of the mesh whose addresses are needed.
     pub fn names_to_resolve(&self) -> BTreeSet<String> {
         self.services.iter().chain(self.externals.all()).flat_map(|service| names_to_resolve(service)).collect()
@@ -469,7 +475,7 @@ impl SeenClusters {
         self.selected.iter().find(selects).map_or(&self.others, |(_, clusters)| clusters)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Clusters>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Clusters>> + Clone {
         std::iter::once(&self.others).chain(self.selected.iter().map(|(_, clusters)| clusters))
     }
 }
@@ -500,11 +506,16 @@ impl Service {
     /// What holds an endpoint of a port back from this node's callers, and for how many milliseconds more. Each cluster
     /// of the service judges for itself; the longest is told.
     pub fn held_back(&self, port: u16, key: &EndpointKey, now_ms: u64) -> Option<(&'static str, u64)> {
-        let ports = self.clusters.all().flat_map(SeenClusters::all).flat_map(|clusters| &clusters.ports);
-        let clusters = ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets));
-        let endpoints = clusters.filter(|cluster| cluster.port == port).flat_map(|cluster| &cluster.endpoints);
+        let endpoints =
+            self.all_clusters().filter(|cluster| cluster.port == port).flat_map(|cluster| &cluster.endpoints);
         let held = endpoints.filter(|endpoint| endpoint.key == *key).filter_map(|endpoint| endpoint.held_back(now_ms));
         held.max_by_key(|(_, left_ms)| *left_ms)
+    }
+
+    /// All clusters, each once, whoever sees them.
+    pub(crate) fn all_clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> + Clone {
+        let ports = self.clusters.all().flat_map(SeenClusters::all).flat_map(|clusters| &clusters.ports);
+        ports.flat_map(|port| std::iter::once(&port.all).chain(&port.subsets))
     }
 
     /// The endpoints of one port, all subsets together, as clients in most namespaces see them.

@@ -4,6 +4,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
+    circuit::CircuitRecord,
     codec,
     fact::{FactBody, NodeRecord, SpentTokens},
     frame::{JoinQuestion, JoinResponse, MAX_FRAME_LEN, MAX_JOIN_FRAME_LEN, MAX_PUSH_LEN, Push, Request, Response},
@@ -53,4 +54,5 @@ pub fn join_response(bytes: &[u8]) {
 pub fn fact_body(bytes: &[u8]) {
     fact::<NodeRecord>(bytes);
     fact::<SpentTokens>(bytes);
+    fact::<CircuitRecord>(bytes);
 }

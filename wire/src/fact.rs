@@ -44,6 +44,8 @@ impl FactKind {
     pub const NODE: Self = Self(1);
     /// The body is a [`SpentTokens`]; only a CA node's counts.
     pub const SPENT_TOKENS: Self = Self(2);
+    /// The body is a [`crate::circuit::CircuitRecord`]. It is not kept on disk: after a restart it is no longer true.
+    pub const CIRCUITS: Self = Self(3);
 }
 
 impl SignedFact {

@@ -1,9 +1,10 @@
-//! weft's vocabulary: who is who ([`id`]), what nodes tell each other about themselves ([`fact`]), what operators
-//! tell the mesh ([`document`], [`secret`]), and the frames and codec that carry them ([`frame`], [`codec`]).
+//! weft's vocabulary: who is who ([`id`]), what nodes tell each other about themselves ([`fact`]) and about
+//! endpoints ([`circuit`]), what operators tell the mesh ([`document`], [`secret`]), and the frames and codec that carry them ([`frame`], [`codec`]).
 //!
 //! Everything here is a plain value. Nothing does I/O, owns a clock or knows a key.
 #![forbid(unsafe_code)]
 
+pub mod circuit;
 pub mod codec;
 pub mod document;
 pub mod fact;

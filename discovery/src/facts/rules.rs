@@ -8,6 +8,7 @@ use std::{
 };
 
 use weft_wire::{
+    circuit::{CircuitRecord, MAX_CIRCUITS, MAX_WATCHED},
     fact::{
         EndpointRow, FactBody, FactKind, MAX_ENDPOINTS, MAX_FACT_BODY_LEN, MAX_LABELS, NodeRecord, SignedFact,
         SpentTokens,
@@ -22,12 +23,16 @@ const MAX_LABEL_KEY_LEN: usize = 253;
 /// Also for versions, and for each part of a locality.
 const MAX_LABEL_VALUE_LEN: usize = 63;
 const MAX_BUILD_LEN: usize = 63;
+const MAX_HOST_LEN: usize = 253;
+/// What a CircuitPolicy may ask for.
+const MAX_LEASE_MS: usize = 3_600_000;
 
 /// A fact's body, decoded.
 #[derive(Debug)]
 pub(super) enum Claim {
     Node(Arc<NodeRecord>),
     SpentTokens(Arc<SpentTokens>),
+    Circuits(Arc<CircuitRecord>),
     /// Of a kind that this build does not know: kept and passed on.
     Unknown,
 }
@@ -47,7 +52,8 @@ pub(super) fn verify(fact: &SignedFact, authority: &impl Authority, wall_ms: u64
         Claim::SpentTokens(_) if grant.is_none_or(|grant| grant.role < Role::Ca) => {
             return Err(Refusal::RoleTooLow { signer: id, needs: "a node with role ca" });
         }
-        Claim::SpentTokens(_) | Claim::Unknown => {}
+        // Of endpoints everybody may say what it sees; what others make of it is `weft_policy::circuit`.
+        Claim::SpentTokens(_) | Claim::Circuits(_) | Claim::Unknown => {}
     }
     Ok(claim)
 }
@@ -70,6 +76,11 @@ pub(super) fn decode(fact: &SignedFact) -> Result<Claim, Refusal> {
             Ok(Claim::Node(Arc::new(record)))
         }
         FactKind::SPENT_TOKENS => Ok(Claim::SpentTokens(Arc::new(SpentTokens::decode(&fact.body).map_err(malformed)?))),
+        FactKind::CIRCUITS => {
+            let record = CircuitRecord::decode(&fact.body).map_err(malformed)?;
+            check_circuits(&record)?;
+            Ok(Claim::Circuits(Arc::new(record)))
+        }
         _ => {
             at_most("the fact's length", fact.body.len(), MAX_FACT_BODY_LEN)?;
             Ok(Claim::Unknown)
@@ -98,6 +109,14 @@ pub fn check_record(record: &NodeRecord) -> Result<(), Refusal> {
     at_most("the number of endpoints", record.endpoints.len(), MAX_ENDPOINTS)?;
     record.endpoints.iter().try_for_each(check_row)?;
     check_workloads(&record.endpoints)
+}
+
+fn check_circuits(record: &CircuitRecord) -> Result<(), Refusal> {
+    at_most("the number of circuits", record.circuits.len(), MAX_CIRCUITS)?;
+    at_most("the number of watched services", record.watched.len(), MAX_WATCHED)?;
+    record.watched.iter().try_for_each(|host| check_text("a host name", host, MAX_HOST_LEN))?;
+    let longest = record.circuits.values().map(|circuit| circuit.lease_ms).max();
+    at_most("a lease in milliseconds", longest.unwrap_or_default() as usize, MAX_LEASE_MS)
 }
 
 fn check_row(row: &EndpointRow) -> Result<(), Refusal> {
@@ -154,6 +173,8 @@ fn check_text(what: &'static str, text: &str, limit: usize) -> Result<(), Refusa
 
 #[cfg(test)]
 mod tests {
+    use weft_wire::circuit::{Circuit, CircuitCause, CircuitState, EndpointKey};
+
     use super::*;
     use crate::{
         authority::fake::{FakeAuthority, chain, sign},
@@ -283,5 +304,39 @@ mod tests {
         large.body.clear();
         large.chain = vec![Vec::new(); 5];
         assert!(matches!(verify(&large, &FakeAuthority, 0), Err(Refusal::TooLarge { .. })));
+    }
+
+    #[test]
+    fn any_member_tells_what_it_sees_of_endpoints_within_bounds() {
+        let key = |i: usize| EndpointKey {
+            node: None,
+            namespace: "default".parse().unwrap(),
+            workload: format!("w{i}").parse().unwrap(),
+            target_port: 80,
+        };
+        let circuit = |lease_ms| Circuit {
+            state: CircuitState::Tripped,
+            cause: CircuitCause::ConsecutiveErrors,
+            failures: 5,
+            since_ms: 0,
+            left_ms: 0,
+            lease_ms,
+        };
+        let verify = |circuits: usize, lease_ms: usize, watched: &[String]| {
+            let circuits = (0..circuits).map(|i| (key(i), circuit(lease_ms as u32))).collect();
+            let record = CircuitRecord { watched: watched.iter().cloned().collect(), circuits };
+            verify(&fact(FactKind::CIRCUITS, record.encode().unwrap(), "member", ""), &FakeAuthority, 0)
+        };
+        assert!(matches!(verify(MAX_CIRCUITS, MAX_LEASE_MS, &["a.example".into()]), Ok(Claim::Circuits(_))));
+        let names: Vec<String> = (0..=MAX_WATCHED).map(|i| format!("h{i}")).collect();
+        for refused in [
+            verify(MAX_CIRCUITS + 1, 1, &[]),
+            verify(1, MAX_LEASE_MS + 1, &[]),
+            verify(0, 0, &names),
+            verify(0, 0, &["a\nb".into()]),
+            verify(0, 0, &["a".repeat(MAX_HOST_LEN + 1)]),
+        ] {
+            assert!(matches!(refused, Err(Refusal::TooLarge { .. } | Refusal::Malformed(_))), "{refused:?}");
+        }
     }
 }

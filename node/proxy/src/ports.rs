@@ -258,6 +258,9 @@ pub fn originations() -> (OriginationPublisher, Originations) {
 /// Who hears of this node's circuits: what outlier detection makes of the endpoints that callers of this node use. It is
 /// told on a worker's thread, within the request that made the difference and once for each change: it must not wait.
 pub trait VerdictSink: Send + Sync {
+    /// An endpoint has failed a few times in a row: not often enough to get no requests, but others want to know.
+    fn failing(&self, cluster: &Cluster, endpoint: &Endpoint);
+
     /// An endpoint gets no requests of a cluster, for so many milliseconds.
     fn tripped(&self, cluster: &Cluster, trip: &Trip, for_ms: u64);
 

@@ -20,6 +20,7 @@ pub(crate) fn record(worker: &Worker, cluster: &Cluster, endpoint: &Arc<Endpoint
     }
     match cluster.record(endpoint, outcome, worker.now_ms()) {
         None => {}
+        Some(Verdict::Failing(_)) => worker.verdicts.failing(cluster, endpoint),
         Some(Verdict::Ejected(trip)) => {
             worker.verdicts.tripped(cluster, &trip, trip.until_ms.saturating_sub(worker.now_ms()));
         }

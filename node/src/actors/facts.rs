@@ -23,6 +23,7 @@ use weft_discovery::{
     liveness::Status,
 };
 use weft_wire::{
+    circuit::CircuitRecord,
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
     },
@@ -32,6 +33,7 @@ use weft_wire::{
 
 use crate::{
     actors::{
+        circuits,
         health::{Hosted, HostedSet},
         links,
         membership::Standings,
@@ -60,7 +62,8 @@ const YIELD_EVERY: usize = 32;
 /// What all facts together say. Published whole, so that readers see one moment.
 #[derive(Debug, Default)]
 pub struct Published {
-    pub nodes: BTreeMap<NodeName, Node>,
+    /// The same place in memory as before if none has said anything new.
+    pub nodes: Arc<BTreeMap<NodeName, Node>>,
     /// The newest fact of each node.
     pub versions: BTreeMap<NodeId, FactVersion>,
     /// The newest of this node.
@@ -92,6 +95,7 @@ pub enum Msg {
         reply: oneshot::Sender<anyhow::Result<()>>,
     },
     ForgetUses(Vec<TokenId>),
+    SayCircuits(CircuitRecord),
     Say(NodeState, oneshot::Sender<FactVersion>),
 }
 
@@ -137,6 +141,12 @@ impl Handle {
         Ok(self.mailbox.send(Msg::ForgetUses(tokens)).await?)
     }
 
+    /// Tells the mesh what this node's callers have seen of endpoints. When the actor is behind it is dropped, and counted:
+    /// it is said again before its leases end.
+    pub fn say_circuits(&self, record: CircuitRecord) {
+        let _ = self.mailbox.try_send(Msg::SayCircuits(record));
+    }
+
     /// Tells the mesh whether this node is up, draining, or has left. Returns the version of what it said.
     pub async fn say(&self, state: NodeState) -> anyhow::Result<FactVersion> {
         Ok(self.mailbox.ask(|reply| Msg::Say(state, reply)).await?)
@@ -160,6 +170,7 @@ pub struct Setup {
     pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
     pub standings: watch::Receiver<Standings>,
     pub published: Arc<watch::Sender<Arc<Published>>>,
+    pub heard: Arc<watch::Sender<circuits::Heard>>,
     pub store: Store,
     pub links: links::Handle,
     pub myself: Mailbox<Msg>,
@@ -223,7 +234,7 @@ impl FactsActor {
         fact.chain = der_chain(&identity.chain);
         fact.signature = identity.key.sign(&fact.signed_bytes());
         let fact = self.table.publish(fact)?;
-        self.to_save.push((*fact).clone());
+        self.to_save.extend(is_kept(&fact).then(|| (*fact).clone()));
         self.setup.links.push(&Push::Facts(vec![(*fact).clone()]), None);
         Ok(())
     }
@@ -274,7 +285,7 @@ impl FactsActor {
         }
         let any = !news.is_empty();
         if any {
-            self.to_save.extend(news.iter().cloned());
+            self.to_save.extend(news.iter().filter(|fact| is_kept(fact)).cloned());
             self.setup.links.push(&Push::Facts(news), from);
         }
         any
@@ -363,7 +374,7 @@ impl FactsActor {
 
     fn publish_view(&self) {
         let before = self.setup.published.borrow().clone();
-        let mut published = Published::default();
+        let (mut published, mut nodes) = (Published::default(), BTreeMap::new());
         for (name, version, record) in self.table.nodes() {
             let unchanged = before.nodes.get(name).filter(|node| node.version == version).cloned();
             let node = unchanged.unwrap_or_else(|| Node {
@@ -371,8 +382,12 @@ impl FactsActor {
                 version,
                 certificate: self.certificate(name).map(Arc::new),
             });
-            published.nodes.insert(name.clone(), node);
+            nodes.insert(name.clone(), node);
         }
+        let is_same =
+            |(known, node): (&Node, &Node)| known.version == node.version && Arc::ptr_eq(&known.record, &node.record);
+        let are_same = before.nodes.len() == nodes.len() && before.nodes.values().zip(nodes.values()).all(is_same);
+        published.nodes = if are_same { before.nodes.clone() } else { Arc::new(nodes) };
         for (node, _, version) in self.table.have() {
             let latest = published.versions.entry(node).or_default();
             *latest = version.max(*latest);
@@ -383,7 +398,29 @@ impl FactsActor {
             spent.uses.iter().for_each(|(token, uses)| *published.spent.entry(*token).or_default() += uses);
         }
         self.setup.published.send_replace(Arc::new(published));
+        self.publish_heard();
     }
+
+    fn publish_heard(&self) {
+        let said = |(name, version, record): (&NodeName, FactVersion, &Arc<CircuitRecord>)| {
+            (name.clone(), (version, record.clone()))
+        };
+        let heard: BTreeMap<_, _> = self.table.circuits().map(said).collect();
+        self.setup.heard.send_if_modified(|known| {
+            let versions =
+                |heard: &BTreeMap<_, (FactVersion, _)>| heard.values().map(|(version, _)| *version).collect::<Vec<_>>();
+            let has_changed = !known.keys().eq(heard.keys()) || versions(known) != versions(&heard);
+            if has_changed {
+                *known = Arc::new(heard);
+            }
+            has_changed
+        });
+    }
+}
+
+/// Whether a fact is still true after a restart.
+fn is_kept(fact: &SignedFact) -> bool {
+    fact.kind != FactKind::CIRCUITS
 }
 
 /// Asks a peer for what is missing here, until it has no news.
@@ -487,6 +524,7 @@ impl Actor for FactsActor {
                         let _ = reply.send(spent);
                     }
                     Some(Msg::ForgetUses(tokens)) => self.forget_uses(&tokens)?,
+                    Some(Msg::SayCircuits(record)) => self.publish(FactKind::CIRCUITS, record.encode()?)?,
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);
                         self.say_record();

@@ -1,6 +1,7 @@
 //! The node's actors, one file each: state, messages, handle, loop. What others need of an actor's state it publishes
 //! (a watch or a swap), so that readers never wait for it and keep the last value while it restarts.
 
+pub mod circuits;
 pub mod documents;
 pub mod facts;
 pub mod follow;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use rustls::pki_types::UnixTime;
 use tokio::{
     sync::{mpsc, watch},
@@ -30,7 +32,7 @@ use tokio::{
 };
 use weft_ca::token::TokenId;
 use weft_discovery::liveness::Status;
-use weft_policy::{endpoint::Endpoint, secrets::Reference, status::Judge, view::Service};
+use weft_policy::{circuit::CircuitTable, endpoint::Endpoint, secrets::Reference, status::Judge, view::Service};
 use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, FactVersion},
@@ -105,6 +107,7 @@ pub struct Handles {
     pub keys: KeySets,
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
+    pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
     pub stop: mpsc::Sender<Stop>,

@@ -127,6 +127,21 @@ impl ViewActor {
     }
 }
 
+/// Waits for facts that another view is made of; the present one follows the others too.
+async fn new_nodes(
+    facts: &mut watch::Receiver<Arc<facts::Published>>,
+    followed: &watch::Sender<Arc<facts::Published>>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        facts.changed().await?;
+        let news = facts.borrow_and_update().clone();
+        if !Arc::ptr_eq(&news.nodes, &followed.borrow().nodes) {
+            return Ok(());
+        }
+        followed.send_replace(news);
+    }
+}
+
 /// Tells others what they are asked for, if that has changed.
 fn replace<T: PartialEq>(sender: &watch::Sender<Arc<T>>, value: T) {
     sender.send_if_modified(|known| {
@@ -144,7 +159,8 @@ impl Actor for ViewActor {
     async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         loop {
             self.compile();
-            let Setup { facts, standings, documents, hosted, secrets, names, originations, views, .. } = &mut self.0;
+            let Setup { facts, followed, standings, documents, hosted, secrets, names, originations, views, .. } =
+                &mut self.0;
             let reread = async {
                 while originations.lock().reads_files() {
                     sleep(REREAD_EVERY).await;
@@ -155,7 +171,7 @@ impl Actor for ViewActor {
             let changed = async {
                 sleep(PAUSE).await;
                 tokio::select! {
-                    changed = facts.changed() => changed,
+                    changed = new_nodes(facts, followed) => changed,
                     changed = standings.changed() => changed,
                     changed = documents.changed() => changed,
                     changed = hosted.changed() => changed,

@@ -3,6 +3,7 @@
 
 pub mod api;
 mod ask;
+pub mod circuits;
 pub mod decision;
 mod explain;
 pub mod plaintext;

@@ -187,6 +187,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             let service = parameter(query, "service").context("the parameter `service` is missing")?;
             json(&handles.endpoints(&service.parse()?)?)
         }
+        (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),
         (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents()),
         (Method::POST, ["api", "v1", "documents", "prepare"]) => {
             json(&handles.documents.prepare(read(body).await?).await?)

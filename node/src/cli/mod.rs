@@ -2,6 +2,7 @@
 //! failed (one line on stderr: what, why, what to do), 2 usage.
 
 mod analyze;
+mod circuits;
 mod client;
 mod documents;
 mod explain;
@@ -89,6 +90,9 @@ enum Command {
     /// List the endpoints of a service.
     #[command(after_help = "Examples:\n  weft endpoints reviews\n  weft endpoints reviews.prod -o json")]
     Endpoints(EndpointsArgs),
+    /// List the endpoints that nodes of the mesh keep from, and who has seen what.
+    #[command(after_help = "Examples:\n  weft circuits\n  weft circuits --watch\n  weft circuits -o json")]
+    Circuits(CircuitsArgs),
     /// Create, list and revoke join tokens (on a CA node).
     #[command(subcommand)]
     Token(TokenCommand),
@@ -230,6 +234,13 @@ struct EndpointsArgs {
     /// NAME or NAME.NAMESPACE.
     #[arg(value_name = "SVC")]
     service: ServiceName,
+}
+
+#[derive(Args)]
+struct CircuitsArgs {
+    /// Print them again whenever they change, until Ctrl-C.
+    #[arg(long, short)]
+    watch: bool,
 }
 
 #[derive(Subcommand)]
@@ -425,6 +436,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
         Command::Explain(command) => return explain::run(&common, command).await,
         Command::Why(args) => why::why(&common, args).await?,
+        Command::Circuits(args) => circuits::circuits(&common, args.watch).await?,
         Command::Plaintext => plaintext::plaintext(&common).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,

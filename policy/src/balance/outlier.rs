@@ -11,9 +11,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use self::failures::Failures;
+use weft_wire::circuit::CircuitCause as Cause;
+
 pub(super) use self::failures::LEAST_ENDPOINTS;
-use crate::endpoint::Endpoint;
+use super::hearsay::{Heard, MeshVerdict};
+use crate::endpoint::{Endpoint, Standing};
 
 /// The longest ejection, unless the shortest is longer.
 const MAX_EJECTION_MS: u64 = 300_000;
@@ -37,6 +39,16 @@ pub(crate) struct OutlierSettings {
 }
 
 impl OutlierSettings {
+    /// So many in a row are too many; 0 is never.
+    fn limit(&self, cause: Cause) -> u32 {
+        match cause {
+            Cause::ConsecutiveErrors => self.errors,
+            Cause::ConsecutiveGatewayErrors => self.gateway_errors,
+            Cause::ConsecutiveLocalFailures => self.local_failures,
+            Cause::FailurePercentage => 0,
+        }
+    }
+
     /// The status that a response counts as. Where errors are listed, one that is no 5xx counts as 500, and what is not
     /// listed as 200, as Envoy's router reports it.
     fn counted(&self, status: u16) -> u16 {
@@ -66,37 +78,11 @@ pub enum Outcome {
     TimedOut,
 }
 
-/// Why an endpoint was ejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    ConsecutiveErrors,
-    ConsecutiveGatewayErrors,
-    ConsecutiveLocalFailures,
-    FailurePercentage,
-}
-
-impl Cause {
-    pub const ALL: [Self; 4] = [
-        Self::ConsecutiveErrors,
-        Self::ConsecutiveGatewayErrors,
-        Self::ConsecutiveLocalFailures,
-        Self::FailurePercentage,
-    ];
-
-    /// As Envoy's log of ejections names it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ConsecutiveErrors => "consecutive_5xx",
-            Self::ConsecutiveGatewayErrors => "consecutive_gateway_failure",
-            Self::ConsecutiveLocalFailures => "consecutive_local_origin_failure",
-            Self::FailurePercentage => "failure_percentage",
-        }
-    }
-}
-
 /// What a try changed.
 #[derive(Clone, Debug)]
 pub enum Verdict {
+    /// Not too many failures in a row yet, but so many that others want to know.
+    Failing(Failures),
     Ejected(Trip),
     /// So many endpoints are ejected that this one has to stay.
     Overflow,
@@ -104,11 +90,21 @@ pub enum Verdict {
     Returned,
 }
 
+/// Failures in a row, or within an interval where their share counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failures {
+    pub cause: Cause,
+    pub count: u32,
+}
+
+/// So many failures in a row are worth telling others: one alone happens to everybody.
+const WORTH_TELLING: u32 = 2;
+
 /// An endpoint that has just been ejected.
 #[derive(Clone, Debug)]
 pub struct Trip {
     pub endpoint: Arc<Endpoint>,
-    pub cause: Cause,
+    pub failures: Failures,
     /// On the clock that `now_ms` is of.
     pub until_ms: u64,
 }
@@ -126,10 +122,17 @@ pub struct Monitor {
     until_ms: AtomicU64,
     /// It was ejected, and no try has shown yet that it is back.
     is_out: AtomicBool,
-    /// The last ejection's place in [`Cause::ALL`].
+    /// The last ejection's place in [`Cause::ALL`], and how many failures in a row it took.
     cause: AtomicU8,
-    failures: Failures,
+    ejected_for: AtomicU32,
+    interval: failures::Failures,
+    /// When the last good answer came, give or take [`ANSWERED_EVERY_MS`].
+    answered_ms: AtomicU64,
+    heard: Heard,
 }
+
+/// How often a good answer is noted: a store takes the cache line from every other core.
+const ANSWERED_EVERY_MS: u64 = 50;
 
 impl Monitor {
     pub(crate) fn is_ejected(&self, now_ms: u64) -> bool {
@@ -137,9 +140,40 @@ impl Monitor {
     }
 
     /// Why the endpoint is ejected, and until when.
-    pub fn ejection(&self, now_ms: u64) -> Option<(Cause, u64)> {
+    pub fn ejection(&self, now_ms: u64) -> Option<(Failures, u64)> {
         let cause = Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()?;
-        self.is_ejected(now_ms).then(|| (cause, self.until_ms.load(Relaxed)))
+        let failures = Failures { cause, count: self.ejected_for.load(Relaxed) };
+        self.is_ejected(now_ms).then(|| (failures, self.until_ms.load(Relaxed)))
+    }
+
+    /// Failures in a row that others want to know of.
+    pub(crate) fn failures(&self, settings: &OutlierSettings) -> Option<Failures> {
+        let is_worth = |failures: &Failures| settings.limit(failures.cause) > 0 && failures.count >= WORTH_TELLING;
+        self.in_a_row().find(is_worth)
+    }
+
+    /// Whether it gets nothing: it is ejected, or the mesh says so.
+    pub(crate) fn is_out(&self, now_ms: u64) -> bool {
+        self.is_ejected(now_ms) || self.heard.verdict(now_ms).standing == Standing::Excluded
+    }
+
+    /// Whether the mesh has it be the last choice.
+    pub(crate) fn is_demoted(&self, now_ms: u64) -> bool {
+        self.heard.verdict(now_ms).standing == Standing::Demoted
+    }
+
+    /// What holds of what the mesh says.
+    pub fn heard(&self, now_ms: u64) -> MeshVerdict {
+        self.heard.verdict(now_ms)
+    }
+
+    pub(super) fn hear(&self, verdict: MeshVerdict) {
+        self.heard.set(verdict);
+    }
+
+    /// When the last good answer came, a twentieth of a second earlier at most; 0 if none has come.
+    pub fn answered_ms(&self) -> u64 {
+        self.answered_ms.load(Relaxed)
     }
 
     /// Whether it is back in use, and the caller is the first to know.
@@ -147,52 +181,113 @@ impl Monitor {
         self.is_out.load(Relaxed) && !self.is_ejected(now_ms) && self.is_out.swap(false, Relaxed)
     }
 
-    /// Counts; and says which number in a row is too many. Reads first: most requests succeed, and a store would take
-    /// the cache line from every other core.
-    pub(super) fn note(&self, settings: &OutlierSettings, outcome: Outcome, now_ms: u64) -> Option<Cause> {
+    /// Counts; returns failures in a row that are too many, or worth telling. Reads first: most requests succeed, and a
+    /// store would take the cache line from every other core.
+    pub(super) fn note(&self, settings: &OutlierSettings, outcome: Outcome, now_ms: u64) -> Option<Noted> {
         // What was under way when the endpoint was ejected has no say.
         if self.is_ejected(now_ms) {
             return None;
         }
         let status = match (outcome, settings.splits_local) {
             (Outcome::Status(status), _) => settings.counted(status),
-            (Outcome::Connected, true) => return clear(&self.local_failures),
+            (Outcome::Connected, true) => {
+                clear(&self.local_failures);
+                return None;
+            }
             (Outcome::Connected, false) => return None,
             (Outcome::Broke | Outcome::TimedOut, true) => {
-                let met = is_reached(&self.local_failures, settings.local_failures);
-                return met.then_some(Cause::ConsecutiveLocalFailures);
+                let local = self.count(Cause::ConsecutiveLocalFailures, settings);
+                return self.noted(local, settings, now_ms);
             }
             (Outcome::Broke, false) => 503,
             (Outcome::TimedOut, false) => 504,
         };
         let had_too_many = settings
             .failure_percent
-            .is_some_and(|most| self.failures.count(is_5xx(status), now_ms / settings.interval_ms.max(1), most));
-        self.note_status(settings, status).or(had_too_many.then_some(Cause::FailurePercentage))
+            .is_some_and(|most| self.interval.count(is_5xx(status), now_ms / settings.interval_ms.max(1), most));
+        let noted = self.note_status(settings, status, now_ms);
+        let is_too_many = matches!(noted, Some(Noted::TooMany(_)));
+        match had_too_many && !is_too_many {
+            true => {
+                Some(Noted::TooMany(Failures { cause: Cause::FailurePercentage, count: self.interval.past_failed() }))
+            }
+            false => noted,
+        }
     }
 
     /// Whether the endpoint's share of failures in the interval before says something.
     pub(super) fn is_comparable(&self, settings: &OutlierSettings, now_ms: u64) -> bool {
         let interval = now_ms / settings.interval_ms.max(1);
-        self.failures.says_something_of(interval.saturating_sub(1)) && !self.is_ejected(now_ms)
+        self.interval.says_something_of(interval.saturating_sub(1)) && !self.is_ejected(now_ms)
     }
 
-    fn note_status(&self, settings: &OutlierSettings, status: u16) -> Option<Cause> {
+    fn note_status(&self, settings: &OutlierSettings, status: u16, now_ms: u64) -> Option<Noted> {
         if !is_5xx(status) {
+            if now_ms.saturating_sub(self.answered_ms.load(Relaxed)) >= ANSWERED_EVERY_MS {
+                self.answered_ms.store(now_ms, Relaxed);
+            }
             clear(&self.errors);
-            return clear(&self.gateway_errors);
+            clear(&self.gateway_errors);
+            return None;
         }
-        let of_gateway = match status {
-            502..=504 => is_reached(&self.gateway_errors, settings.gateway_errors),
-            _ => clear(&self.gateway_errors).is_some(),
+        let gateway = match status {
+            502..=504 => self.count(Cause::ConsecutiveGatewayErrors, settings),
+            _ => {
+                clear(&self.gateway_errors);
+                None
+            }
         };
-        let of_all = is_reached(&self.errors, settings.errors);
-        let of_gateway = of_gateway.then_some(Cause::ConsecutiveGatewayErrors);
-        of_gateway.or_else(|| of_all.then_some(Cause::ConsecutiveErrors))
+        let all = self.count(Cause::ConsecutiveErrors, settings);
+        let (gateway, all) = (self.noted(gateway, settings, now_ms), self.noted(all, settings, now_ms));
+        let is_reached = |noted: &Noted| matches!(noted, Noted::TooMany(_));
+        gateway.filter(is_reached).or(all).or(gateway)
+    }
+
+    /// Failures in a row with this one; `None` where nobody asks for them.
+    fn count(&self, cause: Cause, settings: &OutlierSettings) -> Option<Failures> {
+        let counter = self.counter(cause).filter(|_| settings.limit(cause) > 0)?;
+        Some(Failures { cause, count: counter.fetch_add(1, Relaxed).saturating_add(1) })
+    }
+
+    fn noted(&self, failures: Option<Failures>, settings: &OutlierSettings, now_ms: u64) -> Option<Noted> {
+        let failures = failures?;
+        let limit = self.heard.verdict(now_ms).limit(settings.limit(failures.cause));
+        match failures.count {
+            count if count >= limit => Some(Noted::TooMany(failures)),
+            WORTH_TELLING => Some(Noted::WorthTelling(failures)),
+            _ => None,
+        }
+    }
+
+    /// Failures in a row that are too many now that others have failures too.
+    pub(super) fn reconsider(&self, settings: &OutlierSettings, now_ms: u64) -> Option<Failures> {
+        let verdict = self.heard.verdict(now_ms);
+        if verdict.patience == 0 || self.is_ejected(now_ms) {
+            return None;
+        }
+        self.in_a_row().find(|failures| {
+            let limit = settings.limit(failures.cause);
+            limit > 0 && failures.count >= verdict.limit(limit)
+        })
+    }
+
+    fn in_a_row(&self) -> impl Iterator<Item = Failures> {
+        let count = |cause| Some(Failures { cause, count: self.counter(cause)?.load(Relaxed) });
+        Cause::ALL.into_iter().filter_map(count)
+    }
+
+    /// Of failures in a row; an interval is judged once.
+    fn counter(&self, cause: Cause) -> Option<&AtomicU32> {
+        match cause {
+            Cause::ConsecutiveErrors => Some(&self.errors),
+            Cause::ConsecutiveGatewayErrors => Some(&self.gateway_errors),
+            Cause::ConsecutiveLocalFailures => Some(&self.local_failures),
+            Cause::FailurePercentage => None,
+        }
     }
 
     /// Only by who judges; see [`super::Cluster::record`].
-    pub(super) fn eject(&self, settings: &OutlierSettings, cause: Cause, now_ms: u64) -> u64 {
+    pub(super) fn eject(&self, settings: &OutlierSettings, failures: Failures, now_ms: u64) -> u64 {
         let (interval, base) = (settings.interval_ms.max(1), settings.base_ejection_ms);
         let longest = MAX_EJECTION_MS.max(base);
         let mut times = u64::from(self.times.load(Relaxed));
@@ -206,12 +301,13 @@ impl Monitor {
         let until = now_ms.saturating_add(times.saturating_mul(base).min(longest));
         let until = until.checked_next_multiple_of(interval).unwrap_or(until);
         self.times.store(u32::try_from(times).unwrap_or(u32::MAX), Relaxed);
-        let place = Cause::ALL.iter().position(|known| *known == cause).unwrap_or_default();
+        let place = Cause::ALL.iter().position(|known| *known == failures.cause).unwrap_or_default();
         self.cause.store(place as u8, Relaxed);
+        self.ejected_for.store(failures.count, Relaxed);
         for counter in [&self.errors, &self.gateway_errors, &self.local_failures] {
             counter.store(0, Relaxed);
         }
-        self.failures.forget();
+        self.interval.forget();
         self.until_ms.store(until, Relaxed);
         self.is_out.store(true, Relaxed);
         until
@@ -219,31 +315,30 @@ impl Monitor {
 
     /// The endpoint had to stay: it is looked at again after as many failures more.
     pub(super) fn forgive(&self, cause: Cause) {
-        let counter = match cause {
-            Cause::ConsecutiveErrors => &self.errors,
-            Cause::ConsecutiveGatewayErrors => &self.gateway_errors,
-            Cause::ConsecutiveLocalFailures => &self.local_failures,
-            // Each interval is judged once.
-            Cause::FailurePercentage => return,
-        };
-        counter.store(0, Relaxed);
+        if let Some(counter) = self.counter(cause) {
+            counter.store(0, Relaxed);
+        }
     }
 }
 
-fn clear(counter: &AtomicU32) -> Option<Cause> {
+/// Failures in a row that matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    WorthTelling(Failures),
+    TooMany(Failures),
+}
+
+fn clear(counter: &AtomicU32) {
     if counter.load(Relaxed) != 0 {
         counter.store(0, Relaxed);
     }
-    None
-}
-
-fn is_reached(counter: &AtomicU32, limit: u32) -> bool {
-    limit > 0 && counter.fetch_add(1, Relaxed).saturating_add(1) >= limit
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FIVE: Failures = Failures { cause: Cause::ConsecutiveErrors, count: 5 };
 
     fn settings() -> OutlierSettings {
         OutlierSettings {
@@ -261,8 +356,11 @@ mod tests {
 
     fn first_cause(settings: &OutlierSettings, outcomes: &[Outcome]) -> Option<(usize, Cause)> {
         let monitor = Monitor::default();
-        let mut causes = outcomes.iter().map(|outcome| monitor.note(settings, *outcome, 0));
-        causes.find_map(|cause| cause).map(|cause| (outcomes.len() - causes.count(), cause))
+        let mut noted = outcomes.iter().map(|outcome| match monitor.note(settings, *outcome, 0)? {
+            Noted::TooMany(failures) => Some(failures.cause),
+            Noted::WorthTelling(_) => None,
+        });
+        noted.find_map(|cause| cause).map(|cause| (outcomes.len() - noted.count(), cause))
     }
 
     use Outcome::{Broke, Connected, Status, TimedOut};
@@ -308,16 +406,16 @@ mod tests {
     #[test]
     fn an_ejection_ends_with_the_first_look_after_its_time_and_each_is_longer() {
         let monitor = Monitor::default();
-        let eject = |now| monitor.eject(&settings(), Cause::ConsecutiveErrors, now);
+        let eject = |now| monitor.eject(&settings(), FIVE, now);
         assert_eq!(eject(1_000), 40_000);
         assert!(monitor.is_ejected(39_999) && !monitor.is_ejected(40_000));
-        assert_eq!(monitor.ejection(2_000), Some((Cause::ConsecutiveErrors, 40_000)));
+        assert_eq!(monitor.ejection(2_000), Some((FIVE, 40_000)));
         // It came back at a look, which took one off.
         assert_eq!(eject(40_001), 80_000, "one time again");
         let monitor = Monitor::default();
         monitor.times.store(3, Relaxed);
         monitor.until_ms.store(40_000, Relaxed);
-        assert_eq!(monitor.eject(&settings(), Cause::ConsecutiveErrors, 41_000), 140_000, "3 - 1 + 1 times 30 s");
+        assert_eq!(monitor.eject(&settings(), FIVE, 41_000), 140_000, "3 - 1 + 1 times 30 s");
     }
 
     #[test]
@@ -325,7 +423,7 @@ mod tests {
         let eject = |base_ejection_ms, times| {
             let monitor = Monitor::default();
             monitor.times.store(times, Relaxed);
-            monitor.eject(&OutlierSettings { base_ejection_ms, ..settings() }, Cause::ConsecutiveErrors, 0)
+            monitor.eject(&OutlierSettings { base_ejection_ms, ..settings() }, FIVE, 0)
         };
         assert_eq!(eject(30_000, 50), 300_000);
         assert_eq!(eject(400_000, 3), 400_000);
@@ -334,7 +432,7 @@ mod tests {
     #[test]
     fn what_comes_in_during_an_ejection_does_not_count() {
         let monitor = Monitor::default();
-        let until = monitor.eject(&settings(), Cause::ConsecutiveErrors, 0);
+        let until = monitor.eject(&settings(), FIVE, 0);
         for _ in 0..10 {
             assert_eq!(monitor.note(&settings(), Status(500), 5), None);
         }

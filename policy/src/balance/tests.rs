@@ -13,7 +13,7 @@ use weft_wire::{
 use super::*;
 use crate::endpoint::{EndpointAddress, EndpointKey, EndpointLoad, Place, Workload};
 
-fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpoint> {
+pub(crate) fn endpoint(name: &str, health: EndpointHealth, standing: Standing) -> Arc<Endpoint> {
     let service: weft_wire::id::ServiceName = "reviews.default".parse().unwrap();
     let workload = Arc::new(Workload {
         namespace: service.namespace.clone(),
@@ -58,7 +58,7 @@ fn healthy(names: &[&str]) -> Vec<Arc<Endpoint>> {
     names.iter().map(|name| endpoint(name, EndpointHealth::Healthy, Standing::Preferred)).collect()
 }
 
-fn at(random: u64, now_ms: u64) -> Attempt<'static> {
+pub(crate) fn at(random: u64, now_ms: u64) -> Attempt<'static> {
     Attempt { random, now_ms, ..Attempt::default() }
 }
 
@@ -259,10 +259,10 @@ fn two_errors(max_ejection_percent: u64) -> OutlierSettings {
     }
 }
 
-fn detecting(max_ejection_percent: u64, min_health_percent: u64, names: &[&str]) -> Cluster {
+pub(crate) fn detecting(errors: u32, max_ejection_percent: u64, min_health_percent: u64, names: &[&str]) -> Cluster {
     let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
     let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
-    let outlier = Some(two_errors(max_ejection_percent));
+    let outlier = Some(OutlierSettings { errors, ..two_errors(max_ejection_percent) });
     let settings = Settings { outlier, panic_percent: min_health_percent as f64, ..Settings::default() };
     Cluster::new(&name, settings, healthy(names), None)
 }
@@ -275,7 +275,7 @@ fn fail(cluster: &Cluster, place: usize, now_ms: u64) -> Option<Verdict> {
 
 #[test]
 fn an_ejected_endpoint_gets_nothing_until_it_is_back_and_others_keep_serving() {
-    let cluster = detecting(100, 0, &["a", "b"]);
+    let cluster = detecting(2, 100, 0, &["a", "b"]);
     let Some(Verdict::Ejected(trip)) = fail(&cluster, 0, 100) else { panic!("not ejected") };
     assert_eq!((name(Some(&trip.endpoint)), trip.until_ms), ("a", 11_000));
     assert!(spread(50).all(|random| name(cluster.pick(&at(random, 10_999))) == "b"));
@@ -284,7 +284,7 @@ fn an_ejected_endpoint_gets_nothing_until_it_is_back_and_others_keep_serving() {
 
 #[test]
 fn the_first_try_after_an_ejection_tells_that_the_endpoint_is_back() {
-    let cluster = detecting(100, 0, &["a", "b"]);
+    let cluster = detecting(2, 100, 0, &["a", "b"]);
     assert!(fail(&cluster, 0, 100).is_some());
     let record = |status, now_ms| cluster.record(&cluster.endpoints[0], Outcome::Status(status), now_ms);
     assert!(record(200, 10_999).is_none(), "it is out still");
@@ -294,7 +294,7 @@ fn the_first_try_after_an_ejection_tells_that_the_endpoint_is_back() {
 
 #[test]
 fn what_holds_an_endpoint_back_is_told_with_how_long_it_does() {
-    let cluster = detecting(100, 0, &["a", "b"]);
+    let cluster = detecting(2, 100, 0, &["a", "b"]);
     let [a, b] = [&cluster.endpoints[0], &cluster.endpoints[1]];
     assert!(fail(&cluster, 0, 0).is_some());
     b.load.connect_failed(0);
@@ -304,7 +304,7 @@ fn what_holds_an_endpoint_back_is_told_with_how_long_it_does() {
 
 #[test]
 fn when_all_are_ejected_nobody_serves() {
-    let cluster = detecting(100, 0, &["a", "b"]);
+    let cluster = detecting(2, 100, 0, &["a", "b"]);
     assert!(matches!(
         (fail(&cluster, 0, 0), fail(&cluster, 1, 0)),
         (Some(Verdict::Ejected(_)), Some(Verdict::Ejected(_)))
@@ -315,8 +315,8 @@ fn when_all_are_ejected_nobody_serves() {
 #[test]
 fn no_more_are_ejected_than_the_limit_allows_and_by_envoys_count_10_percent_of_9_is_none() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-    assert!(matches!(fail(&detecting(10, 0, &names[..9]), 0, 0), Some(Verdict::Overflow)));
-    let ten = detecting(10, 0, &names);
+    assert!(matches!(fail(&detecting(2, 10, 0, &names[..9]), 0, 0), Some(Verdict::Overflow)));
+    let ten = detecting(2, 10, 0, &names);
     assert!(matches!(fail(&ten, 0, 0), Some(Verdict::Ejected(_))));
     assert!(matches!(fail(&ten, 1, 0), Some(Verdict::Overflow)));
     assert!(matches!(fail(&ten, 1, 10_000), Some(Verdict::Ejected(_))), "the first is back");
@@ -337,7 +337,7 @@ fn who_fails_too_large_a_share_of_an_interval_is_ejected_where_enough_can_be_com
             assert!((1..asked).all(|place| record(place, 200, 1_500).is_none()));
         }
         let found = record(0, 200, 2_100);
-        matches!(found, Some(Verdict::Ejected(trip)) if trip.cause == Cause::FailurePercentage && trip.until_ms == 13_000)
+        matches!(found, Some(Verdict::Ejected(trip)) if trip.failures.cause == CircuitCause::FailurePercentage && trip.until_ms == 13_000)
     };
     let five = ["a", "b", "c", "d", "e"];
     assert!(ejected(&five, 5));
@@ -347,7 +347,7 @@ fn who_fails_too_large_a_share_of_an_interval_is_ejected_where_enough_can_be_com
 
 #[test]
 fn what_was_seen_of_an_endpoint_outlives_the_view() {
-    let before = detecting(100, 0, &["a", "b"]);
+    let before = detecting(2, 100, 0, &["a", "b"]);
     assert!(fail(&before, 0, 0).is_some());
     let name_of = ClusterName { fqdn: &before.fqdn, port: before.port, subset: &before.subset };
     let after = Cluster::new(&name_of, before.settings.clone(), healthy(&["a", "b", "c"]), Some(&before));

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     net::SocketAddr,
+    path::PathBuf,
     str::FromStr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -38,6 +39,9 @@ struct Args {
     /// The status of answers to requests that ask for none.
     #[arg(long, default_value = "200")]
     status: StatusCode,
+    /// While this file is there, each answer is 500.
+    #[arg(long)]
+    fails_while: Option<PathBuf>,
     /// Speak no HTTP.
     #[arg(long)]
     tcp: bool,
@@ -47,6 +51,7 @@ struct Origin {
     name: HeaderValue,
     delay: Duration,
     status: StatusCode,
+    fails_while: Option<PathBuf>,
     /// By the value of `x-probe`.
     tries: Mutex<HashMap<HeaderValue, u64>>,
 }
@@ -55,7 +60,13 @@ struct Origin {
 async fn main() -> std::io::Result<()> {
     let args = Args::parse();
     let delay = Duration::from_millis(args.delay_ms);
-    let origin = Arc::new(Origin { name: args.name, delay, status: args.status, tries: Mutex::default() });
+    let origin = Arc::new(Origin {
+        name: args.name,
+        delay,
+        status: args.status,
+        fails_while: args.fails_while,
+        tries: Mutex::default(),
+    });
     let listener = tokio::net::TcpListener::bind(args.listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -142,7 +153,9 @@ fn describe(request: &Request<Incoming>, origin: &Origin) -> Response<Body> {
     });
     let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
-    *response.status_mut() = asked(request, "x-status").unwrap_or(origin.status);
+    let fails = origin.fails_while.as_ref().is_some_and(|file| file.exists());
+    let status = if fails { StatusCode::INTERNAL_SERVER_ERROR } else { origin.status };
+    *response.status_mut() = asked(request, "x-status").unwrap_or(status);
     response.headers_mut().insert("x-origin", HeaderValue::from_static("yes"));
     response
 }

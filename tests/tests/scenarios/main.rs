@@ -3,6 +3,7 @@
 
 mod access;
 mod admission;
+mod circuits;
 mod cli;
 mod clients;
 mod continuity;

@@ -5,6 +5,7 @@
 use std::fs;
 
 use weft_wire::{
+    circuit::CircuitRecord,
     codec,
     fact::{FactBody, NodeRecord, SpentTokens},
     frame::{JoinQuestion, JoinResponse, MAX_FRAME_LEN, Push, Request, Response},
@@ -56,6 +57,7 @@ fn golden_bytes_decode_to_the_values_they_came_from() {
     assert_eq!(NodeRecord::decode(&golden("fact_body/node.bin")).expect("decodes"), samples::node_record());
     let stopped = NodeRecord::decode(&golden("fact_body/stopped_node.bin")).expect("decodes");
     assert_eq!(stopped, samples::stopped_node_record());
+    assert_eq!(CircuitRecord::decode(&golden("fact_body/circuits.bin")).expect("decodes"), samples::circuits());
     assert_eq!(SpentTokens::decode(&golden("fact_body/spent_tokens.bin")).expect("decodes"), samples::spent_tokens());
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use weft_wire::{
+    circuit::{Circuit, CircuitCause, CircuitRecord, CircuitState, EndpointKey},
     codec,
     document::{DocumentKey, SignedDocument, Stamp},
     fact::{
@@ -59,6 +60,7 @@ pub(crate) fn encoded() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("fact_body/stopped_node.bin", stopped_node_record().encode().expect("fits")));
     all.push(("fact_body/undeclared_node.bin", undeclared_node_record().encode().expect("fits")));
     all.push(("fact_body/spent_tokens.bin", spent_tokens().encode().expect("fits")));
+    all.push(("fact_body/circuits.bin", circuits().encode().expect("fits")));
     all.push(("signed/fact.bin", fact().signed_bytes()));
     all.push(("signed/document.bin", document(Some(BODY)).signed_bytes()));
     all.push(("signed/deletion.bin", document(None).signed_bytes()));
@@ -198,6 +200,34 @@ pub(crate) fn undeclared_node_record() -> NodeRecord {
     record.endpoints.truncate(1);
     record.endpoints[0].protocol = Protocol::Auto;
     record
+}
+
+pub(crate) fn circuits() -> CircuitRecord {
+    let endpoint = |node: Option<&str>, workload: &str| EndpointKey {
+        node: node.map(|node| node.parse().expect("valid")),
+        namespace: "prod".parse().expect("valid"),
+        workload: workload.parse().expect("valid"),
+        target_port: 9_080,
+    };
+    let circuit = |state, cause| Circuit {
+        state,
+        cause,
+        failures: 5,
+        since_ms: 1_795_910_400_123,
+        left_ms: 29_870,
+        lease_ms: 10_000,
+    };
+    CircuitRecord {
+        watched: ["reviews.prod.svc.cluster.local".into(), "api.example.com".into()].into(),
+        circuits: BTreeMap::from([
+            (endpoint(Some("host-2"), "reviews-1"), circuit(CircuitState::Tripped, CircuitCause::ConsecutiveErrors)),
+            (
+                endpoint(Some("host-3"), "reviews-2"),
+                circuit(CircuitState::Failing, CircuitCause::ConsecutiveGatewayErrors),
+            ),
+            (endpoint(None, "10-0-0-5"), circuit(CircuitState::Probing, CircuitCause::ConsecutiveLocalFailures)),
+        ]),
+    }
 }
 
 pub(crate) fn spent_tokens() -> SpentTokens {

@@ -130,9 +130,11 @@ impl Circuits {
 }
 
 impl VerdictSink for Circuits {
+    fn failing(&self, _: &Cluster, _: &Endpoint) {}
+
     fn tripped(&self, _: &Cluster, trip: &Trip, for_ms: u64) {
         assert!(for_ms <= 2 * 3_600_000, "{for_ms}");
-        self.note(&trip.endpoint, &format!("tripped by {}", trip.cause.as_str()));
+        self.note(&trip.endpoint, &format!("tripped by {}", trip.failures.cause.as_str()));
     }
 
     fn returned(&self, _: &Cluster, endpoint: &Endpoint) {

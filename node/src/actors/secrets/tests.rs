@@ -139,7 +139,7 @@ async fn a_member_gets_what_a_document_says_that_it_needs() {
     };
     let node = facts::Node { record: Arc::new(record), version: Default::default(), certificate: None };
     let mut published = facts::Published::default();
-    published.nodes.insert("b".parse().unwrap(), node);
+    Arc::make_mut(&mut published.nodes).insert("b".parse().unwrap(), node);
     let mut setup = bench.handle.0.clone();
     setup.facts = watch::channel(Arc::new(published)).1;
     let ask = |setup: &Setup| {

@@ -86,12 +86,5 @@ impl Resource for CircuitPolicy {
             checker.warn_in("quorum", "has no effect: only hearsay Exclude asks for one");
         }
         check_targets_or_default(&self.target_refs, checker);
-        for (key, given) in [
-            ("quorum", self.quorum != Quorum::default()),
-            ("lease", self.lease.is_some()),
-            ("hearsay", self.hearsay != Hearsay::default()),
-        ] {
-            checker.pending(key, given);
-        }
     }
 }

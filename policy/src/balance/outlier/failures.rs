@@ -37,6 +37,11 @@ impl Failures {
         is_first && before + 1 == interval && self.were_too_many(most_percent)
     }
 
+    /// Errors of the interval before.
+    pub(super) fn past_failed(&self) -> u32 {
+        self.past_failed.load(Relaxed)
+    }
+
     fn were_too_many(&self, most_percent: u32) -> bool {
         let (all, failed) = (self.past_all.load(Relaxed), self.past_failed.load(Relaxed));
         all >= LEAST_REQUESTS && 100 * u64::from(failed) >= u64::from(most_percent) * u64::from(all)

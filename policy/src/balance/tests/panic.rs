@@ -18,14 +18,14 @@ fn picked_of(localities: &[(&str, &str)], panic_percent: f64, ejected: &[&str]) 
 
 #[test]
 fn below_the_least_health_all_serve() {
-    let cluster = detecting(100, 60, &["a", "b"]);
+    let cluster = detecting(2, 100, 60, &["a", "b"]);
     assert!(fail(&cluster, 0, 0).is_some());
     assert!(spread(50).any(|random| name(cluster.pick(&at(random, 1))) == "a"), "50 % are below 60 %");
 }
 
 #[test]
 fn as_long_as_those_left_can_take_all_there_is_no_panic() {
-    let cluster = detecting(100, 90, &["a", "b", "c", "d"]);
+    let cluster = detecting(2, 100, 90, &["a", "b", "c", "d"]);
     assert!(fail(&cluster, 0, 0).is_some());
     assert!(spread(50).all(|random| name(cluster.pick(&at(random, 1))) != "a"), "3 of 4 take 105 %");
     assert!(fail(&cluster, 1, 0).is_some());
