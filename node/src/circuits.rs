@@ -10,7 +10,7 @@ use prometheus_client::{
 use tokio::sync::Notify;
 use weft_policy::{
     balance::{Cluster, Trip},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Standing},
 };
 use weft_proxy::ports::VerdictSink;
 
@@ -25,10 +25,18 @@ struct Transition {
     cause: &'static str,
 }
 
+/// What the mesh makes of an endpoint for this node's callers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Verdict {
+    /// `preferred`, `demoted` or `excluded`.
+    standing: &'static str,
+}
+
 /// This node's circuits, as far as they are told.
 #[derive(Clone, Default)]
 pub struct Circuits {
     transitions: Family<Transition, Counter>,
+    verdicts: Family<Verdict, Counter>,
     changed: Arc<Notify>,
 }
 
@@ -36,9 +44,19 @@ impl Circuits {
     pub fn new(telemetry: &Telemetry) -> Self {
         let circuits = Self::default();
         let help = "Endpoints that outlier detection took out of use, and those that are back";
-        telemetry
-            .register(|registry| registry.register("weft_circuit_transitions", help, circuits.transitions.clone()));
+        telemetry.register(|registry| {
+            registry.register("weft_circuit_transitions", help, circuits.transitions.clone());
+            let help = "What other nodes' words have made of endpoints for this node's callers";
+            registry.register("weft_circuit_verdicts", help, circuits.verdicts.clone());
+        });
         circuits
+    }
+
+    /// What the mesh makes of an endpoint has changed.
+    pub fn heard(&self, cluster: &Cluster, endpoint: &Endpoint, standing: Standing) {
+        let (cluster, endpoint, standing) = (&cluster.name, &endpoint.key, standing.as_str());
+        self.verdicts.get_or_create(&Verdict { standing }).inc();
+        tracing::info!(%cluster, %endpoint, standing, "the mesh has seen an endpoint");
     }
 
     /// Until there is something new. What has changed is found where it is: in the clusters of the view.

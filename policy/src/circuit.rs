@@ -165,6 +165,15 @@ pub struct Seen {
     pub lease_left_ms: Option<u64>,
 }
 
+/// What the mesh has changed for the callers of a cluster.
+#[derive(Debug)]
+pub enum Change<'c> {
+    /// An endpoint has tripped, because others have failures too.
+    Tripped(&'c Arc<Cluster>, Trip),
+    /// What the mesh makes of an endpoint, whatever this node's own callers have seen.
+    Heard(&'c Arc<Cluster>, &'c Arc<Endpoint>, Standing),
+}
+
 /// What this node and others have seen.
 #[derive(Debug)]
 pub struct CircuitTable {
@@ -189,29 +198,34 @@ impl CircuitTable {
     }
 
     /// Looks at all clusters whose failures are counted: what their callers here have seen, and with what others say, what
-    /// follows for them. Returns the endpoints that have tripped now because others have failures too.
+    /// follows for them. Returns what has changed by that.
     pub fn sweep<'c>(
         &mut self,
         clusters: impl Iterator<Item = &'c Arc<Cluster>> + Clone,
         now_ms: u64,
-    ) -> Vec<(&'c Arc<Cluster>, Trip)> {
+    ) -> Vec<Change<'c>> {
         let shared = clusters.filter_map(|cluster| Some((cluster, cluster.sharing()?)));
         for (cluster, sharing) in shared.clone() {
             self.look(cluster, sharing, now_ms);
         }
         self.advance(now_ms);
-        let mut trips = Vec::new();
+        let mut changes = Vec::new();
         for (cluster, sharing) in shared {
             let judge = Judge::of(self, cluster, sharing, now_ms);
-            let verdicts = cluster.endpoints.iter().map(|endpoint| (endpoint, judge.verdict(endpoint)));
-            let tripped = verdicts.filter_map(|(endpoint, verdict)| cluster.hear(endpoint, verdict, now_ms));
-            trips.extend(tripped.map(|trip| (cluster, trip)));
+            let verdicts: Vec<MeshVerdict> = cluster.endpoints.iter().map(|endpoint| judge.verdict(endpoint)).collect();
+            for (endpoint, verdict) in cluster.endpoints.iter().zip(verdicts) {
+                let before = endpoint.heard(now_ms);
+                if let Some(trip) = cluster.hear(endpoint, verdict, now_ms) {
+                    self.tripped(&endpoint.key, trip.failures, trip.until_ms, sharing.lease_ms, now_ms);
+                    changes.push(Change::Tripped(cluster, trip));
+                }
+                let standing = endpoint.heard(now_ms);
+                if standing != before {
+                    changes.push(Change::Heard(cluster, endpoint, standing));
+                }
+            }
         }
-        for (cluster, Trip { endpoint, failures, until_ms }) in &trips {
-            let sharing = cluster.sharing().cloned().unwrap_or_default();
-            self.tripped(&endpoint.key, *failures, *until_ms, sharing.lease_ms, now_ms);
-        }
-        trips
+        changes
     }
 
     fn look(&mut self, cluster: &Cluster, sharing: &Sharing, now_ms: u64) {

@@ -95,6 +95,11 @@ impl Endpoint {
         self.monitor.as_ref().is_some_and(|monitor| monitor.is_out(now_ms))
     }
 
+    /// What the mesh makes of it.
+    pub(crate) fn heard(&self, now_ms: u64) -> Standing {
+        self.monitor.as_ref().map_or(Standing::Preferred, |monitor| monitor.heard(now_ms).standing)
+    }
+
     /// How this node's callers stand to it.
     pub fn standing_here(&self, now_ms: u64) -> Standing {
         match () {

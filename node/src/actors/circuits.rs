@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use weft_discovery::liveness::Status;
-use weft_policy::circuit::CircuitTable;
+use weft_policy::circuit::{Change, CircuitTable};
 use weft_proxy::ports::{VerdictSink, Views};
 use weft_wire::{circuit::CircuitRecord, fact::FactVersion, id::NodeName};
 
@@ -66,8 +66,13 @@ impl CircuitsActor {
         let members = heard.iter().filter(|(node, _)| is_member(node));
         table.hear(members.map(|(node, (version, record))| (node, *version, &**record)), now_ms);
         let clusters = view.watched_clusters();
-        for (cluster, trip) in table.sweep(clusters.iter().copied(), now_ms) {
-            circuits.tripped(cluster, &trip, trip.until_ms.saturating_sub(now_ms));
+        for change in table.sweep(clusters.iter().copied(), now_ms) {
+            match change {
+                Change::Tripped(cluster, trip) => {
+                    circuits.tripped(cluster, &trip, trip.until_ms.saturating_sub(now_ms));
+                }
+                Change::Heard(cluster, endpoint, standing) => circuits.heard(cluster, endpoint, standing),
+            }
         }
         if table.is_quiet() { QUIET_TICK } else { TICK }
     }
