@@ -1,4 +1,6 @@
-//! Nothing that the mesh does to itself costs a request: callers count.
+//! Nothing that the mesh does to itself costs a request: callers count. At a rate that unoptimised nodes keep up with
+//! beside other tests; `make soak` has 500 requests a second and, in half an hour, 1,080 changes of documents, 90 restarts
+//! of endpoints and 60 renewals of certificates.
 
 use nix::sys::signal::Signal;
 use weft_tests::lab::{Lab, PATIENCE, origin, wait_for};

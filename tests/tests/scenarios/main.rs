@@ -10,6 +10,7 @@ mod continuity;
 mod databases;
 mod documents;
 mod failure;
+mod features;
 mod formation;
 mod gateway_api;
 mod mesh_kinds;

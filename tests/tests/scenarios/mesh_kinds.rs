@@ -39,6 +39,48 @@ fn a_limit_counts_all_callers_and_its_status_and_metrics_say_so() {
     assert_eq!((counted("passed"), counted("limited")), (3.0, 3.0));
 }
 
+const EXPERIMENT: &str = "
+apiVersion: weft.mesh/v1alpha1
+kind: FaultExperiment
+metadata: { name: hurt }
+spec:
+  targetRefs: [{ group: '', kind: Service, name: echo }]
+  percentage: { value: 100 }
+  end: '2100-01-01T00:00:00Z'
+  match: [{ path: { prefix: /hurt } }]
+  fault: { abort: { httpStatus: 555 } }
+  stopWhen: { errorPercentage: { value: 50 }, window: 600s, minRequests: 3 }
+";
+
+#[test]
+fn an_experiment_runs_until_it_does_harm_and_its_status_and_metrics_say_so() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    wait_for("the caller has a certificate", PATIENCE, || {
+        (lab.host(0).json(&["status"])["ready"] == true).then_some(())
+    });
+    let file = lab.file("experiment.yaml", EXPERIMENT);
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    let running = || lab.host(0).metric("weft_experiment_running", &["experiment=\"hurt\"", "namespace=\"default\""]);
+    wait_for("it runs", PATIENCE, || (running() == 1.0).then_some(()));
+    let call = |path: &str, options: &[&str]| lab.host(0).call("echo", path, options).status;
+    assert_eq!([call("/hurt", &[]), call("/hurt/more", &[]), call("/", &[])], [555, 555, 200]);
+    assert_eq!(lab.host(0).metric("weft_experiment_faults_total", &["experiment=\"hurt\""]), 2.0);
+    // Requests that are not hit fail, and the experiment may be why.
+    let fails = ["-H", "x-status: 500"];
+    assert_eq!([call("/", &fails), call("/", &fails)], [500, 500]);
+    let active = wait_for("it has stopped", PATIENCE, || {
+        let got = lab.host(0).try_json(&["get", "faultexperiment", "hurt"])?;
+        let conditions = got["status"]["conditions"].as_array()?.clone();
+        conditions.into_iter().find(|one| one["type"] == "Active" && one["status"] == "False")
+    });
+    assert_eq!(active["reason"], "Stopped", "{active}");
+    assert_eq!((running(), call("/hurt", &[])), (0.0, 200));
+}
+
 const ROUTES: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
