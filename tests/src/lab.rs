@@ -290,6 +290,11 @@ impl Host {
         self.services.last_mut().expect("just pushed")
     }
 
+    /// Runs `weft` on this host, until the lab ends. What it prints is in the log.
+    pub fn weft_beside(&mut self, arguments: &[&str]) -> &mut Process {
+        self.run_beside(&program("weft-under-test"), arguments)
+    }
+
     /// Moves the calling thread into this host's network: the sockets that it makes from now on are there.
     pub fn enter(&self) {
         let namespace = File::open(&self.namespace).expect("the lab keeps it");

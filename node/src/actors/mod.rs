@@ -37,7 +37,7 @@ use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, FactVersion},
     frame::MESH_PORT,
-    id::{Namespace, Role, ServiceAccount, ServiceName, WorkloadName},
+    id::{Namespace, Role, ServiceAccount, WorkloadName},
 };
 
 use crate::{
@@ -232,16 +232,24 @@ impl Handles {
         workloads.collect()
     }
 
-    pub fn endpoints(&self, service: &ServiceName) -> anyhow::Result<Vec<api::Endpoint>> {
+    /// Those of a service, or of a host that ServiceEntries describe, as they write it; of several namespaces all.
+    pub fn endpoints(&self, named: &str) -> anyhow::Result<Vec<api::Endpoint>> {
         let view = self.views.load();
-        let found = view.service(&service.fqdn(), &Namespace::default_namespace());
-        let found = found.with_context(|| format!("no service {service}: `weft services` lists those that are"))?;
+        let found: Vec<&Arc<Service>> = match view.service(named, &Namespace::default_namespace()) {
+            Some(service) => vec![service],
+            None => {
+                let is_named = |service: &&Arc<Service>| service.fqdn.eq_ignore_ascii_case(named);
+                view.externals().into_iter().filter(is_named).collect()
+            }
+        };
+        anyhow::ensure!(!found.is_empty(), "no service or host {named}: `weft services` lists those that are");
         let now_ms = self.views.now_ms();
-        let held_back = |port, endpoint: &Endpoint| {
-            let (why, left_ms) = found.held_back(port, &endpoint.key, now_ms)?;
+        let held_back = |service: &Service, port, endpoint: &Endpoint| {
+            let (why, left_ms) = service.held_back(port, &endpoint.key, now_ms)?;
             Some(format!("{why} {}s", left_ms.div_ceil(1_000)))
         };
-        let endpoints = endpoints(found).map(|(port, endpoint)| api::Endpoint {
+        let all = found.into_iter().flat_map(|service| endpoints(service).map(move |found| (service, found)));
+        let endpoints = all.map(|(service, (port, endpoint))| api::Endpoint {
             workload: endpoint.key.workload.to_string(),
             node: endpoint.key.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             address: endpoint.address.socket().to_string(),
@@ -251,7 +259,7 @@ impl Handles {
             identities: endpoint.identities.iter().map(ToString::to_string).collect(),
             health: endpoint.health.as_str().into(),
             standing: endpoint.standing.as_str().into(),
-            held_back: held_back(port, endpoint).unwrap_or_default(),
+            held_back: held_back(service, port, endpoint).unwrap_or_default(),
             active_requests: endpoint.load.active(),
         });
         Ok(endpoints.collect())

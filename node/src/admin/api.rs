@@ -99,10 +99,11 @@ pub struct Port {
     pub protocol: String,
 }
 
-/// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`
+/// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`, or `?service=HOST` of one outside of the mesh
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     pub workload: String,
+    /// Empty for a place outside of the mesh.
     pub node: String,
     pub address: String,
     pub port: u16,

@@ -185,7 +185,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::GET, ["api", "v1", "workloads"]) => json(&handles.workloads()),
         (Method::GET, ["api", "v1", "endpoints"]) => {
             let service = parameter(query, "service").context("the parameter `service` is missing")?;
-            json(&handles.endpoints(&service.parse()?)?)
+            json(&handles.endpoints(&service)?)
         }
         (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),
         (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents()),

@@ -81,7 +81,7 @@ pub(super) async fn analyze(common: &Common, args: AnalyzeArgs) -> anyhow::Resul
         };
         messages.retain(is_meant);
     }
-    print(common.output, &messages)?;
+    print(&common.output, &messages)?;
     let fails = messages.iter().any(|message| message.code.severity() >= args.failure_threshold.severity());
     Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -120,12 +120,12 @@ async fn add_mesh(input: &mut Input, client: &mut Client) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn print(format: Format, messages: &[Message]) -> anyhow::Result<()> {
+fn print(format: &Format, messages: &[Message]) -> anyhow::Result<()> {
     match format {
         Format::Table | Format::Wide if messages.is_empty() => eprintln!("weft: nothing to tell"),
         Format::Table | Format::Wide => messages.iter().try_for_each(|message| line(format_args!("{message}")))?,
         Format::Sarif => line(format_args!("{:#}", sarif(messages)))?,
-        Format::Json | Format::Yaml | Format::Name => {
+        Format::Json | Format::Yaml | Format::Name | Format::JsonPath(_) => {
             output::data(format, &messages.iter().map(data).collect::<Vec<_>>(), &[], |_| vec![])?;
         }
     }

@@ -49,7 +49,7 @@ fn print(common: &Common, circuits: &[Circuit]) -> anyhow::Result<()> {
         return Ok(());
     }
     let header = ["ENDPOINT", "HERE", "SEEN BY", "STATE", "CAUSE", "FAILURES", "SINCE", "UNTIL", "LEASE"];
-    data(common.output, &circuits, &header, |circuits| {
+    data(&common.output, &circuits, &header, |circuits| {
         let rows = circuits.iter().flat_map(|circuit| circuit.seen.iter().map(move |seen| row(circuit, seen)));
         rows.collect()
     })

@@ -124,7 +124,7 @@ fn print(common: &Common, answer: &Explanation) -> anyhow::Result<()> {
     if common.output.is_for_people() {
         return Ok(output::print(&answer.text)?);
     }
-    output::data(common.output, &answer.explanation, &[], |_| Vec::new())
+    output::data(&common.output, &answer.explanation, &[], |_| Vec::new())
 }
 
 fn claims_of(given: Vec<(String, Value)>) -> Map<String, Value> {

@@ -1,12 +1,20 @@
 //! `weft get`.
 
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use weft_policy::api::gateway::GROUP;
 use weft_wire::document::DocumentKey;
 
 use super::{
     Common, GetArgs,
     client::Client,
+    jsonpath::{Path, compare},
     output::{self, Format, age, data, line},
     select::Selection,
 };
@@ -15,14 +23,28 @@ use crate::{
     identity::wall_ms,
 };
 
+/// How long a watch waits before it looks again.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(super) async fn get(common: &Common, args: GetArgs) -> anyhow::Result<()> {
     let selection = Selection::new(&args.what, args.scope.namespace(), args.selector)?;
-    let documents: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
-    let (found, missing) = selection.find(&documents);
+    let mut client = Client::connect(&common.dir).await?;
+    let documents: Vec<Document> = client.get(DOCUMENTS).await?;
+    let (mut found, missing) = selection.find(&documents);
+    if let Some(path) = &args.sort_by {
+        sort(&mut found, path);
+    }
+    let shown = Shown {
+        format: &common.output,
+        has_header: !args.no_headers,
+        has_labels: args.show_labels,
+        // Whoever watches gets each by itself.
+        alone: selection.is_one() || args.watch,
+    };
     if found.is_empty() && missing.is_empty() && common.output.is_for_people() {
         eprintln!("weft: no documents found{}", selection.place());
-    } else if !found.is_empty() || missing.is_empty() {
-        print(common.output, &found, selection.is_one())?;
+    } else if !found.is_empty() || (missing.is_empty() && !args.watch) {
+        shown.print(&found)?;
     }
     anyhow::ensure!(
         missing.is_empty(),
@@ -31,8 +53,86 @@ pub(super) async fn get(common: &Common, args: GetArgs) -> anyhow::Result<()> {
         selection.place(),
         args.what[0].split('/').next().unwrap_or("all"),
     );
+    if args.watch {
+        watch(&mut client, &selection, found, Shown { has_header: false, ..shown }).await?;
+    }
     Ok(())
 }
+
+const DOCUMENTS: &str = "/api/v1/documents";
+
+/// Prints what changes, without end. A document that is deleted is printed as it was last.
+async fn watch(
+    client: &mut Client,
+    selection: &Selection,
+    mut known: Vec<Document>,
+    shown: Shown<'_>,
+) -> anyhow::Result<()> {
+    loop {
+        sleep(WATCH_INTERVAL).await;
+        let documents: Vec<Document> = client.get(DOCUMENTS).await?;
+        let (now, _) = selection.find(&documents);
+        let changed = changed(&known, &now);
+        if !changed.is_empty() {
+            shown.print(&changed)?;
+        }
+        known = now;
+    }
+}
+
+/// Those that are new, otherwise than before, or gone.
+fn changed(before: &[Document], now: &[Document]) -> Vec<Document> {
+    let known: HashMap<&DocumentKey, &Document> = before.iter().map(|document| (&document.key, document)).collect();
+    let is_same =
+        |document: &Document| known.get(&document.key).is_some_and(|known| with_status(known) == with_status(document));
+    let held: HashSet<&DocumentKey> = now.iter().map(|document| &document.key).collect();
+    let others = now.iter().filter(|document| !is_same(document));
+    let gone = before.iter().filter(|document| !held.contains(&document.key));
+    others.chain(gone).cloned().collect()
+}
+
+fn sort(documents: &mut [Document], path: &Path) {
+    documents.sort_by_cached_key(|document| {
+        let value = with_status(document);
+        SortKey(path.find(&value, &value).first().copied().cloned())
+    });
+}
+
+/// Nothing comes last, and what cannot be compared keeps its place.
+struct SortKey(Option<Value>);
+
+impl Ord for SortKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => compare(a, b).unwrap_or_else(|| rank(a).cmp(&rank(b))),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        }
+    }
+}
+
+/// Of values of different types, which stand together.
+fn rank(value: &Value) -> u8 {
+    match value {
+        Value::Bool(_) => 0,
+        Value::Number(_) => 1,
+        Value::String(_) => 2,
+        Value::Array(_) | Value::Object(_) | Value::Null => 3,
+    }
+}
+
+impl PartialOrd for SortKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for SortKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for SortKey {}
 
 const HEADER: [&str; 9] = ["KIND", "NAMESPACE", "NAME", "STATUS", "AUTHOR", "UPDATED", "AGE", "NODES", "MESSAGE"];
 /// Digits of a Secret's digest that are shown.
@@ -40,33 +140,61 @@ const DIGEST_SHOWN: usize = 12;
 /// Columns that are always shown.
 const NARROW: usize = 7;
 
-fn print(format: Format, documents: &[Document], alone: bool) -> anyhow::Result<()> {
-    match format {
-        Format::Table | Format::Wide => {
-            let (now, columns) = (wall_ms(), if format == Format::Wide { HEADER.len() } else { NARROW });
-            let own = own_columns(documents);
-            let mut header = HEADER[..columns].to_vec();
-            header.splice(NAMED..NAMED, own.iter().map(|(name, _)| *name));
-            let rows = documents.iter().map(|document| {
-                let mut row = row(document, now)[..columns].to_vec();
-                row.splice(NAMED..NAMED, own.iter().map(|(_, value)| value(document)));
-                row
-            });
-            Ok(output::print(&output::table(&header, &rows.collect::<Vec<_>>()))?)
-        }
-        Format::Name => {
-            Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
-        }
-        Format::Json | Format::Yaml | Format::Sarif => {
-            // As kubectl: one alone or several as a List, ready to be applied again.
-            let mut items: Vec<Value> = documents.iter().map(with_status).collect();
-            let value = match items.as_mut_slice() {
-                [only] if alone => only.take(),
-                _ => json!({ "apiVersion": "v1", "kind": "List", "items": items }),
-            };
-            data(format, &value, &[], |_| vec![])
+/// How documents are printed.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    format: &'a Format,
+    has_header: bool,
+    has_labels: bool,
+    /// Each by itself, and not as a list.
+    alone: bool,
+}
+
+impl Shown<'_> {
+    fn print(&self, documents: &[Document]) -> anyhow::Result<()> {
+        match self.format {
+            Format::Table | Format::Wide => Ok(output::print(&self.table(documents, wall_ms()))?),
+            Format::Name => {
+                Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
+            }
+            Format::Json | Format::Yaml | Format::Sarif | Format::JsonPath(_) => {
+                let mut items: Vec<Value> = documents.iter().map(with_status).collect();
+                if self.alone {
+                    return items.iter_mut().try_for_each(|item| data(self.format, &item.take(), &[], |_| vec![]));
+                }
+                // As kubectl: ready to be applied again.
+                let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+                data(self.format, &list, &[], |_| vec![])
+            }
         }
     }
+
+    fn table(&self, documents: &[Document], now: u64) -> String {
+        let columns = if *self.format == Format::Wide { HEADER.len() } else { NARROW };
+        let own = own_columns(documents);
+        let rows = documents.iter().map(|document| {
+            let mut row = row(document, now)[..columns].to_vec();
+            row.splice(NAMED..NAMED, own.iter().map(|(_, value)| value(document)));
+            row.extend(self.has_labels.then(|| labels(document)));
+            row
+        });
+        let rows: Vec<Vec<String>> = rows.collect();
+        if !self.has_header {
+            return output::aligned(&rows);
+        }
+        let mut header = HEADER[..columns].to_vec();
+        header.splice(NAMED..NAMED, own.iter().map(|(name, _)| *name));
+        header.extend(self.has_labels.then_some("LABELS"));
+        output::table(&header, &rows)
+    }
+}
+
+/// As kubectl prints them.
+fn labels(document: &Document) -> String {
+    let labels = document.body["metadata"]["labels"].as_object();
+    let labels = labels.into_iter().flatten();
+    let labels: Vec<String> = labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or(""))).collect();
+    if labels.is_empty() { "<none>".to_owned() } else { labels.join(",") }
 }
 
 /// Columns before those of a kind's own.
@@ -274,6 +402,60 @@ mod tests {
         }
         let mixed = [routes("HTTPRoute", json!({})), document(vec![])];
         assert!(own_columns(&mixed).is_empty());
+    }
+
+    fn named(name: &str, labels: Value) -> Document {
+        let mut document = document(vec![condition("Programmed", "True", "")]);
+        document.key.name = name.into();
+        document.body["metadata"]["name"] = name.into();
+        document.body["metadata"]["labels"] = labels;
+        document
+    }
+
+    #[test]
+    fn tables_have_labels_and_no_header_as_asked() {
+        let documents = [named("a", json!({ "app": "x", "v": "1" })), named("b", json!({}))];
+        let table = |has_header, has_labels| {
+            let shown = Shown { format: &Format::Table, has_header, has_labels, alone: false };
+            let lines = shown.table(&documents, 5_000);
+            lines.lines().map(|line| line.split_whitespace().next_back().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(table(true, true), ["LABELS", "app=x,v=1", "<none>"]);
+        assert_eq!(table(true, false), ["AGE", "4s", "4s"]);
+        assert_eq!(table(false, false), ["4s", "4s"]);
+    }
+
+    #[test]
+    fn documents_are_sorted_by_what_a_path_leads_to() {
+        let sorted = |path: &str| {
+            let mut documents = [
+                named("b", json!({ "rank": "2" })),
+                named("a", json!({})),
+                named("c", json!({ "rank": "10", "only": "x" })),
+            ];
+            sort(&mut documents, &Path::relaxed(path).unwrap());
+            documents.map(|document| document.key.name).join(" ")
+        };
+        assert_eq!(sorted(".metadata.name"), "a b c");
+        assert_eq!(sorted("{.metadata.labels.rank}"), "c b a", "as text, and those without come last");
+        assert_eq!(sorted("metadata.labels.only"), "c b a");
+        assert!(Path::relaxed("").is_err() && Path::relaxed(".a}").is_err());
+    }
+
+    #[test]
+    fn a_watch_tells_of_what_is_new_other_or_gone() {
+        let (a, b) = (named("a", json!({})), named("b", json!({})));
+        let mut other = b.clone();
+        other.status.nodes.current = 2;
+        let told = |before: &[&Document], now: &[&Document]| {
+            let owned = |all: &[&Document]| all.iter().map(|one| (*one).clone()).collect::<Vec<_>>();
+            let changed = changed(&owned(before), &owned(now));
+            changed.iter().map(|one| format!("{} {}", one.key.name, one.status.nodes.current)).collect::<Vec<_>>()
+        };
+        assert!(told(&[&a, &b], &[&b, &a]).is_empty());
+        assert_eq!(told(&[&a], &[&a, &b]), ["b 1"]);
+        assert_eq!(told(&[&a, &b], &[&a, &other]), ["b 2"]);
+        assert_eq!(told(&[&a, &b], &[&b]), ["a 1"]);
     }
 
     #[test]

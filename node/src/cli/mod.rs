@@ -8,6 +8,7 @@ mod documents;
 mod explain;
 mod get;
 mod join;
+mod jsonpath;
 mod output;
 mod plaintext;
 mod run;
@@ -21,7 +22,7 @@ mod why;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use weft_wire::id::{AccountPattern, Namespace, NodeName, Role, ServiceName, TrustDomain};
+use weft_wire::id::{AccountPattern, Namespace, NodeName, Role, TrustDomain};
 
 use self::select::Selector;
 use crate::{
@@ -52,8 +53,15 @@ struct Common {
     /// The node's data directory.
     #[arg(long, global = true, env = "WEFT_DIR", default_value = "/var/lib/weft", value_name = "DIR")]
     dir: PathBuf,
-    /// How to print data; `wide` has more columns, `name` is only for documents.
-    #[arg(long, short = 'o', global = true, value_enum, default_value_t = output::Format::Table, value_name = "FORMAT")]
+    /// How to print data; `wide` has more columns, `name` is only for documents, `jsonpath=TEMPLATE` as in kubectl.
+    #[arg(
+        long,
+        short = 'o',
+        global = true,
+        value_parser = output::FormatParser,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
     output: output::Format,
 }
 
@@ -88,7 +96,10 @@ enum Command {
     #[command(after_help = "Examples:\n  weft services\n  weft services -o json")]
     Services,
     /// List the endpoints of a service.
-    #[command(after_help = "Examples:\n  weft endpoints reviews\n  weft endpoints reviews.prod -o json")]
+    #[command(after_help = "Examples:
+  weft endpoints reviews
+  weft endpoints reviews.prod -o json
+  weft endpoints api.example.com      a host that ServiceEntries describe")]
     Endpoints(EndpointsArgs),
     /// List the endpoints that nodes of the mesh keep from, and who has seen what.
     #[command(after_help = "Examples:\n  weft circuits\n  weft circuits --watch\n  weft circuits -o json")]
@@ -122,7 +133,10 @@ Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
   weft get all -A                        of all namespaces
   weft get vs reviews ratings -o wide    which nodes have them, and what is not enforced
   weft get vs/reviews dr/reviews -o yaml
-  weft get vs,dr -n prod -l 'app in (reviews, ratings),!canary' -o name")]
+  weft get vs,dr -n prod -l 'app in (reviews, ratings),!canary' -o name
+  weft get vs -A --sort-by .metadata.creationTimestamp --show-labels
+  weft get httproutes -w                 go on with what changes, until Ctrl-C
+  weft get vs reviews -o jsonpath='{.status.conditions[?(@.type==\"Programmed\")].message}'")]
     Get(GetArgs),
     /// Delete documents.
     #[command(after_help = "Examples:
@@ -231,9 +245,9 @@ struct LeaveArgs {
 
 #[derive(Args)]
 struct EndpointsArgs {
-    /// NAME or NAME.NAMESPACE.
-    #[arg(value_name = "SVC")]
-    service: ServiceName,
+    /// NAME or NAME.NAMESPACE; or a host outside of the mesh, as its ServiceEntry writes it.
+    #[arg(value_name = "SVC|HOST", value_parser = show::host)]
+    service: String,
 }
 
 #[derive(Args)]
@@ -368,6 +382,18 @@ struct GetArgs {
     /// commas.
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<Selector>,
+    /// Sort by what this path leads to, such as .metadata.name; those where it leads to nothing come last.
+    #[arg(long, value_name = "PATH", value_parser = jsonpath::Path::relaxed, conflicts_with = "watch")]
+    sort_by: Option<jsonpath::Path>,
+    /// Go on with the documents that change, until Ctrl-C; the node is asked once a second.
+    #[arg(short = 'w', long)]
+    watch: bool,
+    /// Tables have a column with the labels.
+    #[arg(long)]
+    show_labels: bool,
+    /// Tables have no header.
+    #[arg(long)]
+    no_headers: bool,
     #[command(flatten)]
     scope: Scope,
 }
@@ -386,8 +412,8 @@ struct DeleteArgs {
     /// The documents of a file, a directory, or of standard input (-). Repeatable.
     #[arg(short = 'f', long = "filename", conflicts_with_all = ["selector", "all"], value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
-    /// Directories with all that are in them.
-    #[arg(short = 'R', long, requires = "files")]
+    /// Directories of -f with all that are in them.
+    #[arg(short = 'R', long, requires = "files", conflicts_with = "what")]
     recursive: bool,
     /// Those with these labels; see `weft get`.
     #[arg(short = 'l', long, value_name = "LABELS")]
@@ -444,7 +470,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Analyze(args) => return analyze::analyze(&common, args).await,
         Command::Get(args) => get::get(&common, args).await?,
         Command::Delete(args) => documents::delete(&common, args).await?,
-        Command::Schema(args) => schema::schema(common.output, &args)?,
+        Command::Schema(args) => schema::schema(&common.output, &args)?,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,

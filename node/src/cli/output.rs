@@ -1,26 +1,79 @@
 //! Printing: aligned tables for people, JSON and YAML for programs.
 
 use std::{
+    ffi::OsStr,
     fmt,
     io::{self, Write},
+    str::FromStr,
+    sync::Arc,
 };
 
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use serde::Serialize;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+use super::jsonpath::Template;
+
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Format {
     Table,
-    // Described at the option: a description here would blow up the help of every command.
     Wide,
     Json,
     Yaml,
     Name,
     Sarif,
+    JsonPath(Arc<Template>),
 }
 
 impl Format {
-    pub(super) fn is_for_people(self) -> bool {
+    pub(super) fn is_for_people(&self) -> bool {
         matches!(self, Self::Table | Self::Wide)
+    }
+}
+
+/// Those that are a word. Described at the option: a description of each would blow up the help of every command.
+static FORMATS: [(&str, Format); 6] = [
+    ("table", Format::Table),
+    ("wide", Format::Wide),
+    ("json", Format::Json),
+    ("yaml", Format::Yaml),
+    ("name", Format::Name),
+    ("sarif", Format::Sarif),
+];
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(template) = text.strip_prefix("jsonpath=") {
+            return template.parse().map(|template| Self::JsonPath(Arc::new(template)));
+        }
+        let known = FORMATS.iter().find(|(name, _)| *name == text);
+        known.map(|(_, format)| format.clone()).ok_or_else(|| {
+            let names: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+            format!("there are {} and jsonpath=TEMPLATE", names.join(", "))
+        })
+    }
+}
+
+/// Reads the value of `-o`, and tells shells what it may be.
+#[derive(Clone)]
+pub(super) struct FormatParser;
+
+impl TypedValueParser for FormatParser {
+    type Value = Format;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Format, clap::Error> {
+        StringValueParser::new().try_map(|text| text.parse::<Format>()).parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = FORMATS.iter().map(|(name, _)| *name).chain(["jsonpath="]);
+        Some(Box::new(names.map(PossibleValue::new)))
     }
 }
 
@@ -42,7 +95,7 @@ pub(super) fn line(text: fmt::Arguments<'_>) -> Result<(), StdoutError> {
 
 /// Prints data in a machine's format, or else the table that `rows` makes of it.
 pub(super) fn data<T: Serialize>(
-    format: Format,
+    format: &Format,
     value: &T,
     header: &[&str],
     rows: impl FnOnce(&T) -> Vec<Vec<String>>,
@@ -50,6 +103,7 @@ pub(super) fn data<T: Serialize>(
     let text = match format {
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
         Format::Yaml => yaml(value)?,
+        Format::JsonPath(template) => template.render(&serde_json::to_value(value)?),
         Format::Table | Format::Wide => table(header, &rows(value)),
         Format::Name => anyhow::bail!("-o name prints names of documents: it is for `weft get`"),
         Format::Sarif => anyhow::bail!("-o sarif is for `weft analyze` alone: use json or yaml"),
@@ -78,19 +132,23 @@ pub(super) fn printable(text: &str) -> String {
 
 /// Columns padded to their widest cell, two spaces apart, as `kubectl get` prints.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> =
-        header.iter().enumerate().map(|(column, name)| name.chars().count().max(width(column))).collect();
+    let header = header.iter().map(|name| (*name).to_owned()).collect();
+    aligned(std::iter::once(&header).chain(rows))
+}
+
+/// Rows of a table that has no header.
+pub(super) fn aligned<'r>(rows: impl IntoIterator<Item = &'r Vec<String>> + Clone) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows.clone() {
+        widths.resize(widths.len().max(row.len()), 0);
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
     let mut text = String::new();
-    let mut push = |cells: &[String]| {
-        let line: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
-    };
-    push(&header.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-    rows.iter().for_each(|row| push(row));
+    }
     text
 }
 
@@ -112,6 +170,12 @@ mod tests {
     fn columns_line_up_and_lines_have_no_trailing_space() {
         let rows = vec![vec!["a".into(), "alive".into()], vec!["host-22".into(), "".into()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME     STATE\na        alive\nhost-22\n");
+    }
+
+    #[test]
+    fn rows_alone_line_up_too() {
+        let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["cc".to_owned(), "d".to_owned()]];
+        assert_eq!(aligned(&rows), "a   b\ncc  d\n");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) async fn plaintext(common: &Common) -> anyhow::Result<()> {
     let for_people = common.output.is_for_people();
     if !for_people || !found.senders.is_empty() {
         let header = ["FROM", "NODE", "TO", "NODE", "PORT", "HOW", "COUNT", "LAST"];
-        data(common.output, &found, &header, |found| found.senders.iter().map(row).collect())?;
+        data(&common.output, &found, &header, |found| found.senders.iter().map(row).collect())?;
     } else {
         line(format_args!("nobody is known to send plaintext"))?;
     }

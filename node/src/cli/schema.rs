@@ -39,7 +39,7 @@ impl From<&Kind> for KindEntry {
 }
 
 /// Prints the JSON Schema of a kind, or the list of kinds.
-pub(super) fn schema(format: Format, args: &SchemaArgs) -> Result<()> {
+pub(super) fn schema(format: &Format, args: &SchemaArgs) -> Result<()> {
     let Some(word) = &args.kind else {
         let entries: Vec<KindEntry> = kinds().iter().map(KindEntry::from).collect();
         let header = ["KIND", "PLURAL", "SHORT", "GROUP", "VERSIONS", "NAMESPACED"];
@@ -48,7 +48,7 @@ pub(super) fn schema(format: Format, args: &SchemaArgs) -> Result<()> {
     let kind =
         find_kind(word).ok_or_else(|| anyhow!("{word:?} is not a kind that weft knows: `weft schema` lists those"))?;
     // A schema is no table: it is JSON unless YAML is asked for.
-    let format = if format == Format::Table { Format::Json } else { format };
+    let format = if *format == Format::Table { &Format::Json } else { format };
     output::data(format, &schema_of(kind).to_value(), &[], |_| Vec::new())
 }
 

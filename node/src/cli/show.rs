@@ -1,7 +1,5 @@
 //! `weft status`, `members`, `services`, `endpoints`.
 
-use weft_wire::id::ServiceName;
-
 use super::{
     Common,
     client::Client,
@@ -12,7 +10,7 @@ use crate::admin::api::{Endpoint, Member, Service, Status};
 pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
     let status: Status = Client::connect(&common.dir).await?.get("/api/v1/status").await?;
     if !common.output.is_for_people() {
-        return data(common.output, &status, &[], |_| vec![]);
+        return data(&common.output, &status, &[], |_| vec![]);
     }
     let ready = if status.ready { "ready".to_owned() } else { format!("not ready: {}", status.not_ready.join("; ")) };
     let allow: Vec<String> = status.allow.iter().map(ToString::to_string).collect();
@@ -33,7 +31,7 @@ pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
     line(format_args!("members      {} alive of {} known", status.members_alive, status.members_known))?;
     line(format_args!("documents    {}, digest {}", status.documents, status.documents_digest))?;
     line(format_args!(""))?;
-    data(common.output, &status, &["ACTOR", "STATE", "RESTARTS", "QUEUE", "DROPPED", "LAST ERROR"], |status| {
+    data(&common.output, &status, &["ACTOR", "STATE", "RESTARTS", "QUEUE", "DROPPED", "LAST ERROR"], |status| {
         let cells = |actor: &crate::supervisor::ActorStatus| {
             vec![
                 actor.name.to_string(),
@@ -58,7 +56,7 @@ fn certificate(seconds_left: i64) -> String {
 pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
     let members: Vec<Member> = Client::connect(&common.dir).await?.get("/api/v1/members").await?;
     let header = ["NAME", "ADDRESS", "STATE", "ROLE", "LOCALITY", "ENDPOINTS", "VERSION", "SINCE"];
-    data(common.output, &members, &header, |members| {
+    data(&common.output, &members, &header, |members| {
         let cells = |member: &Member| {
             vec![
                 if member.this_node { format!("{} (this node)", member.name) } else { member.name.clone() },
@@ -77,7 +75,7 @@ pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
 
 pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
     let services: Vec<Service> = Client::connect(&common.dir).await?.get("/api/v1/services").await?;
-    data(common.output, &services, &["NAMESPACE", "NAME", "PORTS", "VERSIONS", "HEALTHY"], |services| {
+    data(&common.output, &services, &["NAMESPACE", "NAME", "PORTS", "VERSIONS", "HEALTHY"], |services| {
         let cells = |service: &Service| {
             let ports: Vec<_> = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
             vec![
@@ -92,11 +90,20 @@ pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
     })
 }
 
-pub(super) async fn endpoints(common: &Common, service: &ServiceName) -> anyhow::Result<()> {
+/// A host that can be asked for as it is written.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-*_".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_part) {
+        true => Ok(text.to_owned()),
+        false => Err("is no name of a service and no host".to_owned()),
+    }
+}
+
+pub(super) async fn endpoints(common: &Common, service: &str) -> anyhow::Result<()> {
     let path = format!("/api/v1/endpoints?service={service}");
     let endpoints: Vec<Endpoint> = Client::connect(&common.dir).await?.get(&path).await?;
     let header = ["WORKLOAD", "VERSION", "NODE", "ADDRESS", "PORT", "HEALTH", "STANDING", "HELD", "ACTIVE", "IDENTITY"];
-    data(common.output, &endpoints, &header, |endpoints| {
+    data(&common.output, &endpoints, &header, |endpoints| {
         let cells = |endpoint: &Endpoint| {
             vec![
                 endpoint.workload.clone(),

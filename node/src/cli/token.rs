@@ -18,7 +18,7 @@ pub(super) async fn run(common: &Common, command: TokenCommand) -> anyhow::Resul
         }
         TokenCommand::List => {
             let tokens: Vec<Token> = client.get("/api/v1/tokens").await?;
-            data(common.output, &tokens, &["ID", "ROLE", "ALLOW", "USED", "EXPIRES IN", "ISSUER"], |tokens| {
+            data(&common.output, &tokens, &["ID", "ROLE", "ALLOW", "USED", "EXPIRES IN", "ISSUER"], |tokens| {
                 let cells = |token: &Token| {
                     let allow: Vec<String> = token.allow.iter().map(ToString::to_string).collect();
                     vec![

@@ -22,10 +22,10 @@ pub(super) async fn why(common: &Common, WhyArgs { id }: WhyArgs) -> anyhow::Res
     let found: Vec<Decision> = client.post("/api/v1/why", &WhyQuestion { id }).await?;
     match found.as_slice() {
         [one] if is_one && common.output.is_for_people() => print(one),
-        [one] if is_one => data(common.output, one, &[], |_| Vec::new()),
+        [one] if is_one => data(&common.output, one, &[], |_| Vec::new()),
         _ => {
             let header = ["TIME", "ID", "OUTCOME", "CALLER", "WORKLOAD", "REQUEST", "DOCUMENT"];
-            data(common.output, &found, &header, |found| found.iter().map(row).collect())
+            data(&common.output, &found, &header, |found| found.iter().map(row).collect())
         }
     }
 }
@@ -47,7 +47,7 @@ fn row(decision: &Decision) -> Vec<String> {
         printable(&decision.id),
         printable(&decision.outcome),
         caller(decision),
-        printable(&decision.workload),
+        if decision.workload.is_empty() { "-".into() } else { printable(&decision.workload) },
         request(decision),
         decision.document.as_deref().map_or_else(|| "-".into(), printable),
     ]
@@ -65,7 +65,10 @@ fn print(decision: &Decision) -> anyhow::Result<()> {
     if decision.remote_ip != *source_ip {
         say("client", &format!("{}, as x-forwarded-for has it", decision.remote_ip))?;
     }
-    say("workload", &format!("{workload} of service {service}, port {port}"))?;
+    match workload.is_empty() {
+        true => say("service", &format!("{service}, port {port}; it was refused before a workload was chosen"))?,
+        false => say("workload", &format!("{workload} of service {service}, port {port}"))?,
+    }
     if let Some(DecidedRequest { method, host, path, token }) = &decision.request {
         say("request", &format!("{method} {path}, host {host}"))?;
         if let Some(token) = token {

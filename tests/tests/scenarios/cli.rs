@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use weft_tests::lab::{DATA_PORT, Lab};
+use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, wait_for};
 
 #[test]
 fn usage_errors_exit_with_two_and_help_with_zero() {
@@ -160,4 +160,62 @@ fn analysis_takes_what_the_mesh_holds_and_announces_and_files_as_if_applied() {
     assert_eq!(lab.host(0).weft(&["analyze", "--mesh", "-f", &subset("v1")]).ok(), "");
     let unserved = lab.host(0).weft(&["analyze", "--mesh", "-f", &subset("v2")]);
     assert!(unserved.stdout.starts_with("Error [IST0173] (DestinationRule default/echo "), "{}", unserved.stdout);
+}
+
+#[test]
+fn get_prints_what_users_of_kubectl_ask_for() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let rule = |name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: {name}, labels: \
+             {{ {labels} }} }}\nspec: {{ hosts: [{name}], http: [{{ directResponse: {{ status: 204 }} }}] }}\n"
+        )
+    };
+    let apply = |lab: &Lab, name: &str, labels: &str| {
+        let file = lab.file(&format!("{name}.yaml"), &rule(name, labels)).to_string_lossy().into_owned();
+        lab.host(0).weft(&["apply", "-f", &file]).ok();
+    };
+    apply(&lab, "one", "rank: '2'");
+    apply(&lab, "two", "rank: '1', app: x");
+    let get = |rest: &[&str]| lab.host(0).weft(&[&["get", "vs"], rest].concat()).ok();
+    assert_eq!(get(&["one", "-o", "jsonpath={.metadata.name}: {.spec.hosts[0]}"]), "one: one");
+    let programmed = "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Programmed\")].status}{\"\\n\"}{end}";
+    assert_eq!(get(&["-o", programmed]), "one=True\ntwo=True\n");
+    let names = "jsonpath={.items[*].metadata.name}";
+    assert_eq!(get(&["--sort-by", ".metadata.labels.rank", "-o", names]), "two one");
+    assert_eq!(get(&["--sort-by={.metadata.name}", "-o", names]), "one two");
+    let table = get(&["--show-labels", "--no-headers"]);
+    assert!(!table.contains("LABELS") && table.contains("rank=2\n") && table.contains("app=x,rank=1\n"), "{table}");
+    let members = lab.host(0).weft(&["members", "-o", "jsonpath={[0].name}"]).ok();
+    assert_eq!(members, lab.host(0).name);
+
+    for (arguments, words) in [
+        (&["get", "vs", "-o", "jsonpath={.a"][..], "expected \"}\""),
+        (&["get", "vs", "-o", "jsonpath=.a"], "in braces"),
+        (&["get", "vs", "-o", "go-template={{.a}}"], "jsonpath=TEMPLATE"),
+        (&["get", "vs", "--sort-by", ".a[", "-A"], "sort-by"),
+        (&["delete", "vs", "one", "-R"], "--recursive"),
+    ] {
+        let ran = lab.host(0).weft(arguments);
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
+    }
+
+    let seen = "jsonpath=seen {.metadata.name} {.metadata.labels.rank}{\"\\n\"}";
+    lab.host_mut(0).weft_beside(&["get", "vs", "-w", "-o", seen]);
+    let told = |lab: &Lab| {
+        let log = lab.host(0).log_tail(1_000);
+        log.lines().filter_map(|line| line.strip_prefix("seen ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wait_told = |lab: &Lab, expected: &[&str]| {
+        wait_for(&format!("the watch tells {expected:?}"), PATIENCE, || (told(lab) == expected).then_some(()));
+    };
+    wait_told(&lab, &["one 2", "two 1"]);
+    apply(&lab, "one", "rank: '3'");
+    wait_for("the watch tells of the change", PATIENCE, || told(&lab).contains(&"one 3".to_owned()).then_some(()));
+    lab.host(0).weft(&["delete", "vs", "two"]).ok();
+    wait_for("the watch tells of the end", PATIENCE, || {
+        (told(&lab).iter().filter(|line| *line == "two 1").count() == 2).then_some(())
+    });
 }

@@ -128,9 +128,61 @@ spec:
     assert_eq!(tunnelled.header("x-served-by"), Some("one"));
     let explained = lab.host(0).weft(&["explain", "route", "--from", "client", "--to", "api.example.com:80"]);
     assert!(explained.stdout.contains("outbound|80|v2|api.example.com"), "{}", explained.stdout);
+    let endpoints = lab.host(0).json(&["endpoints", "API.example.com"]);
+    let of = |i: usize| endpoints[i].clone();
+    let name = address.to_string().replace('.', "-");
+    assert_eq!((&of(0)["workload"], &of(0)["address"]), (&name.clone().into(), &format!("{address}:8081").into()));
+    assert_eq!((&of(1)["health"], &of(1)["held_back"], &of(1)["node"]), (&"healthy".into(), &"".into(), &"".into()));
     let services = lab.host(0).json(&["services"]);
     let listed = services.as_array().unwrap().iter().any(|service| service["host"] == "api.example.com");
     assert!(listed, "{services}");
+}
+
+#[test]
+fn an_address_of_an_entry_is_ruled_like_its_host_and_passes_where_only_what_is_registered_may() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    serve_outside(&mut lab, 1, 8081, "requests");
+    serve_outside(&mut lab, 1, 8082, "bytes");
+    serve_outside(&mut lab, 1, 8083, "unregistered");
+    let address = lab.host(1).address;
+    let documents = format!(
+        "apiVersion: weft.mesh/v1alpha1
+kind: MeshConfig
+metadata: {{ name: default, namespace: istio-system }}
+spec: {{ outboundTrafficPolicy: {{ mode: REGISTRY_ONLY }} }}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{ name: partner }}
+spec:
+  hosts: [partner.example.com]
+  addresses: [{address}/30]
+  resolution: NONE
+  ports: [{{ name: http, number: 8081, protocol: HTTP }}, {{ name: tcp, number: 8082, protocol: TCP }}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{ name: partner }}
+spec:
+  hosts: [partner.example.com]
+  http:
+  - headers: {{ response: {{ set: {{ x-ruled: 'yes' }} }} }}
+    route: [{{ destination: {{ host: partner.example.com }} }}]
+"
+    );
+    let file = lab.file("partner.yaml", &documents);
+    let applied = lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]);
+    assert!(applied.code == Some(0) && !applied.stderr.contains("not enforced"), "{}", applied.stderr);
+    wait_served_by(&lab, &format!("{address}:8081"), "requests");
+    let answer = lab.host(0).call(&format!("{address}:8081"), "/", &[]);
+    assert_eq!(answer.header("x-ruled"), Some("yes"));
+    let through = ["--proxy", "http://127.0.0.1:15001", "--proxytunnel", "--suppress-connect-headers"];
+    let tunnelled = lab.host(0).curl(&through, &format!("http://{address}:8082/"));
+    assert_eq!(tunnelled.header("x-served-by"), Some("bytes"));
+    let refused = lab.host(0).call(&format!("{address}:8083"), "/", &[]);
+    assert_eq!((refused.status, refused.header("x-weft-reason")), (502, Some("unknown_host")), "no port of the entry");
 }
 
 #[test]
