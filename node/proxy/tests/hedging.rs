@@ -171,5 +171,6 @@ async fn hedges_are_within_the_retry_budget() {
     eventually("it is hedged", || held.load(Relaxed) == 2).await;
     assert_eq!(read(send(to, get("reviews", "/late")).await).await, "late");
     assert_eq!(late.load(Relaxed), 1, "the only place is taken");
+    assert!(mesh.client().metric("weft_retries_overflow_total", &[]) >= 1.0);
     first.abort();
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -65,7 +65,12 @@ pub enum Ended {
 
 /// Writes bytes on a connection of its own, and reads until the other side ends it.
 pub async fn attack(to: SocketAddr, bytes: Vec<u8>) -> Ended {
-    let (mut from, mut into) = TcpStream::connect(to).await.unwrap().into_split();
+    attack_by(TcpStream::connect(to).await.unwrap(), bytes).await
+}
+
+/// The same on a connection that is there.
+pub async fn attack_by(stream: impl AsyncRead + AsyncWrite + Send + 'static, bytes: Vec<u8>) -> Ended {
+    let (mut from, mut into) = tokio::io::split(stream);
     let writing = tokio::spawn(async move {
         let _ = into.write_all(&bytes).await;
         into
