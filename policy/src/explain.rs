@@ -64,6 +64,8 @@ pub struct Share {
     pub cluster: String,
     pub percent: f64,
     pub exists: bool,
+    /// Each request says itself where it goes, so there are no endpoints beforehand.
+    pub by_request: bool,
     /// Those that would be picked, the first first.
     pub endpoints: Vec<Endpoint>,
 }
@@ -348,7 +350,7 @@ impl Steps {
                 self.of_cluster(service, cluster, query.client);
                 share(cluster, percent, now_ms)
             }
-            None => Share { cluster: named(target), percent, exists: false, endpoints: Vec::new() },
+            None => Share { cluster: named(target), percent, exists: false, by_request: false, endpoints: Vec::new() },
         };
         targets.map(share).collect()
     }
@@ -465,7 +467,13 @@ fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
         active_requests: endpoint.load.active(),
         picked,
     });
-    Share { cluster: cluster.name.clone(), percent, exists: true, endpoints: endpoints.collect() }
+    Share {
+        cluster: cluster.name.clone(),
+        percent,
+        exists: true,
+        by_request: cluster.original_destination().is_some(),
+        endpoints: endpoints.collect(),
+    }
 }
 
 /// What a document names as a destination.
@@ -573,10 +581,11 @@ impl fmt::Display for RouteExplanation {
             Outcome::Closed { reason } => writeln!(f, "{:<12}{reason}", "closed")?,
             Outcome::Forward => {}
         }
-        for Share { cluster, percent, exists, endpoints } in &self.shares {
+        for Share { cluster, percent, exists, by_request, endpoints } in &self.shares {
             let percent = (percent * 100.0).round() / 100.0;
             let note = match (exists, endpoints.iter().any(|endpoint| endpoint.picked)) {
                 (false, _) => ", which does not exist: refused",
+                (true, false) if *by_request => ", at the address that it asks for",
                 (true, false) => ", which has no endpoint to call: 503 no_healthy_upstream",
                 (true, true) => "",
             };

@@ -153,6 +153,7 @@ fn a_host_that_nobody_serves_is_told_with_what_lets_it_pass() {
     let told = explain(&bookinfo().apply(&config("ALLOW_ANY")).view(), "example.com:8080", &get("/"));
     assert_eq!(told.outcome, Outcome::Forward);
     assert_eq!(told.shares[0].cluster, "PassthroughCluster");
+    assert!(told.to_string().contains("100% to PassthroughCluster, at the address that it asks for"), "{told}");
     assert!(steps(&told, "host")[1].contains("lets it pass"), "{:?}", told.steps);
     assert_eq!(steps(&told, "destination").len(), 1, "that the request says where it goes");
 }
