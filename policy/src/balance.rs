@@ -451,7 +451,7 @@ impl Cluster {
     pub(crate) fn sighting(&self, endpoint: &Endpoint, now_ms: u64) -> Option<Sighting> {
         let (settings, monitor) = (self.settings.outlier.as_ref()?, endpoint.monitor.as_ref()?);
         let ejection = monitor.ejection(now_ms).map(|(failures, until_ms)| Sighting::Ejected { failures, until_ms });
-        ejection.or_else(|| monitor.failures(settings).map(Sighting::Failing))
+        ejection.or_else(|| monitor.failures(settings, now_ms).map(Sighting::Failing))
     }
 
     /// How far what others have seen counts; `None` where nobody looks at failures.

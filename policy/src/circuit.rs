@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::HashSet;
 use twox_hash::XxHash64;
 use weft_wire::{
     circuit::{Circuit, CircuitRecord, CircuitState, EndpointKey, MAX_CIRCUITS, MAX_WATCHED},
@@ -33,8 +34,8 @@ use crate::{
     endpoint::{Endpoint, Standing},
 };
 
-/// For how long a few failures in a row are worth telling, in milliseconds.
-const FAILING_FOR_MS: u64 = 2_000;
+/// How long a few failures in a row hold, which nobody renews, in milliseconds.
+const FAILING_LEASE_MS: u64 = 3_000;
 /// For how long an endpoint is tried for all before nothing is known of it any more, in milliseconds.
 const PROBING_FOR_MS: u64 = 30_000;
 /// For so many milliseconds a good answer of one's own outweighs what one other node has seen.
@@ -85,7 +86,8 @@ struct Own {
     /// When it came to this state.
     since_ms: u64,
     lease_ms: u64,
-    /// When the last good answer came.
+    /// When it was last found in a cluster, and when the last good answer came.
+    found_ms: u64,
     answered_ms: u64,
     /// Another node took its complaint back: it has tried.
     is_passed: bool,
@@ -103,7 +105,7 @@ enum State {
 
 impl Own {
     fn new(state: State, failures: Failures, lease_ms: u64, now_ms: u64) -> Self {
-        Self { state, failures, since_ms: now_ms, lease_ms, answered_ms: 0, is_passed: false }
+        Self { state, failures, since_ms: now_ms, lease_ms, found_ms: now_ms, answered_ms: 0, is_passed: false }
     }
 
     fn told(&self) -> CircuitState {
@@ -209,10 +211,13 @@ impl CircuitTable {
             self.look(cluster, sharing, now_ms);
         }
         self.advance(now_ms);
+        let complained = self.complained();
         let mut changes = Vec::new();
         for (cluster, sharing) in shared {
-            let judge = Judge::of(self, cluster, sharing, now_ms);
-            let verdicts: Vec<MeshVerdict> = cluster.endpoints.iter().map(|endpoint| judge.verdict(endpoint)).collect();
+            let is_concerned = cluster.endpoints.iter().any(|endpoint| complained.contains(&endpoint.key));
+            let judge = is_concerned.then(|| Judge::of(self, cluster, sharing, now_ms));
+            let verdict = |endpoint| judge.as_ref().map_or_else(MeshVerdict::default, |judge| judge.verdict(endpoint));
+            let verdicts: Vec<MeshVerdict> = cluster.endpoints.iter().map(|endpoint| verdict(endpoint)).collect();
             for (endpoint, verdict) in cluster.endpoints.iter().zip(verdicts) {
                 let before = endpoint.heard(now_ms);
                 if let Some(trip) = cluster.hear(endpoint, verdict, now_ms) {
@@ -226,6 +231,12 @@ impl CircuitTable {
             }
         }
         changes
+    }
+
+    /// The endpoints that anybody complains of.
+    fn complained(&self) -> HashSet<EndpointKey> {
+        let heard = self.observers.values().flat_map(|observer| observer.complaints.keys());
+        self.own.keys().chain(heard).cloned().collect()
     }
 
     fn look(&mut self, cluster: &Cluster, sharing: &Sharing, now_ms: u64) {
@@ -254,9 +265,13 @@ impl CircuitTable {
     }
 
     fn failing(&mut self, key: &EndpointKey, failures: Failures, lease_ms: u64, now_ms: u64) {
-        if !self.own.contains_key(key) {
-            self.own.insert(key.clone(), Own::new(State::Failing, failures, lease_ms.min(FAILING_FOR_MS), now_ms));
-            self.revision += 1;
+        match self.own.get_mut(key) {
+            Some(known) => known.found_ms = now_ms,
+            None => {
+                let lease_ms = lease_ms.min(FAILING_LEASE_MS);
+                self.own.insert(key.clone(), Own::new(State::Failing, failures, lease_ms, now_ms));
+                self.revision += 1;
+            }
         }
     }
 
@@ -314,7 +329,7 @@ impl CircuitTable {
             let waited_ms = now_ms.saturating_sub(own.since_ms);
             let has_answered = own.answered_ms > own.since_ms;
             match own.state {
-                State::Failing => waited_ms < FAILING_FOR_MS && !has_answered,
+                State::Failing => own.found_ms == now_ms,
                 // Where nobody came by, this node knows nothing of it any more.
                 State::Probing => waited_ms < PROBING_FOR_MS && !has_answered,
                 State::Tripped { until_ms } if now_ms < until_ms => true,

@@ -99,6 +99,8 @@ pub struct Failures {
 
 /// So many failures in a row are worth telling others: one alone happens to everybody.
 const WORTH_TELLING: u32 = 2;
+/// For so many milliseconds after the last of them.
+const TOLD_FOR_MS: u64 = 2_000;
 
 /// An endpoint that has just been ejected.
 #[derive(Clone, Debug)]
@@ -128,6 +130,8 @@ pub struct Monitor {
     interval: failures::Failures,
     /// When the last good answer came, give or take [`ANSWERED_EVERY_MS`].
     answered_ms: AtomicU64,
+    /// When the last failure was counted.
+    failed_ms: AtomicU64,
     heard: Heard,
 }
 
@@ -147,7 +151,10 @@ impl Monitor {
     }
 
     /// Failures in a row that others want to know of.
-    pub(crate) fn failures(&self, settings: &OutlierSettings) -> Option<Failures> {
+    pub(crate) fn failures(&self, settings: &OutlierSettings, now_ms: u64) -> Option<Failures> {
+        if now_ms.saturating_sub(self.failed_ms.load(Relaxed)) >= TOLD_FOR_MS {
+            return None;
+        }
         let is_worth = |failures: &Failures| settings.limit(failures.cause) > 0 && failures.count >= WORTH_TELLING;
         self.in_a_row().find(is_worth)
     }
@@ -196,7 +203,7 @@ impl Monitor {
             }
             (Outcome::Connected, false) => return None,
             (Outcome::Broke | Outcome::TimedOut, true) => {
-                let local = self.count(Cause::ConsecutiveLocalFailures, settings);
+                let local = self.count(Cause::ConsecutiveLocalFailures, settings, now_ms);
                 return self.noted(local, settings, now_ms);
             }
             (Outcome::Broke, false) => 503,
@@ -231,21 +238,22 @@ impl Monitor {
             return None;
         }
         let gateway = match status {
-            502..=504 => self.count(Cause::ConsecutiveGatewayErrors, settings),
+            502..=504 => self.count(Cause::ConsecutiveGatewayErrors, settings, now_ms),
             _ => {
                 clear(&self.gateway_errors);
                 None
             }
         };
-        let all = self.count(Cause::ConsecutiveErrors, settings);
+        let all = self.count(Cause::ConsecutiveErrors, settings, now_ms);
         let (gateway, all) = (self.noted(gateway, settings, now_ms), self.noted(all, settings, now_ms));
         let is_reached = |noted: &Noted| matches!(noted, Noted::TooMany(_));
         gateway.filter(is_reached).or(all).or(gateway)
     }
 
     /// Failures in a row with this one; `None` where nobody asks for them.
-    fn count(&self, cause: Cause, settings: &OutlierSettings) -> Option<Failures> {
+    fn count(&self, cause: Cause, settings: &OutlierSettings, now_ms: u64) -> Option<Failures> {
         let counter = self.counter(cause).filter(|_| settings.limit(cause) > 0)?;
+        self.failed_ms.store(now_ms, Relaxed);
         Some(Failures { cause, count: counter.fetch_add(1, Relaxed).saturating_add(1) })
     }
 

@@ -244,16 +244,16 @@ fn a_complaint_that_is_neither_renewed_nor_taken_back_lapses() {
 
 #[test]
 fn one_node_tries_for_all_when_the_ejections_are_over() {
-    let mut fleet = Fleet::new(20, 10, true);
-    fleet.run(5_000, 50, 0..20, NONE);
-    fleet.run(5_000, 50, 0..20, is("e3"));
+    let mut fleet = Fleet::new(10, 10, true);
+    fleet.run(5_000, 50, 0..10, NONE);
+    fleet.run(5_000, 50, 0..10, is("e3"));
     let before = fleet.failed();
     // Past the end of all ejections, of 10 s each: one request at most has been lost.
-    fleet.run(9_000, 50, 0..20, is("e3"));
+    fleet.run(9_000, 50, 0..10, is("e3"));
     assert!(fleet.failed() - before <= 2, "{}", fleet.failed() - before);
     // It is well again: all use it soon after one has tried.
-    fleet.run(40_000, 50, 0..20, NONE);
-    assert!((0..20).all(|node| fleet.standing(node, "e3") == Standing::Preferred));
+    fleet.run(25_000, 50, 0..10, NONE);
+    assert!((0..10).all(|node| fleet.standing(node, "e3") == Standing::Preferred));
     assert!(fleet.nodes.iter().all(|node| node.table.is_quiet()), "and nobody complains");
 }
 
@@ -329,4 +329,47 @@ fn a_record_never_has_more_than_it_may() {
     let record = table.record(0, 1);
     assert_eq!(record.circuits.len(), MAX_CIRCUITS);
     assert!(record.circuits.values().all(|circuit| circuit.state == CircuitState::Tripped), "the worse first");
+}
+
+#[test]
+fn a_few_failures_are_told_for_a_while_and_not_for_ever() {
+    let mut fleet = Fleet::new(3, 4, true);
+    fleet.run(1_000, 50, 0..1, NONE);
+    while fleet.endpoint(0, "e1").monitor.as_ref().unwrap().heard(fleet.now_ms) == MeshVerdict::default()
+        && fleet.nodes[0].table.own.is_empty()
+    {
+        fleet.run(TICK_MS, 50, 0..1, is("e1"));
+    }
+    fleet.run(100, 0, 0..0, NONE);
+    assert_eq!(fleet.standing(1, "e1"), Standing::Preferred, "it makes others less patient, no more");
+    assert_eq!(fleet.endpoint(1, "e1").monitor.as_ref().unwrap().heard(fleet.now_ms).patience, 2);
+    fleet.run(4_000, 0, 0..0, NONE);
+    assert!(fleet.nodes.iter().all(|node| node.table.is_quiet()));
+    let said = fleet.nodes[0].seq;
+    fleet.run(10_000, 0, 0..0, NONE);
+    assert_eq!(fleet.nodes[0].seq, said, "nothing more is said");
+}
+
+/// Whatever some say, in whatever order: what a node has seen well all along, fewer than half never take from it, and
+/// words that are not renewed are forgotten.
+#[test]
+fn no_words_of_a_minority_take_what_is_seen_well() {
+    for seed in 0..20 {
+        let mut fleet = Fleet::new(9, 6, true);
+        fleet.random = seed;
+        fleet.run(3_000, 100, 0..9, NONE);
+        for _ in 0..30 {
+            let (liar, first) = (fleet.draw() as usize % 4, fleet.draw() as usize % 6);
+            let named: Vec<String> = (first..6).take(1 + fleet.draw() as usize % 3).map(|i| format!("e{i}")).collect();
+            let named: Vec<&str> = named.iter().map(String::as_str).collect();
+            fleet.lie(liar, &named);
+            fleet.under_way[0].2.seq = 1_000_000 + fleet.now_ms;
+            fleet.run(200, 100, 4..9, NONE);
+            for node in 4..9 {
+                for name in ["e0", "e1", "e2", "e3", "e4", "e5"] {
+                    assert_eq!(fleet.standing(node, name), Standing::Preferred, "seed {seed}, node {node}, {name}");
+                }
+            }
+        }
+    }
 }
