@@ -147,7 +147,7 @@ fn a_fleet_that_shares_loses_a_fifth_of_what_private_breakers_lose() {
     let lost = |shares| {
         let mut fleet = Fleet::new(20, 10, shares);
         fleet.run(5_000, 50, 0..20, NONE);
-        fleet.run(30_000, 50, 0..20, is("e3"));
+        fleet.run(15_000, 50, 0..20, is("e3"));
         fleet.failed()
     };
     let (shared, private) = (lost(true), lost(false));
