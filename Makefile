@@ -6,6 +6,8 @@ TEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+SEEDS ?= 10000
+FIRST ?= 0
 
 # cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
 TOOLS ?= $(CURDIR)/.tools
@@ -53,6 +55,16 @@ soak: ## Run a mesh under load and change (as root), half an hour unless SOAK_AR
 	$(call need,$(TEST_TOOLS))
 	$(CARGO) build --release --locked --package weft-tests
 	target/release/weft-soak $(SOAK_ARGS)
+
+.PHONY: sim
+sim: ## Run SEEDS simulated meshes, from seed FIRST on; the first that breaks a rule is told with its last events
+	$(call need,$(BUILD_TOOLS))
+	$(CARGO) run --release --locked --package weft-sim --bin weft-sim -- --seeds $(SEEDS) --first $(FIRST)
+
+.PHONY: bench-mesh
+bench-mesh: ## What large meshes take, in the simulator: time to everyone, messages, healing
+	$(call need,$(BUILD_TOOLS))
+	$(CARGO) run --release --locked --package weft-sim --bin weft-mesh
 
 .PHONY: lint
 lint: tools-deny ## Check format, lints, licences and what may depend on what

@@ -1,8 +1,9 @@
 //! What every node says about itself: one register per owner and kind, in which the highest `(incarnation, seq)` wins.
 //!
 //! Only the owner can write its registers, so merging needs no arbitration: [`FactTable::merge`] gives the same table
-//! in whatever order and however often facts arrive. A later incarnation replaces all that earlier ones said. An
-//! owner that signs two bodies with one version (a copied data directory, or malice) is noticed, and every node keeps
+//! in whatever order and however often facts arrive. A later incarnation replaces all that earlier ones said, but for
+//! the node's record: every incarnation says one, and until it is here the last one holds, lest a node that started anew
+//! is without endpoints because another fact of it came first. An owner that signs two bodies with one version (a copied data directory, or malice) is noticed, and every node keeps
 //! the same one of the two.
 //!
 //! A fact dies with its owner: some time after the owner left or failed, it is dropped, and remembered just well
@@ -10,6 +11,7 @@
 
 mod limit;
 mod rules;
+mod unsaved;
 
 use std::{
     cmp::Ordering,
@@ -24,8 +26,8 @@ use weft_wire::{
     id::{NodeId, NodeName},
 };
 
-pub use self::rules::check_record;
 use self::{limit::RateLimit, rules::Claim};
+pub use self::{rules::check_record, unsaved::Unsaved};
 use crate::authority::{Authority, Refusal};
 
 /// How long the facts of an owner that is no member any more are kept.
@@ -62,7 +64,7 @@ struct Owner {
     /// The highest seen; facts of lower ones are old.
     incarnation: u64,
     facts: BTreeMap<FactKind, Held>,
-    /// Facts of this incarnation that were dropped with their owner, and are not taken back until it is a member.
+    /// Facts that were dropped with their owner. They are not taken back until it is a member, and older ones never.
     expired: BTreeMap<FactKind, FactVersion>,
     absent_since: Option<Instant>,
     limit: RateLimit,
@@ -83,23 +85,29 @@ impl Owner {
     /// How a fact's version relates to what is held; `None` for one version with two bodies.
     fn compare(&self, fact: &SignedFact) -> Option<Ordering> {
         let incarnations = fact.incarnation.cmp(&self.incarnation);
-        if incarnations.is_ne() {
+        if incarnations.is_ne() && !outlives_incarnation(fact.kind) {
             return Some(incarnations);
         }
         if let Some(held) = self.facts.get(&fact.kind) {
-            let order = fact.seq.cmp(&held.fact.seq);
+            let order = fact.version().cmp(&held.fact.version());
             return if order.is_eq() && fact.body != held.fact.body { None } else { Some(order) };
         }
-        Some(self.expired.get(&fact.kind).map_or(Ordering::Greater, |expired| fact.version().cmp(expired)))
+        let Some(expired) = self.expired.get(&fact.kind) else { return Some(Ordering::Greater) };
+        match fact.version().cmp(expired) {
+            Ordering::Equal if self.absent_since.is_none() => Some(Ordering::Greater),
+            order => Some(order),
+        }
     }
 
     /// Stores a fact that holds against what is there. False if its kind is one too many.
     fn store(&mut self, fact: Arc<SignedFact>, claim: Claim) -> bool {
         if fact.incarnation > self.incarnation {
             self.incarnation = fact.incarnation;
-            self.facts.clear();
-            self.expired.clear();
+            self.facts.retain(|&kind, _| outlives_incarnation(kind));
+            self.expired.retain(|&kind, _| outlives_incarnation(kind));
         }
+        // News of an owner that seemed gone: that it is a member again may be heard a little later.
+        self.absent_since = None;
         let kind = fact.kind;
         self.expired.remove(&kind);
         self.facts.insert(kind, Held { fact, claim });
@@ -111,8 +119,14 @@ impl Owner {
 
     fn versions(&self) -> impl Iterator<Item = (FactKind, FactVersion)> {
         let held = self.facts.iter().map(|(&kind, held)| (kind, held.fact.version()));
-        held.chain(self.expired.iter().map(|(&kind, &version)| (kind, version)))
+        let unwelcome = self.expired.iter().filter(|_| self.absent_since.is_some());
+        held.chain(unwelcome.map(|(&kind, &version)| (kind, version)))
     }
+}
+
+/// Whether what an earlier incarnation said in this register holds until a later one says something in it.
+fn outlives_incarnation(kind: FactKind) -> bool {
+    kind == FactKind::NODE
 }
 
 /// All facts that this node knows, its own among them.
@@ -193,6 +207,8 @@ impl FactTable {
             Some(owner) if owner.name != fact.owner => {
                 return Err(Refusal::Malformed(format!("{} has the short id of {}", fact.owner, owner.name)));
             }
+            // Of an earlier life of this very process's node.
+            Some(owner) if fact.owner.id() == self.me && fact.incarnation < owner.incarnation => Some(Ordering::Less),
             Some(owner) => owner.compare(&fact),
             None => Some(Ordering::Greater),
         };
@@ -234,6 +250,23 @@ impl FactTable {
         self.owners.iter().flat_map(of_owner).collect()
     }
 
+    /// How much of each owner's facts is here, to be compared with what others have: its incarnation, and the sum of its
+    /// facts' numbers. Each of those only grows, and nobody has more of an owner than that owner itself. So who has as
+    /// much has the same, while by the newest of them all one would not see that another was missed.
+    pub fn progress(&self) -> BTreeMap<NodeId, FactVersion> {
+        let mut progress: BTreeMap<NodeId, FactVersion> = BTreeMap::new();
+        for (id, _, version) in self.have() {
+            let sum = progress.entry(id).or_default();
+            // A record of an earlier incarnation is none of the later one's facts.
+            *sum = match version.incarnation.cmp(&sum.incarnation) {
+                Ordering::Less => *sum,
+                Ordering::Equal => FactVersion { seq: sum.seq.saturating_add(version.seq), ..*sum },
+                Ordering::Greater => version,
+            };
+        }
+        progress
+    }
+
     /// The facts that a peer with these versions lacks, about `max_bytes` of them and at least one. `first`, a random
     /// id, is where to begin: a peer that cannot use the facts of some would else never be sent the others.
     pub fn missing_for(
@@ -250,7 +283,8 @@ impl FactTable {
             versions.insert((id, kind), version);
         }
         let lacks = |id: NodeId, fact: &SignedFact| {
-            incarnations.get(&id).is_none_or(|&incarnation| incarnation <= fact.incarnation)
+            let holds = incarnations.get(&id).is_none_or(|&incarnation| incarnation <= fact.incarnation);
+            (holds || outlives_incarnation(fact.kind))
                 && versions.get(&(id, fact.kind)).is_none_or(|&version| version < fact.version())
         };
         let mut left = max_bytes;
@@ -276,9 +310,8 @@ impl FactTable {
         let me = self.me;
         self.owners.retain(|&id, owner| {
             if id == me || is_member(id) {
-                owner.absent_since = None;
                 // Back after a partition: its facts are welcome again, and the next pull brings them.
-                owner.expired.clear();
+                owner.absent_since = None;
                 return true;
             }
             let absent = now.saturating_duration_since(*owner.absent_since.get_or_insert(now));
@@ -290,6 +323,9 @@ impl FactTable {
                 dropped.push(owner.name.clone());
             }
             owner.expired.extend(gone.into_iter().map(|(kind, held)| (kind, held.fact.version())));
+            while owner.expired.len() > MAX_KINDS_PER_OWNER {
+                owner.expired.pop_last();
+            }
             absent < REMEMBER_EXPIRED || !owner.facts.is_empty()
         });
         dropped

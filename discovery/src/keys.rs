@@ -8,7 +8,7 @@ use weft_wire::{
 
 /// The node's [`NodeName`], of which gossip otherwise carries only the short id.
 pub const NAME: &str = "name";
-/// The [`FactVersion`] of the newest of the node's own facts.
+/// How much the node has said of itself: its own entry of [`crate::facts::FactTable::progress`].
 pub const FACTS: &str = "facts";
 /// The digest of the node's documents ([`crate::documents::DocumentTable::root`]).
 pub const DOCUMENTS: &str = "documents";

@@ -6,8 +6,10 @@
 //! * [`documents`]: what operators tell the mesh, signed, stamped by a hybrid logical [`clock`], kept by every node.
 //!
 //! All but [`membership`] are pure: input and `now` go in, effects come out. [`peers`] holds what is known of the other
-//! nodes, [`overlay`] says whom to link with and when to dial, [`repair`] whom to ask for what was missed. Nothing here opens a connection: membership speaks through a [`membership::Transport`] that
-//! the node hands in, and signatures are judged by its [`authority::Authority`].
+//! nodes, [`overlay`] says whom to link with and when to dial, [`links`] which links there are and how news is cut into
+//! messages, [`repair`] whom to ask for what was missed, and [`pull`] how. Nothing here opens a connection: membership
+//! speaks through a [`membership::Transport`] that the node hands in, and signatures are judged by its
+//! [`authority::Authority`].
 //!
 //! There is no separate set of "seen" messages for flooding. A table answers `New` exactly once per version of a fact
 //! or document, and only `New` is forwarded, so each node forwards each version at most once, however many copies
@@ -17,12 +19,15 @@
 pub mod authority;
 pub mod change;
 pub mod clock;
+pub mod coalesce;
 mod codec_shim;
 pub mod documents;
 pub mod facts;
 pub mod keys;
+pub mod links;
 pub mod liveness;
 pub mod membership;
 pub mod overlay;
 pub mod peers;
+pub mod pull;
 pub mod repair;

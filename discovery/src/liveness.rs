@@ -8,7 +8,8 @@
 //!   dialling, and the next link clears it.
 //! * `Left` is the owner's own signed word, that it has left or stopped. Only a later incarnation takes it back.
 //! * Anybody can gossip about anybody, so once a node has said something itself, a later incarnation of it counts from
-//!   its own next word on. What gossip says of another incarnation than that is ignored.
+//!   its own next word on. A later one that gossip tells of is no life sign of the one that the node named: whoever
+//!   makes one up would else keep a dead node alive here. What gossip says of an earlier one is ignored.
 //!
 //! A failed member is not removed: its state comes last in every choice until it is back or forgotten.
 
@@ -173,6 +174,12 @@ impl Liveness {
     pub fn observe(&mut self, node: NodeId, evidence: Evidence, now: Instant) -> Option<Change> {
         let known = self.members.get(&node).map(|member| member.incarnation);
         let signed = self.members.get(&node).is_some_and(|member| member.signed);
+        let evidence = match (evidence, known) {
+            (Evidence::Gossip { incarnation, .. }, Some(known)) if signed && known < incarnation => {
+                Evidence::Gossip { incarnation: known, live: false }
+            }
+            (evidence, _) => evidence,
+        };
         match evidence {
             // Only what proves life makes a member. Its own word, which may be old, is noted for when it is one.
             Evidence::Gossip { live: false, .. } if known.is_none() => return None,
@@ -181,7 +188,7 @@ impl Liveness {
             // But a node's first word outweighs all that was rumoured.
             Evidence::Said { incarnation, .. } if signed && known > Some(incarnation) => return None,
             // A dead verdict on a later incarnation is worth nothing: anybody can invent one.
-            Evidence::Gossip { incarnation, live } if known < Some(incarnation) && (signed || !live) => return None,
+            Evidence::Gossip { incarnation, live: false } if known < Some(incarnation) => return None,
             _ => {}
         }
         let incarnation = match evidence {
@@ -357,8 +364,8 @@ mod tests {
         let mut story = Story::of_a_member();
         assert_eq!(story.tell(gossip(2, true)), Some(What::Changed), "nothing better is known yet");
         story.tell(said(2, false));
-        assert_eq!(story.tell(gossip(9, true)), None);
-        assert_eq!(story.tell(said(2, true)), Some(What::Left), "incarnation 2 still has the say");
+        assert_eq!(story.tell(gossip(9, true)), Some(What::Changed), "that is no life sign of incarnation 2");
+        assert_eq!(story.tell(said(2, true)), Some(What::Left), "which still has the say");
         story.tell(Evidence::LinkUp);
         assert_eq!(story.tell(said(3, false)), Some(What::Joined));
     }

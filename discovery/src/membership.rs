@@ -70,7 +70,7 @@ pub struct Member {
     /// Whether its heartbeats arrive. One's own always do.
     pub live: bool,
     pub name: Option<NodeName>,
-    /// The newest of the node's facts.
+    /// How much the node has said of itself ([`crate::facts::FactTable::progress`]).
     pub facts: Option<FactVersion>,
     /// The digest of the node's documents.
     pub documents: Option<[u8; 16]>,
@@ -139,7 +139,7 @@ impl Membership {
         self.members.clone()
     }
 
-    /// Tells all members that this node's facts are as new as this.
+    /// Tells all members how much this node has said of itself ([`crate::facts::FactTable::progress`]).
     ///
     /// # Panics
     /// Here and in [`Membership::announce_documents`], chitchat panics over state that another member has spoilt

@@ -12,8 +12,12 @@ use crate::membership::MemberSet;
 
 /// How often one peer is asked while a difference persists, and how often any is for what others have.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How often some peer is asked for all that it has more, whatever gossip says: a member that lies about the versions of
+/// others could else hide that something was missed. Half of this to one and a half, by chance.
+const ROUTINE: Duration = Duration::from_secs(20);
 
-/// What this node has: the version of each node's facts, and the digest of the documents.
+/// What this node has: of each node's facts so much ([`crate::facts::FactTable::progress`]), and the digest of the
+/// documents.
 pub struct Held<'a> {
     pub me: NodeId,
     pub facts: &'a BTreeMap<NodeId, FactVersion>,
@@ -32,12 +36,20 @@ pub struct Missing {
 pub struct Repair {
     asked: BTreeMap<NodeId, Instant>,
     asked_for_others: Option<Instant>,
+    /// Peers that had more to push than fitted.
+    missed: BTreeSet<NodeId>,
+    routine_at: Option<Instant>,
 }
 
 impl Repair {
     /// Everything is being pulled from this peer now.
     pub fn asked(&mut self, peer: NodeId, now: Instant) {
         self.asked.insert(peer, now);
+    }
+
+    /// This peer says that it had more to push to this node than it could.
+    pub fn missed(&mut self, peer: NodeId) {
+        self.missed.insert(peer);
     }
 
     /// Whom to ask now, of the linked peers. What a member has with which there is no link, another may have too.
@@ -67,9 +79,23 @@ impl Repair {
                 }
             }
         }
+        self.missed.retain(|peer| linked.contains(peer));
+        for peer in self.missed.extract_if(.., |peer| !self.asked.contains_key(peer)) {
+            due.insert(peer, Missing { facts: true, documents: true });
+        }
+        if *self.routine_at.get_or_insert_with(|| routine_after(now, rng)) <= now
+            && let Some(peer) = linked.iter().copied().filter(|peer| !self.asked.contains_key(peer)).choose(rng)
+        {
+            due.insert(peer, Missing { facts: true, documents: true });
+            self.routine_at = Some(routine_after(now, rng));
+        }
         self.asked.extend(due.keys().map(|&peer| (peer, now)));
         due
     }
+}
+
+fn routine_after(now: Instant, rng: &mut impl Rng) -> Instant {
+    now + ROUTINE.mul_f64(rng.random_range(0.5..1.5))
 }
 
 #[cfg(test)]
@@ -136,6 +162,27 @@ mod tests {
         assert_eq!(first.values().collect::<Vec<_>>(), [&Missing { facts: true, documents: false }]);
         assert!(due(&mut repair, &members, &[1, 2, 3], now + INTERVAL / 2).is_empty(), "others have no other news");
         assert_eq!(due(&mut repair, &members, &[1, 2, 3], now + INTERVAL).len(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_had_too_much_to_push_is_asked_once_and_not_too_soon_after_another_time() {
+        let (mut repair, now) = (Repair::default(), Instant::now());
+        let all = Missing { facts: true, documents: true };
+        repair.asked(node(1), now);
+        [1, 2, 9].into_iter().for_each(|n| repair.missed(node(n)));
+        assert_eq!(due(&mut repair, &[], &[1, 2], now), [(node(2), all)].into());
+        assert_eq!(due(&mut repair, &[], &[1, 2, 9], now + INTERVAL), [(node(1), all)].into(), "9 had no link");
+        assert!(due(&mut repair, &[], &[1, 2, 9], now + 2 * INTERVAL).is_empty());
+    }
+
+    #[test]
+    fn some_peer_is_asked_for_everything_now_and_then_whatever_gossip_says() {
+        let (mut repair, start) = (Repair::default(), Instant::now());
+        let members = [member(1, 5, HERE), member(2, 5, HERE)];
+        let seconds = (0..200).map(|second| start + Duration::from_secs(second));
+        let asked: Vec<_> = seconds.flat_map(|now| due(&mut repair, &members, &[1, 2], now)).collect();
+        assert!((6..=20).contains(&asked.len()), "{asked:?}");
+        assert!(asked.iter().all(|(_, missing)| missing.facts && missing.documents));
     }
 
     #[test]

@@ -223,8 +223,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let first_view = Arc::new(OnceLock::new());
     let (stop, stopped) = mpsc::channel(1);
 
-    let links =
-        links::Handle::new(links_box.clone(), quic.clone(), table.clone(), published.held.clone(), telemetry.clone());
+    let links = links::Handle::new(quic.clone(), table.clone(), published.held.clone(), telemetry.clone());
     let facts = facts::Handle::new(facts_box.clone(), published.facts.subscribe());
     let documents = documents::Handle::new(documents_box.clone(), &published.documents);
     let membership =
@@ -310,6 +309,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         OwnPlaintext { node: name.clone(), seen: published.plaintext.subscribe(), metrics: proxy_metrics.clone() };
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
+        membership: membership.clone(),
         facts: facts.clone(),
         documents: documents.clone(),
         secrets: secrets.clone(),

@@ -5,6 +5,7 @@
 //! out, counted and logged; peers send it again.
 
 use std::{
+    borrow::Borrow,
     collections::BTreeSet,
     fs::{self, File, OpenOptions, Permissions},
     io,
@@ -189,8 +190,11 @@ impl Store {
     }
 
     /// Saves facts in one transaction, over the ones of the same owner and kind.
-    pub fn save_facts(&self, facts: &[SignedFact]) -> Result<(), StoreError> {
-        let rows = encoded(facts, |fact| Ok((fact.owner.clone(), fact.kind.0)))?;
+    pub fn save_facts<F>(&self, facts: &[F]) -> Result<(), StoreError>
+    where
+        F: Borrow<SignedFact> + Serialize,
+    {
+        let rows = encoded(facts, |fact| Ok((fact.borrow().owner.clone(), fact.borrow().kind.0)))?;
         self.write(|transaction| {
             let mut table = transaction.open_table(FACTS)?;
             for ((owner, kind), row) in &rows {

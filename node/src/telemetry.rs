@@ -228,6 +228,9 @@ impl Collector for NodeMetrics {
             members.into_iter().map(|(state, count)| (vec![("state", state)], count)).collect();
         gauge(&mut encoder, "weft_members", "Nodes of the mesh, by state as seen from here", &members)?;
 
+        let links = self.handles.links.count() as i64;
+        gauge(&mut encoder, "weft_links", "Nodes with which there is a link", &[(vec![], links)])?;
+
         let actors = self.handles.supervisor.status();
         let label = |actor: &ActorStatus| vec![("actor", actor.name.clone())];
         let queued: Vec<_> = actors.iter().map(|actor| (label(actor), actor.queue_depth as i64)).collect();

@@ -48,6 +48,8 @@ pub enum UniKind {
     Gossip = 1,
     /// The rest is one encoded [`Push`].
     Push = 2,
+    /// Nothing follows: there was more to push than the queue for this peer took, which it may ask for.
+    Missed = 3,
 }
 
 impl UniKind {
@@ -55,6 +57,7 @@ impl UniKind {
         match byte {
             1 => Some(Self::Gossip),
             2 => Some(Self::Push),
+            3 => Some(Self::Missed),
             _ => None,
         }
     }

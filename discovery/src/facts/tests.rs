@@ -85,6 +85,45 @@ fn a_later_incarnation_replaces_all_that_earlier_ones_said() {
 }
 
 #[test]
+fn the_record_holds_until_a_later_incarnation_says_one_in_whatever_order_they_arrive() {
+    let (first, other, second) = (node_fact("a", 1, 9), fact("a", 2, 2, FactKind(9), vec![1]), node_fact("a", 2, 1));
+    for order in [[&first, &other], [&other, &first]] {
+        let mut table = table();
+        for fact in order {
+            assert!(matches!(merge(&mut table, fact.clone()), Effect::New(_)));
+        }
+        assert_eq!(table.get(&first.owner, FactKind::NODE).map(|fact| fact.version()), Some(first.version()));
+        assert_eq!(table.progress()[&id("a")], other.version());
+        let mut behind = self::table();
+        merge(&mut behind, other.clone());
+        assert_eq!(table.missing_for(&behind.have(), NodeId([0; 8]), usize::MAX), [Arc::new(first.clone())]);
+        assert!(matches!(merge(&mut table, second.clone()), Effect::New(_)));
+        assert_eq!(merge(&mut table, first.clone()), Effect::Old);
+        assert_eq!(table.snapshot().len(), 2);
+    }
+    assert_eq!(merge(&mut table(), node_fact("me", 4, 1)), Effect::Old, "of an earlier life");
+}
+
+#[test]
+fn news_of_an_owner_that_seemed_gone_is_kept_until_it_may_be_known_to_be_back() {
+    let (mut table, start) = (table(), Instant::now());
+    let merge = |table: &mut FactTable, seq| table.merge(node_fact("a", 1, seq), &FakeAuthority, start, 0);
+    merge(&mut table, 1);
+    table.expire(start, |_| false);
+    let later = start + KEEP_GONE;
+    assert_eq!(table.expire(later, |_| false).len(), 1);
+    assert_eq!(merge(&mut table, 1), Effect::Old, "a peer that drops it later");
+    assert!(!table.missing_for(&[], NodeId([0; 8]), usize::MAX).iter().any(|fact| fact.owner.as_str() == "a"));
+    table.expire(later, |_| true);
+    assert_eq!(merge(&mut table, 0), Effect::Old, "older than what was dropped");
+    assert!(table.have().iter().all(|(node, ..)| *node != id("a")), "so that peers send it again");
+    table.expire(later, |_| false);
+    assert!(matches!(merge(&mut table, 2), Effect::New(_)));
+    assert_eq!(table.expire(later, |_| false), [], "heard of before its link is up");
+    assert_eq!(table.expire(later + KEEP_GONE, |_| false).len(), 1, "but not for ever");
+}
+
+#[test]
 fn a_forged_fact_changes_nothing_and_uses_up_nobodys_allowance() {
     let mut table = table();
     merge(&mut table, node_fact("a", 1, 1));
@@ -180,6 +219,20 @@ fn a_peer_is_sent_what_it_lacks_and_nothing_else() {
     assert_eq!(owners.len(), 2, "{owners:?}");
     assert!(owners.contains(&"a") && owners.contains(&"d"));
     assert_eq!(full.missing_for(&full.have(), NodeId([0; 8]), usize::MAX), []);
+}
+
+#[test]
+fn who_missed_one_of_two_facts_has_made_less_progress_though_it_has_the_newest() {
+    let (mut full, mut behind) = (table(), table());
+    let facts = [node_fact("a", 1, 1), fact("a", 1, 2, FactKind(9), vec![1]), node_fact("a", 1, 3)];
+    facts.iter().for_each(|fact| drop(merge(&mut full, fact.clone())));
+    merge(&mut behind, facts[2].clone());
+    assert_eq!(latest(&full, "a"), latest(&behind, "a"));
+    assert!(behind.progress()[&id("a")] < full.progress()[&id("a")]);
+    merge(&mut behind, facts[1].clone());
+    assert_eq!(behind.progress(), full.progress());
+    merge(&mut behind, node_fact("a", 2, 1));
+    assert!(behind.progress()[&id("a")] > full.progress()[&id("a")], "a later incarnation is more");
 }
 
 #[test]

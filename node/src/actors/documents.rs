@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use weft_ca::token::{TokenClaims, TokenId};
-use weft_discovery::documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP};
+use weft_discovery::{
+    documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP},
+    pull::{MAX_ANSWER, Pull},
+};
 use weft_policy::{
     api::core::SecretHead,
     document::{Document, DocumentError, Spec, parse_stored},
@@ -22,7 +25,7 @@ use weft_policy::{
 };
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, SignedDocument, Stamp},
-    frame::{MAX_FRAME_LEN, Push, Request, Response},
+    frame::{Push, Request, Response},
     id::{AccountPattern, NodeId, NodeName, Role, SpiffeId},
     secret::{SecretDigest, SecretPayload},
 };
@@ -38,8 +41,6 @@ use crate::{
 
 /// How often it is tried to write what the disk did not take.
 const SAVE_AGAIN: Duration = Duration::from_millis(500);
-/// Documents in one answer to a pull; the puller asks again for the rest.
-const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
 
 /// A join token that was issued, as the mesh remembers it: without the part that lets anybody in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +82,10 @@ pub type Tokens = Arc<BTreeMap<String, TokenRecord>>;
 
 pub enum Msg {
     Merge(Vec<SignedDocument>, Option<NodeId>),
+    /// Like `Merge`, and answers whether any was new.
+    MergePulled(Vec<SignedDocument>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
+    Have(oneshot::Sender<Vec<(DocumentKey, DocumentVersion)>>),
     MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<Vec<SignedDocument>>),
     Prepare(Prepare, oneshot::Sender<anyhow::Result<Vec<Prepared>>>),
     Write(Write, oneshot::Sender<anyhow::Result<Vec<Written>>>),
@@ -303,8 +307,8 @@ impl DocumentsActor {
         Self { setup, authority, table, readings, to_save, disk, refusals }
     }
 
-    /// Takes in documents from a peer, stores the new ones and passes them on.
-    async fn merge(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>) {
+    /// Takes in documents from a peer, stores the new ones and passes them on; returns whether there were any.
+    async fn merge(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>) -> bool {
         let mut news = Vec::new();
         for document in documents {
             let (key, author) = (document.key.clone(), document.author.clone());
@@ -314,11 +318,12 @@ impl DocumentsActor {
             }
         }
         if news.is_empty() {
-            return;
+            return false;
         }
         self.to_save.extend(by_key(news.iter().cloned()));
         self.spread(&news, from);
         self.save_waiting().await;
+        true
     }
 
     /// Counts and logs a document that was not taken, unless it is only old.
@@ -361,14 +366,10 @@ impl DocumentsActor {
     }
 
     fn pull(&self, node: NodeId) {
-        let (links, myself, have) = (self.setup.links.clone(), self.setup.myself.clone(), self.table.have());
+        let (links, myself) = (self.setup.links.clone(), self.setup.myself.clone());
         tokio::spawn(async move {
-            match links.request(node, &Request::PullDocuments { have }).await {
-                Ok(Response::Documents(documents)) => {
-                    let _ = myself.send(Msg::Merge(documents, Some(node))).await;
-                }
-                Ok(_) => tracing::debug!(%node, "peer answered something else than documents"),
-                Err(error) => tracing::debug!(%node, %error, "documents could not be pulled"),
+            if let Err(error) = pull(node, &links, &myself).await {
+                tracing::debug!(%node, %error, "documents could not be pulled");
             }
         });
     }
@@ -514,6 +515,21 @@ impl DocumentsActor {
     }
 }
 
+/// Asks a peer for what is missing here, until it has no news.
+async fn pull(node: NodeId, links: &links::Handle, myself: &Mailbox<Msg>) -> anyhow::Result<()> {
+    let mut pull = Pull::default();
+    loop {
+        let have = myself.ask(Msg::Have).await?;
+        let Response::Documents(documents) = links.request(node, &Request::PullDocuments { have }).await? else {
+            bail!("the peer answered something else than documents");
+        };
+        let news = myself.ask(|reply| Msg::MergePulled(documents, node, reply)).await?;
+        if !pull.again(news) {
+            return Ok(());
+        }
+    }
+}
+
 /// This node as an author.
 fn this_author(identity: &NodeIdentity) -> anyhow::Result<SpiffeId> {
     if identity.grant.role < Role::Admin {
@@ -572,7 +588,14 @@ impl Actor for DocumentsActor {
                 biased;
                 _ = tick.tick(), if !self.to_save.is_empty() => self.save_waiting().await,
                 message = inbox.recv() => match message {
-                    Some(Msg::Merge(documents, from)) => self.merge(documents, from).await,
+                    Some(Msg::Merge(documents, from)) => {
+                        self.merge(documents, from).await;
+                    }
+                    Some(Msg::MergePulled(documents, from, reply)) => {
+                        let news = self.merge(documents, Some(from)).await;
+                        let _ = reply.send(news);
+                    }
+                    Some(Msg::Have(reply)) => drop(reply.send(self.table.have())),
                     Some(Msg::PullFrom(node)) => self.pull(node),
                     Some(Msg::MissingFor(have, reply)) => {
                         let missing = self.table.missing_for(&have, MAX_ANSWER);

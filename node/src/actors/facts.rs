@@ -19,15 +19,17 @@ use tokio::{
 use weft_ca::{token::TokenId, trust::PeerIdentity};
 use weft_discovery::{
     authority::Refusal,
-    facts::{Effect, FactTable},
+    coalesce::Coalesce,
+    facts::{Effect, FactTable, Unsaved},
     liveness::Status,
+    pull::{MAX_ANSWER, Pull},
 };
 use weft_wire::{
     circuit::CircuitRecord,
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
     },
-    frame::{MAX_FRAME_LEN, MAX_PUSH_ITEMS, Push, Request, Response},
+    frame::{MAX_PUSH_ITEMS, Push, Request, Response},
     id::{NodeId, NodeName, ServiceAccount},
 };
 
@@ -45,14 +47,8 @@ use crate::{
     telemetry::{Reason, Telemetry},
 };
 
-/// Changes of this node's record within this time go out as one.
-const COALESCE: Duration = Duration::from_millis(50);
 /// How often new facts are written to disk and old ones looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// Bytes of facts in one answer to a pull; the puller asks again for the rest.
-const MAX_ANSWER: usize = MAX_FRAME_LEN / 2;
-/// So often, as long as each answer has news. The rest comes with the next pull.
-const MAX_PULL_ROUNDS: u32 = 16;
 /// A refusal is logged again after this time if it persists, and so many different ones are within it.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_REFUSALS: usize = 64;
@@ -64,9 +60,9 @@ const YIELD_EVERY: usize = 32;
 pub struct Published {
     /// The same place in memory as before if none has said anything new.
     pub nodes: Arc<BTreeMap<NodeName, Node>>,
-    /// The newest fact of each node.
-    pub versions: BTreeMap<NodeId, FactVersion>,
-    /// The newest of this node.
+    /// How much of each node's facts is here ([`FactTable::progress`]).
+    pub progress: BTreeMap<NodeId, FactVersion>,
+    /// How much this node has said of itself.
     pub own: FactVersion,
     /// Uses of each join token, over all CA nodes.
     pub spent: BTreeMap<[u8; 8], u32>,
@@ -182,11 +178,11 @@ pub struct FactsActor {
     authority: MeshAuthority,
     table: FactTable,
     spent: SpentTokens,
-    to_save: Vec<SignedFact>,
+    unsaved: Unsaved,
     disk: DiskReport,
     /// Whose facts were refused of late, why, and when that was last logged.
     refused: BTreeMap<(NodeName, &'static str), Instant>,
-    last_said: Option<Instant>,
+    coalesce: Coalesce,
 }
 
 impl FactsActor {
@@ -209,20 +205,22 @@ impl FactsActor {
             .context("this node's count of used join tokens")?
             .unwrap_or_default();
         // The disk lags behind a little; what was published before a crash does not, and must still get there.
-        let to_save: Vec<_> = setup.published.borrow().signed.iter().map(|fact| (**fact).clone()).collect();
-        let restored = to_save.iter().cloned().chain(stored.rows);
+        let published = setup.published.borrow().signed.clone();
+        let restored = published.iter().map(|fact| (**fact).clone()).chain(stored.rows);
         let mut table = FactTable::new(me, setup.incarnation, restored);
         table.resume_after(setup.seq.load(Ordering::Relaxed));
+        let mut unsaved = Unsaved::default();
+        published.into_iter().filter(|fact| is_kept(fact)).for_each(|fact| unsaved.add(fact));
         let authority = MeshAuthority(setup.identity.clone());
         Ok(Self {
             setup,
             authority,
             table,
             spent,
-            to_save,
+            unsaved,
             disk: DiskReport::new("facts"),
             refused: BTreeMap::new(),
-            last_said: None,
+            coalesce: Coalesce::default(),
         })
     }
 
@@ -234,8 +232,10 @@ impl FactsActor {
         fact.chain = der_chain(&identity.chain);
         fact.signature = identity.key.sign(&fact.signed_bytes());
         let fact = self.table.publish(fact)?;
-        self.to_save.extend(is_kept(&fact).then(|| (*fact).clone()));
         self.setup.links.push(&Push::Facts(vec![(*fact).clone()]), None);
+        if is_kept(&fact) {
+            self.unsaved.add(fact);
+        }
         Ok(())
     }
 
@@ -250,7 +250,7 @@ impl FactsActor {
             hosted.values().map(row).collect()
         };
         let record = NodeRecord { state: *self.setup.state.borrow(), endpoints, ..self.setup.about.clone() };
-        self.last_said = Some(Instant::now());
+        self.coalesce.said(Instant::now().into_std());
         let said = record.encode().map_err(anyhow::Error::from).and_then(|body| self.publish(FactKind::NODE, body));
         if let Err(error) = said {
             // Registrations are checked against this; if one slipped through, the last record holds.
@@ -268,12 +268,12 @@ impl FactsActor {
             }
             let (owner, version) = (fact.owner.clone(), fact.version());
             match self.table.merge(fact, &self.authority, now, wall_ms) {
-                Effect::New(fact) => news.push((*fact).clone()),
+                Effect::New(fact) => news.push(fact),
                 Effect::Old => {}
                 Effect::Equivocation(changed) => {
                     self.count("equivocation");
                     tracing::warn!(%owner, ?version, "node said two things at once: is its data directory copied?");
-                    news.extend(changed.map(|fact| (*fact).clone()));
+                    news.extend(changed);
                 }
                 Effect::RateLimited => self.count("rate_limited"),
                 Effect::OutVersioned(version) => {
@@ -285,8 +285,8 @@ impl FactsActor {
         }
         let any = !news.is_empty();
         if any {
-            self.to_save.extend(news.iter().filter(|fact| is_kept(fact)).cloned());
-            self.setup.links.push(&Push::Facts(news), from);
+            self.setup.links.push(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), from);
+            news.into_iter().filter(|fact| is_kept(fact)).for_each(|fact| self.unsaved.add(fact));
         }
         any
     }
@@ -341,13 +341,13 @@ impl FactsActor {
 
     /// Writes what is new to disk. What could not be written is kept for the next try.
     async fn save(&mut self) -> Result<(), StoreError> {
-        if self.to_save.is_empty() {
+        if self.unsaved.is_empty() {
             return Ok(());
         }
-        let facts = std::mem::take(&mut self.to_save);
+        let facts = self.unsaved.take();
         let (saved, facts) = self.setup.store.call(move |store| Ok((store.save_facts(&facts), facts))).await?;
         if saved.is_err() {
-            self.to_save = facts;
+            self.unsaved.put_back(facts);
         }
         saved
     }
@@ -359,6 +359,7 @@ impl FactsActor {
         };
         let dropped = self.table.expire(Instant::now().into_std(), is_member);
         for name in dropped {
+            self.unsaved.forget(&name);
             let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
             self.disk.note(&forgotten);
         }
@@ -388,12 +389,9 @@ impl FactsActor {
             |(known, node): (&Node, &Node)| known.version == node.version && Arc::ptr_eq(&known.record, &node.record);
         let are_same = before.nodes.len() == nodes.len() && before.nodes.values().zip(nodes.values()).all(is_same);
         published.nodes = if are_same { before.nodes.clone() } else { Arc::new(nodes) };
-        for (node, _, version) in self.table.have() {
-            let latest = published.versions.entry(node).or_default();
-            *latest = version.max(*latest);
-        }
+        published.progress = self.table.progress();
         published.signed = self.table.snapshot();
-        published.own = published.versions.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
+        published.own = published.progress.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
         for (_, spent) in self.table.spent_tokens() {
             spent.uses.iter().for_each(|(token, uses)| *published.spent.entry(*token).or_default() += uses);
         }
@@ -423,14 +421,22 @@ fn is_kept(fact: &SignedFact) -> bool {
     fact.kind != FactKind::CIRCUITS
 }
 
+/// Waits until then, or for ever.
+async fn sleep_until(at: Option<std::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Asks a peer for what is missing here, until it has no news.
 async fn pull<F>(node: NodeId, ask: impl Fn(Request) -> F, myself: &Mailbox<Msg>) -> anyhow::Result<()>
 where
     F: Future<Output = Result<Response, PeerError>>,
 {
-    let mut news = true;
-    let mut rounds = 0..MAX_PULL_ROUNDS;
-    while std::mem::take(&mut news) && rounds.next().is_some() {
+    let mut pull = Pull::default();
+    loop {
+        let mut news = false;
         let have = myself.ask(Msg::Have).await?;
         let Response::Facts(mut facts) = ask(Request::PullFacts { have }).await? else {
             bail!("the peer answered something else than facts");
@@ -441,8 +447,10 @@ where
             news |= myself.ask(|reply| Msg::MergePulled(facts, node, reply)).await?;
             facts = rest;
         }
+        if !pull.again(news) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 impl Actor for FactsActor {
@@ -462,27 +470,23 @@ impl Actor for FactsActor {
         self.publish_view();
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stale = false;
         loop {
-            let say_at = self.last_said.map_or_else(Instant::now, |said| said + COALESCE);
+            let say_at = self.coalesce.due(Instant::now().into_std());
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
                     self.housekeep().await;
                     continue;
                 }
-                () = tokio::time::sleep_until(say_at), if stale => {
-                    self.say_record();
-                    stale = false;
-                }
+                () = sleep_until(say_at), if say_at.is_some() => self.say_record(),
                 changed = hosted.changed() => {
                     changed?;
-                    stale = true;
+                    self.coalesce.changed();
                     continue;
                 }
                 changed = certified.changed() => {
                     changed?;
-                    stale = true;
+                    self.coalesce.changed();
                     continue;
                 }
                 changed = renewed.changed() => {
@@ -490,7 +494,7 @@ impl Actor for FactsActor {
                     if !self.spent.uses.is_empty() {
                         self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
                     }
-                    stale = true;
+                    self.coalesce.changed();
                     continue;
                 }
                 message = inbox.recv() => match message {
@@ -528,7 +532,6 @@ impl Actor for FactsActor {
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);
                         self.say_record();
-                        stale = false;
                         let said = self.setup.seq.load(Ordering::Relaxed);
                         let _ = reply.send(FactVersion { incarnation: self.setup.incarnation, seq: said });
                     }
@@ -545,6 +548,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     use parking_lot::Mutex;
+    use weft_discovery::pull::MAX_ROUNDS;
 
     use super::*;
     use crate::supervisor::{Limits, Supervisor};
@@ -614,6 +618,6 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_always_has_news_is_not_asked_for_ever() {
         let (asked, _) = pulled(|round| facts(round..round + 1)).await;
-        assert_eq!(asked, MAX_PULL_ROUNDS);
+        assert_eq!(asked, MAX_ROUNDS);
     }
 }

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,11 +20,13 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
-use weft_discovery::overlay::DialSchedule;
+use weft_discovery::{
+    links::{Links, QUEUE, Unneeded, messages},
+    overlay::DialSchedule,
+};
 use weft_wire::{
-    codec::{self, WireError},
     fact::FactVersion,
-    frame::{MAX_PUSH_LEN, Push, Request, Response, UniKind},
+    frame::{Push, Request, Response, UniKind},
     id::{NodeId, NodeName},
 };
 
@@ -39,11 +44,6 @@ use crate::{
     telemetry::{Reason, Telemetry},
 };
 
-/// Messages that wait for one peer. What does not fit is dropped, and the peer pulls it later.
-const QUEUE: usize = 256;
-/// Connections kept per peer: both sides may have dialled at once, and a restarted peer is back before its old
-/// connection is known to be dead.
-const MAX_PER_PEER: usize = 2;
 /// Handshakes of accepted connections under way at once.
 const MAX_HANDSHAKES: usize = 64;
 /// Joining hosts that are served at once.
@@ -57,62 +57,66 @@ pub struct Link {
     pub name: NodeName,
     pub address: SocketAddr,
     pub connection: Connection,
+    /// By this node, who is then the one to end it.
+    dialled: bool,
     queue: mpsc::Sender<Outgoing>,
+    /// News did not fit into the queue since the peer was last told so.
+    missed: Arc<AtomicBool>,
 }
 
 /// The connections with peers; the newest of each peer is the one to send on.
 #[derive(Default)]
-pub struct LinkTable(Mutex<BTreeMap<NodeId, Vec<Link>>>);
+pub struct LinkTable(Mutex<Links<Link>>);
 
 impl LinkTable {
     /// The link to use for a peer.
     pub fn to(&self, node: NodeId) -> Option<Link> {
-        self.0.lock().get(&node)?.last().cloned()
+        self.0.lock().to(node).cloned()
     }
 
     /// A link per peer.
     pub fn all(&self) -> Vec<Link> {
-        self.0.lock().values().filter_map(|links| links.last().cloned()).collect()
+        self.0.lock().peers().map(|(_, link)| link.clone()).collect()
     }
 
-    fn at(&self, address: SocketAddr) -> Option<Link> {
-        self.0.lock().values().flatten().find(|link| link.address == address).cloned()
+    fn has(&self, address: SocketAddr) -> bool {
+        self.0.lock().all().any(|(_, link)| link.address == address)
+    }
+
+    /// The link by which gossip for this address goes.
+    fn toward(&self, address: SocketAddr) -> Option<Link> {
+        self.0.lock().toward(|link| link.address == address, &mut rand::rng()).cloned()
+    }
+
+    /// The connections that this node dialled to other addresses than these.
+    fn unneeded(&self, needed: &BTreeSet<SocketAddr>) -> BTreeMap<usize, Connection> {
+        let table = self.0.lock();
+        let unneeded = table.all().map(|(_, link)| link).filter(|link| link.dialled && !needed.contains(&link.address));
+        unneeded.map(|link| (link.connection.stable_id(), link.connection.clone())).collect()
     }
 
     /// Adds a link; returns one that is too many.
     fn add(&self, link: Link) -> Option<Link> {
-        let mut table = self.0.lock();
-        let links = table.entry(link.node).or_default();
-        links.push(link);
-        (links.len() > MAX_PER_PEER).then(|| links.remove(0))
+        self.0.lock().add(link.node, link)
     }
 
     /// Every connection that has ended: by node, address and number.
     fn ended(&self) -> Vec<(NodeId, SocketAddr, usize, ConnectionError)> {
         let table = self.0.lock();
-        let ended = table.values().flatten().filter_map(|link| {
+        let ended = table.all().filter_map(|(node, link)| {
             let why = link.connection.close_reason()?;
-            Some((link.node, link.address, link.connection.stable_id(), why))
+            Some((node, link.address, link.connection.stable_id(), why))
         });
         ended.collect()
     }
 
     /// Removes a link; returns whether it was the peer's last.
     fn remove(&self, node: NodeId, connection: usize) -> bool {
-        let mut table = self.0.lock();
-        let Some(links) = table.get_mut(&node) else { return false };
-        links.retain(|link| link.connection.stable_id() != connection);
-        let last = links.is_empty();
-        if last {
-            table.remove(&node);
-        }
-        last
+        self.0.lock().remove(node, |link| link.connection.stable_id() == connection)
     }
 }
 
 pub enum Msg {
-    /// Gossip has something to say to an address with which there is no link.
-    Dial(SocketAddr),
     Accepted(Box<(Connection, Peer)>),
     Dialled(SocketAddr, Result<Box<(Connection, Peer)>, PeerError>),
     Ended(NodeId, SocketAddr, usize, ConnectionError),
@@ -120,7 +124,6 @@ pub enum Msg {
 
 #[derive(Clone)]
 pub struct Handle {
-    mailbox: Mailbox<Msg>,
     quic: Quic,
     table: Arc<LinkTable>,
     held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
@@ -129,48 +132,40 @@ pub struct Handle {
 
 impl Handle {
     pub fn new(
-        mailbox: Mailbox<Msg>,
         quic: Quic,
         table: Arc<LinkTable>,
         held: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
         telemetry: Telemetry,
     ) -> Self {
-        Self { mailbox, quic, table, held, telemetry }
+        Self { quic, table, held, telemetry }
     }
 
     /// Sends news to every peer but the one it came from. Never waits.
     pub fn push(&self, push: &Push, except: Option<NodeId>) {
-        let payload = match encode(push) {
-            Ok(payload) => Bytes::from(payload),
-            Err(error) => match halves(push) {
-                Some((first, second)) => {
-                    self.push(&first, except);
-                    return self.push(&second, except);
-                }
-                None => return tracing::error!(%error, "news is too large to send"),
-            },
-        };
+        let (messages, left_out) = messages(push);
+        if left_out > 0 {
+            tracing::error!(left_out, "news is too large to send");
+        }
         for link in self.table.all().iter().filter(|link| Some(link.node) != except) {
-            self.queue(link, UniKind::Push, payload.clone());
+            for message in &messages {
+                self.queue(link, UniKind::Push, message.clone());
+            }
         }
     }
 
-    /// Sends a message of gossip. If there is no link the address is dialled, if it may be: gossip says it again.
-    pub fn gossip(&self, to: SocketAddr, payload: Bytes, may_dial: bool) {
-        match self.table.at(to) {
+    /// Sends a message of gossip: by another peer's link, if there is none with this address.
+    pub fn gossip(&self, to: SocketAddr, payload: Bytes) {
+        match self.table.toward(to) {
             Some(link) => self.queue(&link, UniKind::Gossip, payload),
-            None => {
-                self.dropped("no_link");
-                if may_dial {
-                    // A full inbox is counted there; the next round of gossip asks again.
-                    let _ = self.mailbox.try_send(Msg::Dial(to));
-                }
-            }
+            None => self.dropped("no_link"),
         }
     }
 
     fn queue(&self, link: &Link, kind: UniKind, payload: Bytes) {
         if link.queue.try_send(Outgoing::Message(kind, payload)).is_err() {
+            if kind == UniKind::Push {
+                link.missed.store(true, Ordering::Relaxed);
+            }
             self.dropped("queue_full");
         }
     }
@@ -205,7 +200,12 @@ impl Handle {
         response
     }
 
-    /// Has links with these addresses held; no others are dialled, but for gossip's sake.
+    /// How many peers there is a link with.
+    pub fn count(&self) -> usize {
+        self.table.0.lock().peers().count()
+    }
+
+    /// Has links with these addresses held, and no others dialled.
     pub fn hold(&self, addresses: BTreeSet<SocketAddr>) {
         self.held.send_replace(addresses);
     }
@@ -234,23 +234,6 @@ impl Handle {
     }
 }
 
-fn encode(push: &Push) -> Result<Vec<u8>, WireError> {
-    push.check()?;
-    codec::encode(push, MAX_PUSH_LEN)
-}
-
-/// Two messages that say together what one is too large to say; `None` if it says one thing only.
-fn halves(push: &Push) -> Option<(Push, Push)> {
-    fn split<T: Clone>(items: &[T]) -> Option<(Vec<T>, Vec<T>)> {
-        let (first, second) = items.split_at(items.len() / 2);
-        (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
-    }
-    match push {
-        Push::Facts(facts) => split(facts).map(|(a, b)| (Push::Facts(a), Push::Facts(b))),
-        Push::Documents(documents) => split(documents).map(|(a, b)| (Push::Documents(a), Push::Documents(b))),
-    }
-}
-
 pub struct LinksActor {
     quic: Quic,
     table: Arc<LinkTable>,
@@ -262,6 +245,8 @@ pub struct LinksActor {
     /// Why each address was refused that was last time.
     refused: BTreeMap<SocketAddr, String>,
     held: watch::Receiver<BTreeSet<SocketAddr>>,
+    /// By the connection's number.
+    unneeded: Unneeded<usize>,
 }
 
 impl LinksActor {
@@ -274,8 +259,8 @@ impl LinksActor {
         held: watch::Receiver<BTreeSet<SocketAddr>>,
         myself: Mailbox<Msg>,
     ) -> Self {
-        let (schedule, refused) = (DialSchedule::default(), BTreeMap::new());
-        Self { quic, table, identity, membership, receivers, myself, schedule, refused, held }
+        let (schedule, refused, unneeded) = (DialSchedule::default(), BTreeMap::new(), Unneeded::default());
+        Self { quic, table, identity, membership, receivers, myself, schedule, refused, held, unneeded }
     }
 
     fn hold(&mut self) {
@@ -288,12 +273,11 @@ impl LinksActor {
     fn on(&mut self, message: Msg) {
         let now = Instant::now().into_std();
         match message {
-            Msg::Dial(address) => self.want(address),
-            Msg::Accepted(accepted) => self.up(*accepted),
+            Msg::Accepted(accepted) => self.up(*accepted, false),
             Msg::Dialled(address, Ok(dialled)) => {
                 self.refused.remove(&address);
                 self.schedule.connected(address, now);
-                self.up(*dialled);
+                self.up(*dialled, true);
             }
             Msg::Dialled(address, Err(error)) => {
                 self.schedule.failed(address, now, &mut rand::rng());
@@ -340,12 +324,12 @@ impl LinksActor {
     fn want(&mut self, address: SocketAddr) {
         let now = Instant::now().into_std();
         self.schedule.add(address, now);
-        if self.table.at(address).is_some() {
+        if self.table.has(address) {
             self.schedule.connected(address, now);
         }
     }
 
-    fn up(&mut self, (connection, peer): (Connection, Peer)) {
+    fn up(&mut self, (connection, peer): (Connection, Peer), dialled: bool) {
         let address = connection.remote_address();
         let Some(name) = peer.identity.id.as_node().cloned() else { return };
         let node = name.id();
@@ -361,14 +345,15 @@ impl LinksActor {
             return;
         }
         let (queue, queued) = mpsc::channel(QUEUE);
-        tokio::spawn(session::write(connection.clone(), queued));
+        let missed = Arc::new(AtomicBool::new(false));
+        tokio::spawn(session::write(connection.clone(), queued, missed.clone()));
         let (myself, stable_id) = (self.myself.clone(), connection.stable_id());
         tokio::spawn(async move {
             let why = reading.await;
             // If this fails, the next sweep finds the link.
             let _ = myself.send(Msg::Ended(node, address, stable_id, why)).await;
         });
-        let surplus = self.table.add(Link { node, name: name.clone(), address, connection, queue });
+        let surplus = self.table.add(Link { node, name: name.clone(), address, connection, dialled, queue, missed });
         if let Some(surplus) = surplus {
             surplus.connection.close(0u32.into(), b"superseded");
         }
@@ -376,6 +361,14 @@ impl LinksActor {
         tracing::debug!(%name, %address, "link up");
         // Also for a second link: the peer may have restarted before its first was known to be dead.
         self.membership.link_up(node, name, address);
+    }
+
+    /// Ends links that this node dialled and does not need any more; the peer dials if it does.
+    fn end_unneeded(&mut self) {
+        let unneeded = self.table.unneeded(&self.held.borrow());
+        for number in self.unneeded.to_end(unneeded.keys().copied(), Instant::now().into_std()) {
+            unneeded[&number].close(0u32.into(), b"not needed any more");
+        }
     }
 
     fn dial_due(&mut self) {
@@ -407,6 +400,7 @@ impl Actor for LinksActor {
                 _ = tick.tick() => {
                     self.sweep();
                     self.dial_due();
+                    self.end_unneeded();
                 }
                 message = inbox.recv() => match message {
                     Some(message) => self.on(message),
@@ -468,46 +462,5 @@ impl Strangers {
                 }
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use weft_wire::fact::{FactKind, SignedFact};
-
-    use super::*;
-
-    fn fact(seq: u64, len: usize) -> SignedFact {
-        SignedFact {
-            owner: "a".parse().unwrap(),
-            incarnation: 1,
-            seq,
-            kind: FactKind::NODE,
-            body: vec![0; len],
-            chain: vec![],
-            signature: vec![],
-        }
-    }
-
-    #[test]
-    fn news_that_is_too_large_for_one_message_is_split_without_loss() {
-        for (facts, len) in [(20, 60_000), (2_000, 1)] {
-            let mut to_send = vec![Push::Facts((0..facts).map(|seq| fact(seq, len)).collect())];
-            let mut sent = Vec::new();
-            while let Some(push) = to_send.pop() {
-                match encode(&push) {
-                    Ok(_) => {
-                        let Push::Facts(facts) = push else { panic!("facts stay facts") };
-                        sent.extend(facts.iter().map(|fact| fact.seq));
-                    }
-                    Err(_) => {
-                        let (first, second) = halves(&push).expect("one fact fits");
-                        to_send.extend([second, first]);
-                    }
-                }
-            }
-            assert_eq!(sent, (0..facts).collect::<Vec<_>>());
-        }
-        assert!(halves(&Push::Facts(vec![fact(1, 1)])).is_none());
     }
 }

@@ -49,6 +49,7 @@ pub enum Msg {
     LinkUp(NodeId, NodeName, SocketAddr),
     LinkDown { node: NodeId, on_purpose: bool },
     DialFailed(SocketAddr),
+    Missed(NodeId),
 }
 
 #[derive(Clone)]
@@ -81,6 +82,11 @@ impl Handle {
     }
     pub fn dial_failed(&self, address: SocketAddr) {
         self.tell(Msg::DialFailed(address));
+    }
+    /// A peer had more to push than its queue took.
+    pub fn missed(&self, node: NodeId) {
+        // If this inbox is full too, gossip tells what is missing.
+        let _ = self.mailbox.try_send(Msg::Missed(node));
     }
     /// Evidence must not be lost, and the links actor must not wait for us.
     fn tell(&self, message: Msg) {
@@ -142,6 +148,10 @@ impl MembershipActor {
                 self.setup.documents.pull_from(node);
                 self.peers.on_link_up(node, name, address, now)
             }
+            Msg::Missed(node) => {
+                self.repair.missed(node);
+                Vec::new()
+            }
             Msg::LinkDown { node, on_purpose } => self.peers.on_link_down(node, on_purpose, now),
             Msg::DialFailed(address) => {
                 let linked = |node| self.setup.gossip.table.to(node).is_some();
@@ -165,7 +175,7 @@ impl MembershipActor {
     fn repair(&mut self) {
         let known = self.setup.facts.published().borrow().clone();
         let me = self.setup.gossip.name.id();
-        let held = Held { me, facts: &known.versions, documents: self.setup.documents.root() };
+        let held = Held { me, facts: &known.progress, documents: self.setup.documents.root() };
         let linked = self.setup.gossip.table.all().iter().map(|link| link.node).collect();
         let now = Instant::now().into_std();
         for (peer, missing) in self.repair.due(self.peers.rumours(), &held, &linked, now, &mut rand::rng()) {
@@ -253,7 +263,6 @@ impl Actor for MembershipActor {
                 self.setup.gossip.links.hold(wanted.clone());
                 held = wanted;
             }
-            gossip.may_dial(self.peers.addresses().chain(held.iter().copied()).collect());
             self.publish();
         }
     }

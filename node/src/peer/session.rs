@@ -1,7 +1,14 @@
 //! What happens on one connection with a peer: its messages go to the actors they are for, its questions are answered.
 //! The certificate it showed decides what it may say.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
@@ -23,7 +30,7 @@ use crate::{
         documents, facts,
         follow::Following,
         issuer::{self, Wanted},
-        membership::gossip::GossipInbox,
+        membership::{self, gossip::GossipInbox},
         secrets,
     },
     admin::{decision::OwnDecisions, plaintext::OwnPlaintext},
@@ -39,6 +46,7 @@ const RENEWAL: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Receivers {
     pub gossip: GossipInbox,
+    pub membership: membership::Handle,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
     pub secrets: secrets::Handle,
@@ -56,8 +64,9 @@ pub enum Outgoing {
     Flush(oneshot::Sender<()>),
 }
 
-/// Sends what is queued for a peer, a stream per message, until the connection or the queue ends.
-pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>) {
+/// Sends what is queued for a peer, a stream per message, until the connection or the queue ends. If news did not fit
+/// into the queue, the peer is told when it is empty.
+pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>, missed: Arc<AtomicBool>) {
     let mut last_push: Option<SendStream> = None;
     while let Some(outgoing) = queue.recv().await {
         match outgoing {
@@ -73,6 +82,12 @@ pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>) 
                 }
                 let _ = done.send(());
             }
+        }
+        if queue.is_empty()
+            && missed.swap(false, Ordering::Relaxed)
+            && send_uni(&connection, UniKind::Missed, &[]).await.is_err()
+        {
+            return;
         }
     }
 }
@@ -148,6 +163,7 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
                 Push::Documents(documents) => to.documents.merge(documents, Some(from)),
             }
         }
+        Some(UniKind::Missed) => to.membership.missed(from),
         // A newer version's; it asks for nothing.
         None => {}
     }

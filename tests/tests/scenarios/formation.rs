@@ -44,6 +44,21 @@ fn five_nodes_form_a_mesh_and_share_the_load() {
 }
 
 #[test]
+fn a_larger_mesh_links_each_node_with_few_and_news_reaches_all() {
+    const HOSTS: usize = 12;
+    let mut lab = Lab::new(HOSTS);
+    lab.form_mesh();
+    // Each dials four of the eleven others; links that came about while the mesh was small, or by gossip, are ended.
+    wait_for("only links that are needed are left", Duration::from_secs(90), || {
+        let links: f64 = (0..HOSTS).map(|i| lab.host(i).metric("weft_links", &[])).sum();
+        (links <= (2 * 4 * HOSTS) as f64).then_some(())
+    });
+    lab.host_mut(HOSTS - 1).host_service("echo", "v1", 8080, 0);
+    (0..HOSTS).for_each(|i| lab.wait_healthy(i, "echo", 1));
+    (0..HOSTS).for_each(|i| lab.wait_members(i, "alive", HOSTS));
+}
+
+#[test]
 fn a_seed_that_restarts_is_found_again() {
     let mut lab = Lab::new(3);
     lab.form_mesh();

@@ -25,8 +25,7 @@ impl Bench {
         let supervisor = Supervisor::new(Limits::default()).unwrap();
         let telemetry = Telemetry::default();
         let quic = Quic::bind("127.0.0.1:0".parse().unwrap(), identity.clone()).unwrap();
-        let (links, _) = supervisor.open("links", 1);
-        let links = links::Handle::new(links, quic, Arc::default(), Arc::default(), telemetry.clone());
+        let links = links::Handle::new(quic, Arc::default(), Arc::default(), telemetry.clone());
         let (store, full) = on_disk_that_fills(dir);
         let (myself, _) = supervisor.open("documents", 1);
         let contents = watch::channel(Arc::default()).1;

@@ -87,7 +87,6 @@ pub struct News {
 /// Gossip that runs until this is dropped.
 pub struct Gossip {
     news: watch::Sender<News>,
-    dialled: watch::Sender<BTreeSet<SocketAddr>>,
     members: watch::Receiver<Arc<MemberSet>>,
     _lives: AbortOnDropHandle<()>,
 }
@@ -95,11 +94,10 @@ pub struct Gossip {
 impl Gossip {
     pub fn start(setup: Setup) -> Self {
         let (news, told) = watch::channel(News::default());
-        let (dialled, may_dial) = watch::channel(BTreeSet::new());
         let (publish, members) = watch::channel(Arc::default());
         let telemetry = setup.telemetry.clone();
-        let lives = keep_alive(telemetry, move || live(setup.clone(), told.clone(), may_dial.clone(), publish.clone()));
-        Self { news, dialled, members, _lives: AbortOnDropHandle::new(tokio::spawn(lives)) }
+        let lives = keep_alive(telemetry, move || live(setup.clone(), told.clone(), publish.clone()));
+        Self { news, members, _lives: AbortOnDropHandle::new(tokio::spawn(lives)) }
     }
 
     /// All that gossip knows.
@@ -109,16 +107,6 @@ impl Gossip {
 
     pub fn tell(&self, news: News) {
         self.news.send_if_modified(|told| std::mem::replace(told, news) != news);
-    }
-
-    /// Lets gossip have these addresses dialled when it has something to say to them; it also knows others, which
-    /// anybody can have invented.
-    pub fn may_dial(&self, addresses: BTreeSet<SocketAddr>) {
-        self.dialled.send_if_modified(|known| {
-            let modified = *known != addresses;
-            *known = addresses;
-            modified
-        });
     }
 }
 
@@ -150,10 +138,9 @@ where
 async fn live(
     setup: Setup,
     mut told: watch::Receiver<News>,
-    may_dial: watch::Receiver<BTreeSet<SocketAddr>>,
     publish: watch::Sender<Arc<MemberSet>>,
 ) -> anyhow::Result<Infallible> {
-    let membership = start(&setup, may_dial).await?;
+    let membership = start(&setup).await?;
     let terminated = membership.terminated();
     tokio::pin!(terminated);
     let mut members = membership.watch();
@@ -194,15 +181,14 @@ async fn live(
     }
 }
 
-async fn start(setup: &Setup, may_dial: watch::Receiver<BTreeSet<SocketAddr>>) -> anyhow::Result<Membership> {
+async fn start(setup: &Setup) -> anyhow::Result<Membership> {
     let (outgoing, mut to_send) = mpsc::channel::<(SocketAddr, Bytes)>(QUEUE);
     let (deliver, incoming) = mpsc::channel(QUEUE);
     setup.inbox.0.store(Some(Arc::new(deliver)));
     let links = setup.links.clone();
     tokio::spawn(async move {
         while let Some((to, payload)) = to_send.recv().await {
-            let may_dial = may_dial.borrow().contains(&to);
-            links.gossip(to, payload, may_dial);
+            links.gossip(to, payload);
         }
     });
     let starts = setup.starts.fetch_add(1, Ordering::Relaxed).min((1 << GENERATION_BITS) - 1);

@@ -1,0 +1,67 @@
+//! A run of one seed: faults, then peace.
+
+use std::time::Duration;
+
+use crate::{
+    check,
+    world::{Broken, World},
+};
+
+/// After the last fault every live node has every live record and document within this.
+pub const SAME_STATE: Duration = Duration::from_secs(15);
+/// And knows of every other whether it lives.
+pub const SAME_STANDINGS: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_millis(500);
+/// Stamps may be so far ahead of a clock, and clocks so far off each other.
+const STAMPS: Duration = Duration::from_millis(3_000);
+
+/// How long peace took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Healed {
+    pub state: Duration,
+    pub standings: Duration,
+}
+
+/// # Errors
+/// [`Broken`]
+pub fn run(seed: u64) -> Result<Healed, Broken> {
+    let mut world = World::new(seed);
+    let quiet_at = world.plan.quiet_at;
+    while world.now < quiet_at {
+        step(&mut world)?;
+    }
+    world.rest();
+    let begin = world.now;
+    let stamps = (world.stamps_are_past() + STAMPS).max(begin);
+    let state = check_until(&mut world, stamps, SAME_STATE, check::state_differs)?;
+    let standings = check_until(&mut world, begin, SAME_STANDINGS, check::standings_differ)?;
+    // It stays so.
+    for _ in 0..4 {
+        step(&mut world)?;
+    }
+    match check::state_differs(&world) {
+        Some(what) => Err(world.broken(what)),
+        None => Ok(Healed { state, standings }),
+    }
+}
+
+/// Goes on until nothing differs; returns how long that took.
+fn check_until(
+    world: &mut World,
+    from: Duration,
+    within: Duration,
+    differs: fn(&World) -> Option<String>,
+) -> Result<Duration, Broken> {
+    while let Some(what) = differs(world) {
+        if world.now >= from + within {
+            return Err(world.broken(what));
+        }
+        step(world)?;
+    }
+    Ok(world.now.saturating_sub(from))
+}
+
+fn step(world: &mut World) -> Result<(), Broken> {
+    world.run_until(world.now + STEP)?;
+    check::at_any_time(world).map_err(|what| world.broken(what))
+}
