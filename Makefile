@@ -62,9 +62,11 @@ sim: ## Run SEEDS simulated meshes, from seed FIRST on; the first that breaks a 
 	$(CARGO) run --release --locked --package weft-sim --bin weft-sim -- --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: bench-mesh
-bench-mesh: ## What large meshes take, in the simulator: time to everyone, messages, healing
-	$(call need,$(BUILD_TOOLS))
-	$(CARGO) run --release --locked --package weft-sim --bin weft-mesh
+bench-mesh: ## What large meshes take, in the simulator; and what a real fleet loses to an ill endpoint (as root)
+	$(call need,$(TEST_TOOLS))
+	$(CARGO) build --release --locked --package weft-sim --package weft-tests
+	target/release/weft-mesh
+	target/release/weft-fleet
 
 .PHONY: lint
 lint: tools-deny ## Check format, lints, licences and what may depend on what

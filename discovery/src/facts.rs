@@ -2,9 +2,9 @@
 //!
 //! Only the owner can write its registers, so merging needs no arbitration: [`FactTable::merge`] gives the same table
 //! in whatever order and however often facts arrive. A later incarnation replaces all that earlier ones said, but for
-//! the node's record: every incarnation says one, and until it is here the last one holds, lest a node that started anew
-//! is without endpoints because another fact of it came first. An owner that signs two bodies with one version (a copied data directory, or malice) is noticed, and every node keeps
-//! the same one of the two.
+//! the node's record: every incarnation says one, and until it is here the last one holds, lest a node that started
+//! anew is without endpoints because another fact of it came first. An owner that signs two bodies with one version (a
+//! copied data directory, or malice) is noticed, and every node keeps the same one of the two.
 //!
 //! A fact dies with its owner: some time after the owner left or failed, it is dropped, and remembered just well
 //! enough not to be taken back from a peer that drops it later.
