@@ -321,6 +321,9 @@ impl CircuitTable {
     }
 
     fn advance(&mut self, now_ms: u64) {
+        for observer in self.observers.values_mut() {
+            observer.complaints.retain(|_, complaint| complaint.ends_ms() > now_ms);
+        }
         let known = self.watched.len() + self.own.len();
         self.watched.retain(|_, seen_ms| now_ms.saturating_sub(*seen_ms) < WATCHED_FOR_MS);
         let mut own = std::mem::take(&mut self.own);

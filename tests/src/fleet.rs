@@ -1,7 +1,7 @@
 //! A fleet of callers, and two services of which one endpoint each falls ill: circuits of `shared` are the mesh's, those
 //! of `private` each node's own. Both are called side by side, and clients count what fails.
 
-use std::{fs, ops::Range, path::PathBuf, thread, time::Duration};
+use std::{fs, ops::Range, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
@@ -22,6 +22,9 @@ pub const BYSTANDER: usize = 2;
 /// Hosts all endpoints.
 const HOST: usize = 1;
 const FIRST_CALLER: usize = 3;
+
+/// So many failures in a row eject an endpoint.
+pub const TOO_MANY: usize = 5;
 
 /// Both alike but for who judges. An ejection is 5 s, then 10 s, and so on.
 const DOCUMENTS: &str = "
@@ -128,9 +131,10 @@ impl Fleet {
         fs::remove_file(&self.ill).expect("it was ill");
     }
 
-    /// Lets time pass, while everyone calls.
-    pub fn go_on(&self, time: Duration) {
-        thread::sleep(time);
+    /// So many requests to `private` have failed, as its callers' nodes count them.
+    pub fn lost_privately(&self) -> f64 {
+        let of_private = ["\"private\"", "response_code=\"500\""];
+        self.callers().map(|node| self.lab.host(node).metric("istio_requests_total", &of_private)).sum()
     }
 
     /// How a node stands to the first endpoint of `shared`, and in which states nodes have it; `None` if nobody complains.

@@ -240,6 +240,7 @@ fn a_complaint_that_is_neither_renewed_nor_taken_back_lapses() {
     assert_eq!(fleet.standing(2, "e1"), Standing::Demoted);
     fleet.run(700, 0, 0..0, NONE);
     assert_eq!(fleet.standing(2, "e1"), Standing::Preferred);
+    assert!(fleet.nodes[2].table.is_quiet(), "and is forgotten, though its node says nothing else");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! soon a node that never called it keeps from it. Wants root.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use clap::Parser;
 use weft_tests::fleet::{Failed, Fleet, Plan};
@@ -26,7 +26,7 @@ fn main() {
     let Args { callers, endpoints, rate, seconds } = Args::parse();
     let mut fleet = Fleet::start(Plan { callers, endpoints, rate });
     fleet.fall_ill();
-    fleet.go_on(Duration::from_secs(seconds));
+    thread::sleep(Duration::from_secs(seconds));
     fleet.recover();
     let heard = fleet.heard_after();
     let Failed { shared, private } = fleet.finish();
