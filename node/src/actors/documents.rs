@@ -174,7 +174,7 @@ impl Handle {
 
     /// Gives documents to the mesh: on this node's disk before it returns, on its way to the others.
     pub async fn write(&self, write: Write) -> anyhow::Result<Vec<Written>> {
-        self.mailbox.ask(|reply| Msg::Write(write, reply)).await?
+        self.mailbox.ask_outcome(|reply| Msg::Write(write, reply)).await?
     }
 
     pub async fn record_token(&self, record: TokenRecord) -> anyhow::Result<()> {

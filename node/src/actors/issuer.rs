@@ -193,7 +193,7 @@ impl Handle {
         if identity.grant.role != Role::Ca {
             bail!("this node is no CA (its role is {}): create tokens on a CA node", identity.grant.role);
         }
-        let claims = self.mailbox.ask(|reply| Msg::CreateToken(request, reply)).await??;
+        let claims = self.mailbox.ask_outcome(|reply| Msg::CreateToken(request, reply)).await??;
         let token = JoinToken::create(claims, &identity.key)?;
         self.documents.record_token(TokenRecord::new(token.claims())).await?;
         Ok(TokenCreated { token: token.to_string() })

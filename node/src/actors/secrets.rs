@@ -121,7 +121,7 @@ impl Handle {
 
     /// Keeps contents for documents that come soon.
     async fn hold(&self, contents: Vec<(DocumentKey, SecretPayload)>) -> anyhow::Result<()> {
-        self.0.myself.ask(|reply| Msg::Hold(contents, reply)).await?
+        self.0.myself.ask_outcome(|reply| Msg::Hold(contents, reply)).await?
     }
 
     async fn hand_over(

@@ -17,14 +17,16 @@ use super::Cell;
 
 /// How long [`Mailbox::send`] and [`Mailbox::ask`] wait.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long [`Mailbox::ask_outcome`] waits: until an actor that is frozen has long been restarted.
+const OUTCOME_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a message was not taken or not answered, in words for the person who waits for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailboxError {
     #[error("actor {actor} is behind: all {capacity} places of its inbox are taken")]
     Full { actor: &'static str, capacity: usize },
-    #[error("actor {actor} did not answer within {} s", DEADLINE.as_secs())]
-    NoAnswer { actor: &'static str },
+    #[error("actor {actor} did not answer within {} s", within.as_secs())]
+    NoAnswer { actor: &'static str, within: Duration },
     #[error("actor {actor} failed while it handled the request; it restarts, try again")]
     Failed { actor: &'static str },
     #[error("actor {actor} has stopped")]
@@ -76,14 +78,31 @@ impl<M: Send + 'static> Mailbox<M> {
     /// # Errors
     /// [`MailboxError::NoAnswer`], [`MailboxError::Failed`] or [`MailboxError::Stopped`].
     pub async fn ask<R>(&self, question: impl FnOnce(oneshot::Sender<R>) -> M) -> Result<R, MailboxError> {
+        self.ask_within(DEADLINE, question).await
+    }
+
+    /// As [`Mailbox::ask`], for a question that changes something: who gave up on it early, as a disk is slow, would
+    /// not know what became of it. Waits up to 30 s.
+    ///
+    /// # Errors
+    /// As [`Mailbox::ask`].
+    pub async fn ask_outcome<R>(&self, question: impl FnOnce(oneshot::Sender<R>) -> M) -> Result<R, MailboxError> {
+        self.ask_within(OUTCOME_DEADLINE, question).await
+    }
+
+    async fn ask_within<R>(
+        &self,
+        within: Duration,
+        question: impl FnOnce(oneshot::Sender<R>) -> M,
+    ) -> Result<R, MailboxError> {
         let actor = self.cell.name;
         let (reply, answer) = oneshot::channel();
-        timeout(DEADLINE, async {
+        timeout(within, async {
             self.tx.send(question(reply)).await.map_err(|_| self.stopped())?;
             answer.await.map_err(|_| MailboxError::Failed { actor })
         })
         .await
-        .unwrap_or(Err(MailboxError::NoAnswer { actor }))
+        .unwrap_or(Err(MailboxError::NoAnswer { actor, within }))
     }
 
     fn dropped(&self) -> MailboxError {

@@ -138,6 +138,21 @@ async fn a_question_that_is_not_answered_ends_with_words_after_5_s() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_an_outcome_waits_longer_than_a_slow_disk_takes() {
+    let supervisor = supervisor();
+    let mailbox = counter(&supervisor, "documents", 8);
+    let (go_on, wait) = oneshot::channel();
+    mailbox.try_send(Order::Wait(wait)).unwrap();
+    tokio::spawn(async move {
+        sleep(Duration::from_secs(8)).await;
+        drop(go_on);
+    });
+    let started = Instant::now();
+    mailbox.ask_outcome(Order::Total).await.unwrap();
+    assert_eq!(started.elapsed().as_secs(), 8);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_that_dies_with_its_actor_is_told_so_at_once() {
     let supervisor = supervisor();
     let mailbox = counter(&supervisor, "facts", 8);

@@ -43,9 +43,9 @@ use crate::{
 };
 
 /// Largest file that is read, in bytes.
-pub const MAX_FILE_LEN: usize = 1024 * 1024;
+pub const MAX_FILE_LEN: usize = 4 * 1024 * 1024;
 /// Most documents in one file.
-pub const MAX_DOCUMENTS: usize = 500;
+pub const MAX_DOCUMENTS: usize = 5_000;
 
 /// A checked document.
 #[derive(Debug, PartialEq)]

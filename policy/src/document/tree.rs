@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, MergeKeyPolicy, Spanned};
 
-use super::{DocumentError, MAX_DOCUMENTS, Problem};
+use super::{DocumentError, Problem};
 
 /// Deepest nesting that is read. The deepest field of a workload document, which a file may hold, lies at about 20.
 const MAX_DEPTH: usize = 64;
-/// Most values of one file: a file of the largest size has about 100,000.
-const MAX_NODES: usize = 250_000;
+/// Most values of one file: a file of the largest size has about 400,000.
+const MAX_NODES: usize = 1_000_000;
 /// Most values that aliases may add: real files repeat a block some times, bombs multiply.
 const MAX_ALIAS_EVENTS: usize = 20_000;
 
@@ -73,7 +73,8 @@ pub(crate) fn read_yaml(text: &str) -> Result<Vec<Node>, DocumentError> {
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
-            max_documents: MAX_DOCUMENTS + 1,
+            max_documents: MAX_NODES,
+            max_events: 3 * MAX_NODES,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_ALIAS_EVENTS,
