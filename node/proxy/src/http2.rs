@@ -18,6 +18,7 @@ use hyper::{client, server};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
     time::Instant,
 };
 
@@ -103,6 +104,8 @@ pub(crate) struct Watched<S> {
     load: Option<Rc<Load>>,
     /// For the first frame, on a caller's connection; later ones are what pings see to.
     beginning: Option<Deadline>,
+    /// Who waits for an upstream's SETTINGS.
+    settled: Option<oneshot::Sender<()>>,
     allowance: u32,
     refilled: Instant,
 }
@@ -118,9 +121,15 @@ impl<S> Watched<S> {
         Self::new(stream, Sender::Server, None, None)
     }
 
+    /// As [`Watched::upstream`], and tells when the upstream's SETTINGS have come.
+    pub(crate) fn upstream_until_settled(stream: S) -> (Self, oneshot::Receiver<()>) {
+        let (settled, wait) = oneshot::channel();
+        (Self { settled: Some(settled), ..Self::upstream(stream) }, wait)
+    }
+
     fn new(stream: S, sender: Sender, load: Option<Rc<Load>>, beginning: Option<Deadline>) -> Self {
         let (frames, refilled) = (Frames::new(sender), Instant::now());
-        Self { stream, frames, load, beginning, allowance: IDLE_BURST, refilled }
+        Self { stream, frames, load, beginning, settled: None, allowance: IDLE_BURST, refilled }
     }
 
     /// A caller's connection is ended by who serves it, at once, since it has the reason then.
@@ -163,6 +172,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let seen = this.frames.pass(buf.filled().get(before..).unwrap_or_default());
         if this.frames.has_begun() {
             this.beginning = None;
+        }
+        if this.frames.has_settings()
+            && let Some(settled) = this.settled.take()
+        {
+            // Nobody may wait any more.
+            let _ = settled.send(());
         }
         if let Some(load) = &this.load {
             load.came(seen.data);

@@ -12,12 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper_util::rt::TokioIo;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
 };
 use weft_proxy::{config::ListenerProtocol, server::Drained};
@@ -82,6 +85,42 @@ async fn http2_with_prior_knowledge_reaches_an_http1_workload() {
     let seen = read(send_http2(mesh.client().outbound, request).await).await;
     assert!(seen.starts_with("GET /x\n"), "{seen}");
     assert!(seen.contains("host: reviews.default:9080\n"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_burst_on_a_new_connection_waits_for_how_many_streams_the_workload_takes() {
+    const STREAMS: usize = 100;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async {
+                // What was sent before the workload has said anything lies there by now.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let answer = service_fn(|_| async { Ok::<_, Infallible>(Response::new(text("done"))) });
+                let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                // More are refused, and a POST is lost where nobody sends it again.
+                server.max_concurrent_streams(4).serve_connection(TokioIo::new(stream), answer).await
+            });
+        }
+    });
+    let hosted = vec![hosted("reviews", "reviews-v1", Protocol::Http2, address)];
+    let no_retries = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec: {hosts: [reviews], http: [{retries: {attempts: 0}, route: [{destination: {host: reviews}}]}]}
+";
+    let mesh = Mesh::start_with(no_retries, vec![Plan { hosted, ..Plan::default() }]);
+    let io = TokioIo::new(TcpStream::connect(mesh.client().outbound).await.unwrap());
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let post = || {
+        let mut sender = sender.clone();
+        let request = Request::post("http://reviews.default:9080/").body(text("hello")).unwrap();
+        async move { sender.send_request(request).await.unwrap().status() }
+    };
+    let statuses = within(join_all((0..STREAMS).map(|_| post()))).await;
+    assert_eq!(statuses, [StatusCode::OK; STREAMS]);
 }
 
 #[tokio::test]

@@ -38,17 +38,23 @@ pub struct Frames {
     left: usize,
     is_data: bool,
     has_begun: bool,
+    has_settings: bool,
 }
 
 impl Frames {
     pub fn new(sender: Sender) -> Self {
         let left = if sender == Sender::Client { PREFACE } else { 0 };
-        Self { header: [0; HEADER], have: 0, left, is_data: false, has_begun: false }
+        Self { header: [0; HEADER], have: 0, left, is_data: false, has_begun: false, has_settings: false }
     }
 
     /// Whether a first frame has come.
     pub fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    /// Whether the first frame is whole, which is the sender's SETTINGS (RFC 9113 section 3.4).
+    pub fn has_settings(&self) -> bool {
+        self.has_settings
     }
 
     pub fn pass(&mut self, mut bytes: &[u8]) -> Seen {
@@ -60,6 +66,7 @@ impl Frames {
                 if self.is_data {
                     seen.data += payload.len() as u64;
                 }
+                self.has_settings |= self.has_begun && self.left == 0;
                 bytes = rest;
                 continue;
             }
@@ -81,6 +88,7 @@ impl Frames {
         self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
         self.have = 0;
         self.has_begun = true;
+        self.has_settings |= self.left == 0;
         self.is_data = kind == DATA;
         let is_idle = match kind {
             DATA => self.left == 0 && flags & END_STREAM == 0,
@@ -125,5 +133,17 @@ mod tests {
             assert_eq!(sum, expected, "in pieces of {size}");
         }
         assert_eq!(Frames::new(Sender::Server).pass(&bytes[PREFACE..]), expected);
+    }
+
+    #[test]
+    fn settings_have_come_once_the_first_frame_is_whole() {
+        for payload in [&[][..], &[0, 3, 0, 0, 0, 100]] {
+            let bytes = [frame(0x4, 0, payload), frame(HEADERS, 0x4, b"abc")].concat();
+            let mut frames = Frames::new(Sender::Server);
+            let has_come: Vec<bool> =
+                bytes.iter().map(|byte| (frames.pass(&[*byte]), frames.has_settings()).1).collect();
+            assert_eq!(has_come.iter().position(|has_come| *has_come), Some(HEADER + payload.len() - 1));
+            assert!(has_come.is_sorted());
+        }
     }
 }

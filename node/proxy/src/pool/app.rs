@@ -80,9 +80,10 @@ impl AppPool {
                 async move {
                     let goal = Goal { settings: settings.as_ref(), server: server.as_deref(), ..goal };
                     let to = goal.address.to_string();
+                    let (about, limit) = (settings.as_deref(), goal.connect_timeout);
                     let (sender, tls) = match this.dial(goal, Inside::Http2).await? {
-                        (Either::Left(stream), _) => (dial::http2(&to, stream, settings.as_deref()).await?, None),
-                        (Either::Right(stream), tls) => (dial::http2(&to, stream, settings.as_deref()).await?, tls),
+                        (Either::Left(stream), _) => (dial::http2_settled(&to, stream, about, limit).await?, None),
+                        (Either::Right(stream), tls) => (dial::http2_settled(&to, stream, about, limit).await?, tls),
                     };
                     Ok(Link::new(sender, (), Life::begin_with(settings, tls)))
                 }

@@ -212,12 +212,48 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
+    begin_http2(to, Watched::upstream(io), settings).await
+}
+
+/// As [`http2`], with a server that is not weft: waits for its SETTINGS, for it refuses streams beyond the number there,
+/// and nginx ends a connection that brought a hundred of them. `default` is the time that it may take where documents
+/// say nothing.
+pub(super) async fn http2_settled<IO, B>(
+    to: &str,
+    io: IO,
+    settings: Option<&ConnectionSettings>,
+    default: Duration,
+) -> Result<http2::SendRequest<B>, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
+{
+    let to: Arc<str> = to.into();
+    within(connect_timeout(settings).unwrap_or(default), &to, async {
+        let (io, settled) = Watched::upstream_until_settled(io);
+        let sender = begin_http2(&to, io, settings).await?;
+        // If it closes instead, the first request will tell why.
+        let _ = settled.await;
+        Ok(sender)
+    })
+    .await
+}
+
+async fn begin_http2<IO, B>(
+    to: &str,
+    io: Watched<IO>,
+    settings: Option<&ConnectionSettings>,
+) -> Result<http2::SendRequest<B>, ConnectError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
+{
     let mut builder = crate::http2::client();
     if let Some(ping) = settings.and_then(|settings| settings.ping) {
         builder.keep_alive_interval(ping.interval).keep_alive_timeout(ping.timeout);
     }
     let (sender, connection) = builder
-        .handshake(TokioIo::new(Watched::upstream(io)))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|source| ConnectError::Http { to: to.into(), source: Arc::new(source) })?;
     tokio::task::spawn_local(connection);
