@@ -2,7 +2,7 @@
 //!
 //! The newest stamp wins, whole document against whole document; a document without a body is a deletion.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -95,4 +95,91 @@ pub struct DocumentVersion {
     pub stamp: Stamp,
     pub author: SpiffeId,
     pub hash: [u8; 16],
+}
+
+impl DocumentVersion {
+    /// How it is written.
+    pub fn id(&self) -> VersionId {
+        let [a, b, c, d, ..] = self.hash;
+        VersionId { stamp: self.stamp, hash: u32::from_be_bytes([a, b, c, d]) }
+    }
+}
+
+/// A version of a document as people and programs write it, `MILLIS.COUNTER-HASH`: Kubernetes'
+/// `metadata.resourceVersion`. Enough to tell whether a document is still what somebody has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VersionId {
+    stamp: Stamp,
+    /// The beginning of the version's hash.
+    hash: u32,
+}
+
+/// A text is no [`VersionId`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no version of a document: `weft get -o yaml` shows it as metadata.resourceVersion")]
+pub struct NoVersion(String);
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}", self.stamp, self.hash)
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = NoVersion;
+
+    fn from_str(text: &str) -> Result<Self, NoVersion> {
+        let read = || {
+            let (stamp, hash) = text.split_once('-')?;
+            let (millis, counter) = stamp.split_once('.')?;
+            let stamp = Stamp { millis: millis.parse().ok()?, counter: counter.parse().ok()? };
+            Some(Self { stamp, hash: u32::from_str_radix(hash, 16).ok()? })
+        };
+        // In one way only, so that texts may be compared.
+        read().filter(|version| version.to_string() == text).ok_or_else(|| NoVersion(text.into()))
+    }
+}
+
+impl TryFrom<String> for VersionId {
+    type Error = NoVersion;
+    fn try_from(text: String) -> Result<Self, NoVersion> {
+        text.parse()
+    }
+}
+
+impl From<VersionId> for String {
+    fn from(version: VersionId) -> Self {
+        version.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_it_is_written_and_in_no_other_way() {
+        let version = DocumentVersion {
+            stamp: Stamp { millis: 1_700_000_000_123, counter: 2 },
+            author: "spiffe://cluster.local/operator/admin".parse().unwrap(),
+            hash: [0, 1, 0xab, 0xcd, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9],
+        };
+        let text = version.id().to_string();
+        assert_eq!(text, "1700000000123.2-0001abcd");
+        assert_eq!(text.parse(), Ok(version.id()));
+        for wrong in [
+            "",
+            "12",
+            "1.2",
+            "1-0001abcd",
+            "1.2-1abcd",
+            "1.2-0001ABCD",
+            "01.2-0001abcd",
+            "+1.2-0001abcd",
+            "1.2-0001abcd ",
+        ] {
+            assert_eq!(wrong.parse::<VersionId>(), Err(NoVersion(wrong.into())));
+        }
+    }
 }

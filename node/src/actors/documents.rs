@@ -24,7 +24,7 @@ use weft_policy::{
     secrets::Reference,
 };
 use weft_wire::{
-    document::{DocumentKey, DocumentVersion, SignedDocument, Stamp},
+    document::{DocumentKey, DocumentVersion, SignedDocument, Stamp, VersionId},
     frame::{Push, Request, Response},
     id::{AccountPattern, NodeId, NodeName, Role, SpiffeId},
     secret::{SecretDigest, SecretPayload},
@@ -179,13 +179,16 @@ impl Handle {
 
     pub async fn record_token(&self, record: TokenRecord) -> anyhow::Result<()> {
         let body = Some(serde_json::to_string(&record)?);
-        let draft = Draft { key: TokenRecord::key(&record.id), body, content: None };
+        let draft = Draft { key: TokenRecord::key(&record.id), body, content: None, if_version: None };
         self.write(Write::Drafts(vec![draft])).await.map(drop)
     }
 
     /// Deletes the records of tokens that ended long ago.
     pub async fn forget_tokens(&self, tokens: &[TokenId]) -> anyhow::Result<()> {
-        let draft = |id: &TokenId| Draft { key: TokenRecord::key(&id.to_string()), body: None, content: None };
+        let draft = |id: &TokenId| {
+            let key = TokenRecord::key(&id.to_string());
+            Draft { key, body: None, content: None, if_version: None }
+        };
         match tokens {
             [] => Ok(()),
             tokens => self.write(Write::Drafts(tokens.iter().map(draft).collect())).await.map(drop),
@@ -383,7 +386,7 @@ impl DocumentsActor {
     }
 
     fn prepare_one(&mut self, author: &SpiffeId, draft: &Draft) -> anyhow::Result<Prepared> {
-        let Draft { key, body, content } = draft;
+        let Draft { key, body, content, if_version } = draft;
         let current = self.table.get(key);
         let outcome = match (current, body) {
             (Some(current), Some(_)) if current.body == *body => Outcome::Unchanged,
@@ -394,11 +397,36 @@ impl DocumentsActor {
             (None, Some(_)) => Outcome::Created,
             (_, None) => Outcome::Deleted,
         };
-        let document = match outcome {
-            Outcome::Unchanged => None,
-            _ => Some(self.table.draft(key.clone(), body.clone(), author.clone(), wall_ms())?),
+        // What the mesh says already may be said again: the answer to the first time may have been lost.
+        if outcome == Outcome::Unchanged {
+            return Ok(Prepared { outcome, document: None });
+        }
+        if let Some(version) = *if_version {
+            self.check_version(key, version)?;
+        }
+        let document = self.table.draft(key.clone(), body.clone(), author.clone(), wall_ms())?;
+        Ok(Prepared { outcome, document: Some(document) })
+    }
+
+    /// Refuses a change of another version than the present one.
+    fn check_version(&self, key: &DocumentKey, seen: VersionId) -> anyhow::Result<()> {
+        let command = |verb: &str| {
+            let namespace = key.namespace.as_ref().map_or_else(String::new, |namespace| format!(" -n {namespace}"));
+            format!("`weft {verb} {} {}{namespace}", key.kind.to_lowercase(), key.name)
         };
-        Ok(Prepared { outcome, document })
+        match self.table.get(key).map(|current| current.version().id()) {
+            Some(current) if current == seen => Ok(()),
+            Some(current) => bail!(
+                "{key} has changed: the mesh has version {current}, and this is a change of {seen}. Look at it with {} \
+                 -o yaml` and make your change to that",
+                command("get")
+            ),
+            None => bail!(
+                "{key} does not exist any more, and this is a change of version {seen}: {}` tells what became of it, \
+                 and without metadata.resourceVersion it is created anew",
+                command("history")
+            ),
+        }
     }
 
     /// Whether a Secret says what it says now, though with a new salt.
@@ -414,8 +442,9 @@ impl DocumentsActor {
     /// Writes documents, all or none: in the table only once they are verified and on disk.
     async fn write(&mut self, write: Write) -> anyhow::Result<Vec<Written>> {
         let (written, documents) = match write {
-            Write::Signed { documents, .. } => {
+            Write::Signed { documents, if_versions, .. } => {
                 check_distinct(documents.iter().map(|document| &document.key))?;
+                if_versions.iter().try_for_each(|(key, version)| self.check_version(key, *version))?;
                 for document in &documents {
                     check(&document.key, document.body.as_deref())?;
                 }

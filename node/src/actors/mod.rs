@@ -278,6 +278,7 @@ impl Handles {
                 author: document.author.to_string(),
                 created_millis: document.created.millis,
                 updated_millis: document.stamp.millis,
+                version: document.version().id(),
                 body: serde_json::from_str(document.body.as_deref()?).ok()?,
                 status: if is_missing { without_content(status) } else { status },
             })
@@ -292,9 +293,9 @@ impl Handles {
                 self.secrets.secure_drafts(&drafts).await?;
                 self.documents.write(api::Write::Drafts(drafts)).await
             }
-            api::Write::Signed { documents, contents } => {
+            api::Write::Signed { documents, contents, if_versions } => {
                 self.secrets.secure(&documents, contents).await?;
-                self.documents.write(api::Write::Signed { documents, contents: Vec::new() }).await
+                self.documents.write(api::Write::Signed { documents, contents: Vec::new(), if_versions }).await
             }
         }
     }

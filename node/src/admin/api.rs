@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weft_policy::{date::Date, status::ParentName};
 use weft_wire::{
-    document::{DocumentKey, SignedDocument},
+    document::{DocumentKey, SignedDocument, VersionId},
     fact::Protocol,
     id::{AccountPattern, Namespace, Role, ServiceName, SpiffeId},
     secret::SecretPayload,
@@ -227,6 +227,9 @@ pub struct Draft {
     /// What it commits to, if it is a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<SecretPayload>,
+    /// The version that it is a change of: refused where the mesh has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<VersionId>,
 }
 
 /// Body of `POST /api/v1/documents`: drafts for the node to sign, or prepared documents that an operator signed.
@@ -239,6 +242,9 @@ pub enum Write {
         /// What the Secrets among them commit to.
         #[serde(default)]
         contents: Vec<SecretPayload>,
+        /// [`Draft::if_version`] of those that had one.
+        #[serde(default)]
+        if_versions: Vec<(DocumentKey, VersionId)>,
     },
 }
 
@@ -286,6 +292,8 @@ pub struct Document {
     /// Milliseconds since 1970.
     pub created_millis: u64,
     pub updated_millis: u64,
+    /// `metadata.resourceVersion`
+    pub version: VersionId,
     /// As it is stored.
     pub body: serde_json::Value,
     pub status: DocumentStatus,

@@ -13,7 +13,7 @@ use similar::TextDiff;
 use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
 use weft_policy::document::{self, MAX_FILE_LEN, ParsedDocument, ParsedFile, not_enforced};
 use weft_wire::{
-    document::{DocumentKey, SignedDocument},
+    document::{DocumentKey, SignedDocument, VersionId},
     id::{Namespace, SpiffeId},
     secret::{SecretBytes, SecretPayload},
 };
@@ -65,7 +65,7 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
 fn drafts(documents: &[ParsedDocument]) -> anyhow::Result<Vec<Draft>> {
     let draft = |document: &ParsedDocument| {
         let (body, content) = document.seal(new_salt())?;
-        Ok(Draft { key: document.key.clone(), body: Some(body), content })
+        Ok(Draft { key: document.key.clone(), body: Some(body), content, if_version: document.version })
     };
     documents.iter().map(draft).collect()
 }
@@ -113,7 +113,7 @@ async fn has_same_content(client: &mut Client, live: &Document, new: &ParsedDocu
     let (_, Some(content)) = new.seal(new_salt())? else { return Ok(false) };
     let mut body = live.body.clone();
     body["content"]["digest"] = content.digest().to_string().into();
-    let draft = Draft { key: live.key.clone(), body: Some(body.to_string()), content: Some(content) };
+    let draft = Draft { key: live.key.clone(), body: Some(body.to_string()), content: Some(content), if_version: None };
     // Nothing is written, so whose name stands there has no meaning.
     let prepare = Prepare { author: Some(live.author.parse()?), drafts: vec![draft] };
     let prepared: Vec<Prepared> = client.post("/api/v1/documents/prepare", &prepare).await?;
@@ -136,14 +136,15 @@ fn changes(key: &DocumentKey, before: Option<&Value>, after: &Value) -> anyhow::
 
 pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<()> {
     let held: Vec<Document> = Client::connect(&common.dir).await?.get("/api/v1/documents").await?;
-    let (keys, missing): (Vec<DocumentKey>, Vec<String>) = match args.files.is_empty() {
+    let (wanted, missing): (Vec<(DocumentKey, Option<VersionId>)>, Vec<String>) = match args.files.is_empty() {
         false => {
             let namespace = args.scope.namespace().context("-f names each document: give -n, not -A")?;
             let Sources { documents, mistakes, .. } = read_all(&args.files, args.recursive, namespace)?;
             refuse(&mistakes)?;
-            let keys = documents.into_iter().map(|document| document.key);
-            let (keys, missing): (Vec<_>, Vec<_>) = keys.partition(|key| held.iter().any(|held| held.key == *key));
-            (keys, missing.iter().map(ToString::to_string).collect())
+            let wanted = documents.into_iter().map(|document| (document.key, document.version));
+            let (wanted, missing): (Vec<_>, Vec<_>) =
+                wanted.partition(|(key, _)| held.iter().any(|held| held.key == *key));
+            (wanted, missing.iter().map(|(key, _)| key.to_string()).collect())
         }
         true => {
             let is_narrow = args.all || args.selector.is_some();
@@ -153,11 +154,16 @@ pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<
             if found.is_empty() && missing.is_empty() {
                 eprintln!("weft: no documents found{}", selection.place());
             }
-            (found.into_iter().map(|document| document.key).collect(), missing)
+            let version = args.resource_version;
+            ensure!(
+                version.is_none() || selection.is_one(),
+                "--resource-version is of one document: name it, as KIND NAME"
+            );
+            (found.into_iter().map(|document| (document.key, version)).collect(), missing)
         }
     };
-    if !keys.is_empty() {
-        let drafts = keys.into_iter().map(|key| Draft { key, body: None, content: None });
+    if !wanted.is_empty() {
+        let drafts = wanted.into_iter().map(|(key, if_version)| Draft { key, body: None, content: None, if_version });
         Writer::new(common, &args.writing).await?.write(drafts.collect()).await?;
     }
     if !missing.is_empty() && !args.ignore_not_found {
@@ -235,6 +241,8 @@ impl Writer {
         } else {
             let author = self.operator.as_ref().map(|operator| operator.id.clone());
             let contents: Vec<_> = drafts.iter().filter_map(|draft| draft.content.clone()).collect();
+            let versions: Vec<_> =
+                drafts.iter().filter_map(|draft| Some((draft.key.clone(), draft.if_version?))).collect();
             let prepare = Prepare { author, drafts };
             let prepared: Vec<Prepared> = self.client.post("/api/v1/documents/prepare", &prepare).await?;
             if let (Some(operator), false) = (&self.operator, self.is_dry) {
@@ -245,7 +253,9 @@ impl Writer {
                     documents.iter().any(|one| one.body.as_ref().is_some_and(|body| body.contains(&digest)))
                 };
                 let contents = contents.into_iter().filter(is_written).collect();
-                let write = Write::Signed { documents, contents };
+                let is_changed = |key: &DocumentKey| documents.iter().any(|document| document.key == *key);
+                let if_versions = versions.into_iter().filter(|(key, _)| is_changed(key)).collect();
+                let write = Write::Signed { documents, contents, if_versions };
                 let _: Vec<Written> = self.client.post("/api/v1/documents", &write).await?;
             }
             keys.into_iter().zip(prepared).map(|(key, prepared)| Written { key, outcome: prepared.outcome }).collect()

@@ -269,11 +269,13 @@ pub(super) fn reference(key: &DocumentKey) -> String {
     }
 }
 
-/// The document with what a server sets. Applying it changes nothing: those fields are dropped.
+/// The document with what a server sets. Applying it changes nothing: those fields are dropped, but for the version,
+/// which has a change of it refused when the document is no longer the same.
 fn with_status(document: &Document) -> Value {
     let mut value = document.body.clone();
     value["metadata"]["creationTimestamp"] = rfc3339(document.created_millis).into();
     value["metadata"]["generation"] = document.updated_millis.into();
+    value["metadata"]["resourceVersion"] = document.version.to_string().into();
     value["status"] = json!(document.status);
     // Of a Secret's content, enough to tell versions apart.
     if let Some(Value::String(digest)) = value.pointer_mut("/content/digest") {
@@ -285,7 +287,7 @@ fn with_status(document: &Document) -> Value {
 #[cfg(test)]
 mod tests {
     use proptest::strategy::Strategy;
-    use weft_policy::document::parse_yaml;
+    use weft_policy::document::{ParsedDocument, parse_yaml};
     use weft_wire::id::Namespace;
 
     use super::*;
@@ -293,6 +295,8 @@ mod tests {
 
     const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\n\
                         spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}\n";
+
+    const VERSION: &str = "2000.0-00c0ffee";
 
     fn condition(kind: &str, status: &str, message: &str) -> Condition {
         Condition {
@@ -313,6 +317,7 @@ mod tests {
             author: "spiffe://cluster.local/operator/admin".into(),
             created_millis: 1_000,
             updated_millis: 2_000,
+            version: VERSION.parse().unwrap(),
             body: serde_json::from_str(&parsed.json).unwrap(),
             status: DocumentStatus {
                 observed_generation: 2_000,
@@ -331,6 +336,7 @@ mod tests {
         let document = document(vec![condition("Accepted", "True", "")]);
         let value = with_status(&document);
         assert_eq!(value["metadata"]["creationTimestamp"], "1970-01-01T00:00:01.000Z");
+        assert_eq!(value["metadata"]["resourceVersion"], VERSION);
         assert_eq!(
             (&value["metadata"]["generation"], &value["status"]["observedGeneration"]),
             (&json!(2000), &json!(2000))
@@ -339,7 +345,8 @@ mod tests {
         assert_eq!(value["status"]["nodes"], json!({ "current": 1, "total": 2, "lagging": ["b"] }));
         let yaml = output::yaml(&value).unwrap();
         let again = parse_yaml(&yaml, &Namespace::default_namespace()).unwrap().documents.remove(0);
-        assert_eq!(again, parse_yaml(RULE, &Namespace::default_namespace()).unwrap().documents.remove(0));
+        let first = parse_yaml(RULE, &Namespace::default_namespace()).unwrap().documents.remove(0);
+        assert_eq!(again, ParsedDocument { version: Some(document.version), ..first });
     }
 
     proptest::proptest! {

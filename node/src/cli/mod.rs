@@ -22,7 +22,10 @@ mod why;
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use weft_wire::id::{AccountPattern, Namespace, NodeName, Role, TrustDomain};
+use weft_wire::{
+    document::VersionId,
+    id::{AccountPattern, Namespace, NodeName, Role, TrustDomain},
+};
 
 use self::select::Selector;
 use crate::{
@@ -424,6 +427,9 @@ struct DeleteArgs {
     /// What does not exist is no error.
     #[arg(long)]
     ignore_not_found: bool,
+    /// Only if this is its present metadata.resourceVersion; in files of -f that stands in the document.
+    #[arg(long, conflicts_with_all = ["files", "selector", "all"], value_name = "VERSION")]
+    resource_version: Option<VersionId>,
     #[command(flatten)]
     scope: Scope,
     #[command(flatten)]

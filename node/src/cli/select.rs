@@ -231,6 +231,7 @@ mod tests {
             author: String::new(),
             created_millis: 0,
             updated_millis: 0,
+            version: "0.0-00000000".parse().unwrap(),
             body: json!({ "metadata": { "labels": labels } }),
             status: DocumentStatus {
                 observed_generation: 0,

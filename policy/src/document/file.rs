@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use weft_wire::{
-    document::{DocumentKey, MAX_DOCUMENT_LEN},
+    document::{DocumentKey, MAX_DOCUMENT_LEN, VersionId},
     id::Namespace,
     secret::{SecretBytes, SecretPayload},
 };
@@ -42,6 +42,8 @@ pub struct ParsedDocument {
     pub key: DocumentKey,
     /// Canonical JSON: sorted keys, with its namespace, without what a Kubernetes server sets.
     pub json: String,
+    /// Its `metadata.resourceVersion`: the version that it is a change of.
+    pub version: Option<VersionId>,
     /// What it asks for that the data path does not do yet.
     pub pending: Vec<Pending>,
     /// The content of a Secret, which is no part of its JSON.
@@ -186,7 +188,8 @@ fn read_document(
     if json.len() > MAX_DOCUMENT_LEN {
         return refuse(Problem::TooLarge { what: "the document", limit: format!("{MAX_DOCUMENT_LEN} bytes of JSON") });
     }
-    Ok(Some(ParsedDocument { key: header.key, json, pending: findings.pending, secret }))
+    let version = header.version;
+    Ok(Some(ParsedDocument { key: header.key, json, version, pending: findings.pending, secret }))
 }
 
 /// What is stored of a Secret, all but its digest.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
 use weft_wire::{
-    document::DocumentKey,
+    document::{DocumentKey, NoVersion, VersionId},
     id::{Namespace, ServiceLabel, is_dns_name},
 };
 
@@ -100,8 +100,7 @@ struct Metadata {
     _managed_fields: Option<IgnoredAny>,
     #[serde(rename = "ownerReferences")]
     _owner_references: Option<IgnoredAny>,
-    #[serde(rename = "resourceVersion")]
-    _resource_version: Option<IgnoredAny>,
+    resource_version: Option<String>,
     #[serde(rename = "selfLink")]
     _self_link: Option<IgnoredAny>,
     #[serde(rename = "uid")]
@@ -115,6 +114,8 @@ pub(crate) struct Header {
     pub(crate) key: DocumentKey,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The version that the document's author has seen, if it says so.
+    pub(crate) version: Option<VersionId>,
 }
 
 impl Header {
@@ -160,8 +161,15 @@ impl Header {
             ),
             (None, false) => None,
         };
+        let version = match metadata.resource_version {
+            // A number is a Kubernetes server's, and means nothing here.
+            Some(text) if !text.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(text.parse().map_err(|error: NoVersion| wrong("resourceVersion", error.to_string()))?)
+            }
+            _ => None,
+        };
         let key = DocumentKey { group: kind.group.into(), kind: kind.kind.into(), namespace, name };
-        Ok(Self { kind, key, labels: metadata.labels.0, annotations: metadata.annotations })
+        Ok(Self { kind, key, labels: metadata.labels.0, annotations: metadata.annotations, version })
     }
 
     /// How errors and notices name the document.

@@ -109,6 +109,17 @@ fn what_is_stored_is_canonical_and_reads_the_same() {
 }
 
 #[test]
+fn a_version_of_this_mesh_is_read_a_kubernetes_servers_is_dropped_and_others_are_refused() {
+    let with = |version: &str| BOOKINFO_RULE.replace(r#""12""#, version);
+    let version = "1700000000123.2-0001abcd";
+    let read = parse(&with(version)).unwrap().documents.remove(0);
+    assert_eq!(read.version, Some(version.parse().unwrap()));
+    assert_eq!(parse(BOOKINFO_RULE).unwrap().documents[0].version, None);
+    let refused = refusal(&with("1700000000123.2"));
+    assert!(refused.starts_with("f.yaml:7:20: VirtualService reviews: metadata.resourceVersion: "), "{refused}");
+}
+
+#[test]
 fn an_unknown_field_is_refused_by_its_path_place_and_what_is_known() {
     assert_eq!(
         refusal(&virtual_service("route:\n- destination: {host: a, hos: b}\n")),

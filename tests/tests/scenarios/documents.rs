@@ -225,6 +225,36 @@ fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
 }
 
 #[test]
+fn a_change_of_what_has_changed_meanwhile_is_refused() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let host = lab.host(0);
+    apply(&lab, 0, "one", 1);
+    let read_back = |name: &str| {
+        let yaml = host.weft(&["get", "vs", "one", "-o", "yaml"]).ok();
+        let version =
+            host.json(&["get", "vs", "one"])["metadata"]["resourceVersion"].as_str().expect("it is there").to_owned();
+        (lab.file(name, &yaml.replace("timeout: 1s", "timeout: 9s")).to_string_lossy().into_owned(), version)
+    };
+    let (first, seen) = read_back("first.yaml");
+    apply(&lab, 0, "one", 2);
+    let (_, now) = read_back("now.yaml");
+    let words: &[&str] =
+        &["VirtualService default/one has changed", &seen, &now, "weft get virtualservice one -n default -o yaml"];
+    // Signed by the operator here, and by the node below.
+    host.weft(&["apply", "-f", &first]).refused(words);
+    host.weft(&["apply", "-f", &first, "--dry-run"]).refused(words);
+    host.weft(&["delete", "-f", &first]).refused(words);
+    host.weft(&["delete", "vs", "one", "--resource-version", &seen]).refused(words);
+    std::fs::rename(host.dir.join("operator"), host.dir.join("elsewhere")).expect("the operator's credential");
+    host.weft(&["apply", "-f", &first]).refused(words);
+    assert_eq!(host.weft(&["delete", "vs", "--all", "--resource-version", &now]).code, Some(2));
+    assert_eq!(timeout_seen(&lab, 0, "one").as_deref(), Some("2s"));
+    host.weft(&["delete", "vs", "one", "--resource-version", &now]).ok();
+    host.weft(&["apply", "-f", &first]).refused(&["does not exist any more", &seen]);
+}
+
+#[test]
 fn a_member_may_not_write_documents() {
     let mut lab = Lab::new(2);
     lab.form_mesh();

@@ -83,13 +83,15 @@ fn body(name: &str, timeout: &str) -> String {
 }
 
 fn drafts(names: &[&str]) -> Write {
-    Write::Drafts(
-        names.iter().map(|name| Draft { key: key(name), body: Some(body(name, "1s")), content: None }).collect(),
-    )
+    Write::Drafts(names.iter().map(|name| draft(name, Some(body(name, "1s")), None)).collect())
 }
 
 fn signed(documents: Vec<SignedDocument>) -> Write {
-    Write::Signed { documents, contents: Vec::new() }
+    Write::Signed { documents, contents: Vec::new(), if_versions: Vec::new() }
+}
+
+fn draft(name: &str, body: Option<String>, if_version: Option<VersionId>) -> Draft {
+    Draft { key: key(name), body, content: None, if_version }
 }
 
 #[tokio::test]
@@ -155,7 +157,7 @@ async fn a_token_does_not_wake_the_readers_of_policy() {
         revoked: false,
     };
     let body = Some(serde_json::to_string(&record).unwrap());
-    actor.write(Write::Drafts(vec![Draft { key: TokenRecord::key("00"), body, content: None }])).await.unwrap();
+    actor.write(Write::Drafts(vec![Draft { key: TokenRecord::key("00"), ..draft("", body, None) }])).await.unwrap();
     assert!(tokens.has_changed().unwrap());
     assert!(!policy.has_changed().unwrap());
     assert_eq!((bench.handle().count(), tokens.borrow_and_update().len()), (1, 1));
@@ -171,17 +173,49 @@ async fn preparing_says_what_would_become_of_each_and_writes_nothing() {
     let mut actor = DocumentsActor::new(bench.setup.clone());
     actor.write(drafts(&["same", "other", "gone"])).await.unwrap();
     let root = bench.handle().root();
-    let draft = |name: &str, body: Option<String>| Draft { key: key(name), body, content: None };
     let wanted = [
-        draft("new", Some(body("new", "1s"))),
-        draft("other", Some(body("other", "2s"))),
-        draft("same", Some(body("same", "1s"))),
-        draft("gone", None),
+        draft("new", Some(body("new", "1s")), None),
+        draft("other", Some(body("other", "2s")), None),
+        draft("same", Some(body("same", "1s")), None),
+        draft("gone", None, None),
     ];
     let outcomes: Vec<_> = actor.prepare(None, &wanted).unwrap().iter().map(|prepared| prepared.outcome).collect();
     assert_eq!(outcomes, [Outcome::Created, Outcome::Configured, Outcome::Unchanged, Outcome::Deleted]);
     assert_eq!(bench.handle().root(), root);
-    assert!(actor.prepare(None, &[draft("never", None)]).is_err());
+    assert!(actor.prepare(None, &[draft("never", None, None)]).is_err());
+}
+
+#[tokio::test]
+async fn a_change_of_another_version_than_the_present_one_is_refused_and_names_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    let version = |actor: &DocumentsActor| actor.table.get(&key("reviews")).unwrap().version().id();
+    actor.write(drafts(&["reviews"])).await.unwrap();
+    let first = version(&actor);
+    let change =
+        |timeout: &str, seen| Write::Drafts(vec![draft("reviews", Some(body("reviews", timeout)), Some(seen))]);
+    actor.write(change("2s", first)).await.unwrap();
+    let second = version(&actor);
+    for late in [change("3s", first), Write::Drafts(vec![draft("reviews", None, Some(first))])] {
+        let error = actor.write(late).await.unwrap_err().to_string();
+        for word in [first.to_string(), second.to_string(), "weft get virtualservice reviews -n default".into()] {
+            assert!(error.contains(&word), "{word}: {error}");
+        }
+    }
+    let same = actor.write(change("2s", first)).await.unwrap();
+    assert_eq!(same[0].outcome, Outcome::Unchanged, "what the mesh says already needs no version");
+
+    // Between the preparation and the operator's signature another one comes.
+    let signed = bench.document("reviews", "4s", 0);
+    let if_versions = vec![(key("reviews"), first)];
+    let late = Write::Signed { documents: vec![signed], contents: Vec::new(), if_versions };
+    assert!(actor.write(late).await.unwrap_err().to_string().contains("has changed"));
+
+    actor.write(Write::Drafts(vec![draft("reviews", None, Some(second))])).await.unwrap();
+    let error = actor.write(change("5s", second)).await.unwrap_err().to_string();
+    assert!(error.contains("does not exist any more") && error.contains(&second.to_string()), "{error}");
+    assert_eq!(bench.listed(), Vec::<String>::new());
 }
 
 #[tokio::test]
