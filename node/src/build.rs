@@ -225,7 +225,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let links = links::Handle::new(quic.clone(), table.clone(), published.held.clone(), telemetry.clone());
     let facts = facts::Handle::new(facts_box.clone(), published.facts.subscribe());
-    let documents = documents::Handle::new(documents_box.clone(), &published.documents);
+    let documents = documents::Handle::new(documents_box.clone(), &published.documents, store.clone());
     let membership =
         membership::Handle::new(membership_box, published.standings.subscribe(), published.rumours.subscribe());
     let issuer = issuer::Handle::new(
@@ -388,6 +388,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         facts: published.facts.subscribe(),
         standings: published.standings.subscribe(),
         documents: published.documents.policy.subscribe(),
+        culprits: Arc::default(),
+        documents_actor: documents.clone(),
         hosted: published.hosted.subscribe(),
         secrets: published.secrets.in_use.subscribe(),
         names: published.names.subscribe(),

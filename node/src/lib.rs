@@ -8,6 +8,7 @@ mod build;
 mod circuits;
 mod cli;
 mod config;
+mod culprit;
 mod demo;
 mod dir;
 mod fetch;

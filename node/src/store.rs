@@ -1,5 +1,5 @@
-//! What a node keeps on disk, in `DIR/store.redb`: every document, the last facts, the peers it knew, and the two
-//! counters that must never go back (incarnation, and the highest stamp seen).
+//! What a node keeps on disk, in `DIR/store.redb`: every document with its last versions, the last facts, the peers it
+//! knew, and the two counters that must never go back (incarnation, and the highest stamp seen).
 //!
 //! The calls block: they end when the disk has the data. Actors use [`Store::call`]. A row that cannot be read is left
 //! out, counted and logged; peers send it again.
@@ -10,6 +10,7 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
     net::SocketAddr,
+    ops::RangeInclusive,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,19 +19,23 @@ use std::{
 use parking_lot::Mutex;
 use redb::{
     Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, Value, WriteTransaction, backends::FileBackend,
+    StorageError, TableDefinition, Value, WriteTransaction, backends::FileBackend,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
     codec,
-    document::{SignedDocument, Stamp},
+    document::{DocumentKey, DocumentVersion, KeptVersion, MAX_VERSIONS, SignedDocument, Stamp},
     fact::{FactKind, SignedFact},
     frame::MAX_FRAME_LEN,
     id::NodeName,
 };
 
-/// Encoded [`weft_wire::document::DocumentKey`] → encoded [`SignedDocument`].
+/// Encoded [`DocumentKey`] → encoded [`SignedDocument`].
 const DOCUMENTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("documents");
+/// (Encoded [`DocumentKey`], [`place_of`] a version) → encoded [`KeptVersion`]; the present version is among them.
+const VERSIONS: TableDefinition<(&[u8], &[u8]), &[u8]> = TableDefinition::new("versions");
+/// Encoded [`DocumentKey`] → encoded stamp, build and reason: a version that was found not to be usable.
+const HELD_BACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("held-back");
 /// (Owner, kind) → encoded [`SignedFact`].
 const FACTS: TableDefinition<(&str, u16), &[u8]> = TableDefinition::new("facts");
 /// Addresses.
@@ -132,6 +137,8 @@ impl Store {
         // All tables exist from here on, so that readers need not expect their absence.
         store.write(|transaction| {
             transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(VERSIONS)?;
+            transaction.open_table(HELD_BACK)?;
             transaction.open_table(FACTS)?;
             transaction.open_table(PEERS)?;
             transaction.open_table(META)?;
@@ -169,13 +176,28 @@ impl Store {
         self.read(|transaction| high_water(&transaction.open_table(META)?))
     }
 
-    /// Saves versions of documents in one transaction, over the versions that are there. The high water only rises.
-    pub fn save_documents(&self, documents: &[SignedDocument], stamp: Stamp) -> Result<(), StoreError> {
-        let rows = encoded(documents, |document| codec::encode(&document.key, MAX_FRAME_LEN))?;
+    /// Saves versions of documents in one transaction, over the versions that are there, of which the last
+    /// [`MAX_VERSIONS`] are kept. The high water only rises.
+    pub fn save_documents(&self, saved: &[KeptVersion], stamp: Stamp) -> Result<(), StoreError> {
+        let row = |kept: &KeptVersion| {
+            let encoded = [encode(&kept.document.key)?, encode(&kept.document)?, encode(kept)?];
+            Ok((encoded, place_of(&kept.document.version())))
+        };
+        let rows: Vec<_> = saved.iter().map(row).collect::<Result<_, StoreError>>()?;
         self.write(|transaction| {
             let mut table = transaction.open_table(DOCUMENTS)?;
-            for (key, row) in &rows {
-                table.insert(key.as_slice(), row.as_slice())?;
+            let mut versions = transaction.open_table(VERSIONS)?;
+            let mut held_back = transaction.open_table(HELD_BACK)?;
+            for ([key, document, kept], place) in &rows {
+                held_back.remove(key.as_slice())?;
+                table.insert(key.as_slice(), document.as_slice())?;
+                versions.insert((key.as_slice(), place.as_slice()), kept.as_slice())?;
+                let places = versions.range(all_places(key))?.rev().skip(MAX_VERSIONS);
+                let places: Vec<_> =
+                    places.map(|row| Ok(row?.0.value().1.to_vec())).collect::<Result<_, StorageError>>()?;
+                for place in places {
+                    versions.remove((key.as_slice(), place.as_slice()))?;
+                }
             }
             let mut meta = transaction.open_table(META)?;
             let stamp = stamp.max(high_water(&meta)?);
@@ -183,6 +205,36 @@ impl Store {
             meta.insert(HIGH_WATER_COUNTER, u64::from(stamp.counter))?;
             Ok(())
         })
+    }
+
+    /// The versions of a document that are kept, the oldest first.
+    pub fn load_versions(&self, key: &DocumentKey) -> Result<Vec<KeptVersion>, StoreError> {
+        let key = encode(key)?;
+        self.read(|transaction| {
+            let versions = transaction.open_table(VERSIONS)?;
+            let rows = versions.range(all_places(&key))?;
+            let mut kept = Vec::new();
+            for row in rows {
+                kept.extend(decode::<KeptVersion>(row?.1.value()));
+            }
+            Ok(kept)
+        })
+    }
+
+    /// Notes that a build cannot use the version of a document with this stamp, until another one is saved.
+    pub fn hold_back(&self, key: &DocumentKey, stamp: Stamp, build: &str, why: &str) -> Result<(), StoreError> {
+        let (key, row) = (encode(key)?, encode(&(key, stamp, build, why))?);
+        self.write(|transaction| {
+            transaction.open_table(HELD_BACK)?.insert(key.as_slice(), row.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// What this build cannot use, and why.
+    pub fn load_held_back(&self, build: &str) -> Result<Vec<(DocumentKey, Stamp, String)>, StoreError> {
+        let loaded = self.load(HELD_BACK, |_, row| decode::<(DocumentKey, Stamp, String, String)>(row))?;
+        let rows = loaded.rows.into_iter().filter(|(_, _, noted_by, _)| noted_by == build);
+        Ok(rows.map(|(key, stamp, _, why)| (key, stamp, why)).collect())
     }
 
     pub fn load_documents(&self) -> Result<Loaded<SignedDocument>, StoreError> {
@@ -327,6 +379,24 @@ fn encoded<T: Serialize, K>(
     key: impl Fn(&T) -> Result<K, codec::WireError>,
 ) -> Result<Vec<(K, Vec<u8>)>, StoreError> {
     values.iter().map(|value| Ok((key(value)?, codec::encode(value, MAX_FRAME_LEN)?))).collect()
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    Ok(codec::encode(value, MAX_FRAME_LEN)?)
+}
+
+/// Bytes that order a document's versions as they are ordered, but for authors that stamp alike, of whom the hash
+/// decides.
+fn place_of(version: &DocumentVersion) -> Vec<u8> {
+    let Stamp { millis, counter } = version.stamp;
+    [&millis.to_be_bytes()[..], &counter.to_be_bytes(), &version.hash].concat()
+}
+
+/// The rows of all versions of a document.
+fn all_places(key: &[u8]) -> RangeInclusive<(&[u8], &[u8])> {
+    // Longer than any.
+    const LAST: &[u8] = &[u8::MAX; 32];
+    (key, &[])..=(key, LAST)
 }
 
 fn decode<T: DeserializeOwned>(row: &[u8]) -> Option<T> {

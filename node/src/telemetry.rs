@@ -252,6 +252,10 @@ impl Collector for NodeMetrics {
         let epoch = self.handles.views.load().epoch as i64;
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 
+        let held_back = self.handles.documents.held_back() as i64;
+        let help = "Documents that are held back because views cannot be compiled with them";
+        gauge(&mut encoder, "weft_documents_quarantined", help, &[(vec![], held_back)])?;
+
         self.encode_circuits(&mut encoder)?;
         self.encode_rate_limits(&mut encoder)?;
         self.encode_experiments(&mut encoder)?;

@@ -290,6 +290,11 @@ impl Host {
         self.services.last_mut().expect("just pushed")
     }
 
+    /// Waits until what was started last by [`Host::run_beside`] has ended by itself.
+    pub fn wait_beside(&mut self, within: Duration) {
+        self.services.pop().expect("the scenario started it").wait(within);
+    }
+
     /// Runs `weft` on this host, until the lab ends. What it prints is in the log.
     pub fn weft_beside(&mut self, arguments: &[&str]) -> &mut Process {
         self.run_beside(&program("weft-under-test"), arguments)
@@ -378,6 +383,11 @@ impl Load {
 /// The path of `weft-origin`, which answers with what it was asked.
 pub fn origin() -> String {
     program("weft-origin").into_os_string().into_string().expect("cargo's paths are UTF-8")
+}
+
+/// The path of the `weft` that is under test.
+pub fn weft() -> String {
+    program("weft-under-test").into_os_string().into_string().expect("cargo's paths are UTF-8")
 }
 
 /// One of this package's programs.

@@ -14,6 +14,8 @@ use crate::{
 
 /// Largest body of a document, in bytes of JSON.
 pub const MAX_DOCUMENT_LEN: usize = 256 * 1024;
+/// So many versions of a document, the newest, are kept.
+pub const MAX_VERSIONS: usize = 10;
 
 /// What a document is about. Two documents with the same key are versions of one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,6 +105,14 @@ impl DocumentVersion {
         let [a, b, c, d, ..] = self.hash;
         VersionId { stamp: self.stamp, hash: u32::from_be_bytes([a, b, c, d]) }
     }
+}
+
+/// A version of a document as a node has kept it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptVersion {
+    pub document: SignedDocument,
+    /// It was at this node that it was written; or so the node says, which nobody signs.
+    pub written_here: bool,
 }
 
 /// A version of a document as people and programs write it, `MILLIS.COUNTER-HASH`: Kubernetes'

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::WireError,
-    document::{DocumentKey, DocumentVersion, SignedDocument},
+    document::{DocumentKey, DocumentVersion, KeptVersion, MAX_VERSIONS, SignedDocument},
     fact::{FactKind, FactVersion, SignedFact},
     id::{AccountName, Namespace, NodeId},
     secret::{SecretDigest, SecretPayload},
@@ -113,6 +113,10 @@ pub enum Request {
     FindDecision { id: u64 },
     /// "Who sends plaintext to whom, as far as you see it?"
     ListPlaintext,
+    /// "Which versions of this document have you kept?"
+    ListVersions { key: DocumentKey },
+    /// "What do you hold, if it is not what has this digest, and what of it can you not read?"
+    CompareDocuments { root: [u8; 16] },
 }
 
 impl Request {
@@ -164,12 +168,27 @@ pub enum Response {
     Plaintext {
         json: String,
     },
+    /// The oldest first.
+    Versions(Vec<KeptVersion>),
+    Holdings(Holdings),
+}
+
+/// What documents a node holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// The digest of all.
+    pub root: [u8; 16],
+    /// Deletions among them. Left out where the digest is that of the question.
+    pub versions: Vec<(DocumentKey, DocumentVersion)>,
+    /// Those of which this version is not in force there, because the node cannot read or use it.
+    pub unreadable: Vec<DocumentKey>,
 }
 
 impl Response {
     /// # Errors
     /// [`WireError::Malformed`] for a Secret that is out of bounds, [`WireError::TooLarge`] for a finding of more than
-    /// [`MAX_DECISION_LEN`] or a list of more than [`MAX_PLAINTEXT_LEN`].
+    /// [`MAX_DECISION_LEN`] or a list of more than [`MAX_PLAINTEXT_LEN`], [`WireError::TooMany`] for more than
+    /// [`MAX_VERSIONS`] of one document or [`MAX_HAVE_ITEMS`] of all.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Secret(content) => check_content(content),
@@ -179,6 +198,8 @@ impl Response {
             Self::Plaintext { json } if json.len() > MAX_PLAINTEXT_LEN => {
                 Err(WireError::TooLarge { len: json.len(), limit: MAX_PLAINTEXT_LEN })
             }
+            Self::Versions(versions) => at_most(versions.len(), MAX_VERSIONS),
+            Self::Holdings(holdings) => at_most(holdings.versions.len().max(holdings.unreadable.len()), MAX_HAVE_ITEMS),
             _ => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::catch_unwind,
     sync::Arc,
     time::Duration,
 };
@@ -20,12 +21,12 @@ use weft_discovery::{
 };
 use weft_policy::{
     api::core::SecretHead,
-    document::{Document, DocumentError, Spec, parse_stored},
+    document::{Document, DocumentError, Position, Problem, Spec, parse_stored},
     secrets::Reference,
 };
 use weft_wire::{
-    document::{DocumentKey, DocumentVersion, SignedDocument, Stamp, VersionId},
-    frame::{Push, Request, Response},
+    document::{DocumentKey, DocumentVersion, KeptVersion, SignedDocument, Stamp, VersionId},
+    frame::{Holdings, Push, Request, Response},
     id::{AccountPattern, NodeId, NodeName, Role, SpiffeId},
     secret::{SecretDigest, SecretPayload},
 };
@@ -33,14 +34,17 @@ use weft_wire::{
 use crate::{
     actors::{links, secrets},
     admin::api::{Draft, Outcome, Prepare, Prepared, Write, Written},
+    culprit::Blamed,
     identity::{IdentityReader, MeshAuthority, NodeIdentity, der_chain, wall_ms},
     store::{DiskReport, Store, StoreError},
-    supervisor::{Actor, Inbox, Mailbox},
+    supervisor::{Actor, Inbox, Mailbox, panic_message},
     telemetry::{LogLimit, Reason, Telemetry},
 };
 
 /// How often it is tried to write what the disk did not take.
 const SAVE_AGAIN: Duration = Duration::from_millis(500);
+/// What one build cannot compile, the next one may.
+const BUILD: &str = env!("CARGO_PKG_VERSION");
 
 /// A join token that was issued, as the mesh remembers it: without the part that lets anybody in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +93,7 @@ pub enum Msg {
     MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<Vec<SignedDocument>>),
     Prepare(Prepare, oneshot::Sender<anyhow::Result<Vec<Prepared>>>),
     Write(Write, oneshot::Sender<anyhow::Result<Vec<Written>>>),
+    HoldBack(Blamed),
 }
 
 /// What readers need of the documents.
@@ -119,16 +124,23 @@ pub struct Reading {
     pub in_force: Option<Arc<Document>>,
     /// Why the newest version cannot be read.
     pub error: Option<Arc<DocumentError>>,
+    /// Why the newest version is held back: views cannot be compiled with it.
+    pub held_back: Option<Arc<str>>,
 }
 
 impl Reading {
     pub fn of(document: Arc<Document>) -> Self {
-        Self { in_force: Some(document), error: None }
+        Self { in_force: Some(document), ..Self::default() }
     }
 
     /// After a newer version that cannot be read.
     pub fn unreadable(self, error: DocumentError) -> Self {
-        Self { error: Some(Arc::new(error)), ..self }
+        Self { error: Some(Arc::new(error)), held_back: None, ..self }
+    }
+
+    /// After it was found that views cannot be compiled with the version in force; with what holds in its place.
+    pub fn held_back(why: &str, instead: Option<Arc<Document>>) -> Self {
+        Self { in_force: instead, error: None, held_back: Some(why.into()) }
     }
 }
 
@@ -137,11 +149,12 @@ pub struct Handle {
     mailbox: Mailbox<Msg>,
     tokens: watch::Receiver<Tokens>,
     held: watch::Receiver<Arc<Held>>,
+    store: Store,
 }
 
 impl Handle {
-    pub fn new(mailbox: Mailbox<Msg>, published: &Published) -> Self {
-        Self { mailbox, tokens: published.tokens.subscribe(), held: published.held.subscribe() }
+    pub fn new(mailbox: Mailbox<Msg>, published: &Published, store: Store) -> Self {
+        Self { mailbox, tokens: published.tokens.subscribe(), held: published.held.subscribe(), store }
     }
 
     /// The join tokens that were issued and not forgotten, by id.
@@ -195,6 +208,36 @@ impl Handle {
         }
     }
 
+    /// The versions of a document that this node has kept, the oldest first: the present one, a deletion too, and some
+    /// before it.
+    pub async fn versions(&self, key: DocumentKey) -> Result<Vec<KeptVersion>, StoreError> {
+        self.store.call(move |store| store.load_versions(&key)).await
+    }
+
+    /// Views cannot be compiled with this document: until it changes, its last good version holds on this node.
+    pub fn hold_back(&self, blamed: Blamed) {
+        // Said again with the next view.
+        let _ = self.mailbox.try_send(Msg::HoldBack(blamed));
+    }
+
+    /// How many documents are held back.
+    pub fn held_back(&self) -> usize {
+        self.held.borrow().readings.values().filter(|(_, reading)| reading.held_back.is_some()).count()
+    }
+
+    /// What this node holds, unless it is what has this digest.
+    pub fn holdings(&self, root: [u8; 16]) -> Holdings {
+        let held = self.held();
+        let versions = held.documents.iter().map(|document| (document.key.clone(), document.version()));
+        let is_unused = |reading: &Reading| reading.error.is_some() || reading.held_back.is_some();
+        let unreadable = held.readings.iter().filter(|(_, (_, reading))| is_unused(reading));
+        Holdings {
+            root: held.root,
+            versions: if held.root == root { Vec::new() } else { versions.collect() },
+            unreadable: unreadable.map(|(key, _)| key.clone()).collect(),
+        }
+    }
+
     /// All that is held; see [`Held::policy`].
     pub fn held(&self) -> Arc<Held> {
         self.held.borrow().clone()
@@ -224,7 +267,7 @@ impl Held {
             let reading = self.readings.get(&document.key).map(|(_, reading)| reading);
             let state = match (&document.body, reading) {
                 (None, _) => SecretState::Deleted,
-                (Some(_), Some(Reading { in_force: Some(read), error: None })) => match &read.spec {
+                (Some(_), Some(Reading { in_force: Some(read), error: None, held_back: None })) => match &read.spec {
                     Spec::SecretHead(head) => head.content.digest.map_or(SecretState::Unreadable, SecretState::Sealed),
                     _ => SecretState::Unreadable,
                 },
@@ -303,8 +346,9 @@ impl DocumentsActor {
         let to_save = by_key(table.missing_for(&on_disk, usize::MAX)).collect();
         // Read anew, for their stamps are not known; those that cannot be read now are still the last good ones.
         let last_good = setup.published.policy.borrow().clone();
-        let readings =
+        let mut readings: BTreeMap<_, _> =
             last_good.iter().map(|last| (last.key.clone(), (Stamp::default(), Reading::of(last.clone())))).collect();
+        readings.extend(held_back(&setup.store, &table));
         let authority = MeshAuthority(setup.identity.clone());
         let (disk, refusals) = (DiskReport::new("documents"), LogLimit::default());
         Self { setup, authority, table, readings, to_save, disk, refusals }
@@ -349,11 +393,13 @@ impl DocumentsActor {
 
     /// Writes documents to disk, with those that it did not take before.
     async fn save(&mut self, written: Vec<Arc<SignedDocument>>) -> Result<(), StoreError> {
-        let waiting = self.to_save.values().chain(&written);
-        let documents: Vec<SignedDocument> = waiting.map(|document| (**document).clone()).collect();
-        let stamps = documents.iter().map(|document| document.stamp);
+        let waiting = self.to_save.values().map(|document| (document, false));
+        let all = waiting.chain(written.iter().map(|document| (document, true)));
+        let kept = all.map(|(document, written_here)| KeptVersion { document: (**document).clone(), written_here });
+        let kept: Vec<_> = kept.collect();
+        let stamps = kept.iter().map(|kept| kept.document.stamp);
         let high_water = stamps.fold(self.table.high_water(), Stamp::max);
-        let saved = self.setup.store.call(move |store| store.save_documents(&documents, high_water)).await;
+        let saved = self.setup.store.call(move |store| store.save_documents(&kept, high_water)).await;
         if saved.is_ok() {
             self.to_save.clear();
         }
@@ -493,6 +539,33 @@ impl DocumentsActor {
         Ok((written, signed.collect()))
     }
 
+    /// Has the last good version of a document hold, and remembers it beyond a restart.
+    async fn hold_back(&mut self, Blamed { document, instead, why }: Blamed) {
+        let is_it = |reading: &Reading| reading.in_force.as_ref().is_some_and(|one| Arc::ptr_eq(one, &document));
+        let key = document.key.clone();
+        let Some((stamp, reading)) = self.readings.get(&key).filter(|(_, reading)| is_it(reading)) else {
+            // It has changed meanwhile, or this was said before.
+            return;
+        };
+        let (stamp, is_second) = (*stamp, reading.held_back.is_some());
+        let earlier = || async {
+            let key = key.clone();
+            self.setup.store.call(move |store| Ok(last_good(store, &key, stamp))).await.unwrap_or_default()
+        };
+        let instead = match instead {
+            Some(instead) => Some(instead),
+            // The version before was tried too.
+            None if is_second => None,
+            None => earlier().await,
+        };
+        let holds = if instead.is_some() { "its last good version holds" } else { "nothing of it holds" };
+        tracing::error!(%key, why, "views cannot be compiled with this document; until it changes, {holds}");
+        self.readings.insert(key.clone(), (stamp, Reading::held_back(&why, instead)));
+        let saved = self.setup.store.call(move |store| store.hold_back(&key, stamp, BUILD, &why)).await;
+        self.disk.note(&saved);
+        self.publish();
+    }
+
     fn publish(&mut self) {
         let mut tokens = BTreeMap::new();
         let mut readings = BTreeMap::new();
@@ -506,7 +579,7 @@ impl DocumentsActor {
             }
             let reading = match self.readings.remove(&document.key) {
                 Some((stamp, known)) if stamp == document.stamp => known,
-                before => match parse_stored(&document.key, body, document.created) {
+                before => match read(&document.key, body, document.created) {
                     Ok(read) => Reading::of(Arc::new(read)),
                     Err(error) => {
                         // Kept and passed on all the same: a newer version of weft may understand it.
@@ -571,10 +644,43 @@ fn this_author(identity: &NodeIdentity) -> anyhow::Result<SpiffeId> {
     Ok(SpiffeId::node(identity.trust_domain().clone(), identity.name.clone()))
 }
 
+/// Reads a document as [`parse_stored`], and also lives if that panics: what all nodes hold must not end any.
+fn read(key: &DocumentKey, body: &str, created: Stamp) -> Result<Document, DocumentError> {
+    // Unwind safe: nothing outlives it but what it returns.
+    catch_unwind(|| parse_stored(key, body, created)).unwrap_or_else(|payload| {
+        let problem = Problem::Invalid(format!("reading it panics: {}", panic_message(payload.as_ref())));
+        let document = Some(format!("{} {}", key.kind, key.name));
+        Err(DocumentError { at: Position::default(), document, path: String::new(), problem })
+    })
+}
+
+/// The version of a document that held before this one, if this build can read it.
+fn last_good(store: &Store, key: &DocumentKey, before: Stamp) -> Option<Arc<Document>> {
+    let mut kept = store.load_versions(key).unwrap_or_default();
+    kept.retain(|kept| kept.document.stamp < before);
+    let earlier = kept.iter().rev().map_while(|kept| Some((kept.document.body.as_deref()?, kept.document.created)));
+    earlier.into_iter().find_map(|(body, created)| read(key, body, created).ok()).map(Arc::new)
+}
+
+/// How those documents are read that an earlier life of this build could not compile views with.
+fn held_back(store: &Store, table: &DocumentTable) -> Vec<(DocumentKey, (Stamp, Reading))> {
+    let rows = store.load_held_back(BUILD).unwrap_or_else(|error| {
+        tracing::warn!(%error, "it cannot be read which documents are held back; it is found out anew");
+        Vec::new()
+    });
+    let is_present = |key: &DocumentKey, stamp| table.get(key).is_some_and(|document| document.stamp == stamp);
+    let present = rows.into_iter().filter(|(key, stamp, _)| is_present(key, *stamp));
+    let reading = |(key, stamp, why): (DocumentKey, Stamp, String)| {
+        let instead = last_good(store, &key, stamp);
+        (key, (stamp, Reading::held_back(&why, instead)))
+    };
+    present.map(reading).collect()
+}
+
 /// Refuses what no node would understand.
 fn check(key: &DocumentKey, body: Option<&str>) -> anyhow::Result<()> {
     if let Some(body) = body.filter(|_| !is_token(key)) {
-        parse_stored(key, body, Stamp::default()).with_context(|| key.to_string())?;
+        read(key, body, Stamp::default()).with_context(|| key.to_string())?;
     }
     Ok(())
 }
@@ -626,6 +732,7 @@ impl Actor for DocumentsActor {
                     }
                     Some(Msg::Have(reply)) => drop(reply.send(self.table.have())),
                     Some(Msg::PullFrom(node)) => self.pull(node),
+                    Some(Msg::HoldBack(blamed)) => self.hold_back(blamed).await,
                     Some(Msg::MissingFor(have, reply)) => {
                         let missing = self.table.missing_for(&have, MAX_ANSWER);
                         let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());

@@ -814,11 +814,13 @@ mod tests {
         let identity = NodeIdentity::new(Arc::new(mesh.node.key), mesh.node.chain, trust).unwrap();
         let supervisor = Supervisor::new(Limits::default()).unwrap();
         let published = documents::Published::default();
+        let dir = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(dir.path()).unwrap();
         let handle = Handle::new(
             supervisor.open("issuer", 1).0,
             Arc::new(arc_swap::ArcSwap::from_pointee(identity)),
             watch::channel(Arc::default()).1,
-            documents::Handle::new(supervisor.open("documents", 1).0, &published),
+            documents::Handle::new(supervisor.open("documents", 1).0, &published, store),
             Telemetry::default(),
         );
 

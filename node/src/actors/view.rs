@@ -10,28 +10,38 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use weft_discovery::liveness::Status;
 use weft_policy::{
     compile::{Inputs, NodeInput, ResolvedNames, compile},
     document::Document,
     endpoint::Standing,
     secrets::Contents,
+    view::MeshView,
 };
 use weft_proxy::ports::{ViewPublisher, Views};
-use weft_wire::id::{NodeName, TrustDomain};
+use weft_wire::id::{Namespace, NodeName, TrustDomain, WorkloadName};
 
 use crate::{
-    actors::{facts, health::HostedSet, keys, membership::Standings, names},
+    actors::{documents, facts, health::HostedSet, keys, membership::Standings, names},
+    culprit::{Known, Search},
     originations::Originations,
-    supervisor::{Actor, Inbox},
+    supervisor::{Actor, Inbox, panic_message},
 };
 
 /// Pause after a view was compiled: a burst of changes is worth few views, and one change alone waits for nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often files that documents name are looked at again while nothing else changes.
 const REREAD_EVERY: Duration = Duration::from_secs(60);
+/// A view that takes longer to be compiled than so many looks never comes. Looks are counted, not timed, as the watchdog
+/// does it: a process that was itself stopped comes back to one that was missed.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Everything that a view is made of, and where it goes.
 #[derive(Clone)]
@@ -53,6 +63,10 @@ pub struct Setup {
     pub originations: Arc<Mutex<Originations>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<ViewPublisher>>,
+    /// Over which documents compiling failed. Outlives the actor; only the actor locks it.
+    pub culprits: Arc<Mutex<Known>>,
+    /// Who hears of them.
+    pub documents_actor: documents::Handle,
     /// The facts that the published view was made of. Outlives the actor.
     pub followed: Arc<watch::Sender<Arc<facts::Published>>>,
     pub views: Views,
@@ -62,25 +76,70 @@ pub struct Setup {
 
 pub struct ViewActor(pub Setup);
 
-impl ViewActor {
-    fn compile(&mut self) {
-        let Setup {
-            name,
-            trust_domain,
-            facts,
-            standings,
+/// All that one view is made of, but for the documents.
+struct Ingredients {
+    name: NodeName,
+    trust_domain: TrustDomain,
+    facts: Arc<facts::Published>,
+    nodes: Vec<NodeInput>,
+    local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
+    secrets: Arc<Contents>,
+    names: Arc<ResolvedNames>,
+    last: Arc<MeshView>,
+}
+
+impl Ingredients {
+    fn compile(&self, documents: &[Arc<Document>]) -> MeshView {
+        #[cfg(feature = "testing")]
+        injected_fault(documents);
+        let inputs = Inputs {
+            trust_domain: &self.trust_domain,
+            this_node: &self.name,
+            nodes: &self.nodes,
             documents,
-            hosted,
-            secrets,
-            names,
-            wanted_names,
-            key_sets,
-            originations,
-            publisher,
-            followed,
-            views,
-            first,
-        } = &mut self.0;
+            local: &self.local,
+            secrets: &self.secrets,
+            names: &self.names,
+        };
+        compile(&inputs, Some(&self.last))
+    }
+}
+
+/// A document that says so makes compiling fail, for the scenario tests.
+#[cfg(feature = "testing")]
+fn injected_fault(documents: &[Arc<Document>]) {
+    let fault = |document: &Arc<Document>| document.annotations.get("testing.weft.mesh/fault").cloned();
+    match documents.iter().find_map(fault).as_deref() {
+        Some("panic") => panic!("a test made this document panic"),
+        Some("hang") => loop {
+            std::thread::park();
+        },
+        _ => {}
+    }
+}
+
+/// Compiles on a thread of its own, which is lost if that does not end: nothing can take it back.
+///
+/// # Errors
+/// That it panicked or does not end, in words.
+async fn compiled(ingredients: Arc<Ingredients>, documents: Vec<Arc<Document>>) -> Result<MeshView, String> {
+    let mut compiling = tokio::task::spawn_blocking(move || ingredients.compile(&documents));
+    for _ in 0..LOOKS {
+        if let Ok(ended) = timeout(LOOK, &mut compiling).await {
+            return ended.map_err(|error| match error.try_into_panic() {
+                Ok(payload) => format!("panics: {}", panic_message(payload.as_ref())),
+                Err(error) => error.to_string(),
+            });
+        }
+    }
+    Err(format!("has not ended after {} s", (LOOK * LOOKS).as_secs()))
+}
+
+impl ViewActor {
+    /// What a view is to be made of now.
+    fn take(&mut self) -> (Arc<Ingredients>, Search) {
+        let Setup { name, trust_domain, facts, standings, documents, hosted, secrets, names, culprits, views, .. } =
+            &mut self.0;
         let facts = facts.borrow_and_update().clone();
         let standings = standings.borrow_and_update().clone();
         let documents = documents.borrow_and_update().clone();
@@ -93,37 +152,42 @@ impl ViewActor {
             // Known from disk, or failed: last choice, for a verdict may be wrong and a try is better than none.
             Some(Status::Failed | Status::Left) | None => Standing::Demoted,
         };
-        let nodes: Vec<NodeInput> = facts
-            .nodes
-            .iter()
-            .map(|(node, facts::Node { record, .. })| NodeInput {
-                name: node.clone(),
-                record: record.clone(),
-                standing: standing(node),
-            })
-            .collect();
-        let local: BTreeMap<_, IpAddr> =
-            hosted.iter().map(|(key, hosted)| (key.clone(), hosted.service.address)).collect();
-        let inputs = Inputs {
-            trust_domain,
-            this_node: name,
-            nodes: &nodes,
-            documents: &documents,
-            local: &local,
-            secrets: &secrets,
-            names: &names,
+        let nodes = facts.nodes.iter().map(|(node, facts::Node { record, .. })| NodeInput {
+            name: node.clone(),
+            record: record.clone(),
+            standing: standing(node),
+        });
+        let ingredients = Ingredients {
+            name: name.clone(),
+            trust_domain: trust_domain.clone(),
+            nodes: nodes.collect(),
+            local: hosted.iter().map(|(key, hosted)| (key.clone(), hosted.service.address)).collect(),
+            facts,
+            secrets,
+            names,
+            last: views.load().clone(),
         };
-        let view = compile(&inputs, Some(&views.load()));
-        tracing::debug!(epoch = view.epoch, nodes = nodes.len(), documents = documents.len(), "view compiled");
+        (Arc::new(ingredients), culprits.lock().search(&documents))
+    }
+
+    fn publish(&self, view: MeshView, facts: Arc<facts::Published>, search: Search) {
+        let Setup { wanted_names, key_sets, originations, publisher, followed, culprits, documents_actor, .. } =
+            &self.0;
+        tracing::debug!(epoch = view.epoch, nodes = facts.nodes.len(), "view compiled");
+        for blamed in search.blamed() {
+            // It is told again with each view, until what holds is chosen by whoever reads documents.
+            documents_actor.hold_back(blamed.clone());
+        }
+        culprits.lock().compiled(search);
         let wanted = view.key_sets();
         let names = view.names_to_resolve();
         originations.lock().follow(view.originations(), &view.credentials);
         publisher.lock().publish(view);
         replace(key_sets, wanted);
         replace(wanted_names, names);
-        followed.send_replace(facts.clone());
+        followed.send_replace(facts);
         // Set already: the node has been ready since.
-        let _ = first.set(());
+        let _ = self.0.first.set(());
     }
 }
 
@@ -158,7 +222,26 @@ impl Actor for ViewActor {
 
     async fn run(mut self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         loop {
-            self.compile();
+            let (ingredients, mut search) = self.take();
+            let view = loop {
+                // While it waits, the actor is not frozen, however often it has to try.
+                let compiled = tokio::select! {
+                    biased;
+                    message = inbox.recv() => match message {
+                        Some(never) => match never {},
+                        None => return Ok(()),
+                    },
+                    compiled = compiled(ingredients.clone(), search.documents()) => compiled,
+                };
+                match compiled {
+                    Ok(view) if search.passed() => break view,
+                    Ok(_) => {}
+                    Err(why) => {
+                        search.failed(why).map_err(|why| anyhow!("compiling a view without documents {why}"))?
+                    }
+                }
+            };
+            self.publish(view, ingredients.facts.clone(), search);
             let Setup { facts, followed, standings, documents, hosted, secrets, names, originations, views, .. } =
                 &mut self.0;
             let reread = async {
@@ -194,7 +277,6 @@ impl Actor for ViewActor {
 
 #[cfg(test)]
 mod tests {
-    use weft_policy::view::MeshView;
     use weft_proxy::ports::views;
 
     use super::*;
@@ -203,6 +285,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_change_is_compiled_at_once_and_a_burst_into_few_views() {
         let trust_domain: TrustDomain = "cluster.local".parse().unwrap();
+        let supervisor = Supervisor::new(Limits::default()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (mailbox, _) = supervisor.open("documents", 1);
+        let store = crate::store::Store::open(dir.path()).unwrap();
+        let documents_actor = documents::Handle::new(mailbox, &documents::Published::default(), store);
         let (publisher, views) = views(MeshView::empty(trust_domain.clone()));
         let (changes, facts) = watch::channel(Arc::default());
         let (_standings, standings) = watch::channel(Standings::default());
@@ -223,11 +310,12 @@ mod tests {
             key_sets: Arc::new(watch::channel(keys::Wanted::default()).0),
             originations: Arc::new(Mutex::new(Originations::new(weft_proxy::ports::originations().0))),
             publisher: Arc::new(Mutex::new(publisher)),
+            culprits: Arc::default(),
+            documents_actor,
             followed: Arc::new(watch::channel(Arc::default()).0),
             views: views.clone(),
             first: Arc::default(),
         };
-        let supervisor = Supervisor::new(Limits::default()).unwrap();
         let (_mailbox, opened) = supervisor.open("view", 1);
         supervisor.start(opened, move || Ok(ViewActor(setup.clone())));
         sleep(Duration::from_secs(1)).await;

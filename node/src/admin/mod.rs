@@ -4,8 +4,10 @@
 pub mod api;
 mod ask;
 pub mod circuits;
+pub mod compare;
 pub mod decision;
 mod explain;
+pub mod history;
 pub mod plaintext;
 pub mod server;
 pub mod status;

@@ -192,6 +192,8 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::POST, ["api", "v1", "documents", "prepare"]) => {
             json(&handles.documents.prepare(read(body).await?).await?)
         }
+        (Method::POST, ["api", "v1", "documents", "compare"]) => json(&handles.compare_documents().await),
+        (Method::POST, ["api", "v1", "documents", "history"]) => json(&handles.history(read(body).await?).await?),
         (Method::POST, ["api", "v1", "documents"]) => json(&handles.write(read(body).await?).await?),
         (Method::POST, ["api", "v1", "explain", "route"]) => json(&handles.explain_route(&read(body).await?)?),
         (Method::POST, ["api", "v1", "explain", "access"]) => json(&handles.explain_access(&read(body).await?)?),

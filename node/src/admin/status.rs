@@ -36,15 +36,25 @@ pub fn status_of(
         observed_generation: generation,
         last_transition_time: Some(rfc3339(generation)),
     };
-    let mut conditions = match (&reading.error, &reading.in_force) {
-        (Some(error), in_force) => {
+    let mut conditions = match (&reading.error, &reading.held_back, &reading.in_force) {
+        (Some(error), _, in_force) => {
             let holds = if in_force.is_some() { "its last good version holds" } else { "nothing of it holds" };
             vec![
                 condition("Accepted", false, "Invalid", error.to_string()),
                 condition("Programmed", false, "Invalid", format!("this node cannot read it: {holds}")),
             ]
         }
-        (None, in_force) => {
+        (None, Some(why), in_force) => {
+            let holds = if in_force.is_some() { "its last good version holds" } else { "nothing of it holds" };
+            let message = format!("on this node compiling it {why}: until it changes, {holds}");
+            // Found by each node for itself.
+            let held_back = condition("Programmed", false, "Quarantined", message);
+            vec![
+                condition("Accepted", true, "Accepted", String::new()),
+                Condition { last_transition_time: None, ..held_back },
+            ]
+        }
+        (None, None, in_force) => {
             let pending = in_force.as_ref().and_then(|document| not_enforced(&document.pending));
             vec![
                 condition("Accepted", true, "Accepted", String::new()),
@@ -237,6 +247,21 @@ mod tests {
                 "ResolvedRefs True ResolvedRefs: "
             ]
         );
+    }
+
+    #[test]
+    fn what_is_held_back_says_so() {
+        let good = document("{hosts: [reviews], http: [{redirect: {uri: /}}]}");
+        let view = MeshView::empty("cluster.local".parse().unwrap());
+        for (instead, holds) in [(Some(good), "its last good version holds"), (None, "nothing of it holds")] {
+            let reading = Reading::held_back("panics: x", instead);
+            let nodes = Nodes { current: 1, total: 1, lagging: vec![] };
+            let status = status_of(&reading, &view, &Judge::new(&view), nodes, GENERATION);
+            assert!(!status.lacks("Accepted") && status.lacks("Programmed"));
+            let programmed = &status.conditions[1];
+            assert_eq!(programmed.reason, "Quarantined");
+            assert_eq!(programmed.message, format!("on this node compiling it panics: x: until it changes, {holds}"));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `weft apply`, `diff`, `delete`.
 
 use std::{
+    collections::BTreeSet,
     io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -45,7 +46,10 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     let mut writer = Writer::new(common, &args.writing).await?;
     for batch in batches {
         match writer.write(drafts(batch)?).await {
-            Ok(()) => batch.iter().filter_map(unenforced).for_each(|text| eprintln!("weft: {text}")),
+            Ok(written) => {
+                writer.tell(&written, Outcome::as_str)?;
+                batch.iter().filter_map(unenforced).for_each(|text| eprintln!("weft: {text}"));
+            }
             // A refusal is about this document; what else goes wrong would with the next one too.
             Err(error) if args.partial && error.is::<Refused>() => mistakes.push(format!("{error:#}")),
             Err(error) => return Err(error),
@@ -164,7 +168,9 @@ pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<
     };
     if !wanted.is_empty() {
         let drafts = wanted.into_iter().map(|(key, if_version)| Draft { key, body: None, content: None, if_version });
-        Writer::new(common, &args.writing).await?.write(drafts.collect()).await?;
+        let mut writer = Writer::new(common, &args.writing).await?;
+        let written = writer.write(drafts.collect()).await?;
+        writer.tell(&written, Outcome::as_str)?;
     }
     if !missing.is_empty() && !args.ignore_not_found {
         let verb = if missing.len() == 1 { "does" } else { "do" };
@@ -221,20 +227,20 @@ fn counted(count: usize, what: &str) -> String {
 
 /// Gives documents to the mesh, signed by the operator's key where there is one and else by the node; or only says
 /// what that would do.
-struct Writer {
+pub(super) struct Writer {
     client: Client,
     operator: Option<Operator>,
     is_dry: bool,
 }
 
 impl Writer {
-    async fn new(common: &Common, writing: &Writing) -> anyhow::Result<Self> {
+    pub(super) async fn new(common: &Common, writing: &Writing) -> anyhow::Result<Self> {
         let client = Client::connect(&common.dir).await?;
         Ok(Self { client, operator: operator(common, writing)?, is_dry: writing.dry_run != DryRun::None })
     }
 
-    /// Writes all drafts or none, and prints what became of each.
-    async fn write(&mut self, drafts: Vec<Draft>) -> anyhow::Result<()> {
+    /// Writes all drafts or none.
+    pub(super) async fn write(&mut self, drafts: Vec<Draft>) -> anyhow::Result<Vec<Written>> {
         let keys: Vec<DocumentKey> = drafts.iter().map(|draft| draft.key.clone()).collect();
         let written: Vec<Written> = if self.operator.is_none() && !self.is_dry {
             self.client.post("/api/v1/documents", &Write::Drafts(drafts)).await?
@@ -253,21 +259,26 @@ impl Writer {
                     documents.iter().any(|one| one.body.as_ref().is_some_and(|body| body.contains(&digest)))
                 };
                 let contents = contents.into_iter().filter(is_written).collect();
-                let is_changed = |key: &DocumentKey| documents.iter().any(|document| document.key == *key);
-                let if_versions = versions.into_iter().filter(|(key, _)| is_changed(key)).collect();
+                let changed: BTreeSet<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
+                let if_versions = versions.into_iter().filter(|(key, _)| changed.contains(key)).collect();
                 let write = Write::Signed { documents, contents, if_versions };
                 let _: Vec<Written> = self.client.post("/api/v1/documents", &write).await?;
             }
             keys.into_iter().zip(prepared).map(|(key, prepared)| Written { key, outcome: prepared.outcome }).collect()
         };
-        for Written { key, outcome } in &written {
+        Ok(written)
+    }
+
+    /// Prints what became of each document.
+    pub(super) fn tell(&self, written: &[Written], what: impl Fn(Outcome) -> &'static str) -> anyhow::Result<()> {
+        for Written { key, outcome } in written {
             let place = match &key.namespace {
                 Some(namespace) if *namespace != Namespace::default_namespace() => format!(" -n {namespace}"),
                 _ => String::new(),
             };
             let note = if self.is_dry { " (dry run)" } else { "" };
             let (kind, name) = (key.kind.to_lowercase(), &key.name);
-            line(format_args!("{kind}/{name}{place} {}{note}", outcome.as_str()))?;
+            line(format_args!("{kind}/{name}{place} {}{note}", what(*outcome)))?;
         }
         Ok(())
     }

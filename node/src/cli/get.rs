@@ -277,11 +277,15 @@ fn with_status(document: &Document) -> Value {
     value["metadata"]["generation"] = document.updated_millis.into();
     value["metadata"]["resourceVersion"] = document.version.to_string().into();
     value["status"] = json!(document.status);
-    // Of a Secret's content, enough to tell versions apart.
-    if let Some(Value::String(digest)) = value.pointer_mut("/content/digest") {
+    shorten_digest(&mut value);
+    value
+}
+
+/// Leaves of the digest of a Secret's content enough to tell versions apart.
+pub(super) fn shorten_digest(document: &mut Value) {
+    if let Some(Value::String(digest)) = document.pointer_mut("/content/digest") {
         digest.truncate(DIGEST_SHOWN);
     }
-    value
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod client;
 mod documents;
 mod explain;
 mod get;
+mod history;
 mod join;
 mod jsonpath;
 mod output;
@@ -118,8 +119,12 @@ enum Command {
   weft apply -f deploy/ --partial  also if some documents are refused
   cat routes.yaml | weft apply -f -")]
     Apply(ApplyArgs),
-    /// Show what `apply` would change, as a diff. Exit code 0: nothing; 1: something; 2: failed.
-    #[command(after_help = "Examples:\n  weft diff -f routes.yaml\n  weft diff -f deploy/ -n prod")]
+    /// Show what `apply` would change, as a diff; or which nodes hold which documents. Exit code 0: no difference; 1: some;
+    /// 2: failed.
+    #[command(after_help = "Examples:
+  weft diff -f routes.yaml
+  weft diff -f deploy/ -n prod
+  weft diff --nodes             which nodes lack documents, hold older ones, or cannot use them; 2 if some do not answer")]
     Diff(DiffArgs),
     /// Find what documents say that is wrong, or that together cannot be meant, as `istioctl analyze` does.
     #[command(after_help = "Examples:
@@ -148,6 +153,23 @@ Exit code: 0, or 1 with a message of --failure-threshold or worse.")]
   weft delete -f routes.yaml --ignore-not-found
   weft delete vs -l app=reviews --dry-run")]
     Delete(DeleteArgs),
+    /// Show the last versions of a document, a deleted one's too, or one of them.
+    #[command(after_help = "Examples:
+  weft history vs reviews
+  weft history vs/reviews -n prod --revision 1795910400123.0-3fa9c1d2
+  weft history vs reviews -o json
+
+The last 10 versions are kept on every node, and all nodes are asked for theirs. A revision may be shortened to a
+beginning that no other version has.")]
+    History(HistoryArgs),
+    /// Bring a former version of a document back, as a new version.
+    #[command(after_help = "Examples:
+  weft rollback vs reviews                  what held before the present version
+  weft rollback vs reviews --to-revision 1795910400123
+  weft rollback vs reviews --dry-run        say what would be done
+
+Refused if the document changes meanwhile. A deleted document is created again as it was.")]
+    Rollback(RollbackArgs),
     /// Print the JSON Schema of a kind of document, for editors; without KIND, list the kinds.
     #[command(after_help = "Examples:
   weft schema
@@ -366,8 +388,11 @@ struct ApplyArgs {
 #[derive(Args)]
 struct DiffArgs {
     /// A file, a directory, or - for standard input. Repeatable.
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE|DIR|-")]
+    #[arg(short = 'f', long = "filename", required_unless_present = "nodes", value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
+    /// Ask all nodes which documents they hold, and compare.
+    #[arg(long, conflicts_with_all = ["files", "recursive", "namespace"])]
+    nodes: bool,
     /// Directories with all that are in them.
     #[arg(short = 'R', long, requires = "files")]
     recursive: bool,
@@ -399,6 +424,37 @@ struct GetArgs {
     no_headers: bool,
     #[command(flatten)]
     scope: Scope,
+}
+
+/// Which document.
+#[derive(Args)]
+struct Named {
+    /// A kind and a name, or KIND/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME|KIND/NAME")]
+    what: Vec<String>,
+    /// The namespace that it is in.
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: Namespace,
+}
+
+#[derive(Args)]
+struct HistoryArgs {
+    #[command(flatten)]
+    document: Named,
+    /// Print this version, as it was applied, instead of a list.
+    #[arg(long, value_name = "VERSION")]
+    revision: Option<String>,
+}
+
+#[derive(Args)]
+struct RollbackArgs {
+    #[command(flatten)]
+    document: Named,
+    /// The version to go back to, as `weft history` shows it [default: the last one that says something else].
+    #[arg(long, value_name = "VERSION")]
+    to_revision: Option<String>,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 #[derive(Args)]
@@ -472,10 +528,18 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Plaintext => plaintext::plaintext(&common).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,
-        Command::Diff(args) => return Ok(documents::diff(&common, args).await.unwrap_or_else(|error| trouble(&error))),
+        Command::Diff(args) => {
+            let compared = match args.nodes {
+                true => history::diff_nodes(&common).await,
+                false => documents::diff(&common, args).await,
+            };
+            return Ok(compared.unwrap_or_else(|error| trouble(&error)));
+        }
         Command::Analyze(args) => return analyze::analyze(&common, args).await,
         Command::Get(args) => get::get(&common, args).await?,
         Command::Delete(args) => documents::delete(&common, args).await?,
+        Command::History(args) => history::history(&common, args).await?,
+        Command::Rollback(args) => history::rollback(&common, args).await?,
         Command::Schema(args) => schema::schema(&common.output, &args)?,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,

@@ -90,6 +90,19 @@ impl Selection {
     }
 }
 
+/// The document that `KIND NAME` or `KIND/NAME` names, whether there is one or not.
+pub(super) fn named(words: &[String], namespace: &Namespace) -> anyhow::Result<DocumentKey> {
+    match wanted(words)?.as_slice() {
+        [Wanted { kind: Some(kind), name: Some(name) }] => Ok(DocumentKey {
+            group: kind.group.into(),
+            kind: kind.kind.into(),
+            namespace: kind.namespaced.then(|| namespace.clone()),
+            name: name.clone(),
+        }),
+        _ => anyhow::bail!("name one document, as KIND NAME or KIND/NAME"),
+    }
+}
+
 fn wanted(words: &[String]) -> anyhow::Result<Vec<Wanted>> {
     if words.iter().any(|word| word.contains('/')) {
         let read = |word: &String| match word.split_once('/') {
@@ -287,6 +300,19 @@ mod tests {
         assert_eq!(found(&["all"], None).0.len(), documents.len());
         let (one, missing) = found(&["vs", "a", "z", "y"], default);
         assert_eq!((one.len(), missing), (1, vec!["VirtualService z".into(), "VirtualService y".into()]));
+    }
+
+    #[test]
+    fn one_document_is_named_whether_it_is_there_or_not() {
+        let named = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).into()).collect();
+            super::named(&words, &"prod".parse().unwrap()).map(|key| key.to_string())
+        };
+        assert_eq!(named(&["vs", "a"]).unwrap(), "VirtualService prod/a");
+        assert_eq!(named(&["ns/a"]).unwrap(), "Namespace a");
+        for wrong in [&["vs"][..], &["vs", "a", "b"], &["all"], &["vs,dr", "a"], &["vs/a", "vs/b"]] {
+            named(wrong).unwrap_err();
+        }
     }
 
     #[test]

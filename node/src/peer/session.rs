@@ -195,6 +195,10 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
         },
         (Request::FindDecision { id }, _) => to.decisions.answer(id),
         (Request::ListPlaintext, _) => to.plaintext.answer(),
+        (Request::CompareDocuments { root }, _) => Ok(Response::Holdings(to.documents.holdings(root))),
+        (Request::ListVersions { key }, _) => {
+            to.documents.versions(key).await.map(Response::Versions).map_err(anyhow::Error::from)
+        }
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

@@ -70,6 +70,10 @@ fn document(name: &str, millis: u64, body: Option<&str>) -> SignedDocument {
     }
 }
 
+fn kept(documents: &[SignedDocument]) -> Vec<KeptVersion> {
+    documents.iter().map(|document| KeptVersion { document: document.clone(), written_here: false }).collect()
+}
+
 fn fact(owner: &str, kind: u16, seq: u64) -> SignedFact {
     SignedFact {
         owner: owner.parse().unwrap(),
@@ -99,7 +103,7 @@ fn everything_is_there_after_a_reopen() {
     {
         let store = Store::open(dir.path()).unwrap();
         assert!(store.load_documents().unwrap().rows.is_empty());
-        store.save_documents(&documents, stamp(9, 3)).unwrap();
+        store.save_documents(&kept(&documents), stamp(9, 3)).unwrap();
         store.save_facts(&facts).unwrap();
         store.save_peers(&peers.into()).unwrap();
     }
@@ -112,6 +116,42 @@ fn everything_is_there_after_a_reopen() {
     assert_eq!(store.load_peers().unwrap(), Loaded { rows: peers.to_vec(), skipped: 0 });
     store.save_peers(&[peers[1]].into()).unwrap();
     assert_eq!(store.load_peers().unwrap().rows, [peers[1]], "the other one has left");
+}
+
+#[test]
+fn the_last_versions_of_a_document_are_kept_in_their_order_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let versions: Vec<_> = (1..=13).map(|millis| document("reviews", millis * 200, Some("{}"))).collect();
+    // A late one among them, and one of a document with a longer name.
+    let batches = [&versions[..5], &versions[6..], &versions[5..6], &[document("reviews-2", 1, None)]];
+    for batch in batches {
+        store.save_documents(&kept(batch), stamp(0, 0)).unwrap();
+    }
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load_versions(&versions[0].key).unwrap(), kept(&versions[3..]));
+    assert_eq!(store.load_versions(&document("reviews-2", 1, None).key).unwrap().len(), 1);
+    assert_eq!(store.load_versions(&document("none", 1, None).key).unwrap(), []);
+    store.save_documents(&[KeptVersion { document: versions[12].clone(), written_here: true }], stamp(0, 0)).unwrap();
+    assert!(store.load_versions(&versions[0].key).unwrap().pop().unwrap().written_here, "saved again");
+}
+
+#[test]
+fn what_a_build_cannot_use_is_known_until_another_version_or_build_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = [document("reviews", 1, Some("{}")), document("reviews", 2, Some("{}"))];
+    let key = versions[0].key.clone();
+    {
+        let store = Store::open(dir.path()).unwrap();
+        store.save_documents(&kept(&versions[..1]), stamp(1, 0)).unwrap();
+        store.hold_back(&key, stamp(1, 0), "1", "panics").unwrap();
+    }
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.load_held_back("1").unwrap(), [(key, stamp(1, 0), "panics".to_owned())]);
+    assert_eq!(store.load_held_back("2").unwrap(), []);
+    store.save_documents(&kept(&versions[1..]), stamp(1, 0)).unwrap();
+    assert_eq!(store.load_held_back("1").unwrap(), []);
 }
 
 #[test]
@@ -172,7 +212,7 @@ fn only_the_owner_may_read() {
 fn rows_that_cannot_be_read_are_counted_and_left_out() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    store.save_documents(&[document("reviews", 1, Some("{}"))], stamp(1, 0)).unwrap();
+    store.save_documents(&kept(&[document("reviews", 1, Some("{}"))]), stamp(1, 0)).unwrap();
     store.save_facts(&[fact("host-1", 1, 5)]).unwrap();
     store
         .write(|transaction| {
@@ -239,7 +279,7 @@ proptest! {
             let batch_high = documents.iter().map(|document| document.stamp).max().unwrap_or_default();
             highest = highest.max(batch_high);
             let store = Store::open(dir.path()).unwrap();
-            store.save_documents(&documents, batch_high).unwrap();
+            store.save_documents(&kept(&documents), batch_high).unwrap();
             expected.extend(documents.into_iter().map(|document| (document.key.clone(), document)));
         }
         let store = Store::open(dir.path()).unwrap();

@@ -28,17 +28,17 @@ spec:
     )
 }
 
-fn apply(lab: &Lab, i: usize, name: &str, seconds: u32) {
+pub(crate) fn apply(lab: &Lab, i: usize, name: &str, seconds: u32) {
     let file = lab.file(&format!("{name}-{i}.yaml"), &timeout(name, seconds));
     lab.host(i).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
 }
 
-fn timeout_seen(lab: &Lab, i: usize, name: &str) -> Option<String> {
+pub(crate) fn timeout_seen(lab: &Lab, i: usize, name: &str) -> Option<String> {
     let document = lab.host(i).try_json(&["get", "virtualservice", name])?;
     Some(document["spec"]["http"][0]["timeout"].as_str()?.to_owned())
 }
 
-fn wait_same_documents(lab: &Lab, hosts: usize) {
+pub(crate) fn wait_same_documents(lab: &Lab, hosts: usize) {
     wait_for("all nodes hold the same documents", PATIENCE, || {
         let digest = |i: usize| Some(lab.host(i).try_json(&["status"])?["documents_digest"].as_str()?.to_owned());
         let first = digest(0)?;
@@ -252,6 +252,194 @@ fn a_change_of_what_has_changed_meanwhile_is_refused() {
     assert_eq!(timeout_seen(&lab, 0, "one").as_deref(), Some("2s"));
     host.weft(&["delete", "vs", "one", "--resource-version", &now]).ok();
     host.weft(&["apply", "-f", &first]).refused(&["does not exist any more", &seen]);
+}
+
+fn versions_of_one(lab: &Lab, i: usize) -> Vec<serde_json::Value> {
+    lab.host(i).json(&["history", "vs", "one"])["versions"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn what_became_of_a_document_is_known_everywhere_and_can_be_taken_back() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh_of(&[&["--allow", "default/*", "--role", "admin"]]);
+    lab.host(0).weft(&["history", "vs", "one"]).refused(&["no version of virtualservice", "weft get"]);
+    for seconds in 1..=3 {
+        apply(&lab, 0, "one", seconds);
+    }
+    wait_for("the other node has it", PATIENCE, || (timeout_seen(&lab, 1, "one")? == "3s").then_some(()));
+    apply(&lab, 1, "one", 4);
+    wait_same_documents(&lab, 2);
+    let versions = versions_of_one(&lab, 0);
+    let told: Vec<_> = versions
+        .iter()
+        .map(|version| {
+            let timeout = version["body"]["spec"]["http"][0]["timeout"].as_str().expect("a timeout");
+            (timeout, version["event"].as_str().expect("an event"), version["node"].as_str().expect("a node"))
+        })
+        .collect();
+    let expected = [
+        ("4s", "configured", "host-2"),
+        ("3s", "configured", "host-1"),
+        ("2s", "configured", "host-1"),
+        ("1s", "created", "host-1"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(versions_of_one(&lab, 1), versions);
+    assert_eq!(versions[0]["author"], "spiffe://cluster.local/node/host-2");
+    assert_eq!(versions[3]["author"], "spiffe://cluster.local/operator/admin");
+    let id = |place: usize| versions[place]["version"].as_str().expect("a version").to_owned();
+    let second = lab.host(1).weft(&["history", "vs", "one", "--revision", &id(2)]).ok();
+    assert!(second.contains("timeout: 2s"), "{second}");
+
+    let back = lab.host(0).weft(&["rollback", "vs", "one", "--dry-run"]).ok();
+    assert_eq!(back, "virtualservice/one rolled back (dry run)\n");
+    assert_eq!(timeout_seen(&lab, 0, "one").as_deref(), Some("4s"));
+    assert_eq!(lab.host(0).weft(&["rollback", "vs", "one"]).ok(), "virtualservice/one rolled back\n");
+    assert_eq!(timeout_seen(&lab, 0, "one").as_deref(), Some("3s"));
+    assert_eq!(versions_of_one(&lab, 0)[0]["sameAs"], id(1).as_str());
+    wait_same_documents(&lab, 2);
+    lab.host(1).weft(&["delete", "vs/one"]).ok();
+    assert_eq!(versions_of_one(&lab, 1)[0]["event"], "deleted");
+    lab.host(1).weft(&["rollback", "vs/one", "--to-revision", &id(3)]).ok();
+    assert_eq!(timeout_seen(&lab, 1, "one").as_deref(), Some("1s"));
+    lab.host(1).weft(&["rollback", "vs/one", "--to-revision", "1"]).refused(&["several versions"]);
+
+    // Ten are kept. A node that joins later is told by the others, and one that was off has kept its own.
+    for seconds in 5..=12 {
+        apply(&lab, 0, "one", seconds);
+    }
+    wait_same_documents(&lab, 2);
+    let versions = versions_of_one(&lab, 0);
+    assert_eq!(versions.len(), 10);
+    let token = lab.token(&["--allow", "default/*"]);
+    lab.join(2, &token).ok();
+    lab.host_mut(2).start();
+    (0..3).for_each(|i| lab.wait_members(i, "alive", 3));
+    assert_eq!(versions_of_one(&lab, 2), versions);
+    lab.host_mut(0).kill();
+    lab.host_mut(0).start();
+    (0..3).for_each(|i| lab.wait_members(i, "alive", 3));
+    assert_eq!(versions_of_one(&lab, 0), versions);
+}
+
+/// Answers requests to `fault` with this status. With a fault, compiling it fails so, in nodes that are under test.
+fn answering(status: u16, fault: &str) -> String {
+    let annotation = if fault.is_empty() { String::new() } else { format!("testing.weft.mesh/fault: {fault}") };
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{ name: fault, annotations: {{ {annotation} }} }}
+spec:
+  hosts: [fault]
+  http: [{{ directResponse: {{ status: {status} }} }}]
+"
+    )
+}
+
+fn apply_answering(lab: &Lab, status: u16, fault: &str) {
+    let file = lab.file("fault.yaml", &answering(status, fault));
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+}
+
+fn wait_answered(lab: &Lab, i: usize, host: &str, status: u16) {
+    let what = format!("requests to {host} are answered with {status} on {}", lab.host(i).name);
+    wait_for(&what, PATIENCE, || (lab.host(i).call(host, "/", &[]).status == status).then_some(()));
+}
+
+/// Waits until a node says why the document is not in force.
+fn wait_quarantined(lab: &Lab, i: usize, why: &str) {
+    wait_for("the document is quarantined", PATIENCE, || {
+        let document = lab.host(i).try_json(&["get", "vs", "fault"])?;
+        let conditions = document["status"]["conditions"].as_array()?;
+        let programmed = conditions.iter().find(|condition| condition["type"] == "Programmed")?;
+        let message = programmed["message"].as_str()?;
+        let is_said = programmed["status"] == "False" && programmed["reason"] == "Quarantined";
+        (is_said && message.contains(why) && message.contains("its last good version holds")).then_some(())
+    });
+    assert_eq!(lab.host(i).metric("weft_documents_quarantined", &[]), 1.0);
+}
+
+#[test]
+fn a_document_that_crashes_the_compiler_is_quarantined_alone_until_it_changes() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    (0..2).for_each(|i| lab.host_mut(i).host_client());
+    apply_answering(&lab, 418, "");
+    (0..2).for_each(|i| wait_answered(&lab, i, "fault", 418));
+    apply_answering(&lab, 451, "panic");
+    (0..2).for_each(|i| wait_quarantined(&lab, i, "panics: a test made this document panic"));
+    let compared = lab.host(1).weft(&["diff", "--nodes"]);
+    assert_eq!((compared.code, compared.stdout.matches("not in force").count()), (Some(1), 2), "{compared:?}");
+
+    // All else goes on, also after a restart, and no actor had to be restarted for it.
+    let file = lab.file("other.yaml", &answering(410, "").replace("fault", "other"));
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    (0..2).for_each(|i| wait_answered(&lab, i, "other", 410));
+    for actor in lab.host(1).json(&["status"])["actors"].as_array().expect("a list") {
+        assert_eq!(actor["restarts"], 0, "{actor}");
+    }
+    lab.host_mut(1).kill();
+    lab.host_mut(1).start();
+    lab.host_mut(1).host_client();
+    for (host, status) in [("fault", 418), ("other", 410)] {
+        wait_answered(&lab, 1, host, status);
+    }
+    wait_quarantined(&lab, 1, "panics");
+    lab.host(1).admin("POST", "/debug/actors/view/panic").ok();
+    lab.host(1).admin("POST", "/debug/actors/documents/panic").ok();
+    wait_for("both actors are restarted", PATIENCE, || {
+        let actors = lab.host(1).json(&["status"])["actors"].clone();
+        let restarted = actors.as_array()?.iter().filter(|actor| actor["restarts"] == 1 && actor["state"] == "running");
+        (restarted.count() == 2).then_some(())
+    });
+    wait_quarantined(&lab, 1, "panics");
+    wait_answered(&lab, 1, "fault", 418);
+
+    apply_answering(&lab, 451, "");
+    for i in [0, 1] {
+        wait_answered(&lab, i, "fault", 451);
+        assert_eq!(lab.host(i).metric("weft_documents_quarantined", &[]), 0.0);
+    }
+    wait_same_documents(&lab, 2);
+    assert_eq!(lab.host(0).weft(&["diff", "--nodes"]).code, Some(0));
+}
+
+#[test]
+fn a_document_that_hangs_the_compiler_is_quarantined_alone() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    lab.host_mut(0).host_client();
+    apply_answering(&lab, 418, "");
+    wait_answered(&lab, 0, "fault", 418);
+    apply_answering(&lab, 451, "hang");
+    wait_quarantined(&lab, 0, "has not ended after 10 s");
+    wait_answered(&lab, 0, "fault", 418);
+    lab.host(0).weft(&["delete", "vs", "fault"]).ok();
+    wait_answered(&lab, 0, "fault", 502);
+    lab.host_mut(0).stop();
+}
+
+#[test]
+fn nodes_that_lack_documents_are_told() {
+    let mut lab = Lab::new(3);
+    lab.form_mesh();
+    apply(&lab, 0, "one", 1);
+    wait_same_documents(&lab, 3);
+    let same = lab.host(1).weft(&["diff", "--nodes"]);
+    assert_eq!((same.code, same.stdout.matches(" current ").count()), (Some(0), 3), "{same:?}");
+    let name = lab.host(2).name.clone();
+    lab.host_mut(2).kill();
+    (0..2).for_each(|i| lab.wait_members(i, "failed", 1));
+    let silent = lab.host(0).weft(&["diff", "--nodes"]);
+    assert!(silent.code == Some(2) && silent.stderr.contains(&name), "{silent:?}");
+
+    assert_eq!(lab.host(0).weft(&["diff", "-f", "x", "--nodes"]).code, Some(2));
+    apply(&lab, 0, "two", 1);
+    lab.host_mut(2).start();
+    wait_for("all answer and have the same", PATIENCE, || {
+        (lab.host(0).weft(&["diff", "--nodes"]).code == Some(0)).then_some(())
+    });
 }
 
 #[test]

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     codec::{self, WireError},
-    document::{DocumentKey, DocumentVersion, SignedDocument},
+    document::{DocumentKey, DocumentVersion, KeptVersion, MAX_VERSIONS, SignedDocument},
     fact::{FactBody, FactKind, FactVersion, NodeRecord, SignedFact},
     frame::{
-        JoinRequest, MAX_DECISION_LEN, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PLAINTEXT_LEN,
+        Holdings, JoinRequest, MAX_DECISION_LEN, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PLAINTEXT_LEN,
         MAX_PUSH_ITEMS, Push, Request, Response,
     },
     id::{AccountName, Namespace, NodeId},
@@ -63,6 +63,17 @@ fn what_is_longer_than_any_of_its_kind_is_refused() {
     assert_eq!(decision(MAX_DECISION_LEN).check(), Ok(()));
     let refused = WireError::TooLarge { len: MAX_DECISION_LEN + 1, limit: MAX_DECISION_LEN };
     assert_eq!(decision(MAX_DECISION_LEN + 1).check(), Err(refused));
+    let kept = KeptVersion { document: samples::document(None), written_here: false };
+    let versions = |items| Response::Versions(vec![kept.clone(); items]);
+    assert_eq!(versions(MAX_VERSIONS).check(), Ok(()));
+    let refused = WireError::TooMany { items: MAX_VERSIONS + 1, limit: MAX_VERSIONS };
+    assert_eq!(versions(MAX_VERSIONS + 1).check(), Err(refused));
+    let holdings = |items| {
+        let unreadable = vec![samples::document(None).key; items];
+        Response::Holdings(Holdings { unreadable, ..Holdings::default() })
+    };
+    assert_eq!(holdings(MAX_HAVE_ITEMS).check(), Ok(()));
+    assert!(matches!(holdings(MAX_HAVE_ITEMS + 1).check(), Err(WireError::TooMany { .. })));
     let plaintext = |len| Response::Plaintext { json: "x".repeat(len) };
     assert_eq!(plaintext(MAX_PLAINTEXT_LEN).check(), Ok(()));
     let refused = WireError::TooLarge { len: MAX_PLAINTEXT_LEN + 1, limit: MAX_PLAINTEXT_LEN };
@@ -82,7 +93,9 @@ fn a_build_before_a_question_refuses_it_and_reads_its_own_as_before() {
     }
     for (name, request) in samples::requests() {
         let read = codec::decode::<Before>(&encode(&request), MAX_FRAME_LEN);
-        let is_new = ["secret", "following", "decision", "plaintext"].iter().any(|new| name.contains(new));
+        let is_new = ["secret", "following", "decision", "plaintext", "versions", "compare"]
+            .iter()
+            .any(|new| name.contains(new));
         assert_eq!(read.is_ok(), !is_new, "{name}: {read:?}");
     }
 }

@@ -9,12 +9,12 @@ use std::{
 use weft_wire::{
     circuit::{Circuit, CircuitCause, CircuitRecord, CircuitState, EndpointKey},
     codec,
-    document::{DocumentKey, SignedDocument, Stamp},
+    document::{DocumentKey, KeptVersion, SignedDocument, Stamp},
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, Protocol, SignedFact,
         SpentTokens,
     },
-    frame::{JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, Push, Request, Response, Welcome},
+    frame::{Holdings, JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, Push, Request, Response, Welcome},
     id::{Locality, SpiffeId},
     secret::{SecretBytes, SecretPayload},
 };
@@ -103,6 +103,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("request/await_following.bin", Request::AwaitFollowing { version }),
         ("request/find_decision.bin", Request::FindDecision { id: 0x0123_4567_89ab_cdef }),
         ("request/list_plaintext.bin", Request::ListPlaintext),
+        ("request/list_versions.bin", Request::ListVersions { key: document(None).key }),
+        ("request/compare_documents.bin", Request::CompareDocuments { root: [0xd; 16] }),
     ]
 }
 
@@ -117,6 +119,18 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
         ("response/following.bin", Response::Following),
         ("response/decision.bin", Response::Decision { json: Some("{}".into()) }),
         ("response/plaintext.bin", Response::Plaintext { json: "[]".into() }),
+        (
+            "response/versions.bin",
+            Response::Versions(vec![KeptVersion { document: document(Some(BODY)), written_here: true }]),
+        ),
+        (
+            "response/holdings.bin",
+            Response::Holdings(Holdings {
+                root: [0xd; 16],
+                versions: vec![(document(None).key, document(None).version())],
+                unreadable: vec![document(None).key],
+            }),
+        ),
     ]
 }
 

@@ -50,7 +50,7 @@ impl Bench {
     }
 
     fn handle(&self) -> Handle {
-        Handle::new(self.setup.myself.clone(), &self.setup.published)
+        Handle::new(self.setup.myself.clone(), &self.setup.published, self.setup.store.clone())
     }
 
     fn listed(&self) -> Vec<String> {
