@@ -13,6 +13,8 @@ use crate::metrics::Refused;
 const EARLY: Duration = Duration::from_secs(1);
 /// Exchanges of a connection, before it is judged by how many of them were taken back early.
 const JUDGED_AFTER: u32 = 1_000;
+/// Looks in a row that found nothing under way, after which a connection rests: half a second.
+const RESTS_AFTER: u32 = 5;
 /// What a connection holds at least that is ended for it, in bytes.
 pub(crate) const LEAST_OFFENCE: u64 = 1 << 20;
 
@@ -30,6 +32,12 @@ pub(crate) struct Load {
     open: Cell<u32>,
     exchanges: Cell<u32>,
     taken_back: Cell<u32>,
+    /// Who serves it can let go of what it holds for it, while nothing happens.
+    can_rest: Cell<bool>,
+    /// `exchanges` at the last look.
+    exchanges_seen: Cell<u32>,
+    /// Looks in a row that found no exchange, under way or since the last.
+    idle_for: Cell<u32>,
     why: Cell<Option<End>>,
     /// Who waits for the end.
     waker: Cell<Option<Waker>>,
@@ -50,6 +58,8 @@ pub(crate) enum End {
     Overload,
     /// The workload's policies let its caller in no more.
     NotLetIn,
+    /// Nothing happens on it: it is not ended, but rests (see [`Load::can_rest`]).
+    Idle,
 }
 
 impl End {
@@ -61,7 +71,7 @@ impl End {
             Self::RapidReset => Some(Refused::RapidReset),
             Self::StalledReader => Some(Refused::StalledReader),
             Self::Overload => Some(Refused::Overload),
-            Self::NotLetIn => None,
+            Self::NotLetIn | Self::Idle => None,
         }
     }
 }
@@ -118,6 +128,24 @@ impl Load {
         self.still_for.get()
     }
 
+    /// From now on [`End::Idle`] says when nothing has happened for a while.
+    pub(crate) fn can_rest(&self) {
+        self.can_rest.set(true);
+    }
+
+    /// Whether nothing is under way, nor has begun since the last look.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.get() == 0 && self.exchanges.get() == self.exchanges_seen.get()
+    }
+
+    /// Takes a look. Returns in how many looks, this one included, nothing happened.
+    fn idle_for(&self) -> u32 {
+        let idle_for = if self.is_idle() { self.idle_for.get().saturating_add(1) } else { 0 };
+        self.exchanges_seen.set(self.exchanges.get());
+        self.idle_for.set(idle_for);
+        idle_for
+    }
+
     /// Bytes that it may make us hold now.
     pub(crate) fn held(&self) -> u64 {
         self.unread.get().saturating_add(self.untaken.get())
@@ -170,8 +198,12 @@ impl Connections {
         for load in all.iter().filter_map(Weak::upgrade) {
             look.held = look.held.saturating_add(load.held());
             let is_still = load.still_for() >= max_still;
+            let idle_for = load.idle_for();
             if load.why.get().is_some() {
                 continue;
+            }
+            if idle_for == RESTS_AFTER && load.can_rest.get() {
+                load.end(End::Idle);
             }
             if is_still {
                 look.stalled.push(load);
@@ -228,6 +260,31 @@ mod tests {
         run(&load, 20 * JUDGED_AFTER, 0, Duration::ZERO);
         run(&load, JUDGED_AFTER, JUDGED_AFTER, Duration::ZERO);
         assert_eq!(poll_fn(|cx| load.poll_end(cx)).now_or_never(), Some(End::RapidReset));
+    }
+
+    #[test]
+    fn a_connection_rests_when_nothing_has_happened_for_half_a_second() {
+        let connections = Connections::default();
+        let load = connections.open();
+        let rests = |looks: u32| {
+            (0..looks).for_each(|_| _ = connections.look(9));
+            let rests = poll_fn(|cx| load.poll_end(cx)).now_or_never();
+            load.forgive();
+            rests == Some(End::Idle)
+        };
+        assert!(!rests(100), "who serves it cannot let go");
+        load.can_rest();
+        run(&load, 1, 0, Duration::ZERO);
+        assert!(!rests(RESTS_AFTER));
+        assert!(rests(1));
+        assert!(!rests(100), "said once, until something happens again");
+        load.began();
+        assert!(!rests(100), "under way");
+        load.ended(Duration::ZERO, false);
+        assert!(load.is_idle());
+        assert!(rests(RESTS_AFTER));
+        load.began();
+        assert!(!load.is_idle());
     }
 
     #[test]

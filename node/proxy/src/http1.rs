@@ -1,6 +1,7 @@
 //! HTTP/1.1, read strictly: what hyper reads of a connection passes [`framing`] first.
 
 pub mod framing;
+mod lent;
 
 use std::{
     io,
@@ -14,9 +15,13 @@ use std::{
 };
 
 use http::{HeaderMap, header};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use self::framing::{Framing, Refusal, Side};
+pub(crate) use self::lent::Owner;
 use crate::{http2::MAX_HEADER_LIST, stall::Deadline};
 
 /// What hyper reads in place of a head that is refused: no head has a NUL, and the empty line makes hyper look. So it
@@ -84,6 +89,11 @@ impl<S> Strict<S> {
         Self { stream, framing, answers, refused: None, is_deaf: false, deadline, linger: None }
     }
 
+    /// Whether all that was read is whole messages.
+    fn is_between_messages(&self) -> bool {
+        self.refused.is_none() && self.framing.is_between_messages()
+    }
+
     /// A workload may answer and close before it has read a request to its end. Writing on fails then, and hyper would
     /// give up; but the answer may be there to read. If it is not, reading says so.
     fn hears<T>(&mut self, written: Poll<io::Result<T>>, unheard: T) -> Poll<io::Result<T>> {
@@ -106,6 +116,13 @@ impl<S> Strict<S> {
             }
             None => Poll::Pending,
         }
+    }
+}
+
+impl Strict<TcpStream> {
+    /// Waits for bytes, which stay unread; false if the peer closes instead.
+    pub(crate) async fn has_more(&self) -> bool {
+        self.stream.peek(&mut [0]).await.is_ok_and(|read| read > 0)
     }
 }
 

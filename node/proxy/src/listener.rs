@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
-    server::conn,
+    server::conn::{self, http1::UpgradeableConnection},
     service::{HttpService, Service},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,7 +32,7 @@ use crate::{
     body::ResponseBody,
     config::Limits,
     connection::{End, Load},
-    http1::{self, Strict},
+    http1::{self, Owner, Strict},
     http2::{self, MAX_HEADER_LIST, Watched},
     metrics::Refused,
     record::{Downstream, with_sources},
@@ -132,19 +132,71 @@ pub(crate) async fn speaks_http2(stream: &TcpStream, limits: &Limits, stop: &Can
     }
 }
 
+/// Serves HTTP/1.1 on a stream as it comes.
 pub(crate) async fn serve_http1<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>, idle_timeout: Duration)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
     S::Future: Unpin + 'static,
 {
-    let connection = conn::http1::Builder::new()
+    let connection = http1_connection(Strict::requests(io, worker.limits.head_timeout), service, idle_timeout);
+    serve(pin!(connection), worker, &load, UpgradeableConnection::graceful_shutdown, http1_refusal, || false).await;
+}
+
+/// Serves HTTP/1.1 to an application. While nothing happens on the connection it costs little more than its socket.
+pub(crate) async fn serve_http1_application<S>(
+    stream: TcpStream,
+    service: S,
+    worker: &Worker,
+    load: Rc<Load>,
+    idle_timeout: Duration,
+) where
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    S::Future: Unpin + 'static,
+{
+    let service = Rc::new(service);
+    let mut stream = Strict::requests(stream, worker.limits.head_timeout);
+    load.can_rest();
+    loop {
+        let (owner, lent) = Owner::lend(stream);
+        let mut connection = Box::pin(http1_connection(lent, service.clone(), idle_timeout));
+        let shut = UpgradeableConnection::graceful_shutdown;
+        let may_rest = || load.is_idle() && owner.is_quiet();
+        if serve(connection.as_mut(), worker, &load, shut, http1_refusal, may_rest).await == Served::Ended {
+            return;
+        }
+        drop(connection);
+        let Some(resting) = owner.take() else { return };
+        stream = resting;
+        let more = tokio::select! {
+            biased;
+            more = timeout(idle_timeout, stream.has_more()) => more,
+            () = worker.tasks.stop.cancelled() => return,
+            // What connections are ended for happens on those that do something.
+            _ = poll_fn(|cx| load.poll_end(cx)) => return,
+        };
+        if more != Ok(true) {
+            return;
+        }
+    }
+}
+
+fn http1_connection<IO, S>(
+    io: IO,
+    service: S,
+    idle_timeout: Duration,
+) -> UpgradeableConnection<TokioIo<IO>, ClosesWhenDue<S>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    S::Future: Unpin + 'static,
+{
+    conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle_timeout)
         .max_header_size(MAX_HEADER_LIST as usize)
-        .serve_connection(TokioIo::new(Strict::requests(io, worker.limits.head_timeout)), ClosesWhenDue(service))
-        .with_upgrades();
-    serve(pin!(connection), worker, &load, conn::http1::UpgradeableConnection::graceful_shutdown, http1_refusal).await;
+        .serve_connection(TokioIo::new(io), ClosesWhenDue(service))
+        .with_upgrades()
 }
 
 pub(crate) async fn serve_http2<IO, S>(io: IO, service: S, worker: &Worker, load: Rc<Load>, extended: bool)
@@ -155,18 +207,28 @@ where
 {
     let connection = http2::server(extended)
         .serve_connection(TokioIo::new(Watched::caller(io, load.clone(), worker.limits.head_timeout)), service);
-    serve(pin!(connection), worker, &load, conn::http2::Connection::graceful_shutdown, http2_refusal).await;
+    let shut = conn::http2::Connection::graceful_shutdown;
+    serve(pin!(connection), worker, &load, shut, http2_refusal, || false).await;
+}
+
+/// Why a connection is served no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    Ended,
+    Resting,
 }
 
 /// Serves until the connection ends; when asked to stop, finishes what is under way: HTTP/1.1 ends keep-alive,
-/// HTTP/2 says GOAWAY.
+/// HTTP/2 says GOAWAY. One that is idle rests, if it may.
 async fn serve<C>(
     mut connection: Pin<&mut C>,
     worker: &Worker,
     load: &Load,
     shut: impl FnOnce(Pin<&mut C>),
     refusal: impl FnOnce(&hyper::Error) -> Option<Refused>,
-) where
+    may_rest: impl Fn() -> bool,
+) -> Served
+where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut is_ending = false;
@@ -177,13 +239,20 @@ async fn serve<C>(
             ended = connection.as_mut() => break ended,
             () = worker.tasks.stop.cancelled(), if !is_ending => is_ending = true,
             why = poll_fn(|cx| load.poll_end(cx)) => {
+                if why == End::Idle {
+                    load.forgive();
+                    if may_rest() && !is_ending {
+                        return Served::Resting;
+                    }
+                    continue;
+                }
                 if let Some(refused) = why.refused() {
                     worker.metrics.shared().count_refused(refused);
                 }
                 debug!(?why, "a connection is ended");
                 // What is under way is finished, but for a peer that goes on even then.
                 if why != End::RapidReset || is_ending {
-                    return;
+                    return Served::Ended;
                 }
                 load.forgive();
                 is_ending = true;
@@ -200,6 +269,7 @@ async fn serve<C>(
         }
         debug!(error = with_sources(&error), "a connection ended badly");
     }
+    Served::Ended
 }
 
 /// Whether the system has ended the connection for what [`limit_unread`] says, which may be before we look.

@@ -31,7 +31,7 @@ use crate::{
     detect::Begun,
     error::ProxyError,
     exchange,
-    listener::{limit_unread, serve_http1, serve_http2, speaks_http2},
+    listener::{limit_unread, serve_http1_application, serve_http2, speaks_http2},
     metrics::{Parties, Reporter},
     original::Asked,
     ports::Caller,
@@ -76,7 +76,7 @@ impl Outbound {
         if http2 {
             serve_http2(stream, service, &worker, load, true).await;
         } else {
-            serve_http1(stream, service, &worker, load, limits.idle_timeout).await;
+            serve_http1_application(stream, service, &worker, load, limits.idle_timeout).await;
         }
     }
 
