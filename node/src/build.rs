@@ -27,7 +27,6 @@ use weft_policy::{circuit::CircuitTable, compile::ResolvedNames, view::MeshView}
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
-    metrics::Metrics,
     ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
     resolve::host_resolver,
     server::{BoundProxy, Drained, RunningProxy},
@@ -56,9 +55,10 @@ use crate::{
         names::{self, NamesActor},
         plaintext::{self, PlaintextActor},
         secrets::{self, SecretsActor},
+        signals::{self, SignalsActor},
         view::{self, ViewActor},
     },
-    admin::{decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor},
+    admin::{decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traffic::OwnTraffic},
     circuits::Circuits,
     config::{self, Config},
     dir::Dir,
@@ -155,9 +155,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let advertise = SocketAddr::new(config.advertise, MESH_PORT);
 
     let telemetry = Telemetry::default();
-    let proxy_metrics = Metrics::default();
+    let proxy_metrics = telemetry.proxy.clone();
     proxy_metrics.add_runtime("control".into(), Handle::current().metrics());
-    telemetry.register(|registry| proxy_metrics.register(registry));
     let (view_publisher, views) = views(MeshView::empty(trust_domain.clone()));
     let (identity_publisher, data_identities) = identities(IdentitySnapshot {
         trust_domain: first_identities,
@@ -171,7 +170,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let proxy = BoundProxy::bind(
         proxy_config(&config)?,
         views.clone(),
-        data_identities,
+        data_identities.clone(),
         keys.clone(),
         of_outside,
         proxy_metrics.clone(),
@@ -182,6 +181,13 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let tcp = Arc::new(
         TcpListener::bind(config.admin).await.with_context(|| format!("cannot listen on {} (admin)", config.admin))?,
     );
+    let metrics = match config.metrics {
+        None => None,
+        Some(address) => {
+            let bound = TcpListener::bind(address).await;
+            Some(Arc::new(bound.with_context(|| format!("cannot listen on {address} (metrics)"))?))
+        }
+    };
 
     let supervisor = Supervisor::new(Limits::default())?;
     let (facts_box, facts_opened) = supervisor.open("facts", 128);
@@ -195,6 +201,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (_, names_opened) = supervisor.open("names", 1);
     let (_, plaintext_opened) = supervisor.open("plaintext", 1);
     let (_, circuits_opened) = supervisor.open("circuits", 1);
+    let (_, signals_opened) = supervisor.open("signals", 1);
     let (_, view_opened) = supervisor.open("view", 1);
     let (_, api_opened) = supervisor.open("api", 1);
 
@@ -307,6 +314,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let decisions = OwnDecisions { node: name.clone(), kept: proxy.decisions() };
     let plaintext =
         OwnPlaintext { node: name.clone(), seen: published.plaintext.subscribe(), metrics: proxy_metrics.clone() };
+    let traffic = OwnTraffic::default();
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
         membership: membership.clone(),
@@ -316,6 +324,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         following: following.clone(),
         decisions: decisions.clone(),
         plaintext: plaintext.clone(),
+        traffic: traffic.clone(),
+        identity: identity.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -382,6 +392,15 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     };
     supervisor.start(circuits_opened, move || Ok(CircuitsActor::new(setup.clone())));
 
+    let setup = signals::Setup {
+        windows: traffic.windows.clone(),
+        telemetry: telemetry.clone(),
+        decisions: decisions.clone(),
+        facts: published.facts.subscribe(),
+        supervisor: supervisor.clone(),
+    };
+    supervisor.start(signals_opened, move || Ok(SignalsActor::new(setup.clone())));
+
     let setup = view::Setup {
         name,
         trust_domain,
@@ -425,15 +444,18 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         keys,
         decisions,
         plaintext,
+        traffic,
         circuits,
         first_view,
         telemetry: telemetry.clone(),
         stop,
     };
-    NodeMetrics::new(handles.clone(), published.gossip_stats.subscribe()).register(&telemetry);
+    NodeMetrics::new(handles.clone(), published.gossip_stats.subscribe(), data_identities).register(&telemetry);
     let of_api = handles.clone();
-    supervisor
-        .start(api_opened, move || Ok(ApiActor { unix: unix.clone(), tcp: tcp.clone(), handles: of_api.clone() }));
+    supervisor.start(api_opened, move || {
+        let (unix, tcp, metrics) = (unix.clone(), tcp.clone(), metrics.clone());
+        Ok(ApiActor { unix, tcp, metrics, handles: of_api.clone() })
+    });
     Ok(Node { handles, quic, proxy: proxy.run()?, stop: stopped, store, published })
 }
 

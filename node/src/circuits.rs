@@ -14,7 +14,10 @@ use weft_policy::{
 };
 use weft_proxy::ports::VerdictSink;
 
-use crate::telemetry::Telemetry;
+use crate::{
+    events::{Events, Kind},
+    telemetry::Telemetry,
+};
 
 /// What a circuit became, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,11 +41,12 @@ pub struct Circuits {
     transitions: Family<Transition, Counter>,
     verdicts: Family<Verdict, Counter>,
     changed: Arc<Notify>,
+    events: Events,
 }
 
 impl Circuits {
     pub fn new(telemetry: &Telemetry) -> Self {
-        let circuits = Self::default();
+        let circuits = Self { events: telemetry.events.clone(), ..Self::default() };
         let help = "Endpoints that outlier detection took out of use, and those that are back";
         telemetry.register(|registry| {
             registry.register("weft_circuit_transitions", help, circuits.transitions.clone());
@@ -57,6 +61,7 @@ impl Circuits {
         let (cluster, endpoint, standing) = (&cluster.name, &endpoint.key, standing.as_str());
         self.verdicts.get_or_create(&Verdict { standing }).inc();
         tracing::info!(%cluster, %endpoint, standing, "the mesh has seen an endpoint");
+        self.events.say(Kind::Circuit, endpoint, format!("{standing} by what other nodes have seen ({cluster})"));
     }
 
     /// Until there is something new. What has changed is found where it is: in the clusters of the view.
@@ -75,6 +80,8 @@ impl VerdictSink for Circuits {
         let (cluster, endpoint, cause) = (&cluster.name, &trip.endpoint.key, trip.failures.cause.as_str());
         self.transitions.get_or_create(&Transition { to: "tripped", cause }).inc();
         tracing::warn!(%cluster, %endpoint, cause, failures = trip.failures.count, for_ms, "endpoint ejected");
+        let seconds = for_ms.div_ceil(1_000);
+        self.events.say(Kind::Circuit, endpoint, format!("tripped for {seconds}s: {cause} ({cluster})"));
         self.changed.notify_one();
     }
 
@@ -82,6 +89,7 @@ impl VerdictSink for Circuits {
         let (cluster, endpoint) = (&cluster.name, &endpoint.key);
         self.transitions.get_or_create(&Transition { to: "passing", cause: "" }).inc();
         tracing::info!(%cluster, %endpoint, "endpoint back in use");
+        self.events.say(Kind::Circuit, endpoint, format!("passing again ({cluster})"));
         self.changed.notify_one();
     }
 }

@@ -44,6 +44,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// A loopback address.
     pub admin: SocketAddr,
+    /// Where scrapers of other hosts read `/metrics`, and nothing else of the admin API; nowhere if absent.
+    pub metrics: Option<SocketAddr>,
     /// Threads of the data path.
     pub workers: usize,
     pub services: Vec<ServiceConfig>,

@@ -11,6 +11,8 @@ mod config;
 mod culprit;
 mod demo;
 mod dir;
+mod doctor;
+mod events;
 mod fetch;
 mod health;
 mod identity;
@@ -21,6 +23,7 @@ mod seeds;
 mod store;
 mod supervisor;
 mod telemetry;
+mod traffic;
 mod vault;
 
 pub use cli::main;

@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use http::HeaderValue;
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode_registry},
     metrics::{
         MetricType,
         counter::{ConstCounter, Counter},
@@ -21,22 +20,27 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 use weft_discovery::membership::Stats;
 use weft_policy::experiment::{Experiment, Phase};
+use weft_proxy::{
+    metrics::{
+        Metrics,
+        text::{Format, Page},
+    },
+    ports::Identities,
+};
 use weft_wire::circuit::CircuitState;
 
 use crate::{
     actors::{Handles, seconds_until},
     config::{LogFormat, Logs},
+    events::Events,
     identity::wall_ms,
     supervisor::ActorStatus,
 };
-
-/// Of the OpenMetrics text that [`Telemetry::encode`] makes.
-pub const CONTENT_TYPE: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Starts logging to stderr. `WEFT_LOG` overrides the level, with `tracing`'s filter syntax.
 ///
@@ -109,6 +113,9 @@ impl LogLimit {
 #[derive(Clone)]
 pub struct Telemetry {
     registry: Arc<Mutex<Registry>>,
+    /// The data path's, which are written beside the registry.
+    pub proxy: Metrics,
+    pub events: Events,
     pub facts_refused: Family<Reason, Counter>,
     pub documents_refused: Family<Reason, Counter>,
     pub secrets_refused: Family<Reason, Counter>,
@@ -166,6 +173,8 @@ impl Default for Telemetry {
         );
         Self {
             registry: Arc::new(Mutex::new(registry)),
+            proxy: Metrics::default(),
+            events: Events::default(),
             facts_refused,
             documents_refused,
             secrets_refused,
@@ -186,11 +195,14 @@ impl Telemetry {
         register(&mut self.registry.lock());
     }
 
-    /// All metrics as OpenMetrics text.
-    pub fn encode(&self) -> anyhow::Result<String> {
-        let mut buffer = String::new();
-        text::encode(&mut buffer, &self.registry.lock())?;
-        Ok(buffer)
+    /// All metrics as text.
+    pub fn encode(&self, format: Format) -> anyhow::Result<String> {
+        let mut page = Page::new(format);
+        self.proxy.write(&mut page);
+        let mut own = String::new();
+        encode_registry(&mut own, &self.registry.lock())?;
+        page.add(&own);
+        Ok(page.finish())
     }
 }
 
@@ -198,11 +210,12 @@ impl Telemetry {
 pub struct NodeMetrics {
     handles: Handles,
     gossip: watch::Receiver<Option<Stats>>,
+    identities: Identities,
 }
 
 impl NodeMetrics {
-    pub fn new(handles: Handles, gossip: watch::Receiver<Option<Stats>>) -> Self {
-        Self { handles, gossip }
+    pub fn new(handles: Handles, gossip: watch::Receiver<Option<Stats>>, identities: Identities) -> Self {
+        Self { handles, gossip, identities }
     }
 
     pub fn register(self, telemetry: &Telemetry) {
@@ -230,11 +243,24 @@ impl Collector for NodeMetrics {
 
         let links = self.handles.links.count() as i64;
         gauge(&mut encoder, "weft_links", "Nodes with which there is a link", &[(vec![], links)])?;
+        let help = "Round-trip time of the link with a node";
+        let mut times = encoder.encode_descriptor("weft_link_rtt_seconds", help, None, MetricType::Gauge)?;
+        for (name, rtt) in self.handles.links.round_trips() {
+            let labels: Labels = vec![("node", name.to_string())];
+            ConstGauge::new(rtt.as_secs_f64()).encode(times.encode_family(&labels)?)?;
+        }
 
         let actors = self.handles.supervisor.status();
         let label = |actor: &ActorStatus| vec![("actor", actor.name.clone())];
         let queued: Vec<_> = actors.iter().map(|actor| (label(actor), actor.queue_depth as i64)).collect();
         gauge(&mut encoder, "weft_actor_queue_depth", "Messages that wait in an actor's inbox", &queued)?;
+        let room: Vec<_> = actors.iter().map(|actor| (label(actor), actor.queue_capacity as i64)).collect();
+        gauge(&mut encoder, "weft_actor_queue_capacity", "Messages that an actor's inbox takes", &room)?;
+        let help = "Messages that an actor's inbox had no room for";
+        let mut dropped = encoder.encode_descriptor("weft_actor_messages_dropped", help, None, MetricType::Counter)?;
+        for actor in &actors {
+            ConstCounter::new(actor.dropped).encode(dropped.encode_family(&label(actor))?)?;
+        }
         let help = "Restarts of an actor since the node started";
         let mut restarts = encoder.encode_descriptor("weft_actor_restarts", help, None, MetricType::Counter)?;
         for actor in &actors {
@@ -249,6 +275,24 @@ impl Collector for NodeMetrics {
             self.handles.issuer_seconds_left().map(|left| (vec![], left)).into_iter().collect();
         let help = "Seconds until this CA node's intermediate ends";
         gauge(&mut encoder, "weft_issuer_seconds_left", help, &issuer)?;
+        let snapshot = self.identities.load();
+        let workloads = snapshot.workloads.iter().map(|(account, identity)| {
+            let labels = vec![("namespace", account.namespace.to_string()), ("account", account.name.to_string())];
+            let ends = identity.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            (labels, seconds_until(UnixTime::since_unix_epoch(Duration::from_secs(ends))))
+        });
+        let help = "Seconds until the certificate of a service account that runs here ends";
+        let workloads: Vec<_> = workloads.collect();
+        gauge(&mut encoder, "weft_workload_certificate_seconds_left", help, &workloads)?;
+
+        let documents = self.handles.documents.count() as i64;
+        gauge(&mut encoder, "weft_documents", "Documents that this node holds", &[(vec![], documents)])?;
+        let nodes = self.handles.nodes_with_all_documents();
+        let help = "Nodes of the mesh, by whether they have all documents that this node has";
+        let nodes = [("current", nodes.current), ("lagging", nodes.lagging.len())];
+        let nodes = nodes.map(|(state, count)| (vec![("state", state.to_owned())], count as i64));
+        gauge(&mut encoder, "weft_document_nodes", help, &nodes)?;
+
         let epoch = self.handles.views.load().epoch as i64;
         gauge(&mut encoder, "weft_view_epoch", "Views compiled since the node started", &[(vec![], epoch)])?;
 

@@ -3,6 +3,7 @@
 //! Nothing outside the namespaces is touched, and nothing is left behind: what a [`Lab`] made goes with it, and what
 //! a killed test run left is removed by the next one. Wants root.
 
+mod bookinfo;
 mod command;
 mod network;
 mod process;
@@ -23,6 +24,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use bookinfo::bookinfo;
 pub use command::{Http, Ran};
 use network::Network;
 pub use process::Process;
@@ -336,8 +338,13 @@ impl Host {
 
     /// Starts sending requests to a service through this host's node.
     pub fn load(&self, host: &str, rate: u32) -> Load {
+        self.load_path(host, "/", rate)
+    }
+
+    /// As [`Host::load`], for one path.
+    pub fn load_path(&self, host: &str, path: &str, rate: u32) -> Load {
         let mut command = self.command(program("weft-load"));
-        command.args(["--to", OUTBOUND, "--host", host, "--rate", &rate.to_string()]);
+        command.args(["--to", OUTBOUND, "--host", host, "--path", path, "--rate", &rate.to_string()]);
         Load(Process::start_piped(&mut command, &self.log()))
     }
 

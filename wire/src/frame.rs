@@ -35,6 +35,8 @@ pub const MAX_HAVE_ITEMS: usize = 64 * 1024;
 pub const MAX_DECISION_LEN: usize = 16 * 1024;
 /// Bytes of a node's list of who sends plaintext.
 pub const MAX_PLAINTEXT_LEN: usize = 512 * 1024;
+/// Bytes of what a node tells of its traffic, or of what has happened.
+pub const MAX_TOLD_LEN: usize = 512 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
@@ -117,6 +119,12 @@ pub enum Request {
     ListVersions { key: DocumentKey },
     /// "What do you hold, if it is not what has this digest, and what of it can you not read?"
     CompareDocuments { root: [u8; 16] },
+    /// "Who calls whom, how often and how well, in your last so many milliseconds?"
+    ListTraffic { window_ms: u32 },
+    /// "What has happened in your last so many seconds?"
+    ListEvents { seconds: u32 },
+    /// "Can you reach me, at the address of the connection?" The other way is proven by the question.
+    ReachMe,
 }
 
 impl Request {
@@ -171,6 +179,11 @@ pub enum Response {
     /// The oldest first.
     Versions(Vec<KeptVersion>),
     Holdings(Holdings),
+    /// The answer to `ListTraffic`, `ListEvents` and `ReachMe` as the admin API tells it, in JSON, which nodes of other
+    /// versions can read too.
+    Told {
+        json: String,
+    },
 }
 
 /// What documents a node holds.
@@ -187,7 +200,8 @@ pub struct Holdings {
 impl Response {
     /// # Errors
     /// [`WireError::Malformed`] for a Secret that is out of bounds, [`WireError::TooLarge`] for a finding of more than
-    /// [`MAX_DECISION_LEN`] or a list of more than [`MAX_PLAINTEXT_LEN`], [`WireError::TooMany`] for more than
+    /// [`MAX_DECISION_LEN`] or a list of more than [`MAX_PLAINTEXT_LEN`] or
+    /// [`MAX_TOLD_LEN`], [`WireError::TooMany`] for more than
     /// [`MAX_VERSIONS`] of one document or [`MAX_HAVE_ITEMS`] of all.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
@@ -200,6 +214,9 @@ impl Response {
             }
             Self::Versions(versions) => at_most(versions.len(), MAX_VERSIONS),
             Self::Holdings(holdings) => at_most(holdings.versions.len().max(holdings.unreadable.len()), MAX_HAVE_ITEMS),
+            Self::Told { json } if json.len() > MAX_TOLD_LEN => {
+                Err(WireError::TooLarge { len: json.len(), limit: MAX_TOLD_LEN })
+            }
             _ => Ok(()),
         }
     }

@@ -187,7 +187,7 @@ impl Body for ResponseBody {
                     supply.lend(record, deadline.deadline());
                 }
                 match frame.data_ref() {
-                    Some(data) => record.add_sent(data.len() as u64),
+                    Some(data) => record.sent(data),
                     None => record.trailers(frame.trailers_ref()),
                 }
                 Poll::Ready(Some(Ok(frame)))

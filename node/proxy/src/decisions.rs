@@ -218,6 +218,16 @@ impl Decisions {
         all.truncate(most);
         all
     }
+
+    /// Findings after that time, the oldest first. Costs what is new, not what is kept.
+    pub fn after(&self, at: SystemTime) -> Vec<Finding> {
+        let newer = |ring: &Mutex<VecDeque<Finding>>| -> Vec<Finding> {
+            ring.lock().iter().rev().take_while(|finding| finding.at > at).cloned().collect()
+        };
+        let mut all: Vec<Finding> = self.0.iter().flat_map(newer).collect();
+        all.sort_by_key(|finding| finding.at);
+        all
+    }
 }
 
 /// Where one worker keeps its findings.
@@ -271,6 +281,13 @@ mod tests {
         assert!(decisions.find(first).is_none(), "the oldest goes");
         assert!(decisions.find(second).is_some(), "each worker has its own");
         assert_eq!(decisions.latest(10).len(), 10);
+
+        let before = decisions.latest(1)[0].at;
+        assert!(decisions.after(before).is_empty());
+        let third = two.keep(asked(), by_default());
+        let fourth = one.keep(asked(), by_default());
+        let after: Vec<DecisionId> = decisions.after(before).into_iter().map(|finding| finding.id).collect();
+        assert_eq!(after, [third, fourth]);
     }
 
     #[test]

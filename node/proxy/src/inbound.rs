@@ -57,6 +57,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: TcpStream, downstream: Dow
         }
     };
     drop(under_way);
+    worker.metrics.shared().count_handshake(true);
     let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     let Some(connection) = Connection::of(worker, &stream, downstream, load.clone()) else { return };
     let connection = Rc::new(connection);

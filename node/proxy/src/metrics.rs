@@ -10,34 +10,42 @@
 mod clear;
 mod histogram;
 mod labels;
+mod reading;
 mod refused;
 mod series;
+mod table;
+pub mod text;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::UNIX_EPOCH,
 };
 
 use parking_lot::RwLock;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
-use tokio::runtime::RuntimeMetrics;
+use tokio::{runtime::RuntimeMetrics, time::Instant};
 
-pub use self::clear::SentInTheClear;
-use self::{clear::InTheClear, histogram::Histogram, labels::Labels, refused::RefusedCounters};
+use self::{
+    clear::InTheClear,
+    histogram::{Exemplars, Histogram},
+    labels::Labels,
+    refused::RefusedCounters,
+    table::{Numbers, Table},
+    text::{Exemplar, Kind, Page},
+};
+pub use self::{
+    clear::SentInTheClear,
+    histogram::BOUNDS,
+    labels::{Edge, Reporter},
+    reading::{Counts, SeriesId},
+};
 pub(crate) use self::{
     labels::{Flag, RequestProtocol},
     refused::Refused,
-    series::{HttpOutcome, Parties, Reporter, WorkerMetrics},
+    series::{Exchanged, HttpOutcome, Parties, WorkerMetrics},
 };
 
 /// The proxy's metrics. Cheap to clone; all clones are one.
@@ -46,8 +54,14 @@ pub struct Metrics(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    http: RwLock<HashMap<Labels, Arc<HttpSeries>>>,
-    tcp: RwLock<HashMap<Labels, Arc<TcpSeries>>>,
+    http: Table<HttpSeries>,
+    messages: Table<MessageSeries>,
+    tcp: Table<TcpSeries>,
+    /// Mutual TLS handshakes with other nodes that were completed, as their server and as their client.
+    handshakes: [AtomicU64; 2],
+    /// Those as client that failed.
+    handshakes_failed: AtomicU64,
+    pooled: RwLock<Vec<Arc<Pooled>>>,
     /// Connections to the inbound port that ended before a mutual TLS handshake was complete.
     handshakes_refused: AtomicU64,
     /// Access log lines that were dropped because the writer could not keep up.
@@ -79,28 +93,98 @@ struct AccessCounts {
     provider_failures: AtomicU64,
 }
 
-/// The numbers of one label set of HTTP.
+/// The connections that one worker keeps for requests to come, as counted at its latest look.
 #[derive(Debug, Default)]
+pub(crate) struct Pooled {
+    /// To workloads and places outside, idle, HTTP/1.1.
+    pub(crate) idle: AtomicU64,
+    /// To workloads and places outside, HTTP/2.
+    pub(crate) http2: AtomicU64,
+    /// To other nodes.
+    pub(crate) nodes: AtomicU64,
+}
+
+/// The numbers of one label set of HTTP.
 pub(crate) struct HttpSeries {
+    id: SeriesId,
+    /// Whose requests these are.
+    edge: Edge,
+    /// Whether they have failed.
+    is_failure: bool,
     requests: AtomicU64,
+    /// Tries after the first of their requests.
+    retries: AtomicU64,
     duration_ms: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    exemplars: Exemplars,
     in_the_clear: InTheClear,
 }
 
 impl HttpSeries {
-    fn record(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
+    fn new(edge: Edge, is_failure: bool) -> Self {
+        Self {
+            id: SeriesId::next(),
+            edge,
+            is_failure,
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            duration_ms: Histogram::default(),
+            request_bytes: Histogram::default(),
+            response_bytes: Histogram::default(),
+            exemplars: Exemplars::default(),
+            in_the_clear: InTheClear::default(),
+        }
+    }
+
+    fn record(&self, exchanged: &Exchanged) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.duration_ms.observe(duration.as_secs_f64() * 1_000.0);
-        self.request_bytes.observe(request_bytes as f64);
-        self.response_bytes.observe(response_bytes as f64);
+        let ms = exchanged.duration.as_secs_f64() * 1_000.0;
+        let bucket = self.duration_ms.observe(ms);
+        self.request_bytes.observe(exchanged.request_bytes as f64);
+        self.response_bytes.observe(exchanged.response_bytes as f64);
+        if exchanged.retries > 0 {
+            self.retries.fetch_add(exchanged.retries.into(), Ordering::Relaxed);
+        }
+        if let Some(trace_id) = exchanged.trace_id {
+            let at = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+            self.exemplars.put(bucket, Exemplar { trace_id, value: ms, at });
+        }
+    }
+}
+
+impl Numbers for HttpSeries {
+    fn progress(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn is_remembered(&self) -> bool {
+        self.in_the_clear.has_any()
+    }
+}
+
+/// The messages of gRPC calls of one label set.
+#[derive(Debug, Default)]
+pub(crate) struct MessageSeries {
+    pub(crate) requests: AtomicU64,
+    pub(crate) responses: AtomicU64,
+}
+
+impl Numbers for MessageSeries {
+    fn progress(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed) + self.responses.load(Ordering::Relaxed)
+    }
+
+    fn is_remembered(&self) -> bool {
+        false
     }
 }
 
 /// The numbers of one label set of TCP. Received is what came from the caller, sent what went to it, as in Istio.
-#[derive(Debug, Default)]
 pub(crate) struct TcpSeries {
+    id: SeriesId,
+    edge: Edge,
+    is_failure: bool,
     pub(crate) opened: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
@@ -108,15 +192,59 @@ pub(crate) struct TcpSeries {
     in_the_clear: InTheClear,
 }
 
+impl TcpSeries {
+    fn new(edge: Edge, is_failure: bool) -> Self {
+        Self {
+            id: SeriesId::next(),
+            edge,
+            is_failure,
+            opened: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            in_the_clear: InTheClear::default(),
+        }
+    }
+}
+
+impl Numbers for TcpSeries {
+    fn progress(&self) -> u64 {
+        let numbers = [&self.opened, &self.closed, &self.received_bytes, &self.sent_bytes];
+        numbers.map(|number| number.load(Ordering::Relaxed)).into_iter().fold(0, u64::wrapping_add)
+    }
+
+    fn is_remembered(&self) -> bool {
+        self.in_the_clear.has_any()
+    }
+}
+
 impl Metrics {
-    /// Adds all metrics of the proxy to what `registry` gives out.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(self.clone()));
+    /// Forgets the series that are over: see [`table`].
+    pub fn expire(&self, now: Instant) {
+        self.0.http.expire(now);
+        self.0.messages.expire(now);
+        self.0.tcp.expire(now);
     }
 
     /// Has the tasks of a runtime counted.
     pub fn add_runtime(&self, name: String, runtime: RuntimeMetrics) {
         self.0.runtimes.write().push((name, runtime));
+    }
+
+    /// Where one worker says what its pools hold.
+    pub(crate) fn add_pools(&self) -> Arc<Pooled> {
+        let pooled = Arc::<Pooled>::default();
+        self.0.pooled.write().push(pooled.clone());
+        pooled
+    }
+
+    /// A mutual TLS handshake with another node was completed, by this one as the server or as the client.
+    pub(crate) fn count_handshake(&self, as_server: bool) {
+        self.0.handshakes[usize::from(!as_server)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_failed_handshake(&self) {
+        self.0.handshakes_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn count_refused_handshake(&self) {
@@ -176,14 +304,6 @@ impl Metrics {
         let count = if allowed { &counts.dry_run_allowed } else { &counts.dry_run_denied };
         count.fetch_add(1, Ordering::Relaxed);
     }
-
-    fn http(&self, labels: Labels) -> Arc<HttpSeries> {
-        self.0.http.write().entry(labels).or_default().clone()
-    }
-
-    fn tcp(&self, labels: Labels) -> Arc<TcpSeries> {
-        self.0.tcp.write().entry(labels).or_default().clone()
-    }
 }
 
 impl fmt::Debug for Metrics {
@@ -193,59 +313,94 @@ impl fmt::Debug for Metrics {
 }
 
 type CounterOf<S> = (&'static str, &'static str, fn(&S) -> &AtomicU64);
-type HistogramOf<S> = (&'static str, &'static str, fn(&S) -> &Histogram);
+type HistogramOf = (&'static str, &'static str, fn(&HttpSeries) -> &Histogram);
 
-impl Collector for Metrics {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        const REQUESTS: CounterOf<HttpSeries> = ("istio_requests", "HTTP requests", |series| &series.requests);
-        const HISTOGRAMS: [HistogramOf<HttpSeries>; 3] = [
-            ("istio_request_duration_milliseconds", "Time from a request's head to its response's end", |series| {
-                &series.duration_ms
-            }),
-            ("istio_request_bytes", "Size of HTTP request bodies", |series| &series.request_bytes),
-            ("istio_response_bytes", "Size of HTTP response bodies", |series| &series.response_bytes),
-        ];
-        const TCP: [CounterOf<TcpSeries>; 4] = [
-            ("istio_tcp_connections_opened", "TCP connections opened", |series| &series.opened),
-            ("istio_tcp_connections_closed", "TCP connections closed", |series| &series.closed),
-            ("istio_tcp_received_bytes", "Bytes that came from callers of TCP services", |series| {
-                &series.received_bytes
-            }),
-            ("istio_tcp_sent_bytes", "Bytes that went to callers of TCP services", |series| &series.sent_bytes),
-        ];
+const REQUESTS: CounterOf<HttpSeries> = ("istio_requests", "HTTP requests", |series| &series.requests);
+const HISTOGRAMS: [HistogramOf; 3] = [
+    ("istio_request_duration_milliseconds", "Time from a request's head to its response's end", |series| {
+        &series.duration_ms
+    }),
+    ("istio_request_bytes", "Size of HTTP request bodies", |series| &series.request_bytes),
+    ("istio_response_bytes", "Size of HTTP response bodies", |series| &series.response_bytes),
+];
+const MESSAGES: [CounterOf<MessageSeries>; 2] = [
+    ("istio_request_messages", "Messages of gRPC callers", |series| &series.requests),
+    ("istio_response_messages", "Messages that went to gRPC callers", |series| &series.responses),
+];
+const TCP: [CounterOf<TcpSeries>; 4] = [
+    ("istio_tcp_connections_opened", "TCP connections opened", |series| &series.opened),
+    ("istio_tcp_connections_closed", "TCP connections closed", |series| &series.closed),
+    ("istio_tcp_received_bytes", "Bytes that came from callers of TCP services", |series| &series.received_bytes),
+    ("istio_tcp_sent_bytes", "Bytes that went to callers of TCP services", |series| &series.sent_bytes),
+];
 
-        let http = self.0.http.read();
-        encode_counters(&mut encoder, &http, REQUESTS)?;
+impl Metrics {
+    /// Writes all metrics of the proxy.
+    pub fn write(&self, page: &mut Page) {
+        let http = written(self.0.http.tell());
+        counters(page, &http, REQUESTS);
         for (name, help, histogram) in HISTOGRAMS {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            for (labels, series) in http.iter() {
-                histogram(series).encode(metric.encode_family(labels)?)?;
+            page.family(name, help, Kind::Histogram);
+            for (labels, series) in &http {
+                // Only durations have traces.
+                let exemplars = (name == HISTOGRAMS[0].0).then_some(&series.exemplars);
+                histogram(series).write(page, name, labels, exemplars);
             }
         }
-        drop(http);
-        let tcp = self.0.tcp.read();
-        for counter in TCP {
-            encode_counters(&mut encoder, &tcp, counter)?;
-        }
-        drop(tcp);
+        let messages = written(self.0.messages.tell());
+        MESSAGES.into_iter().for_each(|counter| counters(page, &messages, counter));
+        let tcp = written(self.0.tcp.tell());
+        TCP.into_iter().for_each(|counter| counters(page, &tcp, counter));
 
-        let mut build = encoder.encode_descriptor("istio_build", "What runs here", None, MetricType::Gauge)?;
-        let build_labels = [("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))];
-        ConstGauge::new(1_i64).encode(build.encode_family(&build_labels)?)?;
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        page.family("istio_build", "What runs here", Kind::Gauge);
+        let build = [("component", "proxy"), ("tag", env!("CARGO_PKG_VERSION"))];
+        page.sample("istio_build", &text::labels(build), 1);
 
-        let help = "Tasks that are not at their end";
-        let mut tasks = encoder.encode_descriptor("weft_tasks", help, None, MetricType::Gauge)?;
+        page.family("weft_series", "Label sets of Istio's metrics that are kept", Kind::Gauge);
+        page.sample("weft_series", "", self.0.http.len() + self.0.messages.len() + self.0.tcp.len());
+
+        page.family("weft_tasks", "Tasks that are not at their end", Kind::Gauge);
         for (runtime, metrics) in self.0.runtimes.read().iter() {
-            let count = ConstGauge::new(i64::try_from(metrics.num_alive_tasks()).unwrap_or(i64::MAX));
-            count.encode(tasks.encode_family(&[("runtime", runtime.as_str())])?)?;
+            page.sample("weft_tasks", &text::labels([("runtime", runtime.as_str())]), metrics.num_alive_tasks());
+        }
+
+        page.family("weft_pool_connections", "Connections that are kept for requests to come", Kind::Gauge);
+        let pooled = self.0.pooled.read().clone();
+        type Of = fn(&Pooled) -> &AtomicU64;
+        let kinds: [(&str, Of); 3] = [("idle", |p| &p.idle), ("http2", |p| &p.http2), ("node", |p| &p.nodes)];
+        for (kind, of) in kinds {
+            let sum: u64 = pooled.iter().map(|pooled| load(of(pooled))).sum();
+            page.sample("weft_pool_connections", &text::labels([("kind", kind)]), sum);
+        }
+
+        page.family("weft_tls_handshakes", "Mutual TLS handshakes with other nodes, by outcome", Kind::Counter);
+        let [server, client] = &self.0.handshakes;
+        for (side, outcome, value) in [
+            ("server", "complete", server),
+            ("server", "failed", &self.0.handshakes_refused),
+            ("client", "complete", client),
+            ("client", "failed", &self.0.handshakes_failed),
+        ] {
+            page.sample(
+                "weft_tls_handshakes_total",
+                &text::labels([("side", side), ("outcome", outcome)]),
+                load(value),
+            );
         }
 
         let help = "Requests, responses and connections refused or broken off for what their sender did";
-        let mut refused = encoder.encode_descriptor("weft_http_refused", help, None, MetricType::Counter)?;
+        page.family("weft_http_refused", help, Kind::Counter);
         for (reason, count) in self.0.refused.iter() {
-            ConstCounter::new(count).encode(refused.encode_family(&[("reason", reason)])?)?;
+            page.sample("weft_http_refused_total", &text::labels([("reason", reason)]), count);
         }
 
+        let series_overflow = self.0.http.overflows() + self.0.messages.overflows() + self.0.tcp.overflows();
+        let mut counter = |name: &str, help: &str, value: u64| {
+            page.family(name, help, Kind::Counter);
+            page.sample(&format!("{name}_total"), "", value);
+        };
+        counter("weft_series_overflow", "Times that a label set of Istio's metrics had no room", series_overflow);
         for (name, help, value) in [
             (
                 "weft_outlier_ejections_overflow",
@@ -310,22 +465,21 @@ impl Collector for Metrics {
                 &self.0.access.connections_cut,
             ),
         ] {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value.load(Ordering::Relaxed)).encode(metric)?;
+            counter(name, help, load(value));
         }
-        Ok(())
     }
 }
 
-fn encode_counters<S>(
-    encoder: &mut DescriptorEncoder<'_>,
-    all: &HashMap<Labels, Arc<S>>,
-    (name, help, value): CounterOf<S>,
-) -> fmt::Result {
-    let mut metric: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+/// Series with their labels as they are written.
+fn written<S>(all: Vec<(Arc<Labels>, Arc<S>)>) -> Vec<(String, Arc<S>)> {
+    let text = |labels: &Labels| text::labels(labels.iter().map(|(name, value)| (*name, &**value)));
+    all.into_iter().map(|(labels, series)| (text(&labels), series)).collect()
+}
+
+fn counters<S>(page: &mut Page, all: &[(String, Arc<S>)], (name, help, value): CounterOf<S>) {
+    page.family(name, help, Kind::Counter);
+    let sample = format!("{name}_total");
     for (labels, series) in all {
-        let value = value(series).load(Ordering::Relaxed);
-        metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        page.sample(&sample, labels, value(series).load(Ordering::Relaxed));
     }
-    Ok(())
 }

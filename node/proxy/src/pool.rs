@@ -10,7 +10,11 @@ mod link;
 mod mesh;
 mod tunnel;
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -32,13 +36,11 @@ use self::{
 use crate::{
     body::RequestBody,
     error::ConnectError,
+    metrics::{Metrics, Pooled},
     origination::Inside,
     ports::{Caller, Identities, Originations},
     tls::MeshTls,
 };
-
-/// How often idle connections are looked through: so much later than it should a connection may be closed.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes to and from an endpoint, or (right) through it.
 pub(crate) type Channel = Either<Stream, Tunnelled>;
@@ -57,12 +59,19 @@ pub(crate) struct Pools {
     apps: Rc<AppPool>,
     mesh: MeshPool,
     originations: Originations,
+    pooled: Arc<Pooled>,
 }
 
 impl Pools {
-    pub(crate) fn new(tls: Arc<MeshTls>, identities: Identities, originations: Originations) -> Self {
+    pub(crate) fn new(
+        tls: Arc<MeshTls>,
+        identities: Identities,
+        originations: Originations,
+        metrics: &Metrics,
+    ) -> Self {
         let apps = Rc::new(AppPool::new(originations.clone()));
-        Self { apps, mesh: MeshPool::new(tls, identities), originations }
+        let pooled = metrics.add_pools();
+        Self { apps, mesh: MeshPool::new(tls, identities, metrics.clone()), originations, pooled }
     }
 
     /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says. `authority` is the
@@ -131,14 +140,13 @@ impl Pools {
         connect_plain(address, None, APP_CONNECT_TIMEOUT).await
     }
 
-    /// Closes what has been idle for too long, for ever.
-    pub(crate) async fn sweep(&self) {
-        let mut tick = tokio::time::interval(SWEEP_EVERY);
-        loop {
-            tick.tick().await;
-            let originations = self.originations.load();
-            self.apps.sweep(&originations);
-            self.mesh.sweep(&originations);
+    /// Closes what has been idle for too long, and says how much is left.
+    pub(crate) fn sweep(&self) {
+        let originations = self.originations.load();
+        let (idle, http2) = self.apps.sweep(&originations);
+        let nodes = self.mesh.sweep(&originations);
+        for (kept, count) in [(&self.pooled.idle, idle), (&self.pooled.http2, http2), (&self.pooled.nodes, nodes)] {
+            kept.store(count, Ordering::Relaxed);
         }
     }
 }

@@ -19,12 +19,13 @@ use crate::{
     connection::Load,
     error::{BrokeOff, ProxyError},
     fault,
+    grpc::Messages,
     headers::Watched,
-    metrics::{Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
+    metrics::{Exchanged, Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     overdue::Lent,
     ports::Caller,
     recheck::Stay,
-    upstream,
+    traced, upstream,
     worker::Worker,
 };
 
@@ -43,12 +44,14 @@ pub(crate) struct Downstream {
 pub(crate) struct Received {
     bytes: Cell<u64>,
     load: Rc<Load>,
+    /// Only of a gRPC call.
+    messages: Option<Rc<Messages>>,
     pub(crate) broke_off: Cell<Option<BrokeOff>>,
 }
 
 impl Received {
-    fn new(load: Rc<Load>) -> Self {
-        Self { bytes: Cell::new(0), load, broke_off: Cell::new(None) }
+    fn new(load: Rc<Load>, messages: Option<Rc<Messages>>) -> Self {
+        Self { bytes: Cell::new(0), load, messages, broke_off: Cell::new(None) }
     }
 
     /// Bytes are kept though they were passed on.
@@ -58,6 +61,14 @@ impl Received {
 
     pub(crate) fn forgets(&self, bytes: u64) {
         self.load.passed(bytes);
+    }
+
+    /// Bytes of the body have come.
+    pub(crate) fn data(&self, data: &[u8]) {
+        self.add(data.len() as u64);
+        if let Some(messages) = &self.messages {
+            messages.received(data);
+        }
     }
 
     pub(crate) fn add(&self, bytes: u64) {
@@ -81,6 +92,12 @@ struct State {
     is_tunnel: bool,
     received: Option<Rc<Received>>,
     response_bytes: u64,
+    /// Tries after the first.
+    retries: u32,
+    /// Of the trace that the request is part of, if that is recorded.
+    trace_id: Option<u128>,
+    /// Only of a gRPC call.
+    messages: Option<Rc<Messages>>,
     /// Experiments that want to know how it went; mostly none.
     watching: Vec<Arc<Experiment>>,
     /// The cluster and the endpoint that wait for a gRPC call's status, for outlier detection.
@@ -199,6 +216,9 @@ impl ExchangeRecord {
             is_tunnel: false,
             received: None,
             response_bytes: 0,
+            retries: 0,
+            trace_id: traced::trace_id(request.headers()),
+            messages: (protocol == RequestProtocol::Grpc).then(Rc::default),
             watching: Vec::new(),
             judged: None,
             caller: None,
@@ -279,8 +299,8 @@ impl ExchangeRecord {
 
     /// Where it is noted what comes of the request's body.
     pub(crate) fn received(&mut self) -> Rc<Received> {
-        let load = &self.0.load;
-        self.0.received.get_or_insert_with(|| Rc::new(Received::new(load.clone()))).clone()
+        let State { load, messages, received, .. } = &mut *self.0;
+        received.get_or_insert_with(|| Rc::new(Received::new(load.clone(), messages.clone()))).clone()
     }
 
     pub(crate) fn count_refused(&self, reason: Refused) {
@@ -347,6 +367,20 @@ impl ExchangeRecord {
         self.0.response_bytes += bytes;
     }
 
+    /// Bytes of the upstream's response go to the caller.
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        self.add_sent(data.len() as u64);
+        let State { messages, worker, parties, .. } = &*self.0;
+        if let Some(messages) = messages {
+            messages.sent(data, || worker.metrics.messages(parties));
+        }
+    }
+
+    /// The request is sent once more.
+    pub(crate) fn retried(&mut self) {
+        self.0.retries += 1;
+    }
+
     /// Lends what a response comes from, until its time is up.
     pub(crate) fn lend(&self, upstream: Upstream, until: Instant) -> Lent<Upstream> {
         self.0.worker.overdue.lend(upstream, until)
@@ -411,7 +445,12 @@ impl Drop for ExchangeRecord {
             }
         }
         let metrics = &state.worker.metrics;
-        metrics.record_http(&state.parties, state.protocol, outcome, duration, request_bytes, response_bytes);
+        if let Some(messages) = &state.messages {
+            messages.end(|| metrics.messages(&state.parties));
+        }
+        let exchanged =
+            Exchanged { duration, request_bytes, response_bytes, retries: state.retries, trace_id: state.trace_id };
+        metrics.record_http(&state.parties, state.protocol, outcome, &exchanged);
         if let Some(line) = state.line.take() {
             let entry = line.entry(state.started, outcome.status, outcome.flag, request_bytes, response_bytes);
             state.worker.log(entry);

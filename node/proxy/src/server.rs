@@ -236,8 +236,8 @@ fn run_worker(
         }
         tokio::task::spawn_local(overload::watch(worker.clone(), budget, number));
         tokio::task::spawn_local(recheck::follow_views(worker.clone()));
-        let of_sweep = worker.clone();
-        tokio::task::spawn_local(async move { of_sweep.pools.sweep().await });
+        let of_house = worker.clone();
+        tokio::task::spawn_local(async move { of_house.keep_house().await });
         let _ = started.send(Ok(()));
         worker.tasks.stop.cancelled().await;
         worker.tasks.ended().await;

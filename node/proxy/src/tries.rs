@@ -161,6 +161,7 @@ impl<'a> Tries<'a> {
             }
             *retries += 1;
             self.worker.metrics.shared().count_retry();
+            record.retried();
             if self.policy.avoids_tried(self.hash.is_some()) && !knows(tried, endpoint) {
                 tried.push(endpoint.clone());
             }

@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use futures_util::FutureExt;
@@ -35,6 +35,11 @@ use crate::{
     resolve,
     tls::MeshTls,
 };
+
+/// How often idle connections are looked through: so much later than it should a connection may be closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Of these looks, each so manyth lets go of series.
+const FORGET_EVERY: u32 = 60;
 
 /// Unix time in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
@@ -84,7 +89,7 @@ impl Worker {
     pub(crate) fn new(number: usize, shared: Shared, tasks: Tasks) -> Rc<Self> {
         let stays = Stays::new(shared.views.load());
         Rc::new(Self {
-            pools: Pools::new(shared.tls.clone(), shared.identities.clone(), shared.originations),
+            pools: Pools::new(shared.tls.clone(), shared.identities.clone(), shared.originations, &shared.metrics),
             originals: Originals::new(resolve::host_resolver()),
             views: shared.views,
             identities: shared.identities,
@@ -103,6 +108,18 @@ impl Worker {
             handshakes: Handshakes::default(),
             is_overloaded: Cell::new(false),
         })
+    }
+
+    /// Closes idle connections, and lets go of what is kept of series that are used no more, for ever.
+    pub(crate) async fn keep_house(&self) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        for ticks in 1_u32.. {
+            tick.tick().await;
+            self.pools.sweep();
+            if ticks.is_multiple_of(FORGET_EVERY) {
+                self.metrics.forget_parties();
+            }
+        }
     }
 
     /// Milliseconds on the clock of endpoints' load counters.

@@ -35,6 +35,7 @@ use crate::{
     actors::{links, secrets},
     admin::api::{Draft, Outcome, Prepare, Prepared, Write, Written},
     culprit::Blamed,
+    events::Kind,
     identity::{IdentityReader, MeshAuthority, NodeIdentity, der_chain, wall_ms},
     store::{DiskReport, Store, StoreError},
     supervisor::{Actor, Inbox, Mailbox, panic_message},
@@ -387,6 +388,13 @@ impl DocumentsActor {
     }
 
     fn spread(&mut self, news: &[Arc<SignedDocument>], from: Option<NodeId>) {
+        for document in news.iter().filter(|document| !is_token(&document.key)) {
+            let what = if document.body.is_some() { "applied" } else { "deleted" };
+            // At the author's time, so that it is one event however many nodes tell it.
+            let (at, author) = (document.stamp.millis, &document.author);
+            let events = &self.setup.telemetry.events;
+            events.say_at(at, Kind::Document, &document.key, format!("{what} by {author}"));
+        }
         self.setup.links.push(&Push::Documents(news.iter().map(|document| (**document).clone()).collect()), from);
         self.publish();
     }

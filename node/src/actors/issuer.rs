@@ -47,7 +47,8 @@ use crate::{
     },
     admin::api::{TokenCreated, TokenRequest},
     dir::{Credential, Dir},
-    identity::{IdentityReader, NodeIdentity, certified_key, der_chain},
+    events::Kind,
+    identity::{IdentityReader, NodeIdentity, certified_key, der_chain, wall_ms},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
 };
@@ -162,12 +163,15 @@ impl Handle {
             Ok(welcome) => {
                 self.count("joined");
                 tracing::info!(%from, %name, "host joined");
+                self.telemetry.events.say(Kind::Certificate, &name, format!("issued to a joining host at {from}"));
                 JoinResponse::Welcome(Box::new(welcome))
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 self.count("refused");
                 tracing::warn!(%from, %name, %why, "join refused");
+                let now = std::time::Instant::now();
+                self.telemetry.events.deny(wall_ms(), &name, format!("may not join, from {from}: {why}"), now);
                 JoinResponse::Refused { why }
             }
         }
@@ -551,6 +555,12 @@ impl IssuerActor {
         }
     }
 
+    /// Tells what became of a certificate of this node's.
+    fn say(&self, wanted: &Wanted, what: &str) {
+        let name = self.setup.identity.load().name.clone();
+        self.setup.telemetry.events.say(Kind::Certificate, format!("{name}: {wanted}"), what);
+    }
+
     fn renewed(&mut self, wanted: Wanted, certified: Certified) {
         let (wall, now) = (UnixTime::now(), Instant::now());
         let taken = certified.and_then(|(key, chain)| match &wanted {
@@ -562,11 +572,16 @@ impl IssuerActor {
         self.setup.telemetry.certificates.get_or_create(&Reason { reason }).inc();
         let Err(error) = taken else {
             tracing::info!(certificate = %wanted, "certificate issued");
+            self.say(&wanted, "issued");
             return;
         };
         let Some(schedule) = self.schedule(&wanted) else { return };
         schedule.failed(wall, now, rand::random());
         let (error, failures) = (format!("{error:#}"), schedule.failures());
+        // It is tried again every few seconds, for as long as it takes.
+        if failures == 1 {
+            self.say(&wanted, &format!("could not be had: {error}"));
+        }
         // The root key is offline by rights: that is said once, and again when the end is near.
         match wanted == Wanted::Issuer && failures > 1 {
             true => tracing::debug!(certificate = %wanted, error, "certificate could not be had; trying again"),

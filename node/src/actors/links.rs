@@ -200,6 +200,19 @@ impl Handle {
         response
     }
 
+    /// The round-trip time of each link.
+    pub fn round_trips(&self) -> Vec<(NodeName, Duration)> {
+        let links = self.table.all().into_iter();
+        links.map(|link| (link.name, link.connection.rtt())).collect()
+    }
+
+    /// Of each link, the largest packet that is known to pass, in bytes, and how many larger ones were lost.
+    pub fn packet_sizes(&self) -> Vec<(String, u16, u64)> {
+        let path = |link: &Link| link.connection.stats().path;
+        let links = self.table.all().into_iter();
+        links.map(|link| (link.name.to_string(), path(&link).current_mtu, path(&link).lost_plpmtud_probes)).collect()
+    }
+
     /// How many peers there is a link with.
     pub fn count(&self) -> usize {
         self.table.0.lock().peers().count()

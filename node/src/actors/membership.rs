@@ -29,6 +29,7 @@ use weft_wire::{
 use self::gossip::{Gossip, News};
 use crate::{
     actors::{documents, facts},
+    events::Kind,
     seeds::Seeds,
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::Event,
@@ -128,6 +129,10 @@ impl MembershipActor {
         for Change { node, what } in changes {
             self.setup.gossip.telemetry.member_events.get_or_create(&Event { event: what.as_str() }).inc();
             let name = self.peers.name(node);
+            // Who leaves says so itself, and whether for good.
+            if !matches!(what, What::Changed | What::Left) {
+                self.setup.gossip.telemetry.events.say(Kind::Member, &name, what.as_str());
+            }
             match what {
                 What::Failed => tracing::warn!(member = %name, "member failed"),
                 What::Changed => tracing::debug!(member = %name, "member changed"),

@@ -14,6 +14,7 @@ pub mod names;
 pub mod plaintext;
 mod refresh;
 pub mod secrets;
+pub mod signals;
 pub mod view;
 
 use std::{
@@ -46,6 +47,7 @@ use crate::{
         decision::OwnDecisions,
         plaintext::OwnPlaintext,
         status::{status_of, without_content},
+        traffic::OwnTraffic,
     },
     dir::Dir,
     identity::IdentityReader,
@@ -107,6 +109,7 @@ pub struct Handles {
     pub keys: KeySets,
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
+    pub traffic: OwnTraffic,
     pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
@@ -300,7 +303,7 @@ impl Handles {
         }
     }
 
-    fn nodes_with_all_documents(&self) -> api::Nodes {
+    pub fn nodes_with_all_documents(&self) -> api::Nodes {
         let (digest, rumours) = (self.documents.root(), self.membership.rumours());
         let digests: BTreeMap<String, [u8; 16]> =
             rumours.members.iter().filter_map(|(id, member)| Some((id.to_string(), member.documents?))).collect();

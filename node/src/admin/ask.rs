@@ -1,6 +1,6 @@
 //! One question to all other nodes.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use futures_util::{
     StreamExt,
@@ -15,12 +15,14 @@ use weft_wire::{
 use crate::actors::Handles;
 
 /// A node that has not answered by then is not waited for.
-const ASKED_FOR: Duration = Duration::from_secs(3);
+pub(super) const ASKED_FOR: Duration = Duration::from_secs(3);
 /// Nodes that are asked at once.
 const ASKED_AT_ONCE: usize = 16;
 
 /// What comes of a question to all other nodes.
 pub(super) struct Answers<'h> {
+    /// Who is asked.
+    asked: BTreeSet<String>,
     /// By name, as they come.
     pub(super) answers: BoxStream<'h, (String, anyhow::Result<Response>)>,
     /// Members that are not asked, because they seem to be down.
@@ -32,6 +34,7 @@ impl Handles {
         let others = self.members().into_iter().filter(|member| !member.this_node);
         let others = others.filter(|member| member.state != Status::Left.as_str());
         let (up, down): (Vec<_>, Vec<_>) = others.partition(|member| member.state == Status::Alive.as_str());
+        let asked = up.iter().map(|member| member.name.clone()).collect();
         let answers = stream::iter(up).map(move |member| {
             let question = question.clone();
             async move {
@@ -41,7 +44,31 @@ impl Handles {
             }
         });
         let silent = down.into_iter().map(|member| member.name).collect();
-        Answers { answers: answers.buffer_unordered(ASKED_AT_ONCE).boxed(), silent }
+        Answers { asked, answers: answers.buffer_unordered(ASKED_AT_ONCE).boxed(), silent }
+    }
+
+    /// What all other nodes answer within `deadline`, by name, and who does not.
+    pub(super) async fn gather<T>(
+        &self,
+        question: Request,
+        deadline: Duration,
+        read: impl Fn(Response) -> anyhow::Result<T>,
+    ) -> (Vec<(String, T)>, Vec<String>) {
+        let Answers { asked: mut waiting, answers, mut silent } = self.ask_others(question);
+        let mut answers = pin!(answers.take_until(tokio::time::sleep(deadline)));
+        let mut told = Vec::new();
+        while let Some((name, answer)) = answers.next().await {
+            match answer.and_then(&read) {
+                Ok(answer) => {
+                    waiting.remove(&name);
+                    told.push((name, answer));
+                }
+                Err(error) => tracing::debug!(node = name, error = format!("{error:#}"), "a node was asked in vain"),
+            }
+        }
+        silent.extend(waiting);
+        silent.sort();
+        (told, silent)
     }
 
     async fn ask(&self, name: &str, address: &str, question: &Request) -> anyhow::Result<Response> {

@@ -66,7 +66,7 @@ impl Handles {
     pub async fn compare_documents(&self) -> Comparison {
         let own = self.documents.holdings([0; 16]);
         let question = Request::CompareDocuments { root: own.root };
-        let Answers { mut answers, mut silent } = self.ask_others(question);
+        let Answers { mut answers, mut silent, .. } = self.ask_others(question);
         let mut holdings = BTreeMap::from([(self.identity.load().name.to_string(), own.clone())]);
         while let Some((name, answer)) = answers.next().await {
             match answer.and_then(read) {

@@ -65,7 +65,7 @@ pub struct DecidedRequest {
 }
 
 impl Decision {
-    fn of(node: &NodeName, Finding { id, at, asked, found }: Finding) -> Self {
+    pub(crate) fn of(node: &NodeName, Finding { id, at, asked, found }: Finding) -> Self {
         let Asked { workload, service, port, principal, source_ip, remote_ip, http } = asked;
         let (outcome, rule, why) = match found {
             Found::Denied(rule) => {
@@ -144,7 +144,7 @@ impl Handles {
         if let Some(found) = self.decisions.find(id) {
             return Ok(vec![found]);
         }
-        let Answers { mut answers, mut silent } = self.ask_others(Request::FindDecision { id: id.into() });
+        let Answers { mut answers, mut silent, .. } = self.ask_others(Request::FindDecision { id: id.into() });
         while let Some((name, answer)) = answers.next().await {
             match answer.and_then(read) {
                 Ok(Some(found)) => return Ok(vec![found]),

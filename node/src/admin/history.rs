@@ -126,7 +126,7 @@ impl Handles {
         let me = self.identity.load().name.to_string();
         // Its own were verified before it kept them.
         gathered.add(&me, self.documents.versions(key.clone()).await?, |_| Ok(()))?;
-        let Answers { mut answers, mut silent } = self.ask_others(Request::ListVersions { key: key.clone() });
+        let Answers { mut answers, mut silent, .. } = self.ask_others(Request::ListVersions { key: key.clone() });
         while let Some((name, answer)) = answers.next().await {
             if let Err(error) = answer.and_then(read).and_then(|kept| gathered.add(&name, kept, is_genuine)) {
                 tracing::debug!(node = name, error = format!("{error:#}"), "cannot ask for versions of a document");

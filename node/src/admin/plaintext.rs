@@ -1,9 +1,8 @@
 //! Who sends plaintext to whom, as the admin API and other nodes are told it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use weft_proxy::metrics::Metrics;
@@ -12,8 +11,10 @@ use weft_wire::{
     id::NodeName,
 };
 
-use super::ask::Answers;
 use crate::{actors::Handles, plaintext::Sightings};
+
+/// However many nodes there are, the answer comes by then.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The answer to `POST /api/v1/plaintext`
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,16 +108,8 @@ impl Handles {
     /// What all nodes have seen.
     pub async fn plaintext(&self) -> Plaintext {
         let mut senders = self.plaintext.list(Instant::now());
-        let Answers { mut answers, mut silent } = self.ask_others(Request::ListPlaintext);
-        while let Some((name, answer)) = answers.next().await {
-            match answer.and_then(read) {
-                Ok(others) => senders.extend(others),
-                Err(error) => {
-                    tracing::debug!(node = name, error = format!("{error:#}"), "cannot ask who sends plaintext");
-                    silent.push(name);
-                }
-            }
-        }
+        let (others, silent) = self.gather(Request::ListPlaintext, PATIENCE, read).await;
+        senders.extend(others.into_iter().flat_map(|(_, others)| others));
         let members = self.members();
         for sender in senders.iter_mut().filter(|sender| sender.from_node.is_none()) {
             let is_at = |member: &&super::api::Member| {
@@ -126,7 +119,6 @@ impl Handles {
             sender.from_node = members.iter().find(is_at).map(|member| member.name.clone());
         }
         senders.sort();
-        silent.sort();
         Plaintext { senders, silent }
     }
 }

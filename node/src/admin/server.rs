@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +12,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
@@ -20,11 +22,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::api::{MAX_REQUEST_LEN, Refusal};
+use weft_proxy::metrics::text::Format;
+
+use super::{
+    api::{MAX_REQUEST_LEN, Refusal},
+    events, live, traffic,
+};
 use crate::{
     actors::{Handles, health::Registration},
     config::ServiceSpec,
@@ -39,7 +46,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: mostly for want of file descriptors, which come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What clients of a listener may do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,12 +55,15 @@ enum Access {
     ReadWrite,
     /// The loopback address: every process of the host.
     Read,
+    /// The address of `metrics`: whoever reaches it.
+    Metrics,
 }
 
 /// The `api` actor: accepts connections. It has no messages; a crash loses no listener, as they are shared.
 pub struct ApiActor {
     pub unix: Arc<UnixListener>,
     pub tcp: Arc<TcpListener>,
+    pub metrics: Option<Arc<TcpListener>>,
     pub handles: Handles,
 }
 
@@ -62,6 +72,7 @@ impl Actor for ApiActor {
 
     async fn run(self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
         let (mut unix, mut tcp) = (Door::new("unix socket"), Door::new("admin address"));
+        let mut metrics = Door::new("metrics address");
         loop {
             let handles = self.handles.clone();
             tokio::select! {
@@ -78,8 +89,20 @@ impl Actor for ApiActor {
                     let ((stream, _), place) = entered?;
                     tokio::spawn(serve(stream, Access::Read, handles, place));
                 }
+                entered = metrics.next(|| accept(self.metrics.as_deref())) => {
+                    let ((stream, _), place) = entered?;
+                    tokio::spawn(serve(stream, Access::Metrics, handles, place));
+                }
             }
         }
+    }
+}
+
+/// Never comes to an end where there is no listener.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => pending().await,
     }
 }
 
@@ -142,11 +165,14 @@ async fn answer(request: Request<Incoming>, access: Access, handles: Handles) ->
     if access == Access::Read && !host_is_local(&request) {
         return refuse(StatusCode::FORBIDDEN, "the admin address answers to its IP or to localhost only");
     }
-    if access == Access::Read && !reading {
+    if access != Access::ReadWrite && !reading {
         return refuse(
             StatusCode::FORBIDDEN,
             "the admin address is read-only; changes go through the unix socket in the node's data directory",
         );
+    }
+    if access == Access::Metrics && !matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz") {
+        return refuse(StatusCode::NOT_FOUND, "only /metrics, /healthz and /readyz are served here");
     }
     match route(request, &handles).await {
         Ok(response) => response,
@@ -175,8 +201,11 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             })
         }
         (Method::GET | Method::HEAD, ["metrics"]) => {
-            let mut response = text(StatusCode::OK, handles.telemetry.encode()?);
-            response.headers_mut().insert(header::CONTENT_TYPE, crate::telemetry::CONTENT_TYPE);
+            let accept = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+            let format = Format::asked_for(&accept.collect::<Vec<_>>().join(","));
+            let mut response = text(StatusCode::OK, handles.telemetry.encode(format)?);
+            let content_type = header::HeaderValue::from_static(format.content_type());
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             Ok(response)
         }
         (Method::GET, ["api", "v1", "status"]) => json(&handles.status()),
@@ -188,6 +217,22 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             json(&handles.endpoints(&service)?)
         }
         (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),
+        (Method::GET, ["api", "v1", "traffic"]) => {
+            let window = traffic::window(parameter(query, "window").as_deref())?;
+            match wants_stream(&parts.headers) {
+                false => json(&*handles.traffic(window).await),
+                true => Ok(live::traffic(handles.clone(), window)),
+            }
+        }
+        (Method::GET, ["api", "v1", "events"]) => {
+            let since = events::since(parameter(query, "since").as_deref())?;
+            match wants_stream(&parts.headers) {
+                false => json(&handles.events(since).await),
+                true => Ok(live::events(handles.clone(), since)),
+            }
+        }
+        // It has other nodes dial this one.
+        (Method::POST, ["api", "v1", "doctor"]) => json(&handles.examine().await),
         (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents()),
         (Method::POST, ["api", "v1", "documents", "prepare"]) => {
             json(&handles.documents.prepare(read(body).await?).await?)
@@ -233,6 +278,12 @@ fn lasting(registration: Registration) -> Response<Body> {
         Some((Ok(Frame::data(Bytes::from(line))), registration))
     });
     Response::new(BodyExt::boxed_unsync(StreamBody::new(lines.boxed())))
+}
+
+/// Whether an event stream is asked for, as browsers' `EventSource` does.
+fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accept.flat_map(|accept| accept.split(',')).any(|media| media.trim().starts_with("text/event-stream"))
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {

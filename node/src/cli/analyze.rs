@@ -125,7 +125,7 @@ fn print(format: &Format, messages: &[Message]) -> anyhow::Result<()> {
         Format::Table | Format::Wide if messages.is_empty() => eprintln!("weft: nothing to tell"),
         Format::Table | Format::Wide => messages.iter().try_for_each(|message| line(format_args!("{message}")))?,
         Format::Sarif => line(format_args!("{:#}", sarif(messages)))?,
-        Format::Json | Format::Yaml | Format::Name | Format::JsonPath(_) => {
+        _ => {
             output::data(format, &messages.iter().map(data).collect::<Vec<_>>(), &[], |_| vec![])?;
         }
     }

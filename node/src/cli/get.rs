@@ -157,7 +157,7 @@ impl Shown<'_> {
             Format::Name => {
                 Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
             }
-            Format::Json | Format::Yaml | Format::Sarif | Format::JsonPath(_) => {
+            _ => {
                 let mut items: Vec<Value> = documents.iter().map(with_status).collect();
                 if self.alone {
                     return items.iter_mut().try_for_each(|item| data(self.format, &item.take(), &[], |_| vec![]));

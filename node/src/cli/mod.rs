@@ -4,7 +4,9 @@
 mod analyze;
 mod circuits;
 mod client;
+mod doctor;
 mod documents;
+mod events;
 mod explain;
 mod get;
 mod history;
@@ -17,6 +19,8 @@ mod schema;
 mod select;
 mod show;
 mod token;
+mod top;
+mod traffic;
 mod up;
 mod why;
 
@@ -195,6 +199,50 @@ restarted.")]
 
 Each node looks at its connections every 5 s, and remembers for a day whom it saw. Short connections may be missed.")]
     Plaintext,
+    /// Tell what services, workloads or namespaces of the mesh get, and how well it is answered.
+    #[command(after_help = "Examples:
+  weft stat                            services of the namespace default
+  weft stat svc reviews -n prod
+  weft stat workload -A -o wide --watch
+  weft stat workload --to svc/reviews  who calls reviews, and how that goes
+  weft stat ns --from ns/prod --window 1m
+
+Each call counts once: as its caller's node has seen it, or as the called one's where the caller is outside of the mesh.
+SUCCESS is without 5xx, gRPC statuses that stand for one, and what got no answer at all.")]
+    Stat(traffic::StatArgs),
+    /// List who calls whom in the mesh, and how well it goes.
+    #[command(after_help = "Examples:
+  weft edges
+  weft edges workload productpage-v1
+  weft edges -A --to ns/prod -o wide")]
+    Edges(traffic::EdgesArgs),
+    /// Draw who calls whom in the mesh.
+    #[command(after_help = "Examples:
+  weft graph -A | dot -Tsvg > mesh.svg    Graphviz, what is printed if nothing else is asked for
+  weft graph -o mermaid                   for Markdown
+  weft graph -o json")]
+    Graph(traffic::GraphArgs),
+    /// Watch the mesh's traffic live.
+    #[command(after_help = "Examples:
+  weft top
+  weft top edges -A
+  weft top -o json | jq .rows       a line each second
+
+On a terminal, ? lists the keys. Elsewhere it prints a table each second.")]
+    Top(top::TopArgs),
+    /// List what has happened in the mesh: joins and deaths, documents, circuits, certificates, denials, drains.
+    #[command(after_help = "Examples:
+  weft events
+  weft events --since 1h --kind member --kind circuit
+  weft events --watch -o json      a line for each, as it happens")]
+    Events(events::EventsArgs),
+    /// Find out what is wrong with this node and its mesh, why, and what to type.
+    #[command(after_help = "Examples:
+  weft doctor
+  weft doctor -o json | jq '.checks[] | select(.verdict != \"ok\")'
+
+It works with the mesh, and with this node, down too. The exit code is 1 if anything is wrong; warnings do not count.")]
+    Doctor,
     /// Run a command as a service of the mesh, for as long as it runs.
     // `--version` is the service's.
     #[command(
@@ -350,7 +398,7 @@ enum DryRun {
 }
 
 /// Where to look for documents.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Scope {
     /// The namespace to look in.
     #[arg(short = 'n', long, default_value = "default")]
@@ -541,6 +589,12 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::History(args) => history::history(&common, args).await?,
         Command::Rollback(args) => history::rollback(&common, args).await?,
         Command::Schema(args) => schema::schema(&common.output, &args)?,
+        Command::Stat(args) => traffic::stat(&common, args).await?,
+        Command::Edges(args) => traffic::edges(&common, args).await?,
+        Command::Graph(args) => traffic::graph(&common, args).await?,
+        Command::Top(args) => top::top(&common, args).await?,
+        Command::Events(args) => events::events(&common, args).await?,
+        Command::Doctor => return doctor::doctor(&common).await,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,

@@ -21,6 +21,8 @@ pub(super) enum Format {
     Yaml,
     Name,
     Sarif,
+    Dot,
+    Mermaid,
     JsonPath(Arc<Template>),
 }
 
@@ -31,13 +33,15 @@ impl Format {
 }
 
 /// Those that are a word. Described at the option: a description of each would blow up the help of every command.
-static FORMATS: [(&str, Format); 6] = [
+static FORMATS: [(&str, Format); 8] = [
     ("table", Format::Table),
     ("wide", Format::Wide),
     ("json", Format::Json),
     ("yaml", Format::Yaml),
     ("name", Format::Name),
     ("sarif", Format::Sarif),
+    ("dot", Format::Dot),
+    ("mermaid", Format::Mermaid),
 ];
 
 impl FromStr for Format {
@@ -107,6 +111,9 @@ pub(super) fn data<T: Serialize>(
         Format::Table | Format::Wide => table(header, &rows(value)),
         Format::Name => anyhow::bail!("-o name prints names of documents: it is for `weft get`"),
         Format::Sarif => anyhow::bail!("-o sarif is for `weft analyze` alone: use json or yaml"),
+        Format::Dot | Format::Mermaid => {
+            anyhow::bail!("-o dot and -o mermaid are for `weft graph` alone: use json or yaml")
+        }
     };
     Ok(print(&text)?)
 }

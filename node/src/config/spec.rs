@@ -37,6 +37,7 @@ pub(super) struct NodeSpec {
     logs: LogsSpec,
     access_log: Option<String>,
     admin: Option<String>,
+    metrics: Option<String>,
     workers: Option<u64>,
     services: Vec<ServiceSpec>,
     outbound: OutboundSpec,
@@ -106,6 +107,10 @@ impl NodeSpec {
             [("text", AccessLog::Text), ("json", AccessLog::Json), ("off", AccessLog::Off)],
         );
         let admin = self.admin(local, checker);
+        let metrics = match &self.metrics {
+            None => Some(None),
+            Some(text) => checker.socket("metrics", text).map(Some),
+        };
         let workers = match self.workers {
             None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
             Some(workers) => checker.count("workers", workers).map(|workers| workers as usize),
@@ -116,7 +121,12 @@ impl NodeSpec {
         let listeners = each(checker, "listeners", &self.listeners, |checker, spec| spec.checked(&account, checker));
         // With a problem noted, the lists have holes, and their indices are not those of the file.
         if checker.errors.is_empty() {
-            refuse_duplicates(&services, admin, outbound.as_ref(), &listeners, checker);
+            let own = [
+                ("admin", admin),
+                ("metrics", metrics.flatten()),
+                ("outbound.address", outbound.as_ref().map(|outbound| outbound.address)),
+            ];
+            refuse_duplicates(&services, own, &listeners, checker);
         }
         if origin.advertise.is_none() && self.advertise.is_none() {
             checker.problem::<()>("advertise", "is missing; write the address at which other nodes reach this one");
@@ -130,6 +140,7 @@ impl NodeSpec {
             logs: logs?,
             access_log: access_log?,
             admin: admin?,
+            metrics: metrics?,
             workers: workers?,
             services,
             outbound: outbound?,
@@ -230,8 +241,7 @@ fn account(text: Option<&str>, checker: &mut Checker) -> Option<Option<ServiceAc
 /// Refuses what is fine by itself but not beside another.
 fn refuse_duplicates(
     services: &[ServiceConfig],
-    admin: Option<SocketAddr>,
-    outbound: Option<&Outbound>,
+    own: [(&str, Option<SocketAddr>); 3],
     listeners: &[ListenerConfig],
     checker: &mut Checker,
 ) {
@@ -244,7 +254,6 @@ fn refuse_duplicates(
         }
     }
     let mut taken: Vec<(String, SocketAddr)> = Vec::new();
-    let own = [("admin", admin), ("outbound.address", outbound.map(|outbound| outbound.address))];
     let own = own.into_iter().filter_map(|(field, address)| Some((field.to_owned(), address?)));
     let listeners =
         listeners.iter().enumerate().map(|(i, listener)| (format!("listeners[{i}].listen"), listener.listen));

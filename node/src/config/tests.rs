@@ -188,6 +188,7 @@ fn what_is_there_twice_is_refused() {
         r#"
 advertise: 10.0.0.1
 admin: 127.0.0.1:9000
+metrics: 0.0.0.0:9080
 outbound: {address: "0.0.0.0:9000"}
 services:
   - {name: reviews, port: 1}
@@ -202,9 +203,11 @@ listeners:
     assert_eq!(
         found,
         [
-            "7: services[1].workload: reviews is services[0] already; give each its own `workload`",
-            "4: outbound.address: 0.0.0.0:9000 is taken by admin",
-            "12: listeners[2].listen: 127.0.0.1:9080 is taken by listeners[0].listen",
+            "8: services[1].workload: reviews is services[0] already; give each its own `workload`",
+            "5: outbound.address: 0.0.0.0:9000 is taken by admin",
+            "11: listeners[0].listen: 127.0.0.1:9080 is taken by metrics",
+            "12: listeners[1].listen: 127.0.0.2:9080 is taken by metrics",
+            "13: listeners[2].listen: 127.0.0.1:9080 is taken by metrics",
         ]
     );
 }

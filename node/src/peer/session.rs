@@ -33,7 +33,8 @@ use crate::{
         membership::{self, gossip::GossipInbox},
         secrets,
     },
-    admin::{decision::OwnDecisions, plaintext::OwnPlaintext},
+    admin::{decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, traffic::OwnTraffic},
+    identity::IdentityReader,
     telemetry::{Reason, Telemetry},
 };
 
@@ -53,6 +54,8 @@ pub struct Receivers {
     pub following: Following,
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
+    pub traffic: OwnTraffic,
+    pub identity: IdentityReader,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -126,7 +129,7 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
         let (to, peer) = (to.clone(), peer.clone());
         tokio::spawn(async move {
             let taken = match send {
-                Some(send) => take_question(send, recv, &peer, &to).await,
+                Some(send) => take_question(send, recv, &peer, address, &to).await,
                 // QUIC lets a peer whose certificate has run out open none of these.
                 None => take_message(recv, node, address, &to).await,
             };
@@ -170,7 +173,13 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
     Ok(())
 }
 
-async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: &Receivers) -> Result<(), PeerError> {
+async fn take_question(
+    mut send: SendStream,
+    recv: RecvStream,
+    peer: &Peer,
+    address: SocketAddr,
+    to: &Receivers,
+) -> Result<(), PeerError> {
     let question: Request = read_value(recv, MAX_FRAME_LEN).await?;
     question.check()?;
     let certify = |wanted, csr| to.issuer.certify(peer.identity.clone(), wanted, csr);
@@ -199,6 +208,9 @@ async fn take_question(mut send: SendStream, recv: RecvStream, peer: &Peer, to: 
         (Request::ListVersions { key }, _) => {
             to.documents.versions(key).await.map(Response::Versions).map_err(anyhow::Error::from)
         }
+        (Request::ListTraffic { window_ms }, _) => to.traffic.answer(window_ms),
+        (Request::ListEvents { seconds }, _) => events::answer(&to.telemetry.events, seconds),
+        (Request::ReachMe, _) => doctor::answer(&to.identity, address).await,
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

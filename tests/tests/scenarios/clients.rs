@@ -66,6 +66,16 @@ fn grpcio_and_websockets_work_as_callers_and_as_workloads() {
     let server = |kind: &str| vec![python.clone(), script("servers.py"), kind.to_owned()];
     let lab = lab(&[("rpc", "7002", "grpc", server("grpc")), ("chat", "7003", "http", server("websocket"))]);
     assert_eq!(run(&lab, &python, &[&script("clients.py")]), "grpc ok\nwebsocket ok\n");
+    // Both sides have counted the messages: of 303 plain calls, one of 1,000 answers, one of 1,000 questions, a chat of
+    // three, and two that are refused, perhaps before their message has come.
+    wait_for("all messages are counted", PATIENCE, || {
+        let count = |host: usize, what: &str| {
+            lab.host(host).metric(&format!("istio_{what}_messages_total"), &["request_protocol=\"grpc\"", "rpc"])
+        };
+        let is_right =
+            |host| (1_307.0..=1_309.0).contains(&count(host, "request")) && count(host, "response") == 1_307.0;
+        (is_right(0) && is_right(1)).then_some(())
+    });
 }
 
 #[test]

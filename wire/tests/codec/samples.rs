@@ -105,6 +105,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("request/list_plaintext.bin", Request::ListPlaintext),
         ("request/list_versions.bin", Request::ListVersions { key: document(None).key }),
         ("request/compare_documents.bin", Request::CompareDocuments { root: [0xd; 16] }),
+        ("request/list_traffic.bin", Request::ListTraffic { window_ms: 10_000 }),
+        ("request/list_events.bin", Request::ListEvents { seconds: 600 }),
+        ("request/reach_me.bin", Request::ReachMe),
     ]
 }
 
@@ -131,6 +134,7 @@ pub(crate) fn responses() -> Vec<(&'static str, Response)> {
                 unreadable: vec![document(None).key],
             }),
         ),
+        ("response/told.bin", Response::Told { json: "[]".into() }),
     ]
 }
 

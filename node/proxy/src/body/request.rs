@@ -169,7 +169,7 @@ impl CallerBody {
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.stall.moved();
-            self.received.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+            self.received.data(frame.data_ref().map_or(&[][..], |data| &data[..]));
         }
         if let Poll::Ready(Some(Err(error))) = &polled {
             self.received.broke_off.set(Some(BrokeOff::of(error)));

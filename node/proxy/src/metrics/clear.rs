@@ -17,6 +17,10 @@ pub(super) struct InTheClear {
 }
 
 impl InTheClear {
+    pub(super) fn has_any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn count(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
         self.last.store(seconds_since_1970(), Ordering::Relaxed);
@@ -52,10 +56,10 @@ impl Metrics {
                 *total = (total.0 + count, total.1.max(last));
             }
         };
-        for (labels, series) in self.0.http.read().iter() {
+        for (labels, series) in &self.0.http.all() {
             add(labels, &series.in_the_clear, false);
         }
-        for (labels, series) in self.0.tcp.read().iter() {
+        for (labels, series) in &self.0.tcp.all() {
             let open = series.opened.load(Ordering::Relaxed) > series.closed.load(Ordering::Relaxed);
             add(labels, &series.in_the_clear, open);
         }

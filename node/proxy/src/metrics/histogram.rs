@@ -1,17 +1,13 @@
 //! A histogram of atomics: prometheus-client's own takes a lock for each observation.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::{
-    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
-    metrics::MetricType,
-};
+use parking_lot::Mutex;
+
+use super::text::{Exemplar, Page};
 
 /// Istio's upper bounds, for milliseconds and bytes alike; the last is `+Inf`.
-const BOUNDS: [f64; 20] = [
+pub const BOUNDS: [f64; 20] = [
     0.5,
     1.0,
     5.0,
@@ -42,24 +38,45 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn observe(&self, value: f64) {
+    /// Returns the value's bucket.
+    pub(super) fn observe(&self, value: f64) -> usize {
         let bucket = BOUNDS.partition_point(|bound| *bound < value).min(BOUNDS.len() - 1);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_thousandths.fetch_add((value * 1_000.0) as u64, Ordering::Relaxed);
+        bucket
+    }
+
+    pub(super) fn counts(&self) -> [u64; BOUNDS.len()] {
+        std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn sum(&self) -> f64 {
+        self.sum_thousandths.load(Ordering::Relaxed) as f64 / 1_000.0
+    }
+
+    pub(super) fn write(&self, page: &mut Page, name: &str, labels: &str, exemplars: Option<&Exemplars>) {
+        let (counts, sum) = (self.counts(), self.sum());
+        let buckets: [(f64, u64); BOUNDS.len()] = std::array::from_fn(|i| (BOUNDS[i], counts[i]));
+        page.histogram(name, labels, &buckets, sum, |bucket| exemplars?.get(bucket));
     }
 }
 
-impl EncodeMetric for Histogram {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let buckets: [(f64, u64); BOUNDS.len()] =
-            std::array::from_fn(|i| (BOUNDS[i], self.buckets[i].load(Ordering::Relaxed)));
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = self.sum_thousandths.load(Ordering::Relaxed) as f64 / 1_000.0;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+/// The latest trace of each bucket; empty, and without memory of its own, while nothing is traced.
+#[derive(Debug, Default)]
+pub(super) struct Exemplars(Mutex<Vec<(usize, Exemplar)>>);
+
+impl Exemplars {
+    /// Never waits: if somebody else is at it, theirs is as good.
+    pub(super) fn put(&self, bucket: usize, exemplar: Exemplar) {
+        let Some(mut all) = self.0.try_lock() else { return };
+        match all.iter_mut().find(|(of, _)| *of == bucket) {
+            Some((_, known)) => *known = exemplar,
+            None => all.push((bucket, exemplar)),
+        }
     }
 
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
+    fn get(&self, bucket: usize) -> Option<Exemplar> {
+        self.0.lock().iter().find(|(of, _)| *of == bucket).map(|(_, exemplar)| *exemplar)
     }
 }
 
@@ -73,7 +90,7 @@ mod tests {
         for value in [0.0, 0.5, 0.6, 1.0, 3_600_000.0, 3_600_001.0] {
             histogram.observe(value);
         }
-        let counts: Vec<u64> = histogram.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[18], counts[19]), (2, 2, 1, 1));
         assert_eq!(histogram.sum_thousandths.load(Ordering::Relaxed), 7_200_003_100);
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use weft_policy::endpoint::Workload;
 
-use super::series::{HttpOutcome, Parties, Reporter};
+use super::series::{HttpOutcome, Parties};
 
 /// One series' labels.
 pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
@@ -13,6 +13,68 @@ pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
 const UNKNOWN: &str = "unknown";
 /// The one cluster that a mesh is; Kiali drops edges without it.
 const CLUSTER: &str = "weft";
+/// Label `request_protocol` of connections of bytes.
+pub(super) const TCP: &str = "tcp";
+
+/// Which side of the hop reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reporter {
+    Source,
+    Destination,
+}
+
+impl Reporter {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// Who calls whom, in the labels' words: `unknown` where it is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Edge {
+    pub reporter: Reporter,
+    pub source_namespace: String,
+    pub source_workload: String,
+    pub destination_namespace: String,
+    pub destination_workload: String,
+    pub service_namespace: String,
+    /// Without its namespace.
+    pub service: String,
+    /// `http`, `grpc` or `tcp`.
+    pub protocol: &'static str,
+}
+
+impl Edge {
+    pub(super) fn of(parties: &Parties, protocol: &'static str) -> Self {
+        let of = |workload: &Option<std::sync::Arc<Workload>>| {
+            let (namespace, name) = match workload.as_deref() {
+                Some(workload) => (workload.namespace.to_string(), workload.name.to_string()),
+                None => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
+            };
+            (namespace, name)
+        };
+        let (source_namespace, source_workload) = of(&parties.source);
+        let (destination_namespace, destination_workload) = of(&parties.destination);
+        let service = parties.service_id();
+        let (service_namespace, service) = match service {
+            Some(id) => (id.namespace().to_string(), id.name().to_owned()),
+            None => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
+        };
+        Self {
+            reporter: parties.reporter,
+            source_namespace,
+            source_workload,
+            destination_namespace,
+            destination_workload,
+            service_namespace,
+            service,
+            protocol,
+        }
+    }
+}
 
 /// Envoy's response flags, as far as they can occur. See
 /// <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>.
@@ -75,7 +137,7 @@ pub(crate) enum RequestProtocol {
 }
 
 impl RequestProtocol {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Grpc => "grpc",
@@ -95,10 +157,20 @@ pub(super) fn http(parties: &Parties, protocol: RequestProtocol, outcome: &HttpO
     labels
 }
 
+/// Those that are known before the call has ended.
+pub(super) fn messages(parties: &Parties) -> Labels {
+    let mut labels = parties_labels(parties);
+    labels.extend([
+        ("request_protocol", Cow::Borrowed(RequestProtocol::Grpc.as_str())),
+        ("connection_security_policy", security_policy(parties).into()),
+    ]);
+    labels
+}
+
 pub(super) fn tcp(parties: &Parties, flag: Flag) -> Labels {
     let mut labels = parties_labels(parties);
     labels.extend([
-        ("request_protocol", Cow::Borrowed("tcp")),
+        ("request_protocol", Cow::Borrowed(TCP)),
         ("response_flags", flag.as_str().into()),
         ("connection_security_policy", security_policy(parties).into()),
     ]);
@@ -149,4 +221,73 @@ fn parties_labels(parties: &Parties) -> Labels {
 pub(super) fn parties(labels: &Labels) -> (String, String) {
     let of = |name: &str| labels.iter().find(|(label, _)| *label == name).map_or(UNKNOWN, |(_, value)| value);
     (format!("{}/{}", of("source_workload_namespace"), of("source_workload")), of("destination_service").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the order of Istio's own.
+    const NAMES: [&str; 25] = [
+        "reporter",
+        "source_workload",
+        "source_canonical_service",
+        "source_canonical_revision",
+        "source_workload_namespace",
+        "source_principal",
+        "source_app",
+        "source_version",
+        "source_cluster",
+        "destination_workload",
+        "destination_workload_namespace",
+        "destination_principal",
+        "destination_app",
+        "destination_version",
+        "destination_service",
+        "destination_canonical_service",
+        "destination_canonical_revision",
+        "destination_service_name",
+        "destination_service_namespace",
+        "destination_cluster",
+        "request_protocol",
+        "response_code",
+        "grpc_response_status",
+        "response_flags",
+        "connection_security_policy",
+    ];
+
+    #[test]
+    fn labels_have_istios_names_order_and_words_for_what_is_not_known() {
+        let source = Parties::new(Reporter::Source);
+        let all = http(&source, RequestProtocol::Http, &HttpOutcome::default());
+        assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), NAMES);
+        let value = |labels: &Labels, name: &str| {
+            labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string())
+        };
+        for (name, expected) in [
+            ("reporter", "source"),
+            ("source_cluster", "weft"),
+            ("destination_cluster", "weft"),
+            ("request_protocol", "http"),
+            ("response_code", "0"),
+            ("grpc_response_status", ""),
+            ("response_flags", "-"),
+        ] {
+            assert_eq!(value(&all, name).as_deref(), Some(expected), "{name}");
+        }
+        assert_eq!(all.iter().filter(|(_, value)| value == "unknown").count(), 18, "{all:?}");
+
+        let destination = Parties::new(Reporter::Destination);
+        let outcome = HttpOutcome { status: 200, grpc_status: Some(14), flag: Flag::Timeout };
+        let all = http(&destination, RequestProtocol::Grpc, &outcome);
+        assert_eq!(value(&all, "grpc_response_status").as_deref(), Some("14"));
+        assert_eq!(value(&all, "response_flags").as_deref(), Some("UT"));
+        assert_eq!(value(&all, "connection_security_policy").as_deref(), Some("mutual_tls"));
+
+        let of_bytes = tcp(&source, Flag::None);
+        let is_of_http = |name: &str| name == "response_code" || name == "grpc_response_status";
+        let names: Vec<_> = NAMES.into_iter().filter(|name| !is_of_http(name)).collect();
+        assert_eq!(of_bytes.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
+        assert_eq!(value(&of_bytes, "request_protocol").as_deref(), Some("tcp"));
+    }
 }

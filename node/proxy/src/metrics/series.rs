@@ -11,28 +11,12 @@ use weft_policy::{
 };
 
 use super::{
-    HttpSeries, Metrics, TcpSeries,
-    labels::{self, Flag, RequestProtocol},
+    HttpSeries, MessageSeries, Metrics, TcpSeries,
+    labels::{self, Edge, Flag, Reporter, RequestProtocol},
 };
 
 /// Most entries that a worker keeps before it starts anew.
 const MAX_CACHED: usize = 4_096;
-
-/// Which side of the hop reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reporter {
-    Source,
-    Destination,
-}
-
-impl Reporter {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Source => "source",
-            Self::Destination => "destination",
-        }
-    }
-}
 
 /// Who calls whom, as far as it is known.
 #[derive(Clone, Debug)]
@@ -90,12 +74,30 @@ impl HttpOutcome {
         // Unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
         self.status >= 500 || self.grpc_status.is_some_and(|code| matches!(code, 2 | 4 | 12..=15))
     }
+
+    /// Whether its caller did not get what it should have: a failure, or no response though it waited for one.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_failure() || (self.status == 0 && self.flag != Flag::DownstreamGone)
+    }
+}
+
+/// What an HTTP exchange took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchanged {
+    pub(crate) duration: Duration,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    /// Tries after the first.
+    pub(crate) retries: u32,
+    /// Of the trace that it is part of, if that is recorded.
+    pub(crate) trace_id: Option<u128>,
 }
 
 /// A worker's own map from what it has at hand to the shared series.
 pub(crate) struct WorkerMetrics {
     shared: Metrics,
     http: Cache<(PartiesKey, RequestProtocol, HttpOutcome), HttpSeries>,
+    messages: Cache<PartiesKey, MessageSeries>,
     tcp: Cache<(PartiesKey, Flag), TcpSeries>,
 }
 
@@ -104,16 +106,18 @@ type Cache<K, S> = RefCell<HashMap<K, (Arc<S>, Parties)>>;
 
 impl WorkerMetrics {
     pub(crate) fn new(shared: Metrics) -> Self {
-        Self { shared, http: RefCell::default(), tcp: RefCell::default() }
+        Self { shared, http: RefCell::default(), messages: RefCell::default(), tcp: RefCell::default() }
     }
 
     pub(crate) fn shared(&self) -> &Metrics {
         &self.shared
     }
 
-    /// Lets go of the parties of views that are gone: their services would be kept, with all their rules.
+    /// Lets go of the parties of views that are gone: their services would be kept, with all their rules. And of series
+    /// that are used no more, which are kept for as long as a worker has them.
     pub(crate) fn forget_parties(&self) {
         self.http.borrow_mut().clear();
+        self.messages.borrow_mut().clear();
         self.tcp.borrow_mut().clear();
     }
 
@@ -122,23 +126,31 @@ impl WorkerMetrics {
         parties: &Parties,
         protocol: RequestProtocol,
         outcome: HttpOutcome,
-        duration: Duration,
-        request_bytes: u64,
-        response_bytes: u64,
+        exchanged: &Exchanged,
     ) {
         let series = cached(&self.http, (parties.key(), protocol, outcome), parties, || {
-            self.shared.http(labels::http(parties, protocol, &outcome))
+            let make = || HttpSeries::new(Edge::of(parties, protocol.as_str()), outcome.is_lost());
+            self.shared.0.http.get(labels::http(parties, protocol, &outcome), make)
         });
-        series.record(duration, request_bytes, response_bytes);
+        series.record(exchanged);
         if parties.in_the_clear {
             series.in_the_clear.count();
         }
     }
 
+    /// For the messages of a gRPC call.
+    pub(crate) fn messages(&self, parties: &Parties) -> Arc<MessageSeries> {
+        cached(&self.messages, parties.key(), parties, || {
+            self.shared.0.messages.get(labels::messages(parties), MessageSeries::default)
+        })
+    }
+
     /// For a new connection.
     pub(crate) fn tcp(&self, parties: &Parties, flag: Flag) -> Arc<TcpSeries> {
-        let key = (parties.key(), flag);
-        let series = cached(&self.tcp, key, parties, || self.shared.tcp(labels::tcp(parties, flag)));
+        let series = cached(&self.tcp, (parties.key(), flag), parties, || {
+            let make = || TcpSeries::new(Edge::of(parties, labels::TCP), flag != Flag::None);
+            self.shared.0.tcp.get(labels::tcp(parties, flag), make)
+        });
         if parties.in_the_clear {
             series.in_the_clear.count();
         }

@@ -163,7 +163,8 @@ impl AppPool {
         }
     }
 
-    pub(super) fn sweep(&self, originations: &OriginationTable) {
+    /// Returns what is left: idle connections of HTTP/1.1, and those of HTTP/2.
+    pub(super) fn sweep(&self, originations: &OriginationTable) -> (u64, u64) {
         self.idle.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| idle.is_open() && idle.life.is_current(originations));
             !idle.is_empty()
@@ -172,6 +173,8 @@ impl AppPool {
             of_address.retain(|known| !known.links.sweep(originations));
             !of_address.is_empty()
         });
+        let idle = self.idle.borrow().values().map(|idle| idle.len() as u64).sum();
+        (idle, self.http2.borrow().values().flatten().map(|known| known.links.count()).sum())
     }
 }
 

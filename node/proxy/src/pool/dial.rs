@@ -26,6 +26,7 @@ use crate::{
     error::ConnectError,
     http1::{Answers, Strict},
     http2::{MAX_HEADER_LIST, Watched},
+    metrics::Metrics,
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls},
 };
@@ -68,6 +69,7 @@ impl MeshDial<'_> {
         self,
         alpn: &'static [u8],
         settings: Option<&ConnectionSettings>,
+        metrics: &Metrics,
     ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let to: Arc<str> = format!("{} at {}", self.sni, self.address).into();
         let tls_error = |source: io::Error| ConnectError::Tls { to: to.clone(), source: Arc::new(source) };
@@ -79,6 +81,10 @@ impl MeshDial<'_> {
         within(connect_timeout(settings).unwrap_or(MESH_CONNECT_TIMEOUT), &to, async {
             let tcp = tcp(self.address, settings).await?;
             let connected = TlsConnector::from(config).connect(name, tcp).await;
+            match &connected {
+                Ok(_) => metrics.count_handshake(false),
+                Err(_) => metrics.count_failed_handshake(),
+            }
             let stream = connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))?;
             match stream.get_ref().1.alpn_protocol() {
                 Some(chosen) if chosen == alpn => Ok(stream),

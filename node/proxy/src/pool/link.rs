@@ -140,6 +140,13 @@ impl<T: 'static> Links<T> {
     }
 }
 
+impl<T> Links<T> {
+    /// How many connections are open.
+    pub(super) fn count(&self) -> u64 {
+        self.open.borrow().len() as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::Duration};

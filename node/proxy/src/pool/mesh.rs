@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     error::{ConnectError, PeerError},
+    metrics::Metrics,
     ports::{Caller, Identities, IdentitySnapshot, OriginationTable, WorkloadIdentity},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, MeshTls, Peer},
 };
@@ -34,6 +35,7 @@ use crate::{
 pub(super) struct MeshPool {
     tls: Arc<MeshTls>,
     identities: Identities,
+    metrics: Metrics,
     links: RefCell<HashMap<EndpointKey, ByCaller>>,
 }
 
@@ -76,8 +78,8 @@ impl Hop {
 }
 
 impl MeshPool {
-    pub(super) fn new(tls: Arc<MeshTls>, identities: Identities) -> Self {
-        Self { tls, identities, links: RefCell::default() }
+    pub(super) fn new(tls: Arc<MeshTls>, identities: Identities, metrics: Metrics) -> Self {
+        Self { tls, identities, metrics, links: RefCell::default() }
     }
 
     pub(super) async fn checkout(
@@ -102,6 +104,7 @@ impl MeshPool {
         let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
         let dial = || {
             let (tls, identities, sni) = (self.tls.clone(), self.identities.clone(), sni.clone());
+            let metrics = self.metrics.clone();
             let (account, expected) = (caller.account().clone(), endpoint.identities.clone());
             let settings = settings.cloned();
             async move {
@@ -110,7 +113,7 @@ impl MeshPool {
                 let expires = expiry(identity.not_after);
                 let (allowed, expected) = (RefCell::new(expected.clone()), expected);
                 let to = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
-                let stream = to.connect(ALPN_HTTP2, settings.as_deref()).await?;
+                let stream = to.connect(ALPN_HTTP2, settings.as_deref(), &metrics).await?;
                 let server = server_id(&stream).map_err(|source| ConnectError::Peer { to: sni.clone(), source })?;
                 let sender = dial::http2(&sni, stream, settings.as_deref()).await?;
                 Ok(Link::new(sender, Hop { address, server, allowed, expires }, Life::begin(settings)))
@@ -144,7 +147,7 @@ impl MeshPool {
         let identity = identity(&snapshot, caller.account())?;
         let expected = endpoint.identities.clone();
         let to = MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected };
-        to.connect(alpn, settings).await
+        to.connect(alpn, settings, &self.metrics).await
     }
 
     fn links(
@@ -166,11 +169,13 @@ impl MeshPool {
         new
     }
 
-    pub(super) fn sweep(&self, originations: &OriginationTable) {
+    /// Returns how many connections are left.
+    pub(super) fn sweep(&self, originations: &OriginationTable) -> u64 {
         self.links.borrow_mut().retain(|_, of_endpoint| {
             of_endpoint.retain(|of_caller| !of_caller.links.sweep(originations));
             !of_endpoint.is_empty()
         });
+        self.links.borrow().values().flatten().map(|of_caller| of_caller.links.count()).sum()
     }
 }
 

@@ -48,7 +48,10 @@ use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat},
     config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
-    metrics::Metrics,
+    metrics::{
+        Metrics,
+        text::{Format, Page},
+    },
     origination::{Material, Originator, Trust},
     ports::{
         self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, VerdictSink,
@@ -426,11 +429,9 @@ impl Node {
     }
 
     pub fn metrics_text(&self) -> String {
-        let mut registry = prometheus_client::registry::Registry::default();
-        self.metrics.register(&mut registry);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text
+        let mut page = Page::new(Format::OpenMetrics);
+        self.metrics.write(&mut page);
+        page.finish()
     }
 
     /// The value of the one series of `name` that has all of `labels`; 0 if there is none.

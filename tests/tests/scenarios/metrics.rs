@@ -1,0 +1,270 @@
+//! Metrics as Prometheus, Kiali and Istio's dashboards read them: a real Prometheus scrapes bookinfo on four hosts.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use weft_tests::lab::{Host, Lab, PATIENCE, bookinfo, origin, wait_for};
+
+/// Where each node lets Prometheus in, and where Prometheus answers on the first host.
+const METRICS_PORT: u16 = 15020;
+const PROMETHEUS: &str = "127.0.0.1:9090";
+/// What queries look back over.
+const WINDOW: &str = "15s";
+
+/// The labels by which Kiali groups.
+const KIALI: &str = "source_cluster,source_workload_namespace,source_workload,source_canonical_service,\
+    source_canonical_revision,destination_cluster,destination_service_namespace,destination_service,\
+    destination_service_name,destination_workload_namespace,destination_workload,destination_canonical_service,\
+    destination_canonical_revision";
+
+/// Kiali's queries for a graph of the namespace `default`.
+fn kiali() -> Vec<String> {
+    let by_response = format!("{KIALI},request_protocol,response_code,grpc_response_status,response_flags");
+    let selectors = [
+        "reporter=\"destination\",destination_workload_namespace=\"default\"",
+        "reporter=\"source\",source_workload_namespace=\"default\"",
+    ];
+    let mut queries = Vec::new();
+    for selector in selectors {
+        queries.push(format!("sum(rate(istio_requests_total{{{selector}}}[{WINDOW}])) by ({by_response}) > 0"));
+        queries.push(format!(
+            "sum(rate(istio_tcp_sent_bytes_total{{app!=\"ztunnel\",{selector}}}[{WINDOW}])) by (app,{KIALI},response_flags) > 0"
+        ));
+        for metric in ["istio_request_bytes_sum", "istio_response_bytes_sum"] {
+            queries.push(format!("sum(rate({metric}{{{selector}}}[{WINDOW}])) by ({KIALI}) > 0"));
+        }
+    }
+    // Calls to a service that found no workload.
+    queries.push(format!(
+        "sum(rate(istio_requests_total{{reporter=\"source\",source_workload_namespace!=\"other\",\
+         destination_workload_namespace=\"unknown\",destination_workload=\"unknown\",\
+         destination_service=~\"^.+\\\\.default\\\\..+$\"}}[{WINDOW}])) by ({by_response}) > 0"
+    ));
+    // The padlock.
+    queries.push(format!(
+        "sum(rate(istio_requests_total{{reporter=\"destination\",destination_service_namespace=\"default\",\
+         connection_security_policy=\"mutual_tls\"}}[{WINDOW}])) \
+         by ({KIALI},source_principal,destination_principal,connection_security_policy) > 0"
+    ));
+    for reporter in ["source", "destination"] {
+        queries.push(format!(
+            "histogram_quantile(0.95,sum(rate(istio_request_duration_milliseconds_bucket{{reporter=\"{reporter}\",\
+             destination_service_namespace=\"default\"}}[{WINDOW}])) by (le,{KIALI},request_protocol)) > 0"
+        ));
+    }
+    queries
+}
+
+/// The kinds of queries of Istio's dashboards: of the mesh, of a service, of a workload.
+fn grafana() -> Vec<String> {
+    let reporter = "reporter=~\"source|waypoint\"";
+    let service = "destination_service=~\"reviews.default.svc.cluster.local\"";
+    let workload = "destination_workload=~\"reviews-.*\",destination_workload_namespace=~\"default\"";
+    let mut queries = vec![
+        "sum(istio_build) by (component,tag)".to_owned(),
+        format!("round(sum(irate(istio_requests_total{{{reporter}}}[{WINDOW}])), 0.01)"),
+        format!(
+            "sum(rate(istio_requests_total{{{reporter},response_code!~\"5.*\"}}[{WINDOW}])) / \
+                 sum(rate(istio_requests_total{{{reporter}}}[{WINDOW}]))"
+        ),
+        format!(
+            "label_join(sum(rate(istio_requests_total{{{reporter}}}[{WINDOW}])) by \
+                 (destination_workload, destination_workload_namespace, destination_service), \
+                 \"destination_workload_var\", \".\", \"destination_workload\", \"destination_workload_namespace\")"
+        ),
+        format!(
+            "sum(irate(istio_requests_total{{connection_security_policy=\"mutual_tls\",\
+                 destination_principal=~\"spiffe.*\",{service},reporter=\"destination\"}}[{WINDOW}])) \
+                 by (source_workload,source_workload_namespace,response_code)"
+        ),
+        format!(
+            "sum(irate(istio_requests_total{{{workload},{reporter},source_cluster=~\".*\",\
+                 destination_cluster=~\".*\"}}[{WINDOW}])) by (source_workload,source_workload_namespace,response_code)"
+        ),
+    ];
+    let of_tcp = "destination_service=~\"bytes.default.svc.cluster.local\"";
+    for metric in ["istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total"] {
+        queries.push(format!(
+            "sum(rate({metric}{{{reporter},{of_tcp}}}[{WINDOW}])) by \
+                              (destination_workload,destination_workload_namespace,destination_service)"
+        ));
+    }
+    for metric in ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"] {
+        queries.push(format!("sum(rate({metric}{{{reporter}}}[{WINDOW}]))"));
+    }
+    for quantile in ["0.50", "0.90", "0.95", "0.99"] {
+        for bucket in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
+            for selector in [service, workload] {
+                queries.push(format!(
+                    "histogram_quantile({quantile}, sum(irate({bucket}_bucket\
+                     {{{reporter},connection_security_policy!=\"mutual_tls\",{selector}}}[{WINDOW}])) \
+                     by (source_workload, source_workload_namespace, le))"
+                ));
+            }
+        }
+    }
+    queries
+}
+
+/// The result of an instant query; empty while there is none.
+fn query(host: &Host, query: &str) -> Vec<Value> {
+    let parameter = format!("query={query}");
+    let url = format!("http://{PROMETHEUS}/api/v1/query");
+    let answer = host.curl(&["--get", "--data-urlencode", &parameter], &url);
+    if answer.status == 0 {
+        return Vec::new();
+    }
+    assert_eq!(answer.status, 200, "{query}: {}", answer.body);
+    let result = answer.json()["data"]["result"].as_array().cloned().expect("a vector");
+    // A quotient or quantile of nothing is NaN.
+    result.into_iter().filter(|sample| sample["value"][1] != "NaN").collect()
+}
+
+fn number(host: &Host, text: &str) -> f64 {
+    let sample = query(host, text);
+    sample.first().and_then(|sample| sample["value"][1].as_str()?.parse().ok()).unwrap_or(0.0)
+}
+
+fn prometheus_config(lab: &Lab) -> String {
+    let targets: Vec<String> = (0..4).map(|i| format!("'{}:{METRICS_PORT}'", lab.host(i).address)).collect();
+    format!(
+        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n- job_name: weft\n  static_configs:\n  \
+         - {{ targets: [{}], labels: {{ app: weft }} }}\n",
+        targets.join(", ")
+    )
+}
+
+/// Four nodes that let Prometheus in; the last one has a port of bytes.
+fn lab() -> Lab {
+    let mut lab = Lab::new(4);
+    for i in 0..4 {
+        match i {
+            0 => drop(lab.host(0).init().ok()),
+            i => drop(lab.join(i, &lab.token(&["--allow", "default/*"])).ok()),
+        }
+        let address = lab.host(i).address;
+        lab.host(i).configure(&format!("metrics: {address}:{METRICS_PORT}\n"));
+        if i == 3 {
+            lab.host(i)
+                .configure("listeners: [{ listen: 127.0.0.1:7001, service: bytes, port: 7001, protocol: tcp }]\n");
+        }
+        lab.host_mut(i).start();
+    }
+    (0..4).for_each(|i| lab.wait_members(i, "alive", 4));
+    lab
+}
+
+/// Says something to the port of bytes, and hears it.
+fn talk(host: &Host) {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/7001; echo word >&3; read -r -t 5 back <&3; [ $back = word ]";
+    let status = host.command("bash").args(["-c", script]).status().expect("bash is there");
+    assert!(status.success(), "the port of bytes does not answer");
+}
+
+#[test]
+fn prometheus_kiali_and_grafana_see_the_mesh_as_the_load_generator_does() {
+    let mut lab = lab();
+    bookinfo(&mut lab, [0, 1, 2, 3]);
+    let (origin, listen) = (origin(), "127.0.0.1:7001");
+    let bytes = [&*origin, "--listen", listen, "--name", "bytes", "--tcp"];
+    lab.host_mut(1).host_command(&["--service", "bytes", "--port", "7001", "--protocol", "tcp"], &bytes);
+    // Nothing serves this one: calls to it find no workload.
+    let nobody = lab.file(
+        "nobody.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: { name: nobody }\nspec: { selector: { app: nobody }, ports: [{ name: http, port: 80 }] }\n",
+    );
+    lab.host(0).weft(&["apply", "-f", &nobody.to_string_lossy()]).ok();
+    lab.wait_healthy(3, "productpage", 1);
+    lab.wait_healthy(3, "bytes", 1);
+    wait_for("the page is whole", PATIENCE, || {
+        let page = lab.host(3).call("productpage:9080", "/productpage", &[]);
+        (page.status == 200 && page.body.contains("glyphicon-star")).then_some(())
+    });
+
+    let config = lab.file("prometheus.yaml", &prometheus_config(&lab));
+    let data = config.with_file_name("prometheus");
+    let arguments = [
+        format!("--config.file={}", config.display()),
+        format!("--storage.tsdb.path={}", data.display()),
+        format!("--web.listen-address={PROMETHEUS}"),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    lab.host_mut(0).run_beside(Path::new("prometheus"), &arguments);
+    let (watcher, caller) = (lab.host(0), lab.host(3));
+    wait_for("Prometheus scrapes all nodes", PATIENCE, || (query(watcher, "up == 1").len() == 4).then_some(()));
+    // Pages that were asked for, that arrived, and what each of them asked.
+    let counted = || {
+        [
+            "reporter=\"source\",destination_service_name=\"productpage\"",
+            "reporter=\"destination\",destination_app=\"productpage\"",
+            "reporter=\"source\",destination_service_name=\"details\",response_code=\"200\"",
+        ]
+        .map(|selector| number(watcher, &format!("sum(istio_requests_total{{{selector}}})")))
+    };
+    let before = wait_for("the first pages are counted", PATIENCE, || {
+        Some(counted()).filter(|counts| counts.iter().all(|count| *count >= 1.0) && counts[0] == counts[1])
+    });
+
+    let load = caller.load_path("productpage:9080", "/productpage", 10);
+    let mut missing: Vec<String> = kiali().into_iter().chain(grafana()).collect();
+    let start = Instant::now();
+    while !missing.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(90), "these queries return no data: {missing:#?}");
+        talk(caller);
+        caller.call("nobody", "/", &[]);
+        // Pages are asked for without a body.
+        watcher.call("ratings:9080", "/ratings/1", &["-d", "{\"Reviewer1\": 4}"]);
+        missing.retain(|text| query(watcher, text).is_empty());
+    }
+    let report = load.finish();
+    report.assert_all_succeeded(10);
+
+    let sent = report.exchanges.len() as f64;
+    let seen = || {
+        let now = counted();
+        [0, 1, 2].map(|i| now[i] - before[i])
+    };
+    let seen = wait_for("the last page was scraped", PATIENCE, || Some(seen()).filter(|seen| seen[0] >= sent * 0.99));
+    assert!(seen.iter().all(|seen| (seen - sent).abs() <= sent * 0.01), "{seen:?} of {sent} pages were counted");
+}
+
+#[test]
+fn both_formats_are_what_their_readers_take() {
+    let mut lab = Lab::new(1);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.wait_healthy(0, "client", 1);
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let traced = format!("traceparent: 00-{trace}-b7ad6b7169203331-01");
+    lab.host(0).call("client", "/", &["-H", &traced]).ok();
+    let host = lab.host(0);
+    let url = "http://127.0.0.1:15000/metrics";
+
+    let page = host.curl(&[], url);
+    assert!(page.headers.contains("content-type: text/plain; version=0.0.4"), "{}", page.headers);
+    // Istio's own name has milliseconds, which promtool would have as seconds. It finds nothing else.
+    let mut promtool = host.command("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("promtool is installed");
+    promtool.stdin.take().expect("piped").write_all(page.body.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(
+        said.trim(),
+        "istio_request_duration_milliseconds use base unit \"seconds\" instead of \"milliseconds\"",
+    );
+
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let page = host.curl(&["-H", accept], url);
+    assert!(page.headers.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", page.headers);
+    assert!(page.body.ends_with("\n# EOF\n"), "{}", page.body);
+    let exemplar = format!(" # {{trace_id=\"{trace}\"}} ");
+    let with_trace = page.body.lines().find(|line| line.contains(&exemplar)).expect("a traced request is an exemplar");
+    assert!(with_trace.starts_with("istio_request_duration_milliseconds_bucket{"), "{with_trace}");
+}
