@@ -110,6 +110,11 @@ fn many_rules(condition: impl Fn(usize) -> String) -> Vec<Arc<Document>> {
     parts.chain([root]).map(|text| document(&text, 30_000)).collect()
 }
 
+/// A number without digits.
+fn letters(number: usize) -> String {
+    format!("{number:03}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
+}
+
 struct Mesh {
     nodes: Vec<NodeInput>,
     documents: Vec<Arc<Document>>,
@@ -120,7 +125,7 @@ impl Mesh {
         let (trust_domain, this_node) = ("cluster.local".parse().unwrap(), "here".parse().unwrap());
         let (nodes, documents, local) = (&self.nodes, &self.documents, &BTreeMap::new());
         let secrets = &Arc::default();
-        let names = &ResolvedNames::default();
+        let names = &Arc::<ResolvedNames>::default();
         let inputs =
             Inputs { trust_domain: &trust_domain, this_node: &this_node, nodes, documents, local, secrets, names };
         compile(&inputs, previous)
@@ -215,6 +220,8 @@ fn main() {
         ("path prefixes in any case", &|i| format!("{{uri: {{prefix: /path/of/rule/{i}/}}, ignoreUriCase: true}}")),
         ("path expressions", &|i| format!("{{uri: {{regex: '/path/of/rule/{i}/[a-z]+'}}}}")),
         ("path expressions without a start", &|i| format!("{{uri: {{regex: '.*/rule/{i}/[a-z]+'}}}}")),
+        ("path expressions in any case", &|i| format!("{{uri: {{regex: '(?i)/path/of/{}/[a-z]+'}}}}", letters(i))),
+        ("path expressions without any text", &|i| format!("{{uri: {{regex: '([a-z/]|{i})+'}}}}")),
         ("headers", &|i| format!("{{headers: {{end-user: {{exact: user-{i}}}}}}}")),
         ("header expressions", &|i| format!("{{headers: {{end-user: {{regex: 'user-{i}-.*'}}}}}}")),
         ("different headers", &|i| format!("{{headers: {{x-{i}: {{exact: a}}}}}}")),

@@ -14,7 +14,7 @@ use weft_policy::{
     authenticate::{Authenticator, Jwks, KnownKeys, TokenRequest},
     authorize::{AccessRequest, Authorizer, AuthorizerSettings, HttpAccess, Peer, forwarded_for},
     balance::Keyed,
-    compile::{Inputs, ResolvedNames, compile},
+    compile::{Inputs, compile},
     deadline,
     document::{Document, parse_stored, parse_yaml},
     normalise::{PathNormalization, normalise},
@@ -230,7 +230,7 @@ fn view_of_all(documents: &[Arc<Document>]) -> MeshView {
         documents,
         local: &BTreeMap::new(),
         secrets: &Arc::default(),
-        names: &ResolvedNames::default(),
+        names: &Arc::default(),
     };
     compile(&inputs, None)
 }

@@ -20,16 +20,14 @@ mod lower;
 mod nodes;
 mod outside;
 mod policies;
+mod rows;
 mod rules;
 mod service_policies;
 mod services;
 mod slices;
+mod virtual_hosts;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use foldhash::{HashMap, HashMapExt};
 use weft_wire::{
@@ -51,8 +49,9 @@ use self::{
     entries::Selected,
     gateway_api::route::Route,
     localities::Localities,
-    nodes::{NodeRows, Row, RowIndex},
+    nodes::{NodeRows, Row},
     policies::Policy,
+    rows::{RowIndex, Rows},
     services::Declared,
     slices::Slices,
 };
@@ -61,7 +60,6 @@ use crate::{
     document::Document,
     endpoint::{LocalWorkload, Place, Standing},
     experiment::Experiment,
-    hosts::{self, HostIndex, HostPattern},
     limit::RateLimiter,
     namespaces::{PerNamespace, same},
     route::{Client, RuleSet},
@@ -69,7 +67,7 @@ use crate::{
     service_id::ServiceId,
     settings::MeshSettings,
     sidecar::Scope,
-    view::{Callers, HostEntry, MeshView, Service, VirtualHost},
+    view::{Callers, MeshView, Service},
 };
 
 /// All that a view is made of. The result depends on what is in it, never on its order.
@@ -85,7 +83,7 @@ pub struct Inputs<'a> {
     /// The contents of the Secrets that this node has.
     pub secrets: &'a Arc<Contents>,
     /// What names outside of the mesh resolve to; see [`MeshView::names_to_resolve`].
-    pub names: &'a ResolvedNames,
+    pub names: &'a Arc<ResolvedNames>,
 }
 
 /// One node's record, already verified against its certificate and grant.
@@ -105,6 +103,9 @@ pub(crate) struct Parts {
     rows: Arc<RowIndex>,
     localities: Arc<Localities>,
     documents: Arc<DocumentIndex>,
+    names: Arc<ResolvedNames>,
+    /// All of the mesh, sorted; aliases are none of them.
+    services: Arc<[ServiceName]>,
 }
 
 impl Parts {
@@ -170,9 +171,10 @@ pub(crate) struct Ingredients {
     here: Option<Arc<Place>>,
     /// Where all nodes are; only where zones are asked for.
     localities: Option<Arc<Localities>>,
-    /// Rows announced under the service's name, and those that its selector selects.
-    own: Vec<Arc<Row>>,
+    /// Rows announced under the service's name, and those that its selector selects, with those it selects among.
+    own: Option<Rows>,
     selected: Vec<Arc<Row>>,
+    selected_among: Option<Rows>,
     /// Of a service that selects no workloads.
     slices: Slices,
     /// BackendTLSPolicies for it, the oldest first.
@@ -213,13 +215,15 @@ impl Ingredients {
                 ..Self::steered(name, fqdn, here, parts)
             };
         }
-        let selected = declared.as_ref().map(|declared| rows.selected(&name.namespace, declared.selector()));
         let selects_none = declared.as_ref().is_some_and(|declared| declared.selector().is_empty());
         let slices = documents.slices.get(name).filter(|_| selects_none).cloned();
         let steered = Self::steered(name, fqdn, here, parts);
+        let selector = declared.as_ref().map(|declared| declared.selector());
+        let selected = selector.map(|selector| rows.selected(&name.namespace, selector));
         Self {
-            own: rows.announced.get(name).cloned().unwrap_or_default(),
+            own: rows.announced.get(name).cloned(),
             selected: selected.unwrap_or_default(),
+            selected_among: selector.and_then(|selector| rows.with_first(&name.namespace, selector)).cloned(),
             localities: steered.localities.clone().or_else(|| slices.is_some().then(|| localities.clone())),
             slices: slices.map(|slices| Slices::new(slices, inputs.names)).unwrap_or_default(),
             declared,
@@ -244,11 +248,23 @@ impl Ingredients {
         }
     }
 
+    fn own(&self) -> &[Arc<Row>] {
+        self.own.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the rows of a service of the mesh are still these, where the documents are.
+    fn has_same_rows(&self, name: &ServiceName, rows: &RowIndex) -> bool {
+        let selector = self.declared.as_ref().map(|declared| declared.selector());
+        let among = selector.and_then(|selector| rows.with_first(&name.namespace, selector));
+        rows::are_same(self.own.as_ref(), rows.announced.get(name))
+            && rows::are_same(self.selected_among.as_ref(), among)
+    }
+
     fn are_same(&self, other: &Self) -> bool {
         self.declared.as_ref().map(Arc::as_ptr) == other.declared.as_ref().map(Arc::as_ptr)
             && self.here.as_ref().map(Arc::as_ptr) == other.here.as_ref().map(Arc::as_ptr)
             && self.localities.as_ref().map(Arc::as_ptr) == other.localities.as_ref().map(Arc::as_ptr)
-            && same(&self.own, &other.own)
+            && same(self.own(), other.own())
             && same(&self.selected, &other.selected)
             && self.slices.are_same(&other.slices)
             && same(&self.backend_tls, &other.backend_tls)
@@ -264,21 +280,22 @@ impl Ingredients {
 /// Compiles a view; its epoch is the previous one's plus 1, and endpoints keep their live counters.
 pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let same_mesh = previous.filter(|previous| previous.trust_domain == *inputs.trust_domain);
-    let no_parts = Parts::default();
-    let known = same_mesh.map_or(&no_parts, |previous| &previous.parts);
-    let nodes = nodes::read(inputs, known);
-    let documents = documents::read(inputs.documents, &known.documents);
-    let rows = nodes::index(&nodes, &documents.first_labels, known);
-    let localities = Localities::of(&nodes, &known.localities);
-    let parts = Parts { nodes, local: inputs.local.clone(), rows, localities, documents };
-
+    let parts = Parts::read(inputs, same_mesh);
     let aliases = aliases::compile(&parts.documents);
-    let (services, mut ends_of_services) =
-        services(inputs, &parts, &aliases, same_mesh.map_or(&[], |previous| &previous.services));
-    let (externals, ends) = externals::compile(inputs, &parts, same_mesh.map(|previous| &previous.externals));
-    ends_of_services.extend(ends);
-    let by_host = services.iter().map(|service| (service.id.to_string().into(), HostEntry::Service(service.clone())));
-    let mut by_host = by_host.collect();
+    let parts = Parts { services: service_names(&parts, &aliases, same_mesh), ..parts };
+    let known = same_mesh.filter(|known| parts.steer_as(&known.parts, inputs.this_node));
+
+    let services = services(inputs, &parts, same_mesh, known.is_some());
+    let externals = match known.filter(|known| externals::have_same_rows(&parts, &known.parts)) {
+        Some(known) => known.externals.clone(),
+        None => Arc::new(externals::compile(inputs, &parts, same_mesh.map(|previous| &*previous.externals))),
+    };
+    let same_names = same_mesh.filter(|known| Arc::ptr_eq(&known.parts.services, &parts.services));
+    let by_name = same_names.map_or_else(|| by_name(&parts.services), |known| known.by_name.clone());
+    let same_hosts = same_names.filter(|known| Arc::ptr_eq(&known.parts.documents, &parts.documents));
+    let virtual_hosts = same_hosts.map(|known| known.virtual_hosts.clone());
+    let virtual_hosts = virtual_hosts
+        .unwrap_or_else(|| Arc::new(virtual_hosts::compile(&parts, &services, |name| by_name.contains_key(name))));
     let settings = MeshSettings::read(
         inputs.trust_domain,
         parts.documents.mesh_config.as_ref(),
@@ -288,14 +305,13 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         access::compile(&parts.documents.security, &settings, &services, same_mesh.map(|previous| &previous.access));
     let attached = attached::compile(&parts.documents, &services);
     let gateways = gateways::compile(&parts.documents, &parts.nodes, same_mesh.map(|previous| &previous.gateways));
-    let by_end = virtual_hosts(&parts.documents.rules_by_age, &ends_of_services, &mut by_host);
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
         trust_domain: inputs.trust_domain.clone(),
         own_name: inputs.this_node.as_str().into(),
         own_address: inputs.nodes.iter().find(|node| node.name == *inputs.this_node).map(|node| node.record.advertise),
-        by_host,
-        by_end,
+        by_name,
+        virtual_hosts,
         aliases,
         externals,
         unserved: same_mesh.map(|previous| previous.unserved.clone()).unwrap_or_default(),
@@ -311,26 +327,83 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     }
 }
 
-/// All services, sorted; and the ends of wildcards that rule one of them.
-fn services<'p>(
-    inputs: &Inputs<'_>,
-    parts: &'p Parts,
+impl Parts {
+    /// All but the services' names.
+    fn read(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> Self {
+        let no_parts = Self::default();
+        let known = previous.map_or(&no_parts, |previous| &previous.parts);
+        let nodes = nodes::read(inputs, known);
+        let documents = documents::read(inputs.documents, &known.documents);
+        Self {
+            rows: rows::index(&nodes, &documents.first_labels, known),
+            localities: Localities::of(&nodes, &known.localities),
+            local: inputs.local.clone(),
+            names: inputs.names.clone(),
+            services: Arc::default(),
+            nodes,
+            documents,
+        }
+    }
+
+    /// Whether a service is steered as by other parts: all that it is made of is the same, but for rows.
+    fn steer_as(&self, other: &Self, this_node: &NodeName) -> bool {
+        let here = |parts: &Self| parts.nodes.get(this_node).map(|node| Arc::as_ptr(&node.place));
+        Arc::ptr_eq(&self.documents, &other.documents)
+            && Arc::ptr_eq(&self.localities, &other.localities)
+            && Arc::ptr_eq(&self.names, &other.names)
+            && here(self) == here(other)
+    }
+}
+
+/// The names of all services but aliases, sorted; the known list if they are the same.
+fn service_names(
+    parts: &Parts,
     aliases: &HashMap<Box<str>, Box<str>>,
-    known: &[Arc<Service>],
-) -> (Vec<Arc<Service>>, HashSet<&'p str>) {
-    let names = parts.documents.declared.keys().chain(parts.rows.announced.keys());
+    previous: Option<&MeshView>,
+) -> Arc<[ServiceName]> {
+    let Parts { rows, documents, .. } = parts;
+    let has_same = |known: &&Parts| Arc::ptr_eq(documents, &known.documents) && rows.has_same_services(&known.rows);
+    let known = previous.map(|previous| &previous.parts);
+    if let Some(known) = known.filter(has_same) {
+        return known.services.clone();
+    }
+    let announced = rows.announced.keys().filter(|name| !documents.declared.contains_key(*name));
     let is_alias = |name: &ServiceName| !aliases.is_empty() && aliases.contains_key(name.to_string().as_str());
-    let names: BTreeSet<&ServiceName> = names.filter(|name| !is_alias(name)).collect();
-    let mut known = known.iter().peekable();
-    let mut ends = HashSet::new();
+    let mut names: Vec<&ServiceName> =
+        documents.declared.keys().chain(announced).filter(|name| !is_alias(name)).collect();
+    names.sort_unstable();
+    match known.filter(|known| known.services.iter().eq(names.iter().copied())) {
+        Some(known) => known.services.clone(),
+        None => names.into_iter().cloned().collect(),
+    }
+}
+
+/// The places of services by `name.namespace`.
+fn by_name(services: &[ServiceName]) -> Arc<HashMap<Box<str>, u32>> {
+    Arc::new(services.iter().map(|name| name.to_string().into()).zip(0..).collect())
+}
+
+/// All services, sorted. `are_steered_alike`: all parts but rows are those of the previous view.
+fn services(
+    inputs: &Inputs<'_>,
+    parts: &Parts,
+    previous: Option<&MeshView>,
+    are_steered_alike: bool,
+) -> Vec<Arc<Service>> {
+    let mut known = previous.map_or(&[][..], |previous| &previous.services).iter().peekable();
     let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
-    let services = names.into_iter().map(|name| {
+    let service = |name: &ServiceName| {
         while known.peek().is_some_and(|service| service.id.mesh() < Some(name)) {
             known.next();
         }
         let known = known.peek().filter(|service| service.id.mesh() == Some(name));
+        if let Some(known) = known
+            && are_steered_alike
+            && known.ingredients.has_same_rows(name, &parts.rows)
+        {
+            return Arc::clone(known);
+        }
         let fqdn = known.map_or_else(|| name.fqdn().into(), |known| known.fqdn.clone());
-        ends.extend(ends_that_rule(&fqdn, parts));
         let ingredients = Ingredients::of(name, &fqdn, here, inputs, parts);
         match known {
             Some(known) if known.ingredients.are_same(&ingredients) => Arc::clone(known),
@@ -339,51 +412,13 @@ fn services<'p>(
                 Arc::new(services::service(inputs, id, fqdn, ingredients, known.map(|known| known.as_ref())))
             }
         }
-    });
-    let services = services.collect();
-    (services, ends)
+    };
+    parts.services.iter().map(service).collect()
 }
 
 /// The names outside of the mesh that a service needs the addresses of.
 pub(crate) fn names_to_resolve(service: &Service) -> impl Iterator<Item = String> {
     entries::names_to_resolve(service).chain(service.ingredients.slices.names().cloned())
-}
-
-/// The ends of the wildcards that rule a service.
-fn ends_that_rule<'p>(fqdn: &str, parts: &'p Parts) -> impl Iterator<Item = &'p str> {
-    let hosts = parts.documents.rules.matching(fqdn).flat_map(|rules| &rules.hosts);
-    hosts.filter_map(move |host| match host {
-        HostPattern::Wildcard(end) if host.matches(fqdn) => Some(end.as_str()),
-        _ => None,
-    })
-}
-
-/// The hosts that VirtualServices name and that are no service: adds those that are named whole to `by_host`, and
-/// returns those that are named by their end. An end that rules a service is for services, as in Istio.
-fn virtual_hosts(
-    rules_by_age: &[Arc<RuleSet>],
-    ends_of_services: &HashSet<&str>,
-    by_host: &mut HashMap<Box<str>, HostEntry>,
-) -> HostIndex<Arc<VirtualHost>> {
-    let mut rules_of: BTreeMap<&HostPattern, Vec<Arc<RuleSet>>> = BTreeMap::new();
-    for rules in rules_by_age {
-        for host in &rules.hosts {
-            rules_of.entry(host).or_default().push(Arc::clone(rules));
-        }
-    }
-    let mut by_end = HostIndex::default();
-    for (host, rules) in rules_of {
-        let entry = || Arc::new(VirtualHost { rules: visible_rules(&rules) });
-        match host {
-            HostPattern::Exact(name) => {
-                let looked_up = hosts::service_of(name).map_or_else(|| name.clone(), |service| service.to_string());
-                by_host.entry(looked_up.into()).or_insert_with(|| HostEntry::Virtual(entry()));
-            }
-            HostPattern::Wildcard(end) if ends_of_services.contains(end.as_str()) => {}
-            wildcard => by_end.insert(wildcard, entry()),
-        }
-    }
-    by_end
 }
 
 /// Of these VirtualServices the ones that a client sees, in the same order.

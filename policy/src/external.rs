@@ -60,7 +60,7 @@ impl External {
 }
 
 impl Externals {
-    pub(crate) fn insert(&mut self, host: &HostPattern, looked_up: String, external: &Arc<External>) {
+    pub(crate) fn insert(&mut self, host: &HostPattern, looked_up: &str, external: &Arc<External>) {
         if let HostPattern::Wildcard(_) = host {
             self.by_end.insert(host, external.clone());
         }

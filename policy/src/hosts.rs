@@ -3,7 +3,7 @@
 use std::fmt;
 
 use foldhash::{HashMap, HashMapExt};
-use weft_wire::id::{Namespace, ServiceName, is_dns_name};
+use weft_wire::id::{Namespace, ServiceName, is_dns_name, is_label};
 
 /// What follows name and namespace in a service's fully qualified name. See [`ServiceName::fqdn`].
 const SERVICE_SUFFIX: &str = ".svc.cluster.local";
@@ -200,6 +200,14 @@ pub(crate) fn service_of(fqdn: &str) -> Option<ServiceName> {
     Some(ServiceName { name: name.parse().ok()?, namespace: namespace.parse().ok()? })
 }
 
+/// What a host is looked up by: `name.namespace` of one with a service's fully qualified name, else its own name.
+pub(crate) fn lookup_name(host: &str) -> &str {
+    let short = host.strip_suffix(SERVICE_SUFFIX);
+    let is_service =
+        |short: &str| short.split_once('.').is_some_and(|(name, namespace)| is_label(name) && is_label(namespace));
+    short.filter(|short| is_service(short)).unwrap_or(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,6 +278,23 @@ mod tests {
         assert_eq!(service_of("a.b.svc.cluster.local").unwrap().to_string(), "a.b");
         for other in ["a.b", "a.b.svc", "a.b.c.svc.cluster.local", "a.svc.cluster.local", ""] {
             assert!(service_of(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_host_is_looked_up_by_is_what_its_service_is_called() {
+        for host in [
+            "a.b.svc.cluster.local",
+            "a.b",
+            "a.b.c.svc.cluster.local",
+            "a.svc.cluster.local",
+            "a-.b.svc.cluster.local",
+            ".svc.cluster.local",
+            "A.b.svc.cluster.local",
+            "example.com",
+        ] {
+            let expected = service_of(host).map_or_else(|| host.to_owned(), |service| service.to_string());
+            assert_eq!(lookup_name(host), expected, "{host}");
         }
     }
 

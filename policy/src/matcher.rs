@@ -1,10 +1,13 @@
 //! What a rule's `match` asks of a request and of who sends it. Section "D-ROUTE" of Istio's rules.
 
+mod index;
+
 use std::fmt;
 
 use http::{HeaderName, HeaderValue, header::GetAll};
 use weft_wire::id::Namespace;
 
+pub(crate) use self::index::MatchIndex;
 use crate::{
     api::values::StringMatch,
     route::{Client, RequestHead},
@@ -20,7 +23,7 @@ pub(crate) struct RequestMatch {
 }
 
 /// What is asked of the client before its request is looked at.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ClientMatch {
     /// The port that it dialled.
     pub(crate) port: Option<u16>,
@@ -47,7 +50,7 @@ pub(crate) struct ValueMatch {
 }
 
 /// What a condition may read of a request.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Field {
     Method,
     Authority,
@@ -101,6 +104,18 @@ enum Value<'r> {
     Lines(GetAll<'r, HeaderValue>),
 }
 
+impl<'r> Value<'r> {
+    fn of_header(head: &RequestHead<'r>, name: &HeaderName) -> Self {
+        let lines = head.headers.get_all(name);
+        let mut values = lines.iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::Missing,
+            (Some(value), None) => Self::One(value.as_bytes()),
+            _ => Self::Lines(lines),
+        }
+    }
+}
+
 impl<'r> Values<'r> {
     pub(crate) fn new(head: &'r RequestHead<'r>, fields: &'r Fields) -> Self {
         Self { head, fields, kept: [const { None }; KEPT] }
@@ -134,22 +149,10 @@ impl Field {
             Self::Method => Value::One(head.method.as_str().as_bytes()),
             Self::Authority => Value::One(head.authority.as_bytes()),
             Self::Scheme => Value::One(head.scheme.as_bytes()),
-            Self::Header(name) => {
-                let lines = head.headers.get_all(name);
-                let mut values = lines.iter();
-                match (values.next(), values.next()) {
-                    (None, _) => Value::Missing,
-                    (Some(value), None) => Value::One(value.as_bytes()),
-                    _ => Value::Lines(lines),
-                }
-            }
+            Self::Header(name) => Value::of_header(head, name),
             Self::Query(name) => {
-                let mut pairs = head.query().into_iter().flat_map(|query| query.split('&'));
-                let found = pairs.find_map(|pair| {
-                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (key == name).then_some(value)
-                });
-                found.map_or(Value::Missing, |value| Value::One(value.as_bytes()))
+                let found = head.parameters().find(|(known, _)| known == name);
+                found.map_or(Value::Missing, |(_, value)| Value::One(value.as_bytes()))
             }
             Self::Claim(_) => Value::Missing,
         }

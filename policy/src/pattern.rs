@@ -5,7 +5,7 @@ use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::{
     ParserBuilder,
-    hir::{Hir, HirKind, Look},
+    hir::{Class, ClassUnicodeRange, Hir, HirKind, Look},
 };
 
 /// Longest expression, in characters, as in Istio.
@@ -17,15 +17,21 @@ const MAX_COMPILED_BYTES: usize = 512 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     source: String,
-    /// Text that each match begins with, or has in it: most values are ruled out by it, in a fraction of the time.
-    needs: Option<Literal>,
+    needs: Needs,
+    /// The longest text of `needs`, where none is the start: most values are ruled out by it, in a fraction of the time.
+    finder: Option<Box<Finder<'static>>>,
     whole: Regex,
 }
 
-#[derive(Clone, Debug)]
-enum Literal {
-    Start(Box<[u8]>),
-    Anywhere(Box<Finder<'static>>),
+/// Fixed text that is in every value that an expression matches whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// What it begins with.
+    pub(crate) start: Option<Box<[u8]>>,
+    /// What it has in it, the start too.
+    pub(crate) texts: Vec<Box<[u8]>>,
+    /// What it has in it in some case; here in lower case.
+    pub(crate) in_any_case: Vec<Box<[u8]>>,
 }
 
 impl PartialEq for Pattern {
@@ -40,7 +46,10 @@ impl Pattern {
         // Compiled alone first, so that `a)|(b` cannot close the group that makes the match whole.
         compile(&translated)?;
         let whole = compile(&format!(r"\A(?:{translated})\z"))?;
-        Ok(Self { source: source.to_owned(), needs: Literal::of(&translated), whole })
+        let needs = Needs::of(&translated);
+        let longest = needs.texts.iter().filter(|_| needs.start.is_none()).max_by_key(|text| text.len());
+        let finder = longest.map(|text| Box::new(Finder::new(text).into_owned()));
+        Ok(Self { source: source.to_owned(), needs, finder, whole })
     }
 
     /// As it was given.
@@ -48,39 +57,67 @@ impl Pattern {
         &self.source
     }
 
+    pub(crate) fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
     pub(crate) fn is_whole(&self, value: &[u8]) -> bool {
-        let may_match = match &self.needs {
-            Some(Literal::Start(start)) => value.starts_with(start),
-            Some(Literal::Anywhere(finder)) => finder.find(value).is_some(),
-            None => true,
-        };
+        let may_match = self.needs.start.as_ref().is_none_or(|start| value.starts_with(start))
+            && self.finder.as_ref().is_none_or(|finder| finder.find(value).is_some());
         may_match && self.whole.is_match(value)
     }
 }
 
-impl Literal {
-    /// What an expression that matches whole values needs: its start if that is fixed, else its longest fixed part.
-    fn of(translated: &str) -> Option<Self> {
-        let hir = ParserBuilder::new().utf8(false).build().parse(translated).ok()?;
-        let parts: Vec<&Hir> = match hir.kind() {
-            HirKind::Concat(parts) => parts.iter().collect(),
-            _ => vec![&hir],
-        };
-        let is_start = |part: &&&Hir| !matches!(part.kind(), HirKind::Look(Look::Start));
-        if let Some(start) = parts.iter().find(is_start).and_then(|part| literal_of(part)) {
-            return Some(Self::Start(start.into()));
+impl Needs {
+    fn of(translated: &str) -> Self {
+        let Ok(hir) = ParserBuilder::new().utf8(false).build().parse(translated) else { return Self::default() };
+        let mut needs = Self { start: start_of(&hir).map(Into::into), ..Self::default() };
+        needs.add(&hir);
+        needs
+    }
+
+    /// Adds the texts that all matches of a part have in them.
+    fn add(&mut self, part: &Hir) {
+        match part.kind() {
+            HirKind::Literal(literal) => self.texts.push(literal.0.clone()),
+            HirKind::Capture(capture) => self.add(&capture.sub),
+            HirKind::Repetition(repeated) if repeated.min > 0 => self.add(&repeated.sub),
+            HirKind::Concat(parts) => {
+                for run in parts.chunk_by(|a, b| letter_of(a).is_some() == letter_of(b).is_some()) {
+                    let letters: Vec<u8> = run.iter().filter_map(letter_of).collect();
+                    match letters.is_empty() {
+                        true => run.iter().for_each(|part| self.add(part)),
+                        false => self.in_any_case.push(letters.into()),
+                    }
+                }
+            }
+            _ => self.in_any_case.extend(letter_of(part).map(|letter| [letter].into())),
         }
-        let longest = parts.into_iter().filter_map(literal_of).max_by_key(|literal| literal.len())?;
-        Some(Self::Anywhere(Box::new(Finder::new(longest).into_owned())))
     }
 }
 
-fn literal_of(part: &Hir) -> Option<&[u8]> {
-    match part.kind() {
+/// The text that all of its matches begin with, if that is fixed.
+fn start_of(hir: &Hir) -> Option<&[u8]> {
+    match hir.kind() {
         HirKind::Literal(literal) => Some(&literal.0),
-        HirKind::Capture(capture) => literal_of(&capture.sub),
+        HirKind::Capture(capture) => start_of(&capture.sub),
+        HirKind::Repetition(repeated) if repeated.min > 0 => start_of(&repeated.sub),
+        HirKind::Concat(parts) => {
+            start_of(parts.iter().find(|part| !matches!(part.kind(), HirKind::Look(Look::Start)))?)
+        }
         _ => None,
     }
+}
+
+/// The letter that it matches in both cases, in lower case. `(?i)` makes such classes of most letters.
+fn letter_of(part: &Hir) -> Option<u8> {
+    let HirKind::Class(Class::Unicode(class)) = part.kind() else { return None };
+    let [upper, lower] = class.ranges() else { return None };
+    let only = |range: &ClassUnicodeRange| {
+        let letter = u8::try_from(range.start()).ok().filter(u8::is_ascii_alphabetic)?;
+        (range.start() == range.end()).then_some(letter)
+    };
+    only(lower).filter(|letter| only(upper) == Some(letter.to_ascii_uppercase()))
 }
 
 /// An expression that is searched for, not matched whole: that of `uriRegexRewrite`.
@@ -267,12 +304,38 @@ mod tests {
             ("/a?/b", "//b", true),
             ("(/a)*/b", "/b", true),
             ("(?:/a){0}/b", "/b", true),
+            ("(?:/a){1,2}/b", "/a/a/b", true),
+            ("(?:/a)+/b", "/a/b", true),
+            ("(x(/a)y)+", "x/ayx/ay", true),
+            ("(^/a)/b.*", "/a/b", true),
+            ("(.*/a|/b)/c", "/x/a/c", true),
             ("", "", false),
             (r"\Q/a.\Eb", "/a.b", true),
             (".*", "", true),
         ] {
             let found = Pattern::new(pattern).is_ok_and(|pattern| pattern.is_whole(value.as_bytes()));
             assert_eq!(found, expected, "{pattern} on {value}");
+        }
+    }
+
+    #[test]
+    fn what_an_expression_needs_is_found_in_all_of_its_parts() {
+        for (pattern, start, texts, in_any_case) in [
+            ("/a/(b[0-9])+/c", "/a/", &["/a/", "b", "/c"][..], &[][..]),
+            (".*/a/[a-z]+/b", "", &["/a/", "/b"], &[]),
+            ("(?i)/orders/7.*", "/", &["/", "/7"], &["order"]),
+            ("/a(?i)bc", "/a", &["/a"], &["bc"]),
+            ("(?i)a+[bB]?", "", &[], &["a"]),
+            ("/a|/b", "", &[], &[]),
+            ("(a/)?[bc]*", "", &[], &[]),
+        ] {
+            let needs = Pattern::new(pattern).unwrap().needs;
+            let read = |texts: &[Box<[u8]>]| -> Vec<String> {
+                texts.iter().map(|text| String::from_utf8(text.to_vec()).unwrap()).collect()
+            };
+            assert_eq!(String::from_utf8(needs.start.unwrap_or_default().to_vec()).unwrap(), start, "{pattern}");
+            assert_eq!(read(&needs.texts), texts, "{pattern}");
+            assert_eq!(read(&needs.in_any_case), in_any_case, "{pattern}");
         }
     }
 

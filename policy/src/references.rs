@@ -11,7 +11,7 @@ use crate::{
     document::{Document, Spec},
     route::{Client, TargetHost},
     sidecar::Sight,
-    view::{HostEntry, MeshView},
+    view::MeshView,
 };
 
 /// The hosts to which a document sends requests and that no service of the view has, fully qualified and sorted;
@@ -21,7 +21,7 @@ pub fn missing_backends(document: &Document, view: &MeshView) -> Option<BTreeSet
     let namespace = document.namespace();
     let hosts = destinations(service).map(|destination| destination.fqdn(&namespace));
     // A host that only VirtualServices know has nobody to answer.
-    let is_service = |name: &str| matches!(view.by_host.get(name), Some(HostEntry::Service(_)));
+    let is_service = |name: &str| view.service_named(name).is_some();
     let is_external = |name: &str| view.externals.named(name).is_some();
     let everything = Sight::of_all(&namespace);
     let is_known = |host: &str| {

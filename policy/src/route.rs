@@ -3,27 +3,32 @@
 //! A VirtualService, or a namespace's routes for a service, is compiled once into a [`RuleSet`], which names services; a request looks those up in its view.
 //! So neither knows of the other's changes.
 
+mod rules;
+
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use weft_wire::{document::Stamp, id::Namespace};
+use weft_wire::id::Namespace;
 
+use self::rules::Found;
+pub use self::rules::Mirror;
+pub(crate) use self::rules::{
+    DestinationFilters, ForwardRule, HttpDestination, HttpRule, HttpRules, NamedMatch, RuleAction, RuleSet, Target,
+    TargetHost, TcpRule, TlsMatch, TlsRule, Unresolved, Weighted,
+};
 use crate::{
-    api::values::Share,
     balance::Cluster,
     cors::Cors,
     document::Document,
     endpoint::{Endpoint, Workload},
     fault::FaultInjection,
     headers::HeaderRules,
-    hosts::{self, HostPattern},
-    matcher::{ClientMatch, Fields, MatchedPath, RequestMatch, Values},
-    namespaces::Visibility,
+    hosts,
+    matcher::{Fields, MatchedPath},
     provider::Provider,
     redirect::Redirect,
     retry::RetryPolicy,
-    rewrite::PathRewrite,
     session::{Session, Sticky, Token},
     sidecar::{Scope, Sight},
     unserved::{PASSTHROUGH_ROUTE, Passthrough},
@@ -45,6 +50,12 @@ impl<'a> RequestHead<'a> {
     pub fn path(&self) -> &'a str {
         let end = self.path_and_query.find(['?', '#']).unwrap_or(self.path_and_query.len());
         &self.path_and_query[..end]
+    }
+
+    /// The parameters of the query with their values, as they are written there.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let pairs = self.query().into_iter().flat_map(|query| query.split('&'));
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }
 
     /// The query without `?` and fragment.
@@ -184,213 +195,6 @@ pub(crate) fn passed(to: Passthrough<'_>) -> Matched<'_> {
     }
 }
 
-/// One VirtualService, or the routes of the Gateway API that one namespace has for a service, as clients inside the
-/// mesh are ruled by it; or what one says at a gateway, or several routes for one host there.
-#[derive(Debug, Default)]
-pub(crate) struct RuleSet {
-    /// When it was first applied; of several documents the oldest.
-    pub(crate) created: Stamp,
-    /// `None` at gateways.
-    pub(crate) namespace: Option<Namespace>,
-    pub(crate) hosts: Vec<HostPattern>,
-    pub(crate) visible: Visibility,
-    pub(crate) http: Vec<HttpRule>,
-    pub(crate) fields: Fields,
-    pub(crate) tls: Vec<TlsRule>,
-    pub(crate) tcp: Vec<TcpRule>,
-}
-
-/// One `http` entry, with what it delegates to.
-#[derive(Debug)]
-pub(crate) struct HttpRule {
-    pub(crate) document: Arc<Document>,
-    /// Its place in the document's `http`.
-    pub(crate) place: usize,
-    /// Any of these; a rule without conditions has one that always holds.
-    pub(crate) matches: Vec<NamedMatch>,
-    pub(crate) cors: Option<Cors>,
-    pub(crate) authorizers: Vec<Provider>,
-    pub(crate) fault: Option<FaultInjection>,
-    pub(crate) headers: Option<HeaderRules>,
-    pub(crate) action: RuleAction,
-}
-
-#[derive(Debug)]
-pub(crate) struct NamedMatch {
-    pub(crate) route_name: String,
-    pub(crate) condition: Option<usize>,
-    pub(crate) request: RequestMatch,
-}
-
-#[derive(Debug)]
-pub(crate) enum RuleAction {
-    Forward(Box<ForwardRule>),
-    Redirect(Redirect),
-    Respond(DirectResponse),
-}
-
-#[derive(Debug)]
-pub(crate) struct ForwardRule {
-    pub(crate) destinations: Weighted<HttpDestination>,
-    pub(crate) timeout: Option<Duration>,
-    /// `None` is the mesh's default.
-    pub(crate) retry: Option<RetryPolicy>,
-    pub(crate) path_rewrite: Option<PathRewrite>,
-    pub(crate) authority: Option<String>,
-    pub(crate) mirrors: Vec<Mirror>,
-    pub(crate) session: Option<Session>,
-    pub(crate) unresolved: Unresolved,
-}
-
-/// What becomes of a request whose destination does not exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unresolved {
-    /// As in Istio.
-    UnknownCluster,
-    /// As in the Gateway API.
-    InvalidBackend,
-}
-
-#[derive(Debug)]
-pub(crate) struct HttpDestination {
-    pub(crate) target: Target,
-    pub(crate) headers: Option<HeaderRules>,
-    /// The rule's operations are in `headers` already.
-    pub(crate) has_rules_headers: bool,
-    pub(crate) authority: Option<String>,
-    pub(crate) own: Option<Box<DestinationFilters>>,
-}
-
-/// What is done to the requests of one destination beside what the rule does.
-#[derive(Debug)]
-pub(crate) struct DestinationFilters {
-    /// They are sent elsewhere.
-    pub(crate) redirect: Option<Redirect>,
-    /// Instead of the rule's.
-    pub(crate) path_rewrite: Option<PathRewrite>,
-    /// The rule's with them.
-    pub(crate) mirrors: Vec<Mirror>,
-    /// Instead of the rule's.
-    pub(crate) cors: Option<Cors>,
-    /// Beside the rule's.
-    pub(crate) authorizers: Vec<Provider>,
-}
-
-/// One `tls` entry.
-#[derive(Debug)]
-pub(crate) struct TlsRule {
-    /// Any of these.
-    pub(crate) matches: Vec<TlsMatch>,
-    pub(crate) destinations: Weighted<Target>,
-}
-
-#[derive(Debug)]
-pub(crate) struct TlsMatch {
-    pub(crate) client: ClientMatch,
-    /// Any of these, as the client writes them in its SNI.
-    pub(crate) server_names: Vec<HostPattern>,
-}
-
-impl TlsMatch {
-    /// How closely one of its names means this server, the higher the closer; `None` if none does.
-    fn closeness(&self, name: &str) -> Option<usize> {
-        let of = |wanted: &HostPattern| match wanted {
-            HostPattern::Exact(_) => usize::MAX,
-            HostPattern::Wildcard(end) => end.len(),
-        };
-        self.server_names.iter().filter(|wanted| wanted.matches(name)).map(of).max()
-    }
-}
-
-/// One `tcp` entry.
-#[derive(Debug)]
-pub(crate) struct TcpRule {
-    /// Any of these; none at all matches everything.
-    pub(crate) matches: Vec<ClientMatch>,
-    pub(crate) destinations: Weighted<Target>,
-}
-
-/// A copy of a share of the requests.
-#[derive(Clone, Debug)]
-pub struct Mirror {
-    pub(crate) target: Target,
-    pub(crate) share: Share,
-}
-
-/// A service, or a part of it, as a document names it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// `None` for what may not be named.
-    pub(crate) host: Option<TargetHost>,
-    /// `None` is the service's only port, else the one that the client dialled.
-    pub(crate) port: Option<u16>,
-    pub(crate) subset: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TargetHost {
-    /// `NAME.NAMESPACE`: a service of the mesh, or a host that ServiceEntries give such a name.
-    Service(String),
-    /// `NAME.NAMESPACE` of a service of the mesh, and of none of type `ExternalName`: whoever may name that one may not
-    /// therefore name all that it could stand for (CVE-2021-25740).
-    Backend(String),
-    /// A host outside of the mesh, by its own name.
-    Other(String),
-}
-
-impl TargetHost {
-    pub(crate) fn read(fqdn: String) -> Self {
-        match hosts::service_of(&fqdn) {
-            Some(service) => Self::Service(service.to_string()),
-            None => Self::Other(fqdn),
-        }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Service(name) | Self::Backend(name) | Self::Other(name) => name,
-        }
-    }
-}
-
-/// Choices, each with the sum of the weights up to and with its own. Those without weight are left out.
-#[derive(Debug)]
-pub(crate) struct Weighted<T>(Vec<(u64, T)>);
-
-impl<T> Weighted<T> {
-    /// Of choices with their weights. The weight of an only one is not looked at.
-    pub(crate) fn new(choices: impl ExactSizeIterator<Item = (u64, T)>) -> Self {
-        let is_only = choices.len() == 1;
-        let mut sum = 0;
-        let weighted = choices.filter_map(|(weight, choice)| {
-            let weight = if is_only { 1 } else { weight };
-            sum += weight;
-            (weight > 0).then_some((sum, choice))
-        });
-        Self(weighted.collect())
-    }
-
-    /// Each choice with its share in percent.
-    pub(crate) fn shares(&self) -> Vec<(f64, &T)> {
-        let total = self.0.last().map_or(0, |(sum, _)| *sum);
-        let before = std::iter::once(0).chain(self.0.iter().map(|(sum, _)| *sum));
-        let percent = |part: u64| part as f64 * 100.0 / total as f64;
-        before.zip(&self.0).map(|(before, (sum, choice))| (percent(sum - before), choice)).collect()
-    }
-
-    fn choices(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|(_, choice)| choice)
-    }
-
-    /// `random` is a fresh, uniform number.
-    fn choose(&self, random: u64) -> Option<&T> {
-        let total = self.0.last().map_or(0, |(sum, _)| *sum);
-        let point = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-        let chosen = self.0.partition_point(|(sum, _)| *sum <= point);
-        self.0.get(chosen).map(|(_, choice)| choice)
-    }
-}
-
 /// What one request asks of one view.
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'v, 'r> {
@@ -414,6 +218,8 @@ struct Resumed<'v> {
 
 /// Hears what routing looks at. A request's is `()`, and costs it nothing.
 pub(crate) trait Recorder<'v> {
+    const LISTENS: bool = true;
+
     /// One of a rule's conditions does not hold.
     fn passed_over(&mut self, _: &'v HttpRule, _: &'v NamedMatch, _: &'v Fields) {}
     fn matched(&mut self, _: &'v HttpRule, _: &'v NamedMatch) {}
@@ -421,7 +227,9 @@ pub(crate) trait Recorder<'v> {
     fn not_ruled(&mut self, _: &'v RuleSet) {}
 }
 
-impl Recorder<'_> for () {}
+impl Recorder<'_> for () {
+    const LISTENS: bool = false;
+}
 
 /// What VirtualServices say of a request.
 pub(crate) enum Ruling<'v> {
@@ -484,24 +292,26 @@ impl<'v> Query<'v, '_> {
     }
 
     fn by_rule_set(&self, rules: &'v RuleSet, head: &RequestHead<'_>, recorder: &mut impl Recorder<'v>) -> Ruling<'v> {
-        let path = head.path();
-        let mut values = Values::new(head, &rules.fields);
-        let mut is_ruled = false;
-        for rule in &rules.http {
-            for one in &rule.matches {
-                if !one.request.client.matches(&self.client, self.port) {
-                    recorder.passed_over(rule, one, &rules.fields);
-                    continue;
-                }
-                is_ruled = true;
-                if let Some(matched) = one.request.matches(path, &mut values) {
-                    recorder.matched(rule, one);
-                    return Ruling::Matched(self.matched(rule, one, head, matched));
-                }
-                recorder.passed_over(rule, one, &rules.fields);
+        let found = rules.http.find(&self.client, self.port, head);
+        self.record(&rules.http, &found, recorder);
+        match found {
+            Found::Rule(rule, one, path) => Ruling::Matched(self.matched(rule, one, head, path)),
+            Found::NoMatch => Ruling::NoMatch,
+            Found::NoRules => Ruling::None,
+        }
+    }
+
+    /// Tells of all matches up to the one that holds.
+    fn record<R: Recorder<'v>>(&self, rules: &'v HttpRules, found: &Found<'v>, recorder: &mut R) {
+        if !R::LISTENS {
+            return;
+        }
+        for (rule, one) in rules.all() {
+            match found {
+                Found::Rule(_, holds, _) if std::ptr::eq(*holds, one) => return recorder.matched(rule, one),
+                _ => recorder.passed_over(rule, one, rules.fields()),
             }
         }
-        if is_ruled { Ruling::NoMatch } else { Ruling::None }
     }
 
     fn matched(

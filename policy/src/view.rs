@@ -52,15 +52,14 @@ pub struct MeshView {
     pub own_address: Option<IpAddr>,
     /// Sorted by namespace, then name.
     pub(crate) services: Vec<Arc<Service>>,
-    /// Services and hosts that only VirtualServices know, by `name.namespace`; other hosts by themselves.
-    pub(crate) by_host: HashMap<Box<str>, HostEntry>,
-    /// Hosts that VirtualServices name by their end alone, and that are no service.
-    pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
-    /// What services of type `ExternalName` stand for, by `name.namespace`, in the form that `by_host` and `externals`
+    /// Their places in `services`, by `name.namespace`.
+    pub(crate) by_name: Arc<HashMap<Box<str>, u32>>,
+    pub(crate) virtual_hosts: Arc<VirtualHosts>,
+    /// What services of type `ExternalName` stand for, by `name.namespace`, in the form that `by_name` and `externals`
     /// have. None of these is an alias.
     pub(crate) aliases: HashMap<Box<str>, Box<str>>,
     /// Hosts that ServiceEntries describe.
-    pub(crate) externals: Externals,
+    pub(crate) externals: Arc<Externals>,
     pub(crate) unserved: Arc<UnservedHosts>,
     /// Where clients outside of the mesh come in.
     pub(crate) gateways: Arc<Gateways>,
@@ -77,12 +76,6 @@ pub struct MeshView {
     pub(crate) parts: Parts,
 }
 
-#[derive(Debug)]
-pub(crate) enum HostEntry {
-    Service(Arc<Service>),
-    Virtual(Arc<VirtualHost>),
-}
-
 /// What a client means by a host.
 #[derive(Clone, Copy, Debug)]
 pub enum Host<'v> {
@@ -91,6 +84,15 @@ pub enum Host<'v> {
     Virtual(&'v Arc<VirtualHost>),
     /// A host that nobody serves, whose requests pass.
     Passthrough(Passthrough<'v>),
+}
+
+/// Hosts that VirtualServices name, and that are no service.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualHosts {
+    /// Those that are written like services by `name.namespace`; others by themselves.
+    pub(crate) by_name: HashMap<Box<str>, Arc<VirtualHost>>,
+    /// Those that are named by their end alone.
+    pub(crate) by_end: HostIndex<Arc<VirtualHost>>,
 }
 
 /// A host that only VirtualServices know.
@@ -118,10 +120,10 @@ impl MeshView {
             own_name: Box::default(),
             own_address: None,
             services: Vec::new(),
-            by_host: HashMap::new(),
-            by_end: HostIndex::default(),
+            by_name: Arc::default(),
+            virtual_hosts: Arc::default(),
             aliases: HashMap::new(),
-            externals: Externals::default(),
+            externals: Arc::default(),
             unserved: Arc::default(),
             gateways: Arc::default(),
             local: HashMap::new(),
@@ -146,10 +148,11 @@ impl MeshView {
         let is_seen =
             |found: &&Arc<VirtualHost>| found.rules.of(sight.namespace).iter().any(|rules| sight.includes_rules(rules));
         let external = |name: &str| self.externals.service(name, sight).map(Host::Service);
-        let by_name = |name: &str| match self.by_host.get(name) {
-            Some(HostEntry::Service(service)) if sight.includes(service) => Some(Host::Service(service)),
-            Some(HostEntry::Virtual(host)) => external(name).or_else(|| Some(host).filter(is_seen).map(Host::Virtual)),
-            Some(HostEntry::Service(_)) | None => external(name),
+        let virtual_host = |name: &str| self.virtual_hosts.by_name.get(name).filter(is_seen).map(Host::Virtual);
+        let by_name = |name: &str| match self.service_named(name) {
+            Some(service) if sight.includes(service) => Some(Host::Service(service)),
+            Some(_) => external(name),
+            None => external(name).or_else(|| virtual_host(name)),
         };
         let by_name = |name: &str| {
             by_name(name).or_else(|| {
@@ -160,7 +163,7 @@ impl MeshView {
         hosts::with_lookup_name(host, sight.namespace, by_name).flatten().or_else(|| {
             let by_end = |host: &str| {
                 let external = self.externals.by_end(host, sight).map(Host::Service);
-                external.or_else(|| self.by_end.matching(host).find(is_seen).map(Host::Virtual))
+                external.or_else(|| self.virtual_hosts.by_end.matching(host).find(is_seen).map(Host::Virtual))
             };
             let by_address = || self.externals.by_address(host, sight).map(|(service, _)| Host::Service(service));
             hosts::with_lower_case(host, |host| by_name(host).or_else(by_address).or_else(|| by_end(host))).flatten()
@@ -214,10 +217,7 @@ impl MeshView {
 
     /// A service by its `name.namespace`.
     pub(crate) fn service_named(&self, name: &str) -> Option<&Arc<Service>> {
-        match self.by_host.get(name)? {
-            HostEntry::Service(service) => Some(service),
-            HostEntry::Virtual(_) => None,
-        }
+        self.services.get(*self.by_name.get(name)? as usize)
     }
 
     pub(crate) fn query<'v, 'r>(&'v self, port: u16, client: Client<'r>, random: u64) -> Query<'v, 'r> {

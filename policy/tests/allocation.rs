@@ -10,7 +10,7 @@ use weft_policy::{
     authenticate::{Authenticator, KnownKeys, Outcome, TokenRequest},
     authorize::{AccessRequest, Authorizer, AuthorizerSettings, HttpAccess, Peer},
     balance::{Attempt, Hashed, Keyed},
-    compile::{Inputs, NodeInput, ResolvedNames, compile},
+    compile::{Inputs, NodeInput, compile},
     condition,
     document::{Document, parse_stored, parse_yaml},
     endpoint::Standing,
@@ -170,7 +170,7 @@ fn mesh() -> MeshView {
         documents: &documents(&yaml, &namespace).map(Arc::new).collect::<Vec<_>>(),
         local: &BTreeMap::new(),
         secrets: &Arc::default(),
-        names: &ResolvedNames::default(),
+        names: &Arc::default(),
     };
     compile(&inputs, None)
 }

@@ -235,7 +235,7 @@ mod tests {
             documents: &[Arc::new(document)],
             local: &BTreeMap::new(),
             secrets: &Arc::default(),
-            names: &HashMap::new(),
+            names: &Arc::default(),
         };
         let view = compile(&inputs, None);
         let client = Client { namespace: &Namespace::default_namespace(), workload: None };

@@ -1,10 +1,11 @@
 //! The documents that steer traffic: each read once, and found by what it is for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use weft_wire::{
     document::DocumentKey,
     id::{Namespace, ServiceName},
@@ -20,6 +21,7 @@ use super::{
     },
     gateways::Bound,
     policies::Policy,
+    rows::FirstLabels,
     rules,
     service_policies::ByService,
     services::Declared,
@@ -42,8 +44,7 @@ pub(super) struct DocumentIndex {
     /// By the address of its document.
     parts: HashMap<usize, Part>,
     pub(super) declared: HashMap<ServiceName, Arc<Declared>>,
-    /// Which labels the selectors of a namespace begin with.
-    pub(super) first_labels: BTreeMap<Namespace, BTreeSet<String>>,
+    pub(super) first_labels: FirstLabels,
     /// The oldest first, of those for one host.
     pub(super) policies: HostIndex<Arc<Policy>>,
     pub(super) rules: HostIndex<Arc<RuleSet>>,
@@ -129,7 +130,8 @@ pub(super) fn read(documents: &[Arc<Document>], known: &Arc<DocumentIndex>) -> A
     // Equal stamps are possible, of two authors; the key makes all nodes choose alike.
     sorted.sort_unstable_by(|a, b| a.created.cmp(&b.created).then_with(|| a.key.cmp(&b.key)));
 
-    let mut index = DocumentIndex { documents: documents.to_vec(), ..DocumentIndex::default() };
+    let parts = HashMap::with_capacity(documents.len());
+    let mut index = DocumentIndex { documents: documents.to_vec(), parts, ..DocumentIndex::default() };
     for document in sorted {
         let address = Arc::as_ptr(document) as usize;
         if let Some(part) = Part::read(document, known, &delegates, &grants) {

@@ -14,8 +14,9 @@ use weft_wire::{
 
 use super::{
     documents::DocumentIndex,
-    nodes::{Row, RowIndex},
+    nodes::Row,
     outside::{self, KnownLoads, Outside},
+    rows::RowIndex,
 };
 use crate::{
     api::networking::{PortProtocol, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry},

@@ -1,9 +1,6 @@
 //! Hosts outside of the mesh: one service for each host and each set of ServiceEntries that some client sees of it.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_wire::id::Namespace;
 
@@ -22,21 +19,22 @@ use crate::{
     view::Service,
 };
 
-/// All hosts; and the ends of wildcards that rule one of them.
-pub(super) fn compile<'p>(
-    inputs: &Inputs<'_>,
-    parts: &'p Parts,
-    previous: Option<&Externals>,
-) -> (Externals, HashSet<&'p str>) {
+/// Whether the rows that ServiceEntries select are the same, where the entries are.
+pub(super) fn have_same_rows(parts: &Parts, known: &Parts) -> bool {
+    let mut entries = parts.documents.entries.values().flatten();
+    Arc::ptr_eq(&parts.rows, &known.rows) || entries.all(|entry| entry.selector().is_none())
+}
+
+/// All hosts.
+pub(super) fn compile(inputs: &Inputs<'_>, parts: &Parts, previous: Option<&Externals>) -> Externals {
     let mut externals = Externals::default();
-    let mut ends = HashSet::new();
     let here = parts.nodes.get(inputs.this_node).map(|node| &node.place);
     let mut with_addresses: Vec<(&Arc<Entry>, &HostPattern, Arc<External>)> = Vec::new();
     for (host, entries) in &parts.documents.entries {
         let fqdn: Arc<str> = host.to_string().into();
-        let looked_up = hosts::service_of(&fqdn).map_or_else(|| fqdn.to_string(), |service| service.to_string());
+        let looked_up = hosts::lookup_name(&fqdn);
         let known: Vec<&Arc<Service>> =
-            previous.and_then(|previous| previous.named(&looked_up)).into_iter().flat_map(External::all).collect();
+            previous.and_then(|previous| previous.named(looked_up)).into_iter().flat_map(External::all).collect();
         // One for each set of entries: most often all clients see the same.
         let mut made: Vec<Arc<Service>> = Vec::new();
         let services = per_client(entries).map(|seen| {
@@ -56,14 +54,13 @@ pub(super) fn compile<'p>(
             };
             of_namespaces.filter_map(service_of).collect()
         });
-        ends.extend(super::ends_that_rule(&fqdn, parts));
         let external = Arc::new(External { services });
         externals.insert(host, looked_up, &external);
         let addressed = entries.iter().filter(|entry| !entry.ranges.is_empty());
         with_addresses.extend(addressed.map(|entry| (entry, host, external.clone())));
     }
     add_addresses(&mut externals, with_addresses);
-    (externals, ends)
+    externals
 }
 
 /// Has hosts found by the addresses of their entries, too: those of the oldest entry first, of one entry in the order in

@@ -1,7 +1,7 @@
 //! What nodes announce: each row with the workload and the endpoint that it makes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -9,7 +9,7 @@ use std::{
 use weft_wire::{
     fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState},
     frame::MESH_PORT,
-    id::{Namespace, NodeName, ServiceName, SpiffeId},
+    id::{NodeName, SpiffeId},
 };
 
 use super::{Inputs, NodeInput, Parts};
@@ -34,63 +34,6 @@ pub(crate) struct Row {
     pub(super) workload: Arc<Workload>,
     /// `None` for a workload of this node whose address is not known.
     pub(super) endpoint: Option<Arc<Endpoint>>,
-}
-
-/// The rows of all nodes, found by what they are for.
-#[derive(Debug, Default)]
-pub(super) struct RowIndex {
-    pub(super) announced: HashMap<ServiceName, Vec<Arc<Row>>>,
-    /// By namespace and one label's name, for the labels that selectors begin with.
-    by_label: HashMap<Namespace, HashMap<String, ByValue>>,
-    first_labels: BTreeMap<Namespace, BTreeSet<String>>,
-}
-
-/// Rows by one label's value.
-type ByValue = HashMap<String, Vec<Arc<Row>>>;
-
-/// Indexes the rows; takes over the known index if it is of the same rows. `first_labels` are the labels that
-/// selectors begin with.
-pub(super) fn index(
-    nodes: &BTreeMap<NodeName, Arc<NodeRows>>,
-    first_labels: &BTreeMap<Namespace, BTreeSet<String>>,
-    known: &Parts,
-) -> Arc<RowIndex> {
-    let same_nodes =
-        nodes.len() == known.nodes.len() && nodes.values().zip(known.nodes.values()).all(|(a, b)| Arc::ptr_eq(a, b));
-    if same_nodes && *first_labels == known.rows.first_labels {
-        return known.rows.clone();
-    }
-    let mut index = RowIndex { first_labels: first_labels.clone(), ..RowIndex::default() };
-    for row in nodes.values().flat_map(|node| &node.rows) {
-        let service = &row.announced.service;
-        index.announced.entry(service.clone()).or_default().push(row.clone());
-        for name in first_labels.get(&service.namespace).into_iter().flatten() {
-            if let Some(value) = row.workload.labels.get(name) {
-                let by_name = index.by_label.entry(service.namespace.clone()).or_default();
-                let by_value = by_name.entry(name.clone()).or_default();
-                by_value.entry(value.clone()).or_default().push(row.clone());
-            }
-        }
-    }
-    Arc::new(index)
-}
-
-impl RowIndex {
-    /// All rows of a namespace.
-    pub(super) fn of_namespace(&self, namespace: &Namespace) -> Vec<Arc<Row>> {
-        let mut services: Vec<_> =
-            self.announced.iter().filter(|(service, _)| service.namespace == *namespace).collect();
-        services.sort_by_key(|(service, _)| *service);
-        services.into_iter().flat_map(|(_, rows)| rows).cloned().collect()
-    }
-
-    /// The rows of a namespace that a selector selects, which has a label at least.
-    pub(super) fn selected(&self, namespace: &Namespace, selector: &BTreeMap<String, String>) -> Vec<Arc<Row>> {
-        let first = selector.first_key_value();
-        let with_first = first.and_then(|(name, value)| self.by_label.get(namespace)?.get(name)?.get(value));
-        let rows = with_first.into_iter().flatten();
-        rows.filter(|row| row.workload.has_labels(selector)).cloned().collect()
-    }
 }
 
 /// The rows of all nodes that have not left; of nodes that have not changed the known ones.

@@ -1,8 +1,9 @@
 //! VirtualServices: what each says to clients inside the mesh, and to those of gateways, with the documents that it
 //! delegates to.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
+use foldhash::HashMap;
 use weft_wire::{document::DocumentKey, id::Namespace};
 
 use super::{audience::Audience, lower};
@@ -18,7 +19,7 @@ use crate::{
     hosts::HostPattern,
     matcher::{Fields, RequestMatch},
     namespaces::Visibility,
-    route::{HttpRule, NamedMatch, RuleSet},
+    route::{HttpRule, HttpRules, NamedMatch, RuleSet},
 };
 
 /// For each of its rules the document that it delegates to, if that is there and lets itself be used.
@@ -74,8 +75,7 @@ pub(super) fn rule_set(
         namespace: Some(namespace.clone()),
         hosts: service.hosts.iter().filter_map(|host| HostPattern::read(host, &namespace).ok()).collect(),
         visible: Visibility::read(&service.export_to, &namespace),
-        http,
-        fields,
+        http: HttpRules::new(http, fields),
         tls: service.tls.iter().filter_map(|rule| lower::tls_rule(rule, &namespace, audience)).collect(),
         tcp: service.tcp.iter().filter_map(|rule| lower::tcp_rule(rule, &namespace, audience)).collect(),
     }

@@ -1,7 +1,8 @@
 //! Policies for calls to services, CircuitPolicy, BackendTrafficPolicy and BackendTLSPolicy: which of them holds.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use foldhash::HashMap;
 use weft_wire::id::{Namespace, ServiceName};
 
 use super::attached::is_port;

@@ -227,7 +227,7 @@ impl<'a> Model<'a> {
         known: Option<&Service>,
     ) -> Self {
         let declared = ingredients.declared.as_deref();
-        let (own, selected) = (rows(&ingredients.own), rows(&ingredients.selected));
+        let (own, selected) = (rows(ingredients.own()), rows(&ingredients.selected));
         let accounts = declared.and_then(|declared| declared.accounts.as_deref());
         let mut model = Self {
             accounts,

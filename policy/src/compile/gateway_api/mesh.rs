@@ -15,7 +15,7 @@ use crate::{
     hosts::HostPattern,
     matcher::{ClientMatch, Fields},
     namespaces::Visibility,
-    route::{RuleSet, TcpRule, TlsMatch, TlsRule},
+    route::{HttpRules, RuleSet, TcpRule, TlsMatch, TlsRule},
     view::ServicePort,
 };
 
@@ -66,7 +66,8 @@ fn sets_of(
     let created = attached.iter().map(|one| one.route.document.created).min().unwrap_or_default();
     let set = |http, fields, tls, tcp| {
         let (hosts, visible) = (vec![host.clone()], visible.clone());
-        RuleSet { created, namespace: Some(namespace.clone()), hosts, visible, http, fields, tls, tcp }
+        let http = HttpRules::new(http, fields);
+        RuleSet { created, namespace: Some(namespace.clone()), hosts, visible, http, tls, tcp }
     };
     let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
     let grpc = grpc_rules(attached, &mut of_grpc);

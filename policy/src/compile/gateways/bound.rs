@@ -18,7 +18,7 @@ use crate::{
     hosts::HostPattern,
     matcher::{ClientMatch, Fields, RequestMatch},
     namespaces::Visibility,
-    route::{HttpRule, NamedMatch, RuleSet},
+    route::{HttpRule, HttpRules, NamedMatch, RuleSet},
 };
 
 /// A VirtualService that names gateways.
@@ -111,7 +111,13 @@ impl Bound {
         let rules = rule_set(&self.document, service, http, fields, at);
         // Their conditions read no field.
         let (hosts, visible) = (rules.hosts.clone(), rules.visible.clone());
-        let last = RuleSet { hosts, visible, http: last, created: rules.created, ..RuleSet::default() };
+        let last = RuleSet {
+            hosts,
+            visible,
+            http: HttpRules::new(last, Fields::default()),
+            created: rules.created,
+            ..RuleSet::default()
+        };
         Some(BoundRules { rules: Arc::new(rules), last: (!last.http.is_empty()).then(|| Arc::new(last)) })
     }
 }

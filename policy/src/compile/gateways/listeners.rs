@@ -25,7 +25,7 @@ use crate::{
     gateway::{Chain, Gateway, GatewayHost, Listener, ListenerProtocol, ListenerTls, Port},
     hosts::{HostIndex, HostPattern},
     matcher::{ClientMatch, Fields},
-    route::{RuleSet, TlsMatch, TlsRule},
+    route::{HttpRules, RuleSet, TlsMatch, TlsRule},
     secrets::{GATEWAY_NAME_LABEL, Reference},
 };
 
@@ -169,7 +169,8 @@ fn host(name: HostPattern, routes: &[Arc<Route>]) -> GatewayHost {
     let (mut of_grpc, mut of_http) = (Fields::default(), Fields::default());
     let (grpc, http) = (grpc_rules(&attached, &mut of_grpc), http_rules(&attached, &mut of_http));
     let sets = [(grpc, of_grpc), (http, of_http)].into_iter().filter(|(http, _)| !http.is_empty());
-    let rules = sets.map(|(http, fields)| Arc::new(RuleSet { http, fields, ..RuleSet::default() }));
+    let rules =
+        sets.map(|(http, fields)| Arc::new(RuleSet { http: HttpRules::new(http, fields), ..RuleSet::default() }));
     GatewayHost { name, rules: rules.collect(), redirects_to_https: false }
 }
 

@@ -69,7 +69,7 @@ fn an_alias_of_a_host_of_service_entries_is_that_host_as_the_client_sees_it() {
 fn a_host_that_nothing_describes_is_looked_up_and_called_at_the_ports_that_clients_name() {
     let text = alias("db", "old.example.net", "{name: http, port: 80, targetPort: 8080}, {name: tcp, port: 3306}");
     let mut mesh = Mesh::new().node("other", vec![on_ports(80, 80, row("db", "db-1"))]).apply(&text);
-    mesh.names.insert("old.example.net".into(), [[10, 9, 0, 1].into()].into());
+    Arc::make_mut(&mut mesh.names).insert("old.example.net".into(), [[10, 9, 0, 1].into()].into());
     let view = mesh.view();
     assert_eq!(view.names_to_resolve().into_iter().collect::<Vec<_>>(), ["old.example.net"]);
     let places = |port: u16| -> Vec<String> {

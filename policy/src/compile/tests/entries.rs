@@ -356,12 +356,12 @@ fn names_are_asked_for_and_their_addresses_serve() {
     assert_eq!(first.names_to_resolve().into_iter().collect::<Vec<_>>(), wanted);
     assert!(addresses(&first, "api.example.com", 80, "").is_empty(), "not known yet");
     let both: Arc<[IpAddr]> = [[10, 9, 0, 2].into(), [10, 9, 0, 1].into()].into();
-    mesh.names = wanted.map(|name| (name.into(), both.clone())).into();
+    mesh.names = Arc::new(wanted.map(|name| (name.into(), both.clone())).into());
     let second = mesh.view_after(Some(&first));
     assert_eq!(addresses(&second, "api.example.com", 80, ""), ["10.9.0.1:80", "10.9.0.2:80"]);
     assert_eq!(addresses(&second, "b.example.com", 80, ""), ["10.9.0.1:80", "10.9.0.2:80", "10.9.9.9:80"]);
     assert_eq!(addresses(&second, "c.example.com", 80, ""), ["10.9.0.2:80"], "the first of each answer");
-    mesh.names.remove("api.example.com");
+    Arc::make_mut(&mut mesh.names).remove("api.example.com");
     let third = mesh.view_after(Some(&second));
     assert!(addresses(&third, "api.example.com", 80, "").is_empty());
     let of = |view: &MeshView| seen(view, "b.example.com", "default").unwrap().clone();

@@ -16,6 +16,8 @@ mod settings;
 mod sidecars;
 mod slices;
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, Method};
 use weft_wire::{
     document::Stamp,
@@ -47,19 +49,13 @@ struct Mesh {
     nodes: Vec<NodeInput>,
     documents: Vec<Arc<Document>>,
     local: BTreeMap<(Namespace, WorkloadName), IpAddr>,
-    names: ResolvedNames,
+    names: Arc<ResolvedNames>,
     next_stamp: u64,
 }
 
 impl Mesh {
     fn new() -> Self {
-        Self {
-            nodes: Vec::new(),
-            documents: Vec::new(),
-            local: BTreeMap::new(),
-            names: ResolvedNames::default(),
-            next_stamp: 1,
-        }
+        Self { nodes: Vec::new(), documents: Vec::new(), local: BTreeMap::new(), names: Arc::default(), next_stamp: 1 }
     }
 
     fn node(mut self, name: &str, endpoints: Vec<EndpointRow>) -> Self {

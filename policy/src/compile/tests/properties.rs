@@ -16,13 +16,13 @@ fn picture(view: &MeshView) -> String {
                 picture.push_str(&format!("  {} {balancer:?} {panic} {endpoints:?}\n", cluster.name));
             }
         }
-        for rule in service.rules.elsewhere().iter().flat_map(|rules| &rules.http) {
+        for rule in service.rules.elsewhere().iter().flat_map(|rules| rules.http.iter()) {
             picture.push_str(&format!("  {:?} {:?}\n", rule.matches, rule.action));
         }
     }
     for rules in view.services().flat_map(|service| &service.of_routes) {
         picture.push_str(&format!("{:?} {:?}\n", rules.visible, rules.created));
-        for rule in &rules.http {
+        for rule in rules.http.iter() {
             picture.push_str(&format!("  {} {:?} {:?}\n", rule.document.key, rule.matches, rule.action));
         }
     }
@@ -33,20 +33,20 @@ fn picture(view: &MeshView) -> String {
             for (name, chain) in port.chains.all() {
                 picture.push_str(&format!("  {name} {:?} {:?}\n", chain.listeners, chain.connections));
                 for (name, host) in chain.hosts.all() {
-                    let rules = host.rules.iter().flat_map(|rules| &rules.http);
+                    let rules = host.rules.iter().flat_map(|rules| rules.http.iter());
                     let rules: Vec<_> = rules.map(|rule| (&rule.document.key, &rule.matches, &rule.action)).collect();
                     picture.push_str(&format!("    {name} {} {rules:?}\n", host.redirects_to_https));
                 }
             }
         }
     }
-    let mut virtual_hosts: Vec<&str> = view
-        .by_host
-        .iter()
-        .filter(|(_, host)| matches!(host, HostEntry::Virtual(_)))
-        .map(|(name, _)| &**name)
-        .collect();
+    let mut virtual_hosts: Vec<&str> = view.virtual_hosts.by_name.keys().map(|name| &**name).collect();
     virtual_hosts.sort_unstable();
+    let ends: Vec<_> = view.virtual_hosts.by_end.all().into_iter().map(|(end, _)| end).collect();
+    for (place, name) in view.services.iter().map(|service| service.id.to_string()).enumerate() {
+        assert_eq!(view.by_name.get(name.as_str()).copied(), u32::try_from(place).ok());
+    }
+    assert_eq!(view.by_name.len(), view.services.len());
     let aliases: BTreeMap<_, _> = view.aliases.iter().collect();
     let mut local: Vec<_> = view.local.iter().collect();
     local.sort_by_key(|(name, _)| *name);
@@ -54,7 +54,7 @@ fn picture(view: &MeshView) -> String {
     access.sort_by_key(|(name, _)| *name);
     let mut callers: Vec<_> = view.callers.by_name.iter().collect();
     callers.sort_by_key(|(name, _)| *name);
-    format!("{picture}{virtual_hosts:?}\n{aliases:?}\n{local:?}\n{access:?}\n{callers:?}")
+    format!("{picture}{virtual_hosts:?} {ends:?}\n{aliases:?}\n{local:?}\n{access:?}\n{callers:?}")
 }
 
 pub(super) fn authorization(name: &str, namespace: &str, spec: &str) -> String {
@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn a_view_made_from_a_previous_one_is_as_if_made_anew(changes in prop::collection::vec((0..6_u8, any::<u64>()), 1..12)) {
+    fn a_view_made_from_a_previous_one_is_as_if_made_anew(changes in prop::collection::vec((0..11_u8, any::<u64>()), 1..16)) {
         let mut mesh = rich_mesh();
         let mut view = mesh.view();
         for (change, seed) in changes {
@@ -172,10 +172,26 @@ proptest! {
                         row.health = EndpointHealth::Unhealthy;
                     }
                 }
-                _ => {
+                5 => {
                     let node = place(mesh.nodes.len());
                     mesh.nodes[node].standing = Standing::Demoted;
                 }
+                6..9 => {
+                    // A row is selected by other services, is of another one, or stands in the record twice.
+                    let node = place(mesh.nodes.len());
+                    let rows = &mut Arc::make_mut(&mut mesh.nodes[node].record).endpoints;
+                    let at = seed.rotate_left(32) as usize % rows.len();
+                    match change {
+                        6 => rows[at].version = if seed % 2 == 0 { "v1" } else { "v7" }.into(),
+                        7 => rows[at].service = if seed % 2 == 0 { "web" } else { "new.prod" }.parse().unwrap(),
+                        _ => rows.push(EndpointRow { protocol: Protocol::Tcp, ..rows[at].clone() }),
+                    }
+                }
+                9 => {
+                    let address: IpAddr = [10, 9, 1, seed as u8].into();
+                    Arc::make_mut(&mut mesh.names).insert("old.example.net".into(), [address].into());
+                }
+                _ => mesh.local.retain(|(_, workload), _| workload.as_str() != "reviews-v1" || seed % 2 == 0),
             }
             if mesh.documents.is_empty() {
                 break;
@@ -248,6 +264,9 @@ fn what_has_not_changed_is_shared_with_the_previous_view() {
     let record = Arc::make_mut(&mut mesh.nodes[2].record);
     record.endpoints[1].health = EndpointHealth::Unhealthy;
     assert_eq!(names(&mesh.view_after(Some(&first))), ["web.default"]);
+    let next = mesh.view_after(Some(&first));
+    assert!(Arc::ptr_eq(&next.by_name, &first.by_name) && Arc::ptr_eq(&next.virtual_hosts, &first.virtual_hosts));
+    assert!(Arc::ptr_eq(&next.externals, &first.externals));
     let mesh = mesh.apply(&destination_rule("x", "default", "{host: ratings}"));
     assert_eq!(names(&mesh.view_after(Some(&first))), ["ratings.default", "web.default"]);
 }

@@ -103,7 +103,8 @@ fn places_that_are_names_are_looked_up() {
     let first = mesh.view();
     assert_eq!(first.names_to_resolve().into_iter().collect::<Vec<_>>(), ["old.example.com"]);
     assert!(addresses(&first, 80).is_empty());
-    mesh.names.insert("old.example.com".into(), [[10, 9, 0, 1].into(), [10, 9, 0, 2].into()].into());
+    Arc::make_mut(&mut mesh.names)
+        .insert("old.example.com".into(), [[10, 9, 0, 1].into(), [10, 9, 0, 2].into()].into());
     let second = mesh.view_after(Some(&first));
     assert_eq!(addresses(&second, 80), ["10.9.0.1:8080", "10.9.0.2:8080"]);
     let third = mesh.view_after(Some(&second));
