@@ -1,6 +1,9 @@
 //! The mesh's TLS: version 1.3 only, both sides proved by SPIFFE ids, hybrid post-quantum key exchange preferred.
 //!
-//! Sessions are never resumed: a resumed session would carry over an identity that nobody checked again.
+//! Sessions are never resumed: a resumed session would carry over an identity that nobody checked again. Instead what is
+//! costly of a peer's certificates is checked once: see [`verified`].
+
+mod verified;
 
 use std::{fmt, sync::Arc};
 
@@ -23,6 +26,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
 use weft_wire::id::{SpiffeId, Subject, TrustDomain};
 
+use self::verified::{Role, VerifiedChains};
 use crate::{
     error::PeerError,
     ports::{Identities, IdentitySnapshot, Views, WorkloadIdentity},
@@ -39,24 +43,27 @@ const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 pub(crate) struct MeshTls {
     provider: Arc<CryptoProvider>,
     server: Arc<ServerConfig>,
+    verified: Arc<VerifiedChains>,
 }
 
 impl MeshTls {
     pub(crate) fn new(views: Views, identities: Identities) -> Result<Self, Error> {
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let algorithms = provider.signature_verification_algorithms;
+        let verified = Arc::<VerifiedChains>::default();
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(TLS13)?
             .with_client_cert_verifier(Arc::new(MeshClientVerifier {
                 views: views.clone(),
                 identities: identities.clone(),
+                verified: verified.clone(),
                 algorithms,
             }))
             .with_cert_resolver(Arc::new(WorkloadCertificates { views, identities }));
         server.alpn_protocols = vec![ALPN_HTTP2.into(), ALPN_HTTP1.into(), ALPN_TCP.into()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { provider, server: Arc::new(server) })
+        Ok(Self { provider, server: Arc::new(server), verified })
     }
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
@@ -74,6 +81,7 @@ impl MeshTls {
         let verifier = MeshServerVerifier {
             roots: snapshot.roots.clone(),
             expected,
+            verified: self.verified.clone(),
             algorithms: self.provider.signature_verification_algorithms,
         };
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
@@ -122,6 +130,7 @@ fn refused(error: PeerError) -> Error {
 struct MeshServerVerifier {
     roots: Arc<RootCertStore>,
     expected: Arc<[SpiffeId]>,
+    verified: Arc<VerifiedChains>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -134,8 +143,8 @@ impl ServerCertVerifier for MeshServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        verify_chain(&self.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::server_auth(), None)?;
-        let shown = spiffe_id(end_entity).map_err(refused)?;
+        let (verified, algorithms) = (&self.verified, self.algorithms);
+        let shown = verified.verify(&self.roots, algorithms, Role::Server, end_entity, intermediates, now)?;
         if !self.expected.contains(&shown) {
             return Err(refused(PeerError::WrongIdentity { shown, expected: self.expected.clone() }));
         }
@@ -170,6 +179,7 @@ impl ServerCertVerifier for MeshServerVerifier {
 struct MeshClientVerifier {
     views: Views,
     identities: Identities,
+    verified: Arc<VerifiedChains>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -184,9 +194,8 @@ impl ClientCertVerifier for MeshClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let snapshot = self.identities.load();
-        verify_chain(&snapshot.roots, self.algorithms, end_entity, intermediates, now, KeyUsage::client_auth(), None)?;
-        let shown = spiffe_id(end_entity).map_err(refused)?;
+        let roots = &self.identities.load().roots;
+        let shown = self.verified.verify(roots, self.algorithms, Role::Client, end_entity, intermediates, now)?;
         if !may_call(&shown, &self.views.load().settings.trust_domains) {
             return Err(refused(PeerError::NotAllowed(shown)));
         }
