@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Handle,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 use weft_discovery::membership::{MemberSet, Stats};
@@ -58,7 +58,9 @@ use crate::{
         signals::{self, SignalsActor},
         view::{self, ViewActor},
     },
-    admin::{decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traffic::OwnTraffic},
+    admin::{
+        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traffic::OwnTraffic,
+    },
     circuits::Circuits,
     config::{self, Config},
     dir::Dir,
@@ -445,6 +447,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         decisions,
         plaintext,
         traffic,
+        gathers: Arc::new(Semaphore::new(GATHERED_AT_ONCE)),
         circuits,
         first_view,
         telemetry: telemetry.clone(),

@@ -28,7 +28,7 @@ use anyhow::{Context, bail};
 use parking_lot::Mutex;
 use rustls::pki_types::UnixTime;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 use weft_ca::token::TokenId;
@@ -110,6 +110,8 @@ pub struct Handles {
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
     pub traffic: OwnTraffic,
+    /// Turns to ask all nodes something.
+    pub gathers: Arc<Semaphore>,
     pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,

@@ -15,9 +15,11 @@ use weft_wire::{
 use crate::actors::Handles;
 
 /// A node that has not answered by then is not waited for.
-pub(super) const ASKED_FOR: Duration = Duration::from_secs(3);
+const ASKED_FOR: Duration = Duration::from_secs(3);
 /// Nodes that are asked at once.
 const ASKED_AT_ONCE: usize = 16;
+/// Questions to all nodes that are under way at once.
+pub const GATHERED_AT_ONCE: usize = 4;
 
 /// What comes of a question to all other nodes.
 pub(super) struct Answers<'h> {
@@ -54,6 +56,8 @@ impl Handles {
         deadline: Duration,
         read: impl Fn(Response) -> anyhow::Result<T>,
     ) -> (Vec<(String, T)>, Vec<String>) {
+        // Whoever asks often, such as a page in many windows, waits: the mesh is not asked more for that.
+        let _turn = self.gathers.acquire().await;
         let Answers { asked: mut waiting, answers, mut silent } = self.ask_others(question);
         let mut answers = pin!(answers.take_until(tokio::time::sleep(deadline)));
         let mut told = Vec::new();

@@ -2,7 +2,7 @@
 //! loopback address (reads only).
 
 pub mod api;
-mod ask;
+pub mod ask;
 pub mod circuits;
 pub mod compare;
 pub mod decision;

@@ -211,6 +211,13 @@ fn what_has_happened_is_one_timeline_on_every_node() {
     let watched = String::from_utf8_lossy(&watched).into_owned();
     assert_eq!(watched.lines().filter(|line| line.contains("default/nobody\"")).count(), 1, "{watched}");
 
+    // A page is told what was, and goes on to follow it.
+    let accept = ["-N", "--max-time", "3", "-H", "Accept: text/event-stream"];
+    let stream = lab.host(0).curl(&accept, "http://127.0.0.1:15000/api/v1/events?since=10m");
+    assert!(stream.headers.contains("content-type: text/event-stream"), "{stream:?}");
+    let told = stream.body.lines().filter(|line| line.starts_with("data: {") && line.contains("default/nobody\""));
+    assert_eq!(told.count(), 1, "{}", stream.body);
+
     lab.host_mut(2).kill();
     let failed = wait_for("both who are left tell of the death", PATIENCE, || {
         let failed = events(lab.host(0), "member", &["\"failed\"", "\"host-3\""]);
