@@ -16,7 +16,7 @@ export CLIENTS_PYTHON ?= $(TOOLS)/clients/bin/python
 
 # The word in brackets is the Debian package that has the tool.
 BUILD_TOOLS := cc[build-essential]
-TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3]
+TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3] faketime[faketime]
 BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] nginx[nginx-light] haproxy[haproxy] iperf3[iperf3] taskset[util-linux]
 
 # $(call need,TOOLS): stops with the one line to type when a tool is missing.

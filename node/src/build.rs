@@ -272,6 +272,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         published: published.documents.clone(),
         store: store.clone(),
         links: links.clone(),
+        standings: published.standings.subscribe(),
+        rumours: published.rumours.subscribe(),
         myself: documents_box,
         telemetry: telemetry.clone(),
     };

@@ -36,6 +36,8 @@ const DOCUMENTS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("documents
 const VERSIONS: TableDefinition<(&[u8], &[u8]), &[u8]> = TableDefinition::new("versions");
 /// Encoded [`DocumentKey`] → encoded stamp, build and reason: a version that was found not to be usable.
 const HELD_BACK: TableDefinition<&[u8], &[u8]> = TableDefinition::new("held-back");
+/// Encoded [`DocumentKey`] → encoded [`SignedDocument`]: deletions that all members know.
+const ARCHIVE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("deleted");
 /// (Owner, kind) → encoded [`SignedFact`].
 const FACTS: TableDefinition<(&str, u16), &[u8]> = TableDefinition::new("facts");
 /// Addresses.
@@ -139,6 +141,7 @@ impl Store {
             transaction.open_table(DOCUMENTS)?;
             transaction.open_table(VERSIONS)?;
             transaction.open_table(HELD_BACK)?;
+            transaction.open_table(ARCHIVE)?;
             transaction.open_table(FACTS)?;
             transaction.open_table(PEERS)?;
             transaction.open_table(META)?;
@@ -188,8 +191,10 @@ impl Store {
             let mut table = transaction.open_table(DOCUMENTS)?;
             let mut versions = transaction.open_table(VERSIONS)?;
             let mut held_back = transaction.open_table(HELD_BACK)?;
+            let mut archive = transaction.open_table(ARCHIVE)?;
             for ([key, document, kept], place) in &rows {
                 held_back.remove(key.as_slice())?;
+                archive.remove(key.as_slice())?;
                 table.insert(key.as_slice(), document.as_slice())?;
                 versions.insert((key.as_slice(), place.as_slice()), kept.as_slice())?;
                 let places = versions.range(all_places(key))?.rev().skip(MAX_VERSIONS);
@@ -218,6 +223,44 @@ impl Store {
                 kept.extend(decode::<KeptVersion>(row?.1.value()));
             }
             Ok(kept)
+        })
+    }
+
+    /// Moves deletions to the archive, and drops others from there, with all that was kept of their documents.
+    pub fn forget_deleted(&self, archived: &[Arc<SignedDocument>], dropped: &[DocumentKey]) -> Result<(), StoreError> {
+        let row = |document: &Arc<SignedDocument>| Ok((encode(&document.key)?, encode(&**document)?));
+        let rows: Vec<_> = archived.iter().map(row).collect::<Result<_, StoreError>>()?;
+        let dropped: Vec<_> = dropped.iter().map(encode).collect::<Result<_, _>>()?;
+        self.write(|transaction| {
+            let mut archive = transaction.open_table(ARCHIVE)?;
+            let mut documents = transaction.open_table(DOCUMENTS)?;
+            for (key, row) in &rows {
+                documents.remove(key.as_slice())?;
+                archive.insert(key.as_slice(), row.as_slice())?;
+            }
+            let mut versions = transaction.open_table(VERSIONS)?;
+            for key in &dropped {
+                archive.remove(key.as_slice())?;
+                versions.retain_in(all_places(key), |_, _| false)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub fn load_archive(&self) -> Result<Loaded<SignedDocument>, StoreError> {
+        self.load(ARCHIVE, |_, row| decode::<SignedDocument>(row))
+    }
+
+    /// Deletions from the archive; those that are not there are left out.
+    pub fn load_archived(&self, keys: &[DocumentKey]) -> Result<Vec<SignedDocument>, StoreError> {
+        let keys: Vec<_> = keys.iter().map(encode).collect::<Result<_, _>>()?;
+        self.read(|transaction| {
+            let archive = transaction.open_table(ARCHIVE)?;
+            let mut found = Vec::new();
+            for key in &keys {
+                found.extend(archive.get(key.as_slice())?.and_then(|row| decode(row.value())));
+            }
+            Ok(found)
         })
     }
 

@@ -226,6 +226,73 @@ fn a_peer_is_sent_what_it_lacks_within_the_bound() {
     assert_eq!(names(full.missing_for(&full.have(), usize::MAX)), [""; 0]);
 }
 
+/// What `table` lets go of a day after its documents were written, when these members have its digest.
+fn forgotten(table: &mut DocumentTable, all: &[u8], agree: &[u8]) -> Vec<String> {
+    let node = |n: &u8| NodeId([*n; 8]);
+    table.age(WALL_MS + KEEP_DELETED.as_millis() as u64);
+    table.acknowledged_by(agree.iter().map(node));
+    let forgotten = table.forget_deleted(&all.iter().map(node).collect());
+    forgotten.archived.iter().map(|document| document.key.name.clone()).collect()
+}
+
+#[test]
+fn a_deletion_is_forgotten_when_its_time_is_over_and_all_members_have_it() {
+    let mut table = DocumentTable::default();
+    write(&mut table, Some("1")).unwrap();
+    let deletion = write(&mut table, None).unwrap();
+    table.acknowledged_by([NodeId([1; 8])]);
+    table.age(WALL_MS + KEEP_DELETED.as_millis() as u64 - 1);
+    assert_eq!(table.forget_deleted(&[NodeId([1; 8])].into()), Forgotten::default(), "its time is not over");
+    assert_eq!(forgotten(&mut table, &[1, 2], &[]), [""; 0], "2 may not have it");
+    assert_eq!((table.have().len(), table.root()), (0, DocumentTable::default().root()), "though it is past");
+    assert_eq!(table.missing_for(&[], usize::MAX), []);
+    let old = version(reviews(), 1, OPERATOR, Some("1"));
+    let have = [(reviews(), old.version())];
+    assert_eq!(table.missing_for(&have, usize::MAX).len(), 1, "but who has something older hears of it");
+    assert_eq!(merge(&mut table, old.clone()), Err(NotTaken::Old));
+    assert_eq!(forgotten(&mut table, &[1, 2], &[2]), ["reviews"]);
+
+    assert_eq!(table.snapshot().len(), 0);
+    assert_eq!(merge(&mut table, old), Err(NotTaken::Deleted));
+    assert_eq!(merge(&mut table, deletion.clone()), Err(NotTaken::Old));
+    assert_eq!(table.unheard_deletions(&have), [reviews()]);
+    assert_eq!(table.unheard_deletions(&[(reviews(), deletion.version())]), []);
+    assert_eq!(table.recall(deletion.clone()).as_deref(), Some(&deletion));
+    assert_eq!(table.recall(deletion.clone()), None);
+    assert_eq!(table.missing_for(&have, usize::MAX).len(), 1);
+    assert_eq!(table.root(), DocumentTable::default().root());
+    assert_eq!(forgotten(&mut table, &[1, 2], &[1]), [""; 0], "2 is asked anew");
+    assert_eq!(forgotten(&mut table, &[1], &[]), ["reviews"], "2 is a member no more");
+    write(&mut table, Some("anew")).unwrap();
+    assert_eq!(table.iter().count(), 1);
+}
+
+#[test]
+fn who_had_the_same_digest_before_a_deletion_came_has_not_acknowledged_it() {
+    let mut table = DocumentTable::default();
+    write(&mut table, Some("1")).unwrap();
+    table.acknowledged_by([NodeId([1; 8])]);
+    write(&mut table, None).unwrap();
+    assert_eq!(forgotten(&mut table, &[1], &[]), [""; 0]);
+    let on_disk: Vec<_> = table.snapshot().iter().map(|document| document.as_ref().clone()).collect();
+    let mut restarted = DocumentTable::restore(on_disk, Stamp::default());
+    assert_eq!(forgotten(&mut restarted, &[1], &[]), [""; 0], "nor is it known after a restart who has");
+    assert_eq!(forgotten(&mut restarted, &[1], &[1]), ["reviews"]);
+}
+
+#[test]
+fn the_archive_is_known_after_a_restart_and_has_a_bound() {
+    let deletion = |n: usize| version(key("VirtualService", &format!("s{n}")), 1 + n as u64, OPERATOR, None);
+    let archive = (0..MAX_ARCHIVED).map(|n| (deletion(n).key, deletion(n).version()));
+    let last = deletion(MAX_ARCHIVED);
+    let mut table = DocumentTable::restore([last.clone()], Stamp::default()).with_archive(archive, KEEP_DELETED);
+    let before = version(deletion(5).key, 1, OPERATOR, Some("1"));
+    assert_eq!(merge(&mut table, before), Err(NotTaken::Deleted));
+    table.age(WALL_MS + KEEP_DELETED.as_millis() as u64);
+    let expected = Forgotten { archived: vec![Arc::new(last)], dropped: vec![deletion(0).key] };
+    assert_eq!(table.forget_deleted(&BTreeSet::new()), expected);
+}
+
 fn versions() -> impl Strategy<Value = Vec<SignedDocument>> {
     let author = prop_oneof![Just(OPERATOR), Just(NODE)];
     let one = ("[abc]", 0..4u64, author, prop::option::of("[xy]"));

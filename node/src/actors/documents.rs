@@ -16,7 +16,9 @@ use tokio::{
 };
 use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::{
-    documents::{DocumentTable, JOIN_TOKEN_KIND, NotTaken, WEFT_GROUP},
+    documents::{DocumentTable, JOIN_TOKEN_KIND, KEEP_DELETED, NotTaken, WEFT_GROUP},
+    liveness::Status,
+    membership::MemberSet,
     pull::{MAX_ANSWER, Pull},
 };
 use weft_policy::{
@@ -32,7 +34,7 @@ use weft_wire::{
 };
 
 use crate::{
-    actors::{links, secrets},
+    actors::{links, membership::Standings, secrets},
     admin::api::{Draft, Outcome, Prepare, Prepared, Write, Written},
     culprit::Blamed,
     events::Kind,
@@ -44,6 +46,10 @@ use crate::{
 
 /// How often it is tried to write what the disk did not take.
 const SAVE_AGAIN: Duration = Duration::from_millis(500);
+/// How often it is looked for deletions that all members know.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+/// So that the scenario tests see them go.
+const KEEP_DELETED_IN_TESTS: Duration = Duration::from_secs(5);
 /// What one build cannot compile, the next one may.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
@@ -315,6 +321,10 @@ pub struct Setup {
     pub published: Published,
     pub store: Store,
     pub links: links::Handle,
+    /// Who has to know of a deletion before it is forgotten.
+    pub standings: watch::Receiver<Standings>,
+    /// The digests that members gossip.
+    pub rumours: watch::Receiver<Arc<MemberSet>>,
     /// What this node has of Secrets.
     pub contents: watch::Receiver<Arc<secrets::Held>>,
     pub myself: Mailbox<Msg>,
@@ -343,7 +353,14 @@ impl DocumentsActor {
         let on_disk: Vec<_> = stored.iter().map(|document| (document.key.clone(), document.version())).collect();
         let held = setup.published.held.borrow().clone();
         let restored = held.documents.iter().map(|document| (**document).clone()).chain(stored);
-        let table = DocumentTable::restore(restored, high_water.max(held.high_water));
+        let archive = setup.store.load_archive().map(|archive| archive.rows).unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be read which documents were deleted long ago");
+            Vec::new()
+        });
+        let archive = archive.into_iter().map(|deletion| (deletion.key.clone(), deletion.version()));
+        let mut table = DocumentTable::restore(restored, high_water.max(held.high_water))
+            .with_archive(archive, if cfg!(feature = "testing") { KEEP_DELETED_IN_TESTS } else { KEEP_DELETED });
+        table.age(wall_ms());
         let to_save = by_key(table.missing_for(&on_disk, usize::MAX)).collect();
         // Read anew, for their stamps are not known; those that cannot be read now are still the last good ones.
         let last_good = setup.published.policy.borrow().clone();
@@ -357,13 +374,18 @@ impl DocumentsActor {
 
     /// Takes in documents from a peer, stores the new ones and passes them on; returns whether there were any.
     async fn merge(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>) -> bool {
-        let mut news = Vec::new();
+        let (mut news, mut deleted) = (Vec::new(), Vec::new());
         for document in documents {
             let (key, author) = (document.key.clone(), document.author.clone());
             match self.table.merge(document, &self.authority, wall_ms()) {
                 Ok(document) => news.push(document),
+                Err(NotTaken::Deleted) => deleted.push(key),
                 Err(why) => self.refuse(&key, &author, from, &why),
             }
+        }
+        let recalled = self.recall(deleted).await;
+        if !recalled.is_empty() {
+            self.setup.links.push(&Push::Documents(recalled), None);
         }
         if news.is_empty() {
             return false;
@@ -377,13 +399,53 @@ impl DocumentsActor {
     /// Counts and logs a document that was not taken, unless it is only old.
     fn refuse(&mut self, key: &DocumentKey, author: &SpiffeId, from: Option<NodeId>, why: &NotTaken) {
         let reason = match why {
-            NotTaken::Old => return,
+            NotTaken::Old | NotTaken::Deleted => return,
             NotTaken::Quarantined(_) => "quarantined",
             NotTaken::Refused(refusal) => refusal.label(),
         };
         self.setup.telemetry.documents_refused.get_or_create(&Reason { reason }).inc();
         if let Some(left_out) = self.refusals.allow(Instant::now().into_std()) {
             tracing::warn!(%key, %author, from = from.map(tracing::field::display), %why, left_out, "document refused");
+        }
+    }
+
+    /// Takes deletions back from the archive, because somebody has not heard of them.
+    async fn recall(&mut self, keys: Vec<DocumentKey>) -> Vec<SignedDocument> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let found = self.setup.store.call(move |store| store.load_archived(&keys)).await;
+        let found = found.unwrap_or_else(|error| {
+            // Asked for again as long as the difference lasts.
+            tracing::warn!(%error, "a deletion cannot be read, of which a peer has not heard");
+            Vec::new()
+        });
+        found.into_iter().filter_map(|deletion| Some((*self.table.recall(deletion)?).clone())).collect()
+    }
+
+    /// Lets go of deletions that all members know.
+    async fn forget_deleted(&mut self) {
+        let before = self.table.root();
+        self.table.age(wall_ms());
+        let root = self.table.root();
+        let rumours = self.setup.rumours.borrow().clone();
+        let agree = rumours.members.iter().filter(|(_, member)| member.documents == Some(root));
+        self.table.acknowledged_by(agree.map(|(node, _)| *node));
+        let standings = self.setup.standings.borrow().clone();
+        let members = standings.iter().filter(|(_, standing)| standing.status != Status::Left);
+        let forgotten = self.table.forget_deleted(&members.map(|(node, _)| *node).collect());
+        let is_same = forgotten.archived.is_empty() && forgotten.dropped.is_empty();
+        if !is_same {
+            for document in &forgotten.archived {
+                self.to_save.remove(&document.key);
+            }
+            tracing::debug!(deletions = forgotten.archived.len(), "deletions that all members know are archived");
+            let moved = move |store: &Store| store.forget_deleted(&forgotten.archived, &forgotten.dropped);
+            let saved = self.setup.store.call(moved).await;
+            self.disk.note(&saved);
+        }
+        if !is_same || before != root {
+            self.publish();
         }
     }
 
@@ -516,7 +578,9 @@ impl DocumentsActor {
             checked.push(self.table.check(document, &self.authority, wall_ms()).map_err(|why| {
                 self.refuse(&key, &author, None, &why);
                 match why {
-                    NotTaken::Old => anyhow!("{key} was changed meanwhile: look at it and repeat the command"),
+                    NotTaken::Old | NotTaken::Deleted => {
+                        anyhow!("{key} was changed meanwhile: look at it and repeat the command")
+                    }
                     why => anyhow!("{key}: {why}"),
                 }
             })?);
@@ -726,9 +790,12 @@ impl Actor for DocumentsActor {
         self.publish();
         let mut tick = tokio::time::interval(SAVE_AGAIN);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
+                _ = forget.tick() => self.forget_deleted().await,
                 _ = tick.tick(), if !self.to_save.is_empty() => self.save_waiting().await,
                 message = inbox.recv() => match message {
                     Some(Msg::Merge(documents, from)) => {
@@ -742,6 +809,7 @@ impl Actor for DocumentsActor {
                     Some(Msg::PullFrom(node)) => self.pull(node),
                     Some(Msg::HoldBack(blamed)) => self.hold_back(blamed).await,
                     Some(Msg::MissingFor(have, reply)) => {
+                        self.recall(self.table.unheard_deletions(&have)).await;
                         let missing = self.table.missing_for(&have, MAX_ANSWER);
                         let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());
                     }

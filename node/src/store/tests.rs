@@ -155,6 +155,27 @@ fn what_a_build_cannot_use_is_known_until_another_version_or_build_comes() {
 }
 
 #[test]
+fn deletions_move_to_the_archive_and_leave_it_with_all_that_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (one, other) = (document("one", 1, None), document("other", 2, None));
+    store.save_documents(&kept(&[one.clone(), other.clone()]), stamp(1, 0)).unwrap();
+    store.forget_deleted(&[Arc::new(one.clone()), Arc::new(other.clone())], &[]).unwrap();
+    assert_eq!(store.load_documents().unwrap().rows, []);
+    assert_eq!(store.load_archive().unwrap().rows.len(), 2);
+    let keys = [other.key.clone(), document("none", 1, None).key];
+    assert_eq!(store.load_archived(&keys).unwrap(), std::slice::from_ref(&other));
+    assert_eq!(store.load_versions(&other.key).unwrap().len(), 1, "what became of it is still known");
+    store.forget_deleted(&[], &keys).unwrap();
+    assert_eq!(store.load_archived(&keys).unwrap(), []);
+    assert_eq!(store.load_versions(&other.key).unwrap(), []);
+    let anew = document("one", 3, Some("{}"));
+    store.save_documents(&kept(std::slice::from_ref(&anew)), stamp(1, 0)).unwrap();
+    assert_eq!(store.load_archive().unwrap().rows, []);
+    assert_eq!(store.load_documents().unwrap().rows, [anew]);
+}
+
+#[test]
 fn incarnations_grow_across_reopens_and_start_at_the_floor() {
     let dir = tempfile::tempdir().unwrap();
     for expected in 1..4 {

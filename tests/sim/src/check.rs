@@ -52,7 +52,7 @@ fn bounds(world: &World) -> Result<(), String> {
         let counts = [
             ("messages in the inbox", node.inbox, INBOX),
             ("facts to be saved", process.unsaved_facts.len(), owners),
-            ("documents to be saved", process.unsaved_documents.len(), process.documents.have().len()),
+            ("documents to be saved", process.unsaved_documents.len(), process.documents.snapshot().len()),
             ("addresses to be held", process.held.len(), addresses),
         ];
         if let Some((what, count, bound)) = counts.iter().find(|(_, count, bound)| count > bound) {
@@ -67,7 +67,8 @@ fn bounds(world: &World) -> Result<(), String> {
 }
 
 /// What keeps the mesh from being at peace, as to what nodes hold: every live node has every live node's facts in the
-/// newest version, and all have the same documents. That none has gone back on one, the ledger sees to.
+/// newest version, all have the same documents, and none of them is one that was deleted. That none has gone back on one,
+/// the ledger sees to.
 pub fn state_differs(world: &World) -> Option<String> {
     let own =
         |process: &Process| process.facts.have().into_iter().filter(|(id, ..)| *id == process.me).collect::<Vec<_>>();
@@ -82,6 +83,23 @@ pub fn state_differs(world: &World) -> Option<String> {
             }
         }
     }
+    for (n, _, process) in world.honest() {
+        for document in process.documents.iter() {
+            if let Err(what) = world.ledger.check_not_forgotten(document) {
+                return Some(format!("at n{n} {what}"));
+            }
+        }
+    }
+    // Not the digests: deletions leave these when each node's own clock says so.
+    let mut documents = world.honest().map(|(_, _, process)| {
+        process.documents.iter().map(|document| (&document.key, document.stamp)).collect::<Vec<_>>()
+    });
+    let first = documents.next()?;
+    documents.any(|documents| documents != first).then(|| "documents differ".into())
+}
+
+/// What keeps digests from being the same, when no deletion is about to leave them.
+pub fn digests_differ(world: &World) -> Option<String> {
     let mut roots = world.honest().map(|(_, _, process)| process.root);
     let first = roots.next()?;
     roots.any(|root| root != first).then(|| "digests of documents differ".into())

@@ -12,6 +12,8 @@ use weft_wire::{
 pub struct Ledger {
     said: BTreeSet<(NodeName, FactKind, FactVersion, Vec<u8>)>,
     wrote: BTreeMap<DocumentKey, BTreeSet<DocumentVersion>>,
+    /// The newest deletions that somebody let go of.
+    forgot: BTreeMap<DocumentKey, DocumentVersion>,
     last_stamp: Stamp,
 }
 
@@ -30,6 +32,23 @@ impl Ledger {
     pub fn wrote(&mut self, document: &SignedDocument) {
         self.last_stamp = self.last_stamp.max(document.stamp);
         self.wrote.entry(document.key.clone()).or_default().insert(document.version());
+    }
+
+    pub fn forgot(&mut self, deletion: &SignedDocument) {
+        let version = deletion.version();
+        let newest = self.forgot.entry(deletion.key.clone()).or_insert_with(|| version.clone());
+        *newest = version.max(newest.clone());
+    }
+
+    /// # Errors
+    /// If the document was deleted after this version, and was let go of.
+    pub fn check_not_forgotten(&self, document: &SignedDocument) -> Result<(), String> {
+        match self.forgot.get(&document.key) {
+            Some(deletion) if document.version() < *deletion => {
+                Err(format!("{} of {} has come back after its deletion", document.key, document.stamp))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The latest of all stamps. A document is taken in when its stamp is no longer far ahead.

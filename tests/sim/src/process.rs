@@ -44,6 +44,8 @@ pub struct Disk {
     pub incarnation: u64,
     pub facts: BTreeMap<(NodeName, FactKind), Arc<SignedFact>>,
     pub documents: BTreeMap<DocumentKey, Arc<SignedDocument>>,
+    /// Deletions that all members know.
+    pub archive: BTreeMap<DocumentKey, Arc<SignedDocument>>,
     pub high_water: Stamp,
     pub remembered: BTreeSet<SocketAddr>,
 }
@@ -87,6 +89,8 @@ pub enum Effect {
     /// It took in what another had said or written.
     TookFact(Arc<SignedFact>),
     TookDocument(Arc<SignedDocument>),
+    /// It let go of a deletion.
+    Forgot(Arc<SignedDocument>),
 }
 
 /// A node's moment: its own clocks, its dice, and where its effects go.
@@ -117,6 +121,8 @@ pub struct Process {
     pub links: Links<Link>,
     pub unsaved_facts: Unsaved,
     pub unsaved_documents: BTreeMap<DocumentKey, Arc<SignedDocument>>,
+    /// As on disk, and what is to be moved there.
+    pub archive: BTreeMap<DocumentKey, Arc<SignedDocument>>,
     /// How much is known of each owner, and of the documents: as published for readers.
     pub progress: BTreeMap<NodeId, FactVersion>,
     pub root: [u8; 16],
@@ -141,7 +147,10 @@ impl Process {
         let (incarnation, me) = (disk.incarnation, identity.name.id());
         let stored = disk.facts.values().map(|fact| (**fact).clone());
         let facts = FactTable::new(identity.name.clone(), incarnation, stored);
-        let documents = DocumentTable::restore(disk.documents.values().map(|d| (**d).clone()), disk.high_water);
+        let archived = disk.archive.iter().map(|(key, deletion)| (key.clone(), deletion.version()));
+        let mut documents = DocumentTable::restore(disk.documents.values().map(|d| (**d).clone()), disk.high_water)
+            .with_archive(archived, KEEP_DELETED);
+        documents.age(cx.wall_ms);
         let mut process = Self {
             me,
             incarnation,
@@ -152,6 +161,7 @@ impl Process {
             links: Links::default(),
             unsaved_facts: Unsaved::default(),
             unsaved_documents: BTreeMap::new(),
+            archive: disk.archive.clone(),
             progress: BTreeMap::new(),
             held: BTreeSet::new(),
             counts: Counts::new(),
@@ -202,6 +212,7 @@ impl Process {
         };
         let Some(disk) = disk else { return self.count("disk_full") };
         let document = self.documents.store(checked);
+        self.archive.remove(&document.key);
         save_documents(disk, [document.clone()], self.documents.high_water());
         cx.effects.push(Effect::Wrote(document.clone()));
         self.spread(&Push::Documents(vec![(*document).clone()]), None, cx);
@@ -268,7 +279,7 @@ impl Process {
                     cx.effects.push(Effect::Send(id, message));
                 }
             }
-            Message::Ask(request, pull) => match self.answer(request, cx) {
+            Message::Ask(request, pull) => match self.recall_and_answer(request, cx) {
                 Some(response) => cx.effects.push(Effect::Send(id, Message::Answer(Arc::new(response), pull))),
                 None => self.count("malformed"),
             },
@@ -290,6 +301,13 @@ impl Process {
             Message::Missed => self.repair.missed(from),
             Message::Close => self.on_link_down(id, from, true, cx),
         }
+    }
+
+    fn recall_and_answer(&mut self, request: Request, cx: &mut Context<'_>) -> Option<Response> {
+        if let Request::PullDocuments { have } = &request {
+            self.recall(&self.documents.unheard_deletions(have));
+        }
+        self.answer(request, cx)
     }
 
     fn answer(&self, request: Request, cx: &mut Context<'_>) -> Option<Response> {
@@ -357,25 +375,56 @@ impl Process {
     }
 
     fn merge_documents(&mut self, documents: Vec<SignedDocument>, from: Option<NodeId>, cx: &mut Context<'_>) -> bool {
-        let mut news = Vec::new();
+        let (mut news, mut deleted) = (Vec::new(), Vec::new());
         for document in documents {
+            let key = document.key.clone();
             match self.documents.merge(document, &SimAuthority, cx.wall_ms) {
                 Ok(document) => news.push(document),
                 Err(NotTaken::Old) => {}
+                Err(NotTaken::Deleted) => deleted.push(key),
                 Err(NotTaken::Quarantined(_)) => self.count("quarantined"),
                 Err(NotTaken::Refused(refusal)) => self.count(refusal.label()),
             }
+        }
+        let recalled = self.recall(&deleted);
+        if !recalled.is_empty() {
+            self.spread(&Push::Documents(recalled), None, cx);
         }
         if news.is_empty() {
             return false;
         }
         for document in &news {
+            self.archive.remove(&document.key);
             self.unsaved_documents.insert(document.key.clone(), document.clone());
             cx.effects.push(Effect::TookDocument(document.clone()));
         }
         self.spread(&Push::Documents(news.iter().map(|document| (**document).clone()).collect()), from, cx);
         self.root = self.documents.root();
         true
+    }
+
+    fn recall(&mut self, keys: &[DocumentKey]) -> Vec<SignedDocument> {
+        let found: Vec<_> = keys.iter().filter_map(|key| self.archive.get(key)).map(|one| (**one).clone()).collect();
+        let recalled: Vec<_> =
+            found.into_iter().filter_map(|one| Some((*self.documents.recall(one)?).clone())).collect();
+        recalled.iter().for_each(|_| self.count("deletion_recalled"));
+        recalled
+    }
+
+    /// Lets go of deletions that all members know.
+    fn forget_deleted(&mut self, cx: &mut Context<'_>) {
+        self.documents.age(cx.wall_ms);
+        self.root = self.documents.root();
+        let agree = self.peers.rumours().members.iter().filter(|(_, member)| member.documents == Some(self.root));
+        self.documents.acknowledged_by(agree.map(|(node, _)| *node).collect::<Vec<_>>());
+        let members = self.peers.statuses().filter(|(_, status)| *status != Status::Left).map(|(node, _)| node);
+        let forgotten = self.documents.forget_deleted(&members.collect());
+        for deletion in forgotten.archived {
+            self.count("deletion_forgotten");
+            self.unsaved_documents.remove(&deletion.key);
+            cx.effects.push(Effect::Forgot(deletion.clone()));
+            self.archive.insert(deletion.key.clone(), deletion);
+        }
     }
 
     fn spread(&mut self, push: &Push, except: Option<NodeId>, cx: &mut Context<'_>) {
@@ -414,6 +463,7 @@ impl Process {
             self.publish();
         }
         dropped.iter().for_each(|name| self.unsaved_facts.forget(name));
+        self.forget_deleted(cx);
         let Some(disk) = disk else { return self.count("disk_full") };
         disk.facts.retain(|(name, kind), _| !dropped.contains(name) || *kind == FactKind::SPENT_TOKENS);
         for fact in self.unsaved_facts.take() {
@@ -421,6 +471,8 @@ impl Process {
         }
         let documents = std::mem::take(&mut self.unsaved_documents);
         save_documents(disk, documents.into_values(), self.documents.high_water());
+        disk.archive.clone_from(&self.archive);
+        disk.documents.retain(|key, _| !self.archive.contains_key(key) || self.documents.holds(key));
         disk.remembered.clone_from(self.peers.remembered());
     }
 
@@ -530,6 +582,8 @@ fn save_documents(disk: &mut Disk, documents: impl IntoIterator<Item = Arc<Signe
     disk.high_water = disk.high_water.max(high_water);
 }
 
+/// In place of `weft_discovery::documents::KEEP_DELETED`, so that runs see deletions go.
+pub const KEEP_DELETED: Duration = Duration::from_secs(5);
 /// How often each of a process's timers runs.
 pub const TICK: Duration = Duration::from_millis(100);
 pub const HOUSEKEEPING: Duration = Duration::from_millis(500);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     check,
+    process::KEEP_DELETED,
     world::{Broken, World},
 };
 
@@ -20,6 +21,9 @@ const STAMPS: Duration = Duration::from_millis(3_000);
 pub struct Healed {
     pub state: Duration,
     pub standings: Duration,
+    /// Deletions that nodes let go of, and that they had to recall.
+    pub forgotten: u64,
+    pub recalled: u64,
 }
 
 /// # Errors
@@ -39,9 +43,22 @@ pub fn run(seed: u64) -> Result<Healed, Broken> {
     for _ in 0..4 {
         step(&mut world)?;
     }
-    match check::state_differs(&world) {
+    // All deletions have left the digests by then.
+    let settled = world.now + KEEP_DELETED + STAMPS;
+    while world.now < settled {
+        step(&mut world)?;
+    }
+    match check::state_differs(&world).or_else(|| check::digests_differ(&world)) {
         Some(what) => Err(world.broken(what)),
-        None => Ok(Healed { state, standings }),
+        None => {
+            let counted = |what| {
+                let alive = world.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| &process.counts);
+                let counts = world.nodes.iter().map(|node| &node.counts).chain(alive);
+                counts.filter_map(|counts| counts.get(what)).sum()
+            };
+            let (forgotten, recalled) = (counted("deletion_forgotten"), counted("deletion_recalled"));
+            Ok(Healed { state, standings, forgotten, recalled })
+        }
     }
 }
 

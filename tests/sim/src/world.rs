@@ -273,6 +273,11 @@ impl World {
                 }
                 Effect::Said(fact) => self.ledger.said(&fact),
                 Effect::Wrote(document) => self.ledger.wrote(&document),
+                Effect::Forgot(deletion) => {
+                    if self.is_honest(n) {
+                        self.ledger.forgot(&deletion);
+                    }
+                }
                 Effect::TookFact(fact) => {
                     let owner_is_hostile =
                         self.hostile.is_some() && fact.owner == self.nodes[self.plan.nodes - 1].identity.name;

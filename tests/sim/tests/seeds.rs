@@ -53,6 +53,15 @@ fn nothing_older_than_what_was_dropped_comes_back() {
     hold([160]);
 }
 
+/// Else the rule that nothing deleted comes back says nothing of deletions that nodes let go of.
+#[test]
+fn deletions_are_forgotten_and_some_are_needed_again() {
+    let healed: Vec<_> = (0..40).map(|seed| run(seed).expect("these seeds hold")).collect();
+    let forgotten: u64 = healed.iter().map(|healed| healed.forgotten).sum();
+    let recalled: u64 = healed.iter().map(|healed| healed.recalled).sum();
+    assert!(forgotten > 100 && recalled > 0, "{forgotten} forgotten, {recalled} recalled");
+}
+
 #[test]
 fn a_run_repeats() {
     let once = || run(7).map(|healed| (healed.state, healed.standings)).map_err(|broken| (broken.at, broken.what));

@@ -9,6 +9,7 @@ mod clients;
 mod continuity;
 mod databases;
 mod documents;
+mod endurance;
 mod failure;
 mod features;
 mod formation;

@@ -29,7 +29,17 @@ impl Bench {
         let (store, full) = on_disk_that_fills(dir);
         let (myself, _) = supervisor.open("documents", 1);
         let contents = watch::channel(Arc::default()).1;
-        let setup = Setup { identity, published: Published::default(), store, links, contents, myself, telemetry };
+        let setup = Setup {
+            identity,
+            published: Published::default(),
+            store,
+            links,
+            standings: watch::channel(Standings::default()).1,
+            rumours: watch::channel(Arc::default()).1,
+            contents,
+            myself,
+            telemetry,
+        };
         Self { setup, full, mesh }
     }
 
