@@ -22,6 +22,8 @@ from peers import ADDRESS, IP, LOAD_CPU, ORIGIN_PORT, PEERS, PROXY_CPU, run
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 BODY = "x" * 1024
 IDLE_CONNECTIONS = 2_000
+# Seconds after which what served the last request has been given back, by allocators too (jemalloc's take 10).
+SETTLES_WITHIN = 15
 
 
 class Rig:
@@ -213,7 +215,7 @@ def idle(rig, address, _seconds):
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         if client.stdout.readline() != "held\n":
             raise RuntimeError(f"{rig.peer.name} did not answer on {IDLE_CONNECTIONS} connections")
-        time.sleep(1)
+        time.sleep(SETTLES_WITHIN)
         grown = rig.memory_mib() - before
         client.stdin.close()
     return {"amount": IDLE_CONNECTIONS, "rest_mib": before, "idle_mib": grown * 1000 / IDLE_CONNECTIONS, "errors": 0}
