@@ -25,8 +25,9 @@ use tokio::{
 use weft_discovery::membership::{MemberSet, Stats};
 use weft_policy::{circuit::CircuitTable, compile::ResolvedNames, view::MeshView};
 use weft_proxy::{
-    access_log::{AccessLog, AccessLogFormat},
+    access_log::{AccessLog, AccessLogFormat, NodeLog, NodeLogTo},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    metrics::Metrics,
     ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
     resolve::host_resolver,
     server::{BoundProxy, Drained, RunningProxy},
@@ -34,7 +35,7 @@ use weft_proxy::{
 use weft_wire::{
     fact::{FactVersion, NodeRecord, NodeState},
     frame::MESH_PORT,
-    id::ServiceAccount,
+    id::{NodeName, ServiceAccount},
 };
 
 use crate::{
@@ -67,6 +68,7 @@ use crate::{
     fetch::Fetcher,
     identity::NodeIdentity,
     originations::Originations,
+    otlp::{Exporters, Way},
     peer::{quic::Quic, session::Receivers},
     plaintext::Sightings,
     seeds::Seeds,
@@ -120,6 +122,7 @@ pub struct Node {
     quic: Quic,
     proxy: RunningProxy,
     stop: mpsc::Receiver<Stop>,
+    access_log: AccessLog,
     store: Store,
     published: Published,
 }
@@ -169,8 +172,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (key_publisher, keys) = key_sets();
     let (origination_publisher, of_outside) = originations();
     let told_circuits = Circuits::new(&telemetry);
+    let exporters = Exporters::new(&telemetry);
+    let access_log = access_log(&config, &name, proxy_metrics.clone(), exporters.clone())?;
     let proxy = BoundProxy::bind(
-        proxy_config(&config)?,
+        proxy_config(&config, access_log.clone()),
         views.clone(),
         data_identities.clone(),
         keys.clone(),
@@ -178,6 +183,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         proxy_metrics.clone(),
         Arc::new(told_circuits.clone()),
     )?;
+    exporters.set_way(Way { views: views.clone(), outbound: proxy.outbound() });
     let quic = Quic::bind(advertise, identity.clone())?;
     let unix = Arc::new(unix_listener(&dir)?);
     let tcp = Arc::new(
@@ -461,7 +467,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         let (unix, tcp, metrics) = (unix.clone(), tcp.clone(), metrics.clone());
         Ok(ApiActor { unix, tcp, metrics, handles: of_api.clone() })
     });
-    Ok(Node { handles, quic, proxy: proxy.run()?, stop: stopped, store, published })
+    Ok(Node { handles, quic, proxy: proxy.run()?, stop: stopped, access_log, store, published })
 }
 
 impl Node {
@@ -469,6 +475,7 @@ impl Node {
     pub async fn run(mut self) -> anyhow::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let given_up = self.handles.supervisor.given_up();
         tokio::pin!(given_up);
         let name = self.handles.identity.load().name.clone();
@@ -497,6 +504,7 @@ impl Node {
                 },
                 _ = terminate.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
                 _ = interrupt.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
+                Some(()) = hang_up.recv() => self.access_log.reopen(),
                 Some(stop) = self.stop.recv() => break (stop, ExitCode::SUCCESS),
                 given_up = &mut given_up => {
                     tracing::error!(actor = given_up.actor, why = given_up.why, "the node gives up and ends");
@@ -567,12 +575,28 @@ fn may_skip_grants() -> bool {
     cfg!(feature = "testing") && std::env::var_os("WEFT_TESTING_SKIP_GRANTS").is_some()
 }
 
-fn proxy_config(config: &Config) -> anyhow::Result<ProxyConfig> {
+/// journald's socket.
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+fn access_log(config: &Config, name: &NodeName, metrics: Metrics, exporters: Exporters) -> anyhow::Result<AccessLog> {
     let format = match config.access_log {
         config::AccessLog::Text => Some(AccessLogFormat::Text),
         config::AccessLog::Json => Some(AccessLogFormat::Json),
         config::AccessLog::Off => None,
     };
+    let to = match &config.access_log_to {
+        config::AccessLogTo::Stdout => NodeLogTo::Stream(Box::new(std::io::stdout())),
+        config::AccessLogTo::Journald => NodeLogTo::Journal(JOURNAL.into()),
+        config::AccessLogTo::File(path) => NodeLogTo::File(path.clone()),
+    };
+    let log = NodeLog { format, to, node: name.to_string() };
+    AccessLog::start(log, metrics, Arc::new(exporters)).with_context(|| match &config.access_log_to {
+        config::AccessLogTo::File(path) => format!("accessLogTo {} cannot be written", path.display()),
+        _ => "the access log cannot be started".to_owned(),
+    })
+}
+
+fn proxy_config(config: &Config, access_log: AccessLog) -> ProxyConfig {
     let listeners = config.listeners.iter().map(|listener| ListenerConfig {
         listen: listener.listen,
         service: listener.service.clone(),
@@ -584,14 +608,14 @@ fn proxy_config(config: &Config) -> anyhow::Result<ProxyConfig> {
         },
         source: listener.account.clone().map(|account| Arc::new(Caller::new(account, None))),
     });
-    Ok(ProxyConfig {
+    ProxyConfig {
         workers: NonZeroUsize::new(config.workers).unwrap_or(NonZeroUsize::MIN),
         inbound: SocketAddr::new(config.advertise, MESH_PORT),
         outbound: config.outbound.address,
         listeners: listeners.collect(),
-        access_log: format.map(|format| AccessLog::start(format, std::io::stdout())).transpose()?,
+        access_log,
         limits: weft_proxy::config::Limits::default(),
-    })
+    }
 }
 
 /// The admin API's socket. The store's lock is held, so a socket that is there is a dead node's.

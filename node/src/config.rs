@@ -42,6 +42,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     pub logs: Logs,
     pub access_log: AccessLog,
+    pub access_log_to: AccessLogTo,
     /// A loopback address.
     pub admin: SocketAddr,
     /// Where scrapers of other hosts read `/metrics`, and nothing else of the admin API; nowhere if absent.
@@ -114,7 +115,16 @@ impl LogLevel {
     }
 }
 
-/// How the line that each request leaves on stdout is written.
+/// Where this node logs requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTo {
+    Stdout,
+    Journald,
+    /// An absolute path.
+    File(PathBuf),
+}
+
+/// How the line that each request leaves is written, where no document says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
     Text,

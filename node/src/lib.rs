@@ -17,6 +17,7 @@ mod fetch;
 mod health;
 mod identity;
 mod originations;
+mod otlp;
 mod peer;
 mod plaintext;
 mod seeds;

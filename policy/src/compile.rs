@@ -25,6 +25,7 @@ mod rules;
 mod service_policies;
 mod services;
 mod slices;
+mod telemetry;
 mod virtual_hosts;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -43,6 +44,7 @@ pub(crate) use self::{
     gateways::{Bound, GatewayIngredients, refusal},
     lower::target,
     policies::destination_rules,
+    telemetry::TelemetryIndex,
 };
 use self::{
     documents::DocumentIndex,
@@ -304,6 +306,12 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
     let access =
         access::compile(&parts.documents.security, &settings, &services, same_mesh.map(|previous| &previous.access));
     let attached = attached::compile(&parts.documents, &services);
+    let telemetry = telemetry::compile(
+        &parts.documents.telemetry,
+        &settings,
+        parts.nodes.get(inputs.this_node),
+        same_mesh.map(|previous| &previous.telemetry),
+    );
     let gateways = gateways::compile(&parts.documents, &parts.nodes, same_mesh.map(|previous| &previous.gateways));
     MeshView {
         epoch: previous.map_or(0, |previous| previous.epoch) + 1,
@@ -320,6 +328,7 @@ pub fn compile(inputs: &Inputs<'_>, previous: Option<&MeshView>) -> MeshView {
         access,
         callers: callers(&parts, same_mesh),
         attached,
+        telemetry,
         credentials: Credentials::of(inputs.secrets, inputs.documents, same_mesh.map(|previous| &previous.credentials)),
         settings,
         services,

@@ -1,7 +1,7 @@
 //! `headers`: what a rule removes, sets and adds in requests and responses. Envoy's order: removals, then `set`, then
 //! `add`; all values are worked out after the removals and before anything else changes.
 
-mod variable;
+pub(crate) mod variable;
 
 use std::{net::SocketAddr, time::SystemTime};
 

@@ -13,6 +13,7 @@
 //! * `sidecar`: what a client sees of the mesh at all.
 //! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
+//! * [`telemetry`]: what workloads tell of their traffic; [`access_log`]: how logs are written.
 //! * [`headers`]: what rules do to headers; [`date`]: how their values write times.
 //! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod access_log;
 pub mod address;
 pub mod analyze;
 pub mod api;
@@ -27,7 +29,6 @@ mod attached;
 pub mod authenticate;
 pub mod authorize;
 pub mod balance;
-mod cel;
 pub mod circuit;
 pub mod compile;
 pub mod condition;
@@ -66,5 +67,6 @@ pub mod session;
 pub mod settings;
 mod sidecar;
 pub mod status;
+pub mod telemetry;
 pub mod unserved;
 pub mod view;

@@ -7,6 +7,7 @@ use crate::{
         gateway::PolicyTargetReference,
         networking::{Destination, VirtualService},
         security::Action,
+        telemetry::{ProviderRef, Telemetry},
     },
     document::{Document, Spec},
     route::{Client, TargetHost},
@@ -57,7 +58,11 @@ pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<
 /// Whether the provider that a policy of action `CUSTOM` asks is there, and so is its service; an error says what is not.
 /// `None` for other documents.
 pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), String>> {
-    let Spec::AuthorizationPolicy(policy) = &document.spec else { return None };
+    let policy = match &document.spec {
+        Spec::AuthorizationPolicy(policy) => policy,
+        Spec::Telemetry(telemetry) => return signal_providers(telemetry, view),
+        _ => return None,
+    };
     let name = policy.provider.as_ref().filter(|_| policy.action == Action::Custom).map(|provider| &provider.name)?;
     Some(match view.settings.providers.get(name) {
         None => Err(format!("the MeshConfig has no extensionProviders {name}")),
@@ -66,6 +71,25 @@ pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), Strin
             Some(_) => Ok(()),
         },
     })
+}
+
+/// Whether the providers of a Telemetry are there; `None` if it names none.
+fn signal_providers(telemetry: &Telemetry, view: &MeshView) -> Option<Result<(), String>> {
+    let names = |providers: &'_ [ProviderRef]| providers.iter().map(|one| one.name.to_string()).collect::<Vec<_>>();
+    let logs: Vec<String> = telemetry.access_logging.iter().flat_map(|one| names(&one.providers)).collect();
+    let traces: Vec<String> = telemetry.tracing.iter().flat_map(|one| names(&one.providers)).collect();
+    if logs.is_empty() && traces.is_empty() {
+        return None;
+    }
+    let signals = &view.settings.signals;
+    let no_logs = signals.missing_logs(logs.iter().map(String::as_str));
+    let no_traces = signals.missing_collectors(traces.iter().map(String::as_str));
+    let tell = |missing: BTreeSet<String>, what: &str| {
+        let names = missing.into_iter().collect::<Vec<_>>().join(", ");
+        (!names.is_empty()).then(|| format!("the MeshConfig has no extensionProviders for {what}: {names}"))
+    };
+    let told: Vec<String> = [tell(no_logs, "access logs"), tell(no_traces, "traces")].into_iter().flatten().collect();
+    Some(if told.is_empty() { Ok(()) } else { Err(told.join("; ")) })
 }
 
 fn destinations(service: &VirtualService) -> impl Iterator<Item = &Destination> {

@@ -11,6 +11,7 @@ use crate::{
     normalise::PathNormalization,
     provider::Provider,
     retry::RetryPolicy,
+    telemetry::SignalProviders,
 };
 
 /// What holds in the whole mesh. Without a MeshConfig it is what Istio does without configuration.
@@ -30,6 +31,8 @@ pub struct MeshSettings {
     /// External authorizers by their names.
     pub providers: BTreeMap<String, Arc<Provider>>,
     pub(crate) provider_kinds: BTreeMap<String, ProviderKind>,
+    /// Where access logs and traces may go.
+    pub(crate) signals: SignalProviders,
 }
 
 impl MeshSettings {
@@ -56,6 +59,7 @@ impl MeshSettings {
             appends_shadow_suffix: config.appends_shadow_suffix(),
             provider_kinds: providers.iter().map(|(name, provider)| (name.clone(), provider.kind())).collect(),
             providers,
+            signals: SignalProviders::of(config),
             document: document.cloned(),
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     attached::Attached,
     authenticate::KeysAt,
     balance::Cluster,
-    compile::{AccessIndex, Ingredients, Parts, names_to_resolve},
+    compile::{AccessIndex, Ingredients, Parts, TelemetryIndex, names_to_resolve},
     document::Document,
     endpoint::{Endpoint, EndpointAddress, EndpointKey, LocalWorkload, Workload},
     experiment::Experiment,
@@ -34,6 +34,7 @@ use crate::{
     service_id::ServiceId,
     settings::MeshSettings,
     sidecar::{Scope, Sight},
+    telemetry::WorkloadSignals,
     unserved::{Passthrough, Unserved, UnservedHosts},
 };
 
@@ -69,6 +70,7 @@ pub struct MeshView {
     pub(crate) access: Arc<AccessIndex>,
     pub(crate) callers: Arc<Callers>,
     pub(crate) attached: Arc<Attached>,
+    pub(crate) telemetry: Arc<TelemetryIndex>,
     /// Certificates and keys by reference: the same place in memory as long as they are the same.
     pub credentials: Arc<Credentials>,
     pub settings: Arc<MeshSettings>,
@@ -130,6 +132,7 @@ impl MeshView {
             access: Arc::default(),
             callers: Arc::default(),
             attached: Arc::default(),
+            telemetry: Arc::default(),
             credentials: Arc::default(),
             parts: Parts::default(),
         }
@@ -301,6 +304,11 @@ impl MeshView {
         to: Option<(&ServiceId, u16)>,
     ) -> impl Iterator<Item = &Arc<Experiment>> {
         self.attached.experiments(origin, to)
+    }
+
+    /// What a workload of this node tells of its traffic, or who else is of a namespace.
+    pub fn signals(&self, workload: Option<&Workload>, namespace: &Namespace) -> &Arc<WorkloadSignals> {
+        self.telemetry.of(workload, namespace)
     }
 
     /// All FaultExperiments, the oldest first.

@@ -17,8 +17,8 @@ pub struct ProxyConfig {
     pub outbound: SocketAddr,
     /// Further local addresses, each for one service.
     pub listeners: Vec<ListenerConfig>,
-    /// Where each exchange is written, if anywhere.
-    pub access_log: Option<AccessLog>,
+    /// Where exchanges are written.
+    pub access_log: AccessLog,
     pub limits: Limits,
 }
 

@@ -530,6 +530,9 @@ impl Answer {
     pub(crate) fn into_response(self, worker: &Rc<Worker>, mut record: ExchangeRecord) -> Response<ResponseBody> {
         let Self { mut response, lease, active, deadline, client_upgrade, guest, fault } = self;
         record.response_head(&response);
+        if let Some(line) = record.line() {
+            line.answered_by(&response, lease.local());
+        }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
         strip_hop_by_hop(response.headers_mut());

@@ -1,6 +1,13 @@
 //! From another node to a workload of this one: mutual TLS ends here, and the workload is told who calls.
 
-use std::{convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::{HeaderValue, Request, Response};
 use hyper::{body::Incoming, service::Service as HyperService};
@@ -10,8 +17,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
-use weft_policy::{condition, endpoint::LocalWorkload, view::MeshView};
-use weft_wire::id::SpiffeId;
+use weft_policy::{condition, endpoint::LocalWorkload, telemetry::Signals, view::MeshView};
+use weft_wire::id::{Namespace, SpiffeId};
 
 use crate::{
     access::{self, Admitted},
@@ -80,6 +87,7 @@ struct Connection {
     load: Rc<Load>,
     guest: Rc<Guest>,
     peer: SpiffeId,
+    peer_text: Arc<str>,
     /// Both ends' identities, for `x-forwarded-client-cert`.
     client_cert: HeaderValue,
 }
@@ -101,7 +109,8 @@ impl Connection {
             is_http: session.alpn_protocol() != Some(ALPN_TCP),
         };
         let guest = Guest::new(&worker, who, load.clone(), &view);
-        Some(Self { worker, load, guest, peer: peer.id, client_cert })
+        let peer_text = peer.id.to_string().into();
+        Some(Self { worker, load, guest, peer: peer.id, peer_text, client_cert })
     }
 
     /// The workload that the caller means, if it is still here.
@@ -111,29 +120,32 @@ impl Connection {
     }
 
     async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
-        let mut record =
-            ExchangeRecord::begin(&self.worker, Reporter::Destination, self.guest.who.downstream, &self.load, &request);
+        let view = self.worker.views.load();
+        let workload = self.workload(&view);
+        let told = (Reporter::Destination, signals(&view, workload.as_ref().ok().copied()));
+        let mut record = ExchangeRecord::begin(&self.worker, told, self.guest.who.downstream, &self.load, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
-        let reply = self.forward(request, claim.as_ref(), &mut record).await;
+        let reply = self.forward(request, (&view, workload), claim.as_ref(), &mut record).await;
         exchange::finish(&self.worker, reply, record)
     }
 
     async fn forward(
         &self,
         mut request: Request<Incoming>,
+        (view, workload): (&Arc<MeshView>, Result<&Arc<LocalWorkload>, ProxyError>),
         claim: Option<&HeaderValue>,
         record: &mut ExchangeRecord,
     ) -> Result<Reply, ProxyError> {
         self.worker.refuse_when_overloaded()?;
-        let view = self.worker.views.load();
-        self.identify(&view, claim, record.parties());
+        self.identify(view, claim, record.parties());
         if let Some(line) = record.line() {
             line.server_name(&self.guest.who.sni);
+            line.peer(&self.peer_text);
         }
-        let workload = self.workload(&view)?;
+        let workload = workload?;
         record.parties().destination = Some(workload.workload.clone());
         if let Some(line) = record.line() {
-            line.upstream(workload.address);
+            line.workload(workload.address);
         }
 
         // The peer's proxy has done it too; what decides here trusts nobody with it.
@@ -143,8 +155,7 @@ impl Connection {
         outgoing.headers.insert(X_FORWARDED_CLIENT_CERT, self.client_cert.clone());
         let mut admitted = Admitted::default();
         if let Some(access) = view.access(&workload.workload) {
-            admitted =
-                access::admit(&self.worker, &view, access, &self.guest.who.call(workload), &mut outgoing).await?;
+            admitted = access::admit(&self.worker, view, access, &self.guest.who.call(workload), &mut outgoing).await?;
         }
         // Only who is let in counts: others could use up what is for these.
         let quota = match view.limits_of_workload(&workload.workload, workload.address.port()) {
@@ -200,15 +211,20 @@ impl Connection {
         let view = self.worker.views.load();
         let mut parties = Parties::new(Reporter::Destination);
         self.identify(&view, None, &mut parties);
-        let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(self.guest.who.downstream, None)));
-        let workload = match self.workload(&view) {
+        let found = self.workload(&view);
+        let told = signals(&view, found.as_ref().ok().copied());
+        let mut line = Line::begin(&self.worker, told, self.guest.who.downstream);
+        if let Some(line) = &mut line {
+            line.server_name(&self.guest.who.sni);
+            line.peer(&self.peer_text);
+        }
+        let workload = match found {
             Ok(workload) => workload,
             Err(error) => return TcpRecord::refused(&self.worker, &parties, &error, line, started),
         };
         parties.destination = Some(workload.workload.clone());
         if let Some(line) = &mut line {
-            line.server_name(&self.guest.who.sni);
-            line.upstream(workload.address);
+            line.workload(workload.address);
         }
         if let Some(access) = view.access(&workload.workload)
             && let Err(error) =
@@ -224,6 +240,13 @@ impl Connection {
             Err(error) => TcpRecord::refused(&self.worker, &parties, &error.into(), line, started),
         }
     }
+}
+
+/// What is told of the traffic of a called workload.
+fn signals<'v>(view: &'v MeshView, called: Option<&Arc<LocalWorkload>>) -> &'v Arc<Signals> {
+    static DEFAULT: LazyLock<Namespace> = LazyLock::new(Namespace::default_namespace);
+    let called = called.map(|called| &*called.workload);
+    &view.signals(called, called.map_or(&DEFAULT, |called| &called.namespace)).server
 }
 
 /// The exchanges of one connection, as hyper calls them; boxed as the outbound ones are.

@@ -251,8 +251,13 @@ impl Metrics {
         self.0.handshakes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_dropped_log_line(&self) {
-        self.0.access_log_dropped.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_dropped_log_lines(&self, lines: u64) {
+        self.0.access_log_dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn dropped_log_lines(&self) -> u64 {
+        self.0.access_log_dropped.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_refused(&self, reason: Refused) {

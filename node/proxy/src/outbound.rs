@@ -20,6 +20,7 @@ use weft_policy::{
     balance::Cluster,
     endpoint::Workload,
     route::Client,
+    telemetry::Signals,
     unserved::Unserved,
     view::{HTTP_PORT, Host, MeshView, Service, ServicePort},
 };
@@ -87,19 +88,22 @@ impl Outbound {
         if protocol == Protocol::Tcp || self.reads_server_name(&view, Named::default()) {
             return self.serve_tcp(stream, downstream).await;
         }
-        drop(view);
         match protocol {
             Protocol::Auto => {
                 let begun = Begun {
                     parties: Parties::new(Reporter::Source),
-                    line: self.worker.access_log.is_some().then(|| Box::new(Line::new(downstream, None))),
+                    line: Line::begin(&self.worker, signals(&view, self.caller().as_deref()), downstream),
                     started: Instant::now(),
                     dialled: None,
                 };
+                drop(view);
                 let limit = self.worker.limits.stall_timeout;
                 self.serve_undeclared(stream, begun, downstream, load, |stream| limit_unread(stream, limit)).await;
             }
-            _ => self.serve_http(stream, downstream, load).await,
+            _ => {
+                drop(view);
+                self.serve_http(stream, downstream, load).await;
+            }
         }
     }
 
@@ -172,13 +176,15 @@ impl Outbound {
         downstream: Downstream,
         load: &Rc<Load>,
     ) -> Response<ResponseBody> {
-        let mut record = ExchangeRecord::begin(&self.worker, Reporter::Source, downstream, load, &request);
+        let (view, caller) = (self.worker.views.load(), self.caller());
+        let told = (Reporter::Source, signals(&view, caller.as_deref()));
+        let mut record = ExchangeRecord::begin(&self.worker, told, downstream, load, &request);
         match upgrade::is_plain_connect(&mut request) {
             Ok(false) => {}
             Ok(true) => return self.connect(request, downstream, record).await,
             Err(error) => return respond::refuse(&error, record),
         }
-        let reply = self.reply(request, downstream, &mut record).await;
+        let reply = self.reply(request, &view, caller, downstream, &mut record).await;
         exchange::finish(&self.worker, reply, record)
     }
 }
@@ -203,6 +209,12 @@ fn count_for(view: &MeshView, client: Client<'_>, error: &ProxyError, service: &
 fn client<'a>(view: &'a MeshView, caller: Option<&'a Caller>) -> Client<'a> {
     let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
     Client { namespace: namespace_of(caller), workload }
+}
+
+/// What is told of a caller's traffic.
+fn signals<'v>(view: &'v MeshView, caller: Option<&Caller>) -> &'v Arc<Signals> {
+    let workload = caller.and_then(|caller| workload_of(view, caller)).map(|workload| &**workload);
+    &view.signals(workload, namespace_of(caller)).client
 }
 
 /// Where the names are at home that a caller leaves short.

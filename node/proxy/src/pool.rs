@@ -194,6 +194,15 @@ impl Lease {
         matches!(self, Self::Shared(_))
     }
 
+    /// This end of the connection, where it is kept.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Exclusive(exclusive) => exclusive.local(),
+            Self::Shared(lease) => lease.local(),
+            Self::Once(_) => None,
+        }
+    }
+
     /// Whether an earlier exchange has used the connection, so that its peer may just be closing it. HTTP/2 says
     /// GOAWAY first, and tells which requests it has not seen.
     pub(crate) fn may_be_stale(&self) -> bool {

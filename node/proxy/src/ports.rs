@@ -15,10 +15,12 @@ use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
 use weft_policy::{
+    access_log::TraceIds,
     authenticate::{KeysAt, KnownKeys},
     balance::{Cluster, Trip},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Workload},
     origination::Origination,
+    telemetry::Collector,
     view::MeshView,
 };
 use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
@@ -266,4 +268,23 @@ pub trait VerdictSink: Send + Sync {
 
     /// It gets requests again: this is the first.
     fn returned(&self, cluster: &Cluster, endpoint: &Endpoint);
+}
+
+/// Whom the data path tells what goes to collectors. It must not wait.
+pub trait SignalSink: Send + Sync {
+    /// A record of an access log, for a collector; false if it is too far behind.
+    fn log(&self, to: &Arc<Collector>, record: LogRecord) -> bool;
+}
+
+/// One exchange, as a collector of OpenTelemetry gets it from an access log.
+#[derive(Debug)]
+pub struct LogRecord {
+    /// When the exchange began.
+    pub time: SystemTime,
+    pub body: String,
+    pub attributes: serde_json::Map<String, serde_json::Value>,
+    pub log_name: Box<str>,
+    /// Whose log it is, if that is known.
+    pub workload: Option<Arc<Workload>>,
+    pub trace: Option<TraceIds>,
 }

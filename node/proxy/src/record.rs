@@ -1,19 +1,28 @@
 //! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
 //! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
 
-use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, task::Context, time::SystemTime};
+use std::{
+    cell::Cell,
+    error::Error,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    task::Context,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 use tracing::warn;
 use weft_policy::{
+    access_log::{Entry, RequestLine, Upstream as LoggedUpstream},
     balance::{Cluster, Outcome},
-    endpoint::Endpoint,
+    endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
+    telemetry::Signals,
 };
 
 use crate::{
-    access_log::{Entry, RequestLine},
     body::Upstream,
     config::Limits,
     connection::Load,
@@ -114,29 +123,48 @@ struct State {
 
 /// What only the access log wants to know.
 pub(crate) struct Line {
+    signals: Arc<Signals>,
     downstream: Downstream,
     request: Option<RequestLine>,
-    detail: Option<String>,
+    failure: Option<String>,
     code_details: Option<String>,
-    upstream_time: Option<std::time::Duration>,
-    upstream_host: Option<SocketAddr>,
-    upstream_cluster: Option<String>,
+    until_response: Option<Duration>,
+    response: Option<Box<HeaderMap>>,
+    trailers: Option<Box<HeaderMap>>,
+    upstream: LoggedUpstream,
     requested_server_name: Option<String>,
     route_name: Option<String>,
+    peer: Option<Arc<str>>,
+}
+
+/// How an exchange ended, as far as its line does not know it.
+pub(crate) struct Ended {
+    pub(crate) started: Instant,
+    pub(crate) outcome: HttpOutcome,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 impl Line {
-    pub(crate) fn new(downstream: Downstream, request: Option<RequestLine>) -> Self {
+    /// `None` where nothing is logged of such an exchange.
+    pub(crate) fn begin(worker: &Worker, signals: &Arc<Signals>, downstream: Downstream) -> Option<Box<Self>> {
+        worker.access_log.takes(signals).then(|| Box::new(Self::new(signals.clone(), downstream)))
+    }
+
+    fn new(signals: Arc<Signals>, downstream: Downstream) -> Self {
         Self {
+            signals,
             downstream,
-            request,
-            detail: None,
+            request: None,
+            failure: None,
             code_details: None,
-            upstream_time: None,
-            upstream_host: None,
-            upstream_cluster: None,
+            until_response: None,
+            response: None,
+            trailers: None,
+            upstream: LoggedUpstream::default(),
             requested_server_name: None,
             route_name: None,
+            peer: None,
         }
     }
 
@@ -144,65 +172,104 @@ impl Line {
         self.requested_server_name = Some(sni.to_owned());
     }
 
+    /// The identity that the caller proved.
+    pub(crate) fn peer(&mut self, id: &Arc<str>) {
+        self.peer = Some(id.clone());
+    }
+
     pub(crate) fn route(&mut self, name: &str) {
         self.route_name = Some(name.to_owned());
     }
 
     pub(crate) fn cluster(&mut self, cluster: &Cluster) {
-        self.upstream_cluster = Some(cluster.name.clone());
+        self.upstream.cluster = Some(cluster.name.clone());
     }
 
-    pub(crate) fn upstream(&mut self, address: SocketAddr) {
-        self.upstream_host = Some(address);
+    /// The workload of this node that is called, as Envoy names the cluster of its port.
+    pub(crate) fn workload(&mut self, address: SocketAddr) {
+        self.upstream.host = Some(address);
+        self.upstream.attempts = 1;
+        self.upstream.cluster = Some(format!("inbound|{}||", address.port()));
     }
 
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.upstream(endpoint.address.socket());
+        self.upstream.host = Some(endpoint.address.socket());
+        self.upstream.is_tls = matches!(endpoint.address, EndpointAddress::Remote { .. });
+        self.upstream.attempts += 1;
+    }
+
+    /// By which connection the response came.
+    pub(crate) fn answered_by<B>(&mut self, response: &Response<B>, local: Option<SocketAddr>) {
+        self.upstream.protocol = Some(response.version());
+        self.upstream.local = local;
+    }
+
+    fn head(&mut self, headers: &HeaderMap) {
+        if self.signals.needs_heads {
+            self.response = Some(Box::new(headers.clone()));
+        }
     }
 
     pub(crate) fn detail(&mut self, error: &(dyn Error + 'static)) {
         match error.downcast_ref() {
             Some(ProxyError::Denied(denial)) => self.code_details = Some(denial.details()),
-            _ => self.detail = Some(with_sources(error)),
+            Some(own) => {
+                self.code_details = Some(own.code_details());
+                self.failure = Some(with_sources(error));
+            }
+            None => self.failure = Some(with_sources(error)),
         }
     }
 
-    /// The finished line.
-    pub(crate) fn entry(self, started: Instant, status: u16, flag: Flag, received: u64, sent: u64) -> Entry {
+    /// Hands the finished line over.
+    pub(crate) fn end(self, worker: &Worker, parties: &Parties, ended: Ended) {
+        let Ended { started, outcome, received, sent } = ended;
         let duration = started.elapsed();
-        Entry {
+        let is_gone = outcome.flag == Flag::DownstreamGone;
+        let code_details = self.code_details.or_else(|| is_gone.then(|| "downstream_remote_disconnect".to_owned()));
+        let has_own_answer = self.until_response.is_none() && outcome.status > 0;
+        let entry = Entry {
             start: SystemTime::now() - duration,
+            duration,
             request: self.request,
-            status,
-            flag: flag.as_str(),
-            detail: self.detail,
-            code_details: self.code_details,
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
+            flag: outcome.flag.as_str(),
+            failure: self.failure,
+            code_details: code_details.or_else(|| has_own_answer.then(|| "direct_response".to_owned())),
             bytes_received: received,
             bytes_sent: sent,
-            duration,
-            upstream_time: self.upstream_time,
-            upstream_host: self.upstream_host,
-            upstream_cluster: self.upstream_cluster,
+            until_response: self.until_response,
+            response: self.response,
+            trailers: self.trailers,
+            upstream: self.upstream,
             downstream_local: self.downstream.local,
             downstream_remote: self.downstream.remote,
             requested_server_name: self.requested_server_name,
             route_name: self.route_name,
-        }
+            is_server: parties.reporter == Reporter::Destination,
+            peer: self.peer,
+            source: parties.source.clone(),
+            destination: parties.destination.clone(),
+            trace: None,
+        };
+        worker.log(entry, self.signals);
     }
 }
 
 impl ExchangeRecord {
     pub(crate) fn begin<B>(
         worker: &Rc<Worker>,
-        reporter: Reporter,
+        (reporter, signals): (Reporter, &Arc<Signals>),
         downstream: Downstream,
         load: &Rc<Load>,
         request: &Request<B>,
     ) -> Self {
-        let line = worker.access_log.is_some().then(|| {
-            let line = RequestLine::of(request.method(), request.uri(), request.version(), request.headers());
-            Box::new(Line::new(downstream, Some(line)))
-        });
+        let mut line = Line::begin(worker, signals, downstream);
+        if let Some(line) = &mut line {
+            let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+            line.request = Some(RequestLine::of(method, uri, request.version(), headers, signals.needs_heads));
+        }
         let protocol = if is_grpc(request.headers()) { RequestProtocol::Grpc } else { RequestProtocol::Http };
         load.began();
         Self(Box::new(State {
@@ -311,7 +378,7 @@ impl ExchangeRecord {
     pub(crate) fn response_head<B>(&mut self, response: &Response<B>) {
         let elapsed = self.0.started.elapsed();
         if let Some(line) = self.line() {
-            line.upstream_time = Some(elapsed);
+            line.until_response = Some(elapsed);
         }
         self.answered(response.status().as_u16(), response.headers());
     }
@@ -319,10 +386,22 @@ impl ExchangeRecord {
     /// The head that the caller is told.
     pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap) {
         self.0.outcome.status = status;
-        self.trailers(Some(headers)); // A response without a body carries its gRPC status in the head.
+        if let Some(line) = self.line() {
+            line.head(headers);
+        }
+        self.grpc_status(Some(headers)); // A response without a body carries its gRPC status in the head.
     }
 
     pub(crate) fn trailers(&mut self, trailers: Option<&HeaderMap>) {
+        if let (Some(line), Some(trailers)) = (self.line(), trailers)
+            && line.signals.needs_heads
+        {
+            line.trailers = Some(Box::new(trailers.clone()));
+        }
+        self.grpc_status(trailers);
+    }
+
+    fn grpc_status(&mut self, trailers: Option<&HeaderMap>) {
         if self.is_grpc()
             && let Some(status) = trailers.and_then(|trailers| trailers.get(GRPC_STATUS))
         {
@@ -452,8 +531,8 @@ impl Drop for ExchangeRecord {
             Exchanged { duration, request_bytes, response_bytes, retries: state.retries, trace_id: state.trace_id };
         metrics.record_http(&state.parties, state.protocol, outcome, &exchanged);
         if let Some(line) = state.line.take() {
-            let entry = line.entry(state.started, outcome.status, outcome.flag, request_bytes, response_bytes);
-            state.worker.log(entry);
+            let ended = Ended { started: state.started, outcome, received: request_bytes, sent: response_bytes };
+            line.end(&state.worker, &state.parties, ended);
         }
     }
 }

@@ -85,6 +85,32 @@ impl ProxyError {
         }
     }
 
+    /// Envoy's response code details; weft's own word for what Envoy does not have.
+    pub(crate) fn code_details(&self) -> String {
+        let text = |text: &str| text.to_owned();
+        match self {
+            Self::NoRoute(_) => text("route_not_found"),
+            Self::UnknownCluster(_) | Self::InvalidBackend(_) => text("cluster_not_found"),
+            Self::NoEndpoint(_) => text("no_healthy_upstream"),
+            Self::Connect(ConnectError::Timeout { .. }) => {
+                text("upstream_reset_before_response_started{connection_timeout}")
+            }
+            Self::Connect(_) => text("upstream_reset_before_response_started{remote_connection_failure}"),
+            Self::Reset(_) => text("upstream_reset_before_response_started{connection_termination}"),
+            Self::BadResponse(_) => text("upstream_reset_before_response_started{protocol_error}"),
+            Self::Overflow => text("upstream_reset_before_response_started{overflow}"),
+            Self::Timeout => text("response_timeout"),
+            Self::RateLimited(_) => text("local_rate_limited"),
+            Self::Overload => text("overload"),
+            Self::Aborted(_) => text("fault_filter_abort"),
+            Self::BadRequest(_) | Self::RequestBroke(BrokeOff::Malformed) => text("http1.codec_error"),
+            Self::RequestBroke(BrokeOff::Gone) => text("downstream_remote_disconnect"),
+            Self::RequestBroke(BrokeOff::Stalled) => text("request_payload_timeout"),
+            Self::Denied(denial) => denial.details(),
+            error => text(error.reason()),
+        }
+    }
+
     /// What it is counted as, where hostile or broken peers are counted.
     fn refused(&self) -> Option<Refused> {
         match self {

@@ -23,10 +23,10 @@ use weft_policy::{
 use crate::{
     access::LocalGate,
     error::ProxyError,
-    metrics::{Flag, Parties, TcpSeries},
+    metrics::{Flag, HttpOutcome, Parties, TcpSeries},
     pool::Channel,
     recheck::Guest,
-    record::Line,
+    record::{Ended, Line},
     upstream::{self, Timed},
     worker::Worker,
 };
@@ -180,7 +180,8 @@ pub(crate) struct TcpRecord {
     worker: Rc<Worker>,
     series: Arc<TcpSeries>,
     flag: Flag,
-    line: Option<Box<Line>>,
+    /// Only with an access log, and with whom it is of.
+    line: Option<(Box<Line>, Parties)>,
     started: Instant,
     received: Rc<Cell<u64>>,
     sent: Rc<Cell<u64>>,
@@ -209,6 +210,7 @@ impl TcpRecord {
     fn new(worker: &Rc<Worker>, parties: &Parties, flag: Flag, line: Option<Box<Line>>, started: Instant) -> Self {
         let series = worker.metrics.tcp(parties, flag);
         series.opened.fetch_add(1, Ordering::Relaxed);
+        let line = line.map(|line| (line, parties.clone()));
         Self { worker: worker.clone(), series, flag, line, started, received: Rc::default(), sent: Rc::default() }
     }
 
@@ -248,8 +250,10 @@ impl TcpRecord {
 impl Drop for TcpRecord {
     fn drop(&mut self) {
         self.series.closed.fetch_add(1, Ordering::Relaxed);
-        if let Some(line) = self.line.take() {
-            self.worker.log(line.entry(self.started, 0, self.flag, self.received.get(), self.sent.get()));
+        if let Some((line, parties)) = self.line.take() {
+            let outcome = HttpOutcome { flag: self.flag, ..HttpOutcome::default() };
+            let (received, sent) = (self.received.get(), self.sent.get());
+            line.end(&self.worker, &parties, Ended { started: self.started, outcome, received, sent });
         }
     }
 }

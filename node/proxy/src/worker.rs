@@ -16,9 +16,10 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
+use weft_policy::{access_log::Entry, telemetry::Signals};
 
 use crate::{
-    access_log::{AccessLog, Entry},
+    access_log::AccessLog,
     admission::Handshakes,
     body::Upstream,
     config::Limits,
@@ -58,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) verdicts: Arc<dyn VerdictSink>,
     pub(crate) decisions: Decisions,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) access_log: AccessLog,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
 }
@@ -73,7 +74,7 @@ pub(crate) struct Worker {
     pub(crate) originals: Originals,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) verdicts: Arc<dyn VerdictSink>,
-    pub(crate) access_log: Option<AccessLog>,
+    pub(crate) access_log: AccessLog,
     pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
@@ -136,9 +137,9 @@ impl Worker {
         if self.is_overloaded.get() { Err(ProxyError::Overload) } else { Ok(()) }
     }
 
-    pub(crate) fn log(&self, entry: Entry) {
-        if self.access_log.as_ref().is_some_and(|log| !log.write(entry)) {
-            self.metrics.shared().count_dropped_log_line();
+    pub(crate) fn log(&self, entry: Entry, signals: Arc<Signals>) {
+        if !self.access_log.write(entry, signals) {
+            self.metrics.shared().count_dropped_log_lines(1);
         }
     }
 }

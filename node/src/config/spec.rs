@@ -14,8 +14,8 @@ use weft_wire::{
 };
 
 use super::{
-    AccessLog, Config, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, Outbound, Seed, ServiceConfig,
-    ServiceSpec, check::Checker, local_ip,
+    AccessLog, AccessLogTo, Config, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, Outbound, Seed,
+    ServiceConfig, ServiceSpec, check::Checker, local_ip,
 };
 
 /// Ports that weft keeps for itself on every host, so that a listener there cannot collide with another part.
@@ -36,6 +36,7 @@ pub(super) struct NodeSpec {
     labels: BTreeMap<String, String>,
     logs: LogsSpec,
     access_log: Option<String>,
+    access_log_to: Option<String>,
     admin: Option<String>,
     metrics: Option<String>,
     workers: Option<u64>,
@@ -106,6 +107,15 @@ impl NodeSpec {
             self.access_log.as_deref().unwrap_or("text"),
             [("text", AccessLog::Text), ("json", AccessLog::Json), ("off", AccessLog::Off)],
         );
+        let access_log_to = match self.access_log_to.as_deref().unwrap_or("stdout") {
+            "stdout" => Some(AccessLogTo::Stdout),
+            "journald" => Some(AccessLogTo::Journald),
+            path if path.starts_with('/') && !path.ends_with('/') => Some(AccessLogTo::File(path.into())),
+            other => checker.problem(
+                "accessLogTo",
+                format_args!("{other:?} is neither stdout nor journald nor the absolute path of a file"),
+            ),
+        };
         let admin = self.admin(local, checker);
         let metrics = match &self.metrics {
             None => Some(None),
@@ -139,6 +149,7 @@ impl NodeSpec {
             labels: self.labels.clone(),
             logs: logs?,
             access_log: access_log?,
+            access_log_to: access_log_to?,
             admin: admin?,
             metrics: metrics?,
             workers: workers?,

@@ -38,6 +38,7 @@ locality: {region: eu, zone: a, subzone: ""}
 labels: {env: prod}
 logs: {format: json, level: debug}
 accessLog: off
+accessLogTo: /var/log/weft/access.log
 admin: 127.0.0.1:15000
 workers: 2
 services:
@@ -59,6 +60,7 @@ listeners:
     assert_eq!(config.locality.to_string(), "eu/a");
     assert_eq!(config.logs, Logs { format: LogFormat::Json, level: LogLevel::Debug });
     assert_eq!((config.access_log, config.workers), (AccessLog::Off, 2));
+    assert_eq!(config.access_log_to, AccessLogTo::File("/var/log/weft/access.log".into()));
     assert_eq!(
         config.services,
         [ServiceConfig {
@@ -122,6 +124,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.admin.to_string(), "127.0.0.3:15000");
     assert_eq!(config.outbound, Outbound { address: "127.0.0.3:15001".parse().unwrap(), account: None });
     assert_eq!(config.access_log, AccessLog::Text);
+    assert_eq!(config.access_log_to, AccessLogTo::Stdout);
     assert!(config.workers > 0 && config.name.is_none());
     assert_eq!(load("advertise: 10.0.0.1").unwrap().outbound.address.to_string(), "127.0.0.1:15001");
 }

@@ -7,11 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
+    access_log::check_filter,
     api::{
         target::{PolicyTargetReference, ROOT_NAMESPACE, Target, WorkloadSelector},
         values::{List, NonEmpty, Timeout},
     },
-    cel,
     document::Checker,
     kinds::Resource,
 };
@@ -194,7 +194,7 @@ impl Resource for Telemetry {
         checker.each("metrics", &self.metrics, |checker, metrics| metrics.check(checker));
         checker.each("accessLogging", &self.access_logging, |checker, logging| {
             checker.given("filter", &logging.filter, |checker, filter| {
-                if let Err(what) = cel::check(&filter.expression) {
+                if let Err(what) = check_filter(&filter.expression) {
                     checker.error_in("expression", format!("is not an expression in CEL: {what}"));
                 }
             });
@@ -204,7 +204,6 @@ impl Resource for Telemetry {
         }
         checker.pending("tracing", !self.tracing.is_empty());
         checker.pending("metrics", !self.metrics.is_empty());
-        checker.pending("accessLogging", !self.access_logging.is_empty());
     }
 }
 

@@ -92,6 +92,11 @@ impl Share {
         Self(percent.get() as f64)
     }
 
+    /// `percent` of all, from none to all.
+    pub fn of_number(percent: f64) -> Self {
+        Self(percent.clamp(0.0, 100.0))
+    }
+
     pub fn percent(self) -> f64 {
         self.0
     }

@@ -65,6 +65,8 @@ pub(super) struct DocumentIndex {
     pub(super) mesh_config: Option<Arc<Document>>,
     pub(super) scopes: Scopes,
     /// The oldest first.
+    pub(super) telemetry: Vec<Arc<Document>>,
+    /// The oldest first.
     pub(super) limits: Vec<Arc<LimitPolicy>>,
     /// The oldest first.
     pub(super) experiments: Vec<Arc<ExperimentPolicy>>,
@@ -104,6 +106,7 @@ enum Part {
     Circuit(Arc<Document>),
     Traffic(Arc<Document>),
     Sidecar(Arc<Scope>),
+    Telemetry(Arc<Document>),
 }
 
 /// A VirtualService, for clients inside the mesh and for those of gateways.
@@ -199,6 +202,7 @@ impl Part {
             (Spec::BackendTlsPolicy(_), None) => Some(Self::BackendTls(document.clone())),
             (Spec::CircuitPolicy(_), None) => Some(Self::Circuit(document.clone())),
             (Spec::BackendTrafficPolicy(_), None) => Some(Self::Traffic(document.clone())),
+            (Spec::Telemetry(_), None) => Some(Self::Telemetry(document.clone())),
             (Spec::Sidecar(_), None) => Scope::read(document).map(|scope| Self::Sidecar(Arc::new(scope))),
             (Spec::MeshConfig(_), None) => {
                 settings::config_of(document).is_some().then(|| Self::MeshConfig(document.clone()))
@@ -290,6 +294,7 @@ impl DocumentIndex {
             Part::Circuit(document) => self.circuits.insert(document),
             Part::Traffic(document) => self.traffic.insert(document),
             Part::Slice(slice) => self.slices.entry(slice.service.clone()).or_default().push(slice.clone()),
+            Part::Telemetry(document) => self.telemetry.push(document.clone()),
             Part::Sidecar(scope) => self.scopes.add(scope),
             Part::MeshConfig(document) => self.mesh_config = Some(document.clone()),
         }

@@ -2,7 +2,7 @@
 //! (<https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>). What has no value, here
 //! or in Envoy, is empty.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, Version};
 
@@ -54,6 +54,8 @@ pub(crate) enum Party {
     Remote,
     Local,
     Endpoint,
+    /// This end of the connection to it.
+    EndpointLocal,
 }
 
 /// What of an address.
@@ -81,7 +83,7 @@ pub(crate) struct Lookup {
 }
 
 #[derive(Debug, PartialEq)]
-enum Field {
+pub(crate) enum Field {
     Header(HeaderName),
     Method,
     Path,
@@ -171,14 +173,23 @@ const NOT_HERE_BEGINS: [&str; 7] = [
 impl Part {
     /// Reads an operator behind its first percent sign, and gives what follows it; `None` if it has no end.
     pub(super) fn read(text: &str) -> Result<Option<(Self, &str)>, TemplateError> {
-        let name_end = text.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
-        let (name, rest) = text.split_at(name_end.unwrap_or(text.len()));
-        let Some((argument, limit, rest)) = arguments(rest) else { return Ok(None) };
-        let part = Self::of(name, argument, limit)?;
-        Ok(Some((part, rest)))
+        let Some((name, argument, limit, rest)) = Self::split(text) else { return Ok(None) };
+        match Self::of(name, argument, limit)? {
+            // Made when an endpoint is called, which is after the headers are changed.
+            Self::Address(Party::EndpointLocal, _) => Err(TemplateError::NotHere),
+            part => Ok(Some((part, rest))),
+        }
     }
 
-    fn of(name: &str, argument: Option<&str>, limit: Option<usize>) -> Result<Self, TemplateError> {
+    /// The name, the argument and the length of an operator behind its first percent sign, and what follows it.
+    pub(crate) fn split(text: &str) -> Option<(&str, Option<&str>, Option<usize>, &str)> {
+        let name_end = text.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'));
+        let (name, rest) = text.split_at(name_end.unwrap_or(text.len()));
+        let (argument, limit, rest) = arguments(rest)?;
+        Some((name, argument, limit, rest))
+    }
+
+    pub(crate) fn of(name: &str, argument: Option<&str>, limit: Option<usize>) -> Result<Self, TemplateError> {
         use {Party::*, Shown::*};
         let malformed = |what: String| Err(TemplateError::Malformed(what));
         let takes_limit = matches!(name, "REQ" | "RESP" | "TRAILER");
@@ -200,6 +211,9 @@ impl Part {
             ("START_TIME", _) => Self::Started(date()?),
             ("EMIT_TIME", _) => Self::Now(date()?),
             ("RESPONSE_CODE_DETAILS", None | Some("ALLOW_WHITESPACES")) => Self::Details,
+            ("UPSTREAM_LOCAL_ADDRESS", None) => Self::Address(EndpointLocal, Whole),
+            ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", None) => Self::Address(EndpointLocal, Ip),
+            ("UPSTREAM_LOCAL_PORT", None) => Self::Address(EndpointLocal, Port),
             (name, _) if NOT_HERE.contains(&name) || begins(name, &NOT_HERE_BEGINS) => {
                 return Err(TemplateError::NotHere);
             }
@@ -278,6 +292,7 @@ impl Part {
                     Party::Remote => Some(context.remote),
                     Party::Local => Some(context.local),
                     Party::Endpoint => response.and_then(|response| response.endpoint),
+                    Party::EndpointLocal => None,
                 };
                 if let Some(address) = address {
                     write_address(address, *shown, text);
@@ -362,12 +377,29 @@ fn path(argument: &str) -> Result<Part, TemplateError> {
 }
 
 impl Lookup {
-    fn read(names: &str, limit: Option<usize>) -> Result<Self, TemplateError> {
+    pub(crate) fn read(names: &str, limit: Option<usize>) -> Result<Self, TemplateError> {
         let (first, second) = match names.split_once('?') {
             Some((first, second)) => (first, Some(second)),
             None => (names, None),
         };
         Ok(Self { first: Field::read(first)?, second: second.map(Field::read).transpose()?, limit })
+    }
+
+    /// The headers that it reads.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let fields = std::iter::once(&self.first).chain(&self.second);
+        fields.filter_map(|field| match field {
+            Field::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// What `get` has for the first of its fields that there is, as long as it may be.
+    pub(crate) fn find<'v>(&self, get: impl Fn(&Field) -> Option<Cow<'v, str>>) -> Option<Cow<'v, str>> {
+        let found = get(&self.first).or_else(|| self.second.as_ref().and_then(get))?;
+        let Some(limit) = self.limit.filter(|limit| *limit < found.len()) else { return Some(found) };
+        let end = (0..=limit).rev().find(|end| found.is_char_boundary(*end)).unwrap_or(0);
+        Some(found.get(..end).unwrap_or_default().to_owned().into())
     }
 
     fn write(&self, headers: &HeaderMap, context: &HeaderContext<'_>, text: &mut Vec<u8>) {

@@ -8,23 +8,23 @@ use std::{
 
 use weft_tests::lab::{Lab, PATIENCE, origin, wait_for};
 
-/// A Python that has grpcio and websockets.
+/// A Python that has grpcio, websockets and opentelemetry-proto.
 ///
 /// # Panics
 /// If there is none: a test that cannot run has failed.
-fn python() -> String {
+pub(crate) fn python() -> String {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/clients/bin/python");
     let candidates = [env::var_os("CLIENTS_PYTHON").map(PathBuf::from), Some(tools), Some("python3".into())];
-    let has_both = |python: &PathBuf| {
-        let ran = Command::new(python).args(["-c", "import grpc, websockets"]).output();
+    let has_all = |python: &PathBuf| {
+        let ran = Command::new(python).args(["-c", "import grpc, websockets, opentelemetry.proto"]).output();
         ran.is_ok_and(|ran| ran.status.success())
     };
-    let found = candidates.into_iter().flatten().find(has_both);
-    let found = found.expect("no Python with grpcio and websockets: run make tools-clients, or set CLIENTS_PYTHON");
+    let found = candidates.into_iter().flatten().find(has_all);
+    let found = found.expect("no Python with what tests want: run make tools-clients, or set CLIENTS_PYTHON");
     found.to_str().expect("a path in UTF-8").to_owned()
 }
 
-fn script(name: &str) -> String {
+pub(crate) fn script(name: &str) -> String {
     format!("{}/tests/scenarios/clients/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 

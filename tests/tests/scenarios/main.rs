@@ -14,6 +14,7 @@ mod failure;
 mod features;
 mod formation;
 mod gateway_api;
+mod logs;
 mod mesh_kinds;
 mod metrics;
 mod outside;

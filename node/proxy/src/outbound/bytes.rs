@@ -13,7 +13,7 @@ use weft_policy::{
     view::{Host, MeshView},
 };
 
-use super::{Named, Outbound, client, count_for, namespace_of, workload_of};
+use super::{Named, Outbound, client, count_for, namespace_of, signals, workload_of};
 use crate::{
     access::LocalGate,
     client_hello::ClientHello,
@@ -29,8 +29,8 @@ impl Outbound {
     pub(crate) async fn serve_tcp(self: Rc<Self>, stream: TcpStream, downstream: Downstream) {
         let started = Instant::now();
         let mut parties = Parties::new(Reporter::Source);
-        let mut line = self.worker.access_log.is_some().then(|| Box::new(Line::new(downstream, None)));
         let view = self.worker.views.load();
+        let mut line = Line::begin(&self.worker, signals(&view, self.caller().as_deref()), downstream);
         if self.reads_server_name(&view, Named::default()) {
             return self.serve_tls(&view, Named::default(), stream, downstream, line, started).await;
         }

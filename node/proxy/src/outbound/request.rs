@@ -39,21 +39,21 @@ impl Outbound {
     pub(super) async fn reply(
         &self,
         mut request: Request<Incoming>,
+        view: &Arc<MeshView>,
+        caller: Option<Arc<Caller>>,
         downstream: Downstream,
         record: &mut ExchangeRecord,
     ) -> Result<Reply, ProxyError> {
         self.worker.refuse_when_overloaded()?;
-        let view = self.worker.views.load();
         target::normalise_path(&mut request, view.settings.path_normalization)?;
-        let caller = self.caller();
-        let source = caller.as_deref().and_then(|caller| workload_of(&view, caller));
+        let source = caller.as_deref().and_then(|caller| workload_of(view, caller));
         record.parties().source = source.cloned();
         let namespace = namespace_of(caller.as_deref());
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
         let authority = target::authority(&request)?;
-        let found = self.host(&view, client, authority.host(), authority.port_u16());
-        let (host, port) = found.inspect_err(|error| count_for(&view, client, error, &mut record.parties().service))?;
+        let found = self.host(view, client, authority.host(), authority.port_u16());
+        let (host, port) = found.inspect_err(|error| count_for(view, client, error, &mut record.parties().service))?;
         if let Host::Service(service) = host {
             record.parties().service = Some(service.clone());
             refuse_what_is_not_http(service, port)?;
@@ -115,7 +115,7 @@ impl Outbound {
             }
             let mut outgoing = Outgoing::new(request, authority, record)?;
             if let Some(authorizers) = authorizers {
-                let gate = LocalGate { worker: &self.worker, view: &view, caller: caller.as_deref(), downstream };
+                let gate = LocalGate { worker: &self.worker, view, caller: caller.as_deref(), downstream };
                 let ruled = RuledRequest { client, origin, host, port, gate };
                 // Boxed, so that requests which ask nobody are no larger.
                 changes = Box::pin(ruled.ask(&authorizers, &mut outgoing)).await?;
@@ -149,7 +149,7 @@ impl Outbound {
                     if watches {
                         sent = Some(Sent::of(outgoing.head()));
                     }
-                    let way = Way { view: &view, caller: caller.as_ref(), downstream };
+                    let way = Way { view, caller: caller.as_ref(), downstream };
                     let answer = self.forward(forward, (asked, mirrors), &mut outgoing, way, record).await?;
                     Ok(Reply::Upstream(Answer { fault, ..answer }))
                 }

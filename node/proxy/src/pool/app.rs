@@ -81,11 +81,13 @@ impl AppPool {
                     let goal = Goal { settings: settings.as_ref(), server: server.as_deref(), ..goal };
                     let to = goal.address.to_string();
                     let (about, limit) = (settings.as_deref(), goal.connect_timeout);
-                    let (sender, tls) = match this.dial(goal, Inside::Http2).await? {
+                    let dialled = this.dial(goal, Inside::Http2).await?;
+                    let local = local(&dialled.0);
+                    let (sender, tls) = match dialled {
                         (Either::Left(stream), _) => (dial::http2_settled(&to, stream, about, limit).await?, None),
                         (Either::Right(stream), tls) => (dial::http2_settled(&to, stream, about, limit).await?, tls),
                     };
-                    Ok(Link::new(sender, (), Life::begin_with(settings, tls)))
+                    Ok(Link::new(sender, (), Life::begin_with(settings, tls).from(local)))
                 }
                 .boxed_local()
             };
@@ -122,11 +124,13 @@ impl AppPool {
 
     async fn dial_http1(&self, goal: Goal<'_>) -> Result<(Http1Sender, Life), ConnectError> {
         let to = goal.address.to_string();
-        let (sender, tls) = match self.dial(goal, Inside::Http1).await? {
+        let dialled = self.dial(goal, Inside::Http1).await?;
+        let local = local(&dialled.0);
+        let (sender, tls) = match dialled {
             (Either::Left(stream), _) => (dial::http1(&to, stream).await?, None),
             (Either::Right(stream), tls) => (dial::http1(&to, stream).await?, tls),
         };
-        Ok((sender, Life::begin_with(goal.settings.cloned(), tls)))
+        Ok((sender, Life::begin_with(goal.settings.cloned(), tls).from(local)))
     }
 
     fn links(&self, goal: Goal<'_>) -> Rc<Links<()>> {
@@ -184,6 +188,14 @@ impl Idle {
     }
 }
 
+/// This end of a connection.
+fn local(stream: &Stream) -> Option<SocketAddr> {
+    match stream {
+        Either::Left(stream) => stream.local_addr().ok(),
+        Either::Right(stream) => stream.get_ref().0.local_addr().ok(),
+    }
+}
+
 /// What TLS needs, if it is there.
 fn originator(
     originations: &Originations,
@@ -211,6 +223,10 @@ impl Exclusive {
     pub(super) fn sender(&mut self) -> &mut Http1Sender {
         let connection = self.connection.as_mut().expect("only drop takes the connection");
         &mut connection.0
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.connection.as_ref().and_then(|(_, life)| life.local())
     }
 
     pub(super) fn was_used(&self) -> bool {

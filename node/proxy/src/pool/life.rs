@@ -1,6 +1,6 @@
 //! How long a connection of a pool may serve.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use weft_policy::connection::ConnectionSettings;
@@ -10,8 +10,15 @@ use crate::{origination::Originator, ports::OriginationTable};
 /// An idle connection older than this is closed, unless documents say otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a connection was made with, and what it has served: nothing where nothing is said of it, as mostly.
-pub(super) struct Life(Option<Box<Limited>>);
+/// What a connection was made with, and what it has served. Boxed, because exchanges carry it about.
+pub(super) struct Life(Box<Kept>);
+
+struct Kept {
+    /// Where documents say something of it, which is seldom.
+    limited: Option<Limited>,
+    /// This end of it.
+    local: Option<SocketAddr>,
+}
 
 struct Limited {
     settings: Arc<ConnectionSettings>,
@@ -34,19 +41,29 @@ impl Life {
     }
 
     pub(super) fn begin_with(settings: Option<Arc<ConnectionSettings>>, tls: Option<Tls>) -> Self {
-        let limited = |settings| Box::new(Limited { settings, born: Instant::now(), requests: Cell::new(0), tls });
-        Self(settings.map(limited))
+        let limited = |settings| Limited { settings, born: Instant::now(), requests: Cell::new(0), tls };
+        Self(Box::new(Kept { limited: settings.map(limited), local: None }))
+    }
+
+    /// From which address it was made.
+    pub(super) fn from(mut self, local: Option<SocketAddr>) -> Self {
+        self.0.local = local;
+        self
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.0.local
     }
 
     pub(super) fn count_request(&self) {
-        if let Some(limited) = &self.0 {
+        if let Some(limited) = &self.0.limited {
             limited.requests.set(limited.requests.get().saturating_add(1));
         }
     }
 
     /// Whether it may serve one more request.
     pub(super) fn may_serve(&self) -> bool {
-        let Some(limited) = &self.0 else { return true };
+        let Some(limited) = &self.0.limited else { return true };
         limited.settings.may_serve(limited.requests.get(), limited.born.elapsed())
     }
 
@@ -58,12 +75,12 @@ impl Life {
 
     /// The server that TLS was begun with, if it is a place outside of the mesh.
     pub(super) fn server(&self) -> Option<&str> {
-        Some(&self.0.as_ref()?.tls.as_ref()?.server)
+        Some(&self.0.limited.as_ref()?.tls.as_ref()?.server)
     }
 
     /// Whether TLS would be begun in the same way now.
     pub(super) fn is_current(&self, originations: &OriginationTable) -> bool {
-        let Some(Limited { settings, tls: Some(tls), .. }) = self.0.as_deref() else { return true };
+        let Some(Limited { settings, tls: Some(tls), .. }) = self.0.limited.as_ref() else { return true };
         let origination = settings.protection.as_ref().and_then(|protection| protection.origination());
         let now = origination.and_then(|origination| originations.get(origination));
         matches!(now, Some(Ok(now)) if Arc::ptr_eq(now, &tls.originator))
@@ -75,7 +92,7 @@ impl Life {
     }
 
     pub(super) fn settings(&self) -> Option<&Arc<ConnectionSettings>> {
-        self.0.as_ref().map(|limited| &limited.settings)
+        self.0.limited.as_ref().map(|limited| &limited.settings)
     }
 }
 

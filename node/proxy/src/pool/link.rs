@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::Rc,
 };
 
@@ -26,11 +27,13 @@ pub(super) struct Link<T> {
 struct Use {
     streams: Cell<u32>,
     last: Cell<Instant>,
+    /// This end of the connection.
+    local: Option<SocketAddr>,
 }
 
 impl<T> Link<T> {
     pub(super) fn new(sender: SendRequest<RequestBody>, about: T, life: Life) -> Self {
-        let unused = Use { streams: Cell::new(0), last: Cell::new(Instant::now()) };
+        let unused = Use { streams: Cell::new(0), last: Cell::new(Instant::now()), local: life.local() };
         Self { sender, about, life, use_count: Rc::new(unused) }
     }
 
@@ -56,6 +59,10 @@ pub(crate) struct LinkLease {
 impl LinkLease {
     pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
         &mut self.sender
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.in_use.local
     }
 }
 

@@ -114,9 +114,10 @@ impl MeshPool {
                 let (allowed, expected) = (RefCell::new(expected.clone()), expected);
                 let to = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
                 let stream = to.connect(ALPN_HTTP2, settings.as_deref(), &metrics).await?;
+                let local = stream.get_ref().0.local_addr().ok();
                 let server = server_id(&stream).map_err(|source| ConnectError::Peer { to: sni.clone(), source })?;
                 let sender = dial::http2(&sni, stream, settings.as_deref()).await?;
-                Ok(Link::new(sender, Hop { address, server, allowed, expires }, Life::begin(settings)))
+                Ok(Link::new(sender, Hop { address, server, allowed, expires }, Life::begin(settings).from(local)))
             }
             .boxed_local()
         };

@@ -42,10 +42,11 @@ use weft_policy::{
     document::{parse_stored, parse_yaml},
     endpoint::{Endpoint, Standing},
     origination::{Authorities, ClientIdentity, Origination},
+    telemetry::Collector,
     view::MeshView,
 };
 use weft_proxy::{
-    access_log::{AccessLog, AccessLogFormat},
+    access_log::{AccessLog, AccessLogFormat, NodeLog, NodeLogTo},
     config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
     metrics::{
@@ -54,8 +55,8 @@ use weft_proxy::{
     },
     origination::{Material, Originator, Trust},
     ports::{
-        self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, OriginationPublisher, VerdictSink,
-        ViewPublisher, Views, WorkloadIdentities, WorkloadIdentity,
+        self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, LogRecord, OriginationPublisher, SignalSink,
+        VerdictSink, ViewPublisher, Views, WorkloadIdentities, WorkloadIdentity,
     },
     server::{BoundProxy, RunningProxy},
 };
@@ -207,6 +208,15 @@ pub struct Node {
     identities: IdentityPublisher,
 }
 
+/// Takes what goes to collectors, of which there are none.
+struct NoCollectors;
+
+impl SignalSink for NoCollectors {
+    fn log(&self, _: &Arc<Collector>, _: LogRecord) -> bool {
+        false
+    }
+}
+
 /// What a node has written to its access log.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
@@ -331,6 +341,11 @@ impl Node {
         let (keys, key_reader) = ports::key_sets();
         let (originations, origination_reader) = ports::originations();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
+        let own_log = NodeLog {
+            format: Some(AccessLogFormat::Text),
+            to: NodeLogTo::Stream(Box::new(log.clone())),
+            node: format!("n{number}"),
+        };
         let config = ProxyConfig {
             workers: NonZeroUsize::MIN,
             inbound: (address, MESH_PORT).into(),
@@ -346,7 +361,7 @@ impl Node {
                     source: None,
                 })
                 .collect(),
-            access_log: Some(AccessLog::start(AccessLogFormat::Text, log.clone()).unwrap()),
+            access_log: AccessLog::start(own_log, metrics.clone(), Arc::new(NoCollectors)).unwrap(),
             limits: plan.limits,
         };
         let circuits = Arc::new(Circuits::default());

@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Provider;
+use super::{Provider, signals};
 use crate::{
+    access_log::LogFormat,
     api::{
         gateway::PreciseHostname,
         networking::HttpRetry,
-        values::{List, Share},
+        values::{List, NonEmpty, Share},
     },
     document::Checker,
     kinds::Resource,
@@ -31,11 +32,14 @@ pub struct MeshConfig {
     /// Retries of VirtualService rules that give none.
     pub default_http_retry_policy: Option<HttpRetry>,
     pub tracing: Tracing,
-    pub access_log: AccessLog,
+    /// The log of requests, where no Telemetry says it; as each node's configuration says if absent.
+    pub access_log: Option<AccessLog>,
+    /// Where signals go that no Telemetry says it of.
+    pub default_providers: DefaultProviders,
     pub path_normalization: PathNormalization,
     /// Whether mirrored requests keep the host that they had; without it `-shadow` is appended. True if absent.
     pub disable_shadow_host_suffix: Option<bool>,
-    /// Whom policies of action `CUSTOM` may ask.
+    /// Whom policies of action `CUSTOM` may ask, and where access logs and traces may go.
     pub extension_providers: List<Provider, 0, 64>,
 }
 
@@ -54,11 +58,35 @@ pub enum OutboundTrafficMode {
     RegistryOnly,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tracing {
     /// Share of requests that start a trace, in percent, where no Telemetry says it; 1 if absent.
     pub sampling: Option<Share>,
+    /// The headers by which traces begin that are handed on, by OpenTelemetry's names; `tracecontext` if empty. What
+    /// comes with a request goes on as it came.
+    pub propagators: List<Propagator, 0, 3>,
+}
+
+/// Headers that carry a trace from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagator {
+    /// W3C's `traceparent` and `tracestate`.
+    TraceContext,
+    /// Zipkin's single header, `b3`.
+    B3,
+    /// Zipkin's several headers, `x-b3-traceid` and so on.
+    B3Multi,
+}
+
+/// Names of `extensionProviders`, or `envoy`, the log of each node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DefaultProviders {
+    pub access_logging: List<NonEmpty, 0, 16>,
+    /// At most one is used.
+    pub tracing: List<NonEmpty, 0, 16>,
 }
 
 /// The log of requests, where no Telemetry says it.
@@ -127,36 +155,35 @@ impl Resource for MeshConfig {
         }
         checker.unique("trustDomainAliases", &self.trust_domain_aliases, Some);
         checker.given("defaultHttpRetryPolicy", &self.default_http_retry_policy, |checker, retry| retry.check(checker));
-        checker.field("accessLog", |checker| self.access_log.check(checker));
+        checker.given("accessLog", &self.access_log, |checker, log| log.check(checker));
+        if self.default_providers.tracing.len() > 1 {
+            checker.warn_in("defaultProviders", "has several of tracing; only the first is used");
+        }
         checker.each("extensionProviders", &self.extension_providers, |checker, provider| provider.check(checker));
         checker.unique("extensionProviders", &self.extension_providers, |provider| Some(&provider.name));
-        for (key, given) in
-            [("tracing", self.tracing != Tracing::default()), ("accessLog", self.access_log != AccessLog::default())]
-        {
-            checker.pending(key, given);
-        }
+        checker.pending("tracing", self.tracing != Tracing::default());
     }
 }
 
-/// Longest format of the log, in characters.
-const MAX_FORMAT: usize = 4096;
-
 impl AccessLog {
     fn check(&self, checker: &mut Checker<'_>) {
-        let Some(format) = &self.format else { return };
-        let chars = format.chars().count();
-        if !(1..=MAX_FORMAT).contains(&chars) {
-            checker.error_in("format", format!("has {chars} characters; it must have 1 to {MAX_FORMAT}"));
-        }
-        match self.encoding {
-            AccessLogEncoding::Off => checker.error_in("format", "has no effect with the encoding OFF: leave it out"),
-            AccessLogEncoding::Text => {}
+        checker.given("format", &self.format, |checker, format| match self.encoding {
+            AccessLogEncoding::Off => checker.error("has no effect with the encoding OFF: leave it out"),
+            AccessLogEncoding::Text => signals::check_text(checker, format),
             AccessLogEncoding::Json => {
-                let fields: Result<std::collections::BTreeMap<String, String>, _> = serde_json::from_str(format);
-                if fields.is_err() {
-                    checker.error_in("format", "must be a JSON object of texts with the encoding JSON");
+                let chars = format.chars().count();
+                if chars > signals::MAX_FORMAT {
+                    checker.error(format!("has {chars} characters; {} are the most", signals::MAX_FORMAT));
+                }
+                match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(format) {
+                    Err(_) => checker.error("must be a JSON object of texts with the encoding JSON"),
+                    Ok(fields) => {
+                        if let Err(what) = LogFormat::json(&fields) {
+                            checker.error(what);
+                        }
+                    }
                 }
             }
-        }
+        });
     }
 }

@@ -7,14 +7,29 @@ mod mesh_config;
 mod provider;
 mod rate_limit;
 mod request;
+mod signals;
 mod targets;
 mod timestamp;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::provider::{MAX_TOLD_BODY, read_status};
 pub use self::{
-    backend_traffic_policy::*, circuit_policy::*, fault_experiment::*, mesh_config::*, provider::*, rate_limit::*,
-    request::*, targets::*, timestamp::*,
+    backend_traffic_policy::*,
+    circuit_policy::*,
+    fault_experiment::*,
+    mesh_config::*,
+    provider::*,
+    rate_limit::*,
+    request::*,
+    signals::{
+        FileAccessLogProvider, FileLogFormat, OpenTelemetryProvider, OtelAccessLogProvider, OtelLogFormat, OtlpGrpc,
+        OtlpHeader, OtlpHttp,
+    },
+    targets::*,
+    timestamp::*,
+};
+pub(crate) use self::{
+    provider::{MAX_TOLD_BODY, read_status},
+    signals::headers_of,
 };

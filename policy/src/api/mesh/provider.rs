@@ -1,4 +1,5 @@
-//! External authorizers, as Istio's mesh configuration has them under `extensionProviders`.
+//! What Istio's mesh configuration has under `extensionProviders`; here the external authorizers. Signals go where
+//! `signals.rs` has it.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use weft_wire::id::{Namespace, is_dns_name};
 
+use super::signals::{FileAccessLogProvider, OpenTelemetryProvider, OtelAccessLogProvider};
 use crate::{
     api::values::{Int, List, Port, Timeout},
     document::Checker,
@@ -15,14 +17,18 @@ use crate::{
 /// Names of headers, exact, or with `*` at their beginning or end.
 pub type HeaderPatterns = List<String, 0, 64>;
 
-/// Somebody whom policies of action `CUSTOM` ask. One of the fields beside the name must be given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+/// Somebody whom policies of action `CUSTOM` ask, or where access logs and traces go. One of the fields beside the name
+/// must be given.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Provider {
-    /// What `spec.provider.name` of an AuthorizationPolicy says.
+    /// What `spec.provider.name` of an AuthorizationPolicy says, or a provider of a Telemetry.
     pub name: String,
     pub envoy_ext_authz_http: Option<HttpProvider>,
     pub envoy_ext_authz_grpc: Option<GrpcProvider>,
+    pub envoy_file_access_log: Option<FileAccessLogProvider>,
+    pub envoy_otel_als: Option<OtelAccessLogProvider>,
+    pub opentelemetry: Option<OpenTelemetryProvider>,
 }
 
 /// An authorizer that is asked by a request like the one that it judges: any answer but 200 refuses it.
@@ -92,7 +98,13 @@ impl Provider {
         checker.exactly_one(&[
             ("envoyExtAuthzHttp", self.envoy_ext_authz_http.is_some()),
             ("envoyExtAuthzGrpc", self.envoy_ext_authz_grpc.is_some()),
+            ("envoyFileAccessLog", self.envoy_file_access_log.is_some()),
+            ("envoyOtelAls", self.envoy_otel_als.is_some()),
+            ("opentelemetry", self.opentelemetry.is_some()),
         ]);
+        checker.given("envoyFileAccessLog", &self.envoy_file_access_log, |checker, file| file.check(checker));
+        checker.given("envoyOtelAls", &self.envoy_otel_als, |checker, otel| otel.check(checker));
+        checker.given("opentelemetry", &self.opentelemetry, |checker, otel| otel.check(checker));
         checker.given("envoyExtAuthzHttp", &self.envoy_ext_authz_http, |checker, http| http.check(checker));
         checker.given("envoyExtAuthzGrpc", &self.envoy_ext_authz_grpc, |checker, grpc| {
             check_place(checker, &grpc.service, grpc.port);
@@ -139,7 +151,7 @@ impl HttpProvider {
     }
 }
 
-fn check_place(checker: &mut Checker<'_>, service: &str, port: Option<Port>) {
+pub(super) fn check_place(checker: &mut Checker<'_>, service: &str, port: Option<Port>) {
     let (namespace, host) =
         service.split_once('/').map_or((None, service), |(namespace, host)| (Some(namespace), host));
     if namespace.is_some_and(|namespace| namespace.parse::<Namespace>().is_err()) || !is_dns_name(host) {

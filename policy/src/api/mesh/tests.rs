@@ -44,7 +44,7 @@ fn a_mesh_config_is_default_in_the_root_namespace() {
 fn an_empty_mesh_config_means_what_istio_does_without_configuration() {
     let Spec::MeshConfig(config) = accepted("MeshConfig", "{}") else { panic!() };
     assert_eq!(config.outbound_traffic_policy.mode, None);
-    assert_eq!(config.access_log.encoding, AccessLogEncoding::Off);
+    assert_eq!(config.access_log, None);
     assert_eq!(config.path_normalization.normalization, PathNormalizationType::Default);
     assert!((config.sampling_percent() - 1.0).abs() < f64::EPSILON);
     assert!(!config.appends_shadow_suffix());
@@ -68,7 +68,39 @@ fn fields_of_a_mesh_config_are_checked() {
         ("{accessLog: {format: a}}", "spec.accessLog.format", "has no effect with the encoding OFF"),
         ("{accessLog: {encoding: TEXT, format: ''}}", "spec.accessLog.format", "has 0 characters"),
         ("{accessLog: {encoding: JSON, format: a}}", "spec.accessLog.format", "must be a JSON object"),
-        ("{accessLog: {encoding: JSON, format: '{\"a\": 1}'}}", "spec.accessLog.format", "must be a JSON object"),
+        ("{accessLog: {encoding: JSON, format: '[1]'}}", "spec.accessLog.format", "must be a JSON object"),
+        ("{accessLog: {encoding: TEXT, format: '%NO%'}}", "spec.accessLog.format", "%NO% is not a variable of Envoy's"),
+        ("{accessLog: {encoding: JSON, format: '{\"a\": \"%NO%\"}'}}", "spec.accessLog.format", "a: %NO% is not"),
+        (
+            "{extensionProviders: [{name: a, envoyFileAccessLog: {path: a}}]}",
+            "spec.extensionProviders[0].envoyFileAccessLog.path",
+            "absolute path",
+        ),
+        (
+            "{extensionProviders: [{name: a, envoyFileAccessLog: {path: /a/../b}}]}",
+            "spec.extensionProviders[0].envoyFileAccessLog.path",
+            "without ..",
+        ),
+        (
+            "{extensionProviders: [{name: a, envoyFileAccessLog: {path: /a, logFormat: {text: '%METADATA(ROUTE:a)%'}}}]}",
+            "spec.extensionProviders[0].envoyFileAccessLog.logFormat.text",
+            "%METADATA(ROUTE:a)% is of Envoy's and nothing that weft knows",
+        ),
+        (
+            "{extensionProviders: [{name: a, envoyFileAccessLog: {path: /a, logFormat: {labels: {a: {b: '%NO%'}}}}}]}",
+            "spec.extensionProviders[0].envoyFileAccessLog.logFormat.labels",
+            "b: %NO% is not",
+        ),
+        (
+            "{extensionProviders: [{name: a, envoyOtelAls: {service: otel}}]}",
+            "spec.extensionProviders[0].envoyOtelAls.port",
+            "missing",
+        ),
+        (
+            "{extensionProviders: [{name: a, opentelemetry: {service: otel, port: 1, http: {path: x}}}]}",
+            "spec.extensionProviders[0].opentelemetry.http.path",
+            "begins with /",
+        ),
         ("{pathNormalization: {normalization: ALL}}", "spec.pathNormalization.normalization", "one of DEFAULT, NONE"),
         ("{meshMTLS: {}}", "spec.meshMTLS", "is not a field"),
     ] {

@@ -15,6 +15,7 @@ mod services;
 mod settings;
 mod sidecars;
 mod slices;
+mod telemetry;
 
 use std::collections::BTreeSet;
 

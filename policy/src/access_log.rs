@@ -1,0 +1,181 @@
+//! Access logs: what is known of an exchange at its end, how that is written, and which exchanges are. All of it is
+//! worked out where logs are written, never in a request's way.
+
+mod filter;
+mod format;
+mod operator;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+
+pub(crate) use self::filter::check_filter;
+pub use self::{
+    filter::{FILTER_STACK, FilterContext, LogFilter},
+    format::LogFormat,
+};
+use crate::endpoint::Workload;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+
+/// What is known of one exchange when it ends.
+#[derive(Debug)]
+pub struct Entry {
+    pub start: SystemTime,
+    pub duration: Duration,
+    /// `None` for a connection of bytes.
+    pub request: Option<RequestLine>,
+    /// 0 if there was no response.
+    pub status: u16,
+    /// 0 to 16, of a gRPC response.
+    pub grpc_status: Option<u8>,
+    /// Envoy's response flag; `-` for none.
+    pub flag: &'static str,
+    /// Why the proxy answered itself, or failed.
+    pub failure: Option<String>,
+    /// Envoy's response code details, where it is not `via_upstream`.
+    pub code_details: Option<String>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// How long the head of the upstream's response took.
+    pub until_response: Option<Duration>,
+    /// Only where a format or filter reads them.
+    pub response: Option<Box<HeaderMap>>,
+    pub trailers: Option<Box<HeaderMap>>,
+    pub upstream: Upstream,
+    pub downstream_local: SocketAddr,
+    pub downstream_remote: SocketAddr,
+    pub requested_server_name: Option<String>,
+    pub route_name: Option<String>,
+    /// Whether the called workload's side tells it.
+    pub is_server: bool,
+    /// The identity that a caller from another node proved, such as `spiffe://cluster.local/ns/default/sa/web`.
+    pub peer: Option<Arc<str>>,
+    pub source: Option<Arc<Workload>>,
+    pub destination: Option<Arc<Workload>>,
+    pub trace: Option<TraceIds>,
+}
+
+/// Where an exchange went.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    pub host: Option<SocketAddr>,
+    /// This end of the connection to it.
+    pub local: Option<SocketAddr>,
+    pub cluster: Option<String>,
+    pub protocol: Option<Version>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Whether it went by the mesh's TLS.
+    pub is_tls: bool,
+}
+
+/// The span of an exchange, and the trace that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceIds {
+    pub trace: u128,
+    pub span: u64,
+}
+
+/// What is kept of a request's head.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    pub method: Method,
+    pub uri: Uri,
+    pub version: Version,
+    authority: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    original_path: Option<HeaderValue>,
+    pub request_id: Option<HeaderValue>,
+    /// All of them; only where a format or filter reads others than those above.
+    headers: Option<Box<HeaderMap>>,
+}
+
+impl RequestLine {
+    pub fn of(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap, keeps_headers: bool) -> Self {
+        let kept = |name: &HeaderName| headers.get(name).cloned();
+        Self {
+            method: method.clone(),
+            uri: uri.clone(),
+            version,
+            authority: kept(&header::HOST),
+            forwarded_for: kept(&X_FORWARDED_FOR),
+            user_agent: kept(&header::USER_AGENT),
+            original_path: kept(&X_ENVOY_ORIGINAL_PATH),
+            request_id: kept(&X_REQUEST_ID),
+            headers: keeps_headers.then(|| Box::new(headers.clone())),
+        }
+    }
+
+    /// The host that was asked for, with its port if that was named.
+    pub fn authority(&self) -> Option<&str> {
+        let named = self.uri.authority().map(|authority| authority.as_str());
+        named.or_else(|| self.authority.as_ref()?.to_str().ok())
+    }
+
+    /// With the query.
+    pub fn path(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// A header, if it was kept.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        match name.as_str() {
+            "x-request-id" => self.request_id.as_ref(),
+            "x-forwarded-for" => self.forwarded_for.as_ref(),
+            "x-envoy-original-path" => self.original_path.as_ref(),
+            "user-agent" => self.user_agent.as_ref(),
+            "host" => self.authority.as_ref(),
+            _ => self.headers.as_ref()?.get(name),
+        }
+    }
+
+    /// All headers, if they were kept.
+    fn headers(&self) -> Option<&HeaderMap> {
+        self.headers.as_deref()
+    }
+}
+
+/// Whether a header of a request is kept whoever asks for it.
+fn is_always_kept(name: &HeaderName) -> bool {
+    [X_REQUEST_ID, X_FORWARDED_FOR, X_ENVOY_ORIGINAL_PATH, header::USER_AGENT, header::HOST].contains(name)
+}
+
+impl Entry {
+    /// Envoy's response code details; of requests alone.
+    pub fn code_details(&self) -> Option<&str> {
+        self.request.as_ref()?;
+        self.code_details.as_deref().or_else(|| self.until_response.is_some().then_some("via_upstream"))
+    }
+
+    /// The workload whose side tells it.
+    pub fn own_workload(&self) -> Option<&Arc<Workload>> {
+        if self.is_server { self.destination.as_ref() } else { self.source.as_ref() }
+    }
+
+    fn end(&self) -> SystemTime {
+        self.start + self.duration
+    }
+
+    /// The identity that this side of a caller's connection showed.
+    fn own_identity(&self) -> Option<&str> {
+        let own = self.destination.as_deref().filter(|_| self.peer.is_some());
+        own.map(|workload| workload.principal.as_str())
+    }
+
+    /// The identity that the called side proved.
+    fn upstream_identity(&self) -> Option<&str> {
+        let called = self.destination.as_deref().filter(|_| self.upstream.is_tls);
+        called.map(|workload| workload.principal.as_str())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
