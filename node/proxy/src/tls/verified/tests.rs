@@ -95,6 +95,24 @@ fn a_chain_is_verified_once_and_then_remembered() {
     assert_eq!(ca.ask(&chains, NONE, &web, NOW + 1).as_deref(), Ok(WEB));
 }
 
+/// No test: prints what it costs to check a chain of leaf and intermediate, and one that is remembered.
+#[test]
+#[ignore = "a measurement: run it alone, with --release and --no-capture"]
+fn what_a_chain_costs() {
+    const ROUNDS: u32 = 2_000;
+    let (ca, chains) = (Ca::new(&LONG), VerifiedChains::default());
+    let web = ca.workload("web", &LONG);
+    let time = |ask: &dyn Fn()| {
+        let begun = std::time::Instant::now();
+        (0..ROUNDS).for_each(|_| ask());
+        begun.elapsed() / ROUNDS
+    };
+    let verified = time(&|| assert!(ca.ask(&VerifiedChains::default(), all(), &web, NOW).is_ok()));
+    assert!(ca.ask(&chains, all(), &web, NOW).is_ok());
+    let remembered = time(&|| assert!(ca.ask(&chains, NONE, &web, NOW).is_ok()));
+    println!("verified: {verified:?}, remembered: {remembered:?}");
+}
+
 #[test]
 fn a_remembered_chain_holds_for_as_long_as_all_of_its_certificates() {
     let (from, until) = (NOW - 100, NOW + 100);
