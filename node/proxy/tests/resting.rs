@@ -19,7 +19,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const CONNECTIONS: usize = 200;
 /// Bytes that one may take while it rests; its buffers alone are 16 KiB while it does not.
-const MOST: usize = 4 << 10;
+const MOST: usize = 8 << 10;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: reviews\r\n\r\n";
 
 fn allocated() -> usize {
