@@ -57,10 +57,12 @@ use crate::{
         plaintext::{self, PlaintextActor},
         secrets::{self, SecretsActor},
         signals::{self, SignalsActor},
+        traces::{Signals, TracesActor},
         view::{self, ViewActor},
     },
     admin::{
-        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traffic::OwnTraffic,
+        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traces::OwnTraces,
+        traffic::OwnTraffic,
     },
     circuits::Circuits,
     config::{self, Config},
@@ -173,9 +175,12 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (origination_publisher, of_outside) = originations();
     let told_circuits = Circuits::new(&telemetry);
     let exporters = Exporters::new(&telemetry);
-    let access_log = access_log(&config, &name, proxy_metrics.clone(), exporters.clone())?;
+    let supervisor = Supervisor::new(Limits::default())?;
+    let (spans, traces_opened) = supervisor.open("traces", 4_096);
+    let signals = Arc::new(Signals { spans, exporters: exporters.clone() });
+    let access_log = access_log(&config, &name, proxy_metrics.clone(), signals.clone())?;
     let proxy = BoundProxy::bind(
-        proxy_config(&config, access_log.clone()),
+        proxy_config(&config, access_log.clone(), signals),
         views.clone(),
         data_identities.clone(),
         keys.clone(),
@@ -197,7 +202,6 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         }
     };
 
-    let supervisor = Supervisor::new(Limits::default())?;
     let (facts_box, facts_opened) = supervisor.open("facts", 128);
     let (documents_box, documents_opened) = supervisor.open("documents", 128);
     let (secrets_box, secrets_opened) = supervisor.open("secrets", 64);
@@ -325,6 +329,12 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let plaintext =
         OwnPlaintext { node: name.clone(), seen: published.plaintext.subscribe(), metrics: proxy_metrics.clone() };
     let traffic = OwnTraffic::default();
+    let traces = OwnTraces::new(name.clone());
+    let of_traces = (traces.clone(), exporters);
+    supervisor.start(traces_opened, move || {
+        let (own, exporters) = of_traces.clone();
+        Ok(TracesActor { own, exporters })
+    });
     let receivers = Receivers {
         gossip: gossip_inbox.clone(),
         membership: membership.clone(),
@@ -336,6 +346,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         plaintext: plaintext.clone(),
         traffic: traffic.clone(),
         identity: identity.clone(),
+        traces: traces.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -456,6 +467,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         plaintext,
         traffic,
         gathers: Arc::new(Semaphore::new(GATHERED_AT_ONCE)),
+        traces,
         circuits,
         first_view,
         telemetry: telemetry.clone(),
@@ -578,7 +590,7 @@ fn may_skip_grants() -> bool {
 /// journald's socket.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-fn access_log(config: &Config, name: &NodeName, metrics: Metrics, exporters: Exporters) -> anyhow::Result<AccessLog> {
+fn access_log(config: &Config, name: &NodeName, metrics: Metrics, signals: Arc<Signals>) -> anyhow::Result<AccessLog> {
     let format = match config.access_log {
         config::AccessLog::Text => Some(AccessLogFormat::Text),
         config::AccessLog::Json => Some(AccessLogFormat::Json),
@@ -590,13 +602,13 @@ fn access_log(config: &Config, name: &NodeName, metrics: Metrics, exporters: Exp
         config::AccessLogTo::File(path) => NodeLogTo::File(path.clone()),
     };
     let log = NodeLog { format, to, node: name.to_string() };
-    AccessLog::start(log, metrics, Arc::new(exporters)).with_context(|| match &config.access_log_to {
+    AccessLog::start(log, metrics, signals).with_context(|| match &config.access_log_to {
         config::AccessLogTo::File(path) => format!("accessLogTo {} cannot be written", path.display()),
         _ => "the access log cannot be started".to_owned(),
     })
 }
 
-fn proxy_config(config: &Config, access_log: AccessLog) -> ProxyConfig {
+fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>) -> ProxyConfig {
     let listeners = config.listeners.iter().map(|listener| ListenerConfig {
         listen: listener.listen,
         service: listener.service.clone(),
@@ -614,6 +626,7 @@ fn proxy_config(config: &Config, access_log: AccessLog) -> ProxyConfig {
         outbound: config.outbound.address,
         listeners: listeners.collect(),
         access_log,
+        signals,
         limits: weft_proxy::config::Limits::default(),
     }
 }

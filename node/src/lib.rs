@@ -24,6 +24,7 @@ mod seeds;
 mod store;
 mod supervisor;
 mod telemetry;
+mod traces;
 mod traffic;
 mod vault;
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod logs;
+mod spans;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use weft_policy::telemetry::Collector;
-use weft_proxy::ports::{LogRecord, SignalSink};
+use weft_proxy::ports::{LogRecord, Span};
 
 pub use self::client::Way;
 use self::client::{Client, Failure};
@@ -77,6 +78,7 @@ struct Inner {
     way: OnceLock<Way>,
     counts: Counts,
     logs: Queues<LogRecord>,
+    spans: Queues<Span>,
 }
 
 /// The queues of one signal, by collector.
@@ -99,12 +101,22 @@ impl Exporters {
             registry.register("weft_otlp_failures", "Tries to send to a collector that failed", failures);
         });
         let (runtime, way) = (Handle::current(), OnceLock::new());
-        Self(Arc::new(Inner { runtime, way, counts, logs: Queues::default() }))
+        Self(Arc::new(Inner { runtime, way, counts, logs: Queues::default(), spans: Queues::default() }))
     }
 
     /// Says how collectors are reached. Only the first time has an effect.
     pub fn set_way(&self, way: Way) {
         let _ = self.0.way.set(way);
+    }
+
+    /// Never waits; false if it was dropped, which is counted.
+    pub fn log(&self, to: &Arc<Collector>, record: LogRecord) -> bool {
+        self.send(|inner| &inner.logs, to, record)
+    }
+
+    /// Likewise.
+    pub fn span(&self, to: &Arc<Collector>, span: Span) -> bool {
+        self.send(|inner| &inner.spans, to, span)
     }
 
     fn send<S: Signal>(&self, queues: fn(&Inner) -> &Queues<S>, to: &Arc<Collector>, item: S) -> bool {
@@ -132,12 +144,6 @@ impl Exporters {
             let sender = Sender { client: Client::new(to.clone(), way), counts: counts.clone(), is_failing: false };
             self.0.runtime.spawn(sender.run(items));
         }
-    }
-}
-
-impl SignalSink for Exporters {
-    fn log(&self, to: &Arc<Collector>, record: LogRecord) -> bool {
-        self.send(|inner| &inner.logs, to, record)
     }
 }
 

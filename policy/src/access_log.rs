@@ -143,6 +143,16 @@ impl RequestLine {
     }
 }
 
+/// A protocol as Envoy writes it.
+pub fn protocol_name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 | Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
 /// Whether a header of a request is kept whoever asks for it.
 fn is_always_kept(name: &HeaderName) -> bool {
     [X_REQUEST_ID, X_FORWARDED_FOR, X_ENVOY_ORIGINAL_PATH, header::USER_AGENT, header::HOST].contains(name)

@@ -13,7 +13,8 @@
 //! * `sidecar`: what a client sees of the mesh at all.
 //! * [`gateway`]: what clients outside of the mesh find where they come in.
 //! * [`settings`]: what holds in the whole mesh.
-//! * [`telemetry`]: what workloads tell of their traffic; [`access_log`]: how logs are written.
+//! * [`telemetry`]: what workloads tell of their traffic; [`access_log`]: how logs are written; [`trace`]: how traces are
+//!   handed on.
 //! * [`headers`]: what rules do to headers; [`date`]: how their values write times.
 //! * [`explain`]: why a request goes where it goes.
 //! * [`references`]: what a document names that the mesh does not have; [`secrets`]: what it names that only some nodes
@@ -68,5 +69,6 @@ pub mod settings;
 mod sidecar;
 pub mod status;
 pub mod telemetry;
+pub mod trace;
 pub mod unserved;
 pub mod view;

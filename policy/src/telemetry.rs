@@ -147,6 +147,13 @@ impl Default for Tracing {
     }
 }
 
+impl Tracing {
+    /// Whether exchanges have spans, or hand on the context of others'.
+    pub fn is_on(&self) -> bool {
+        self.reports || self.propagates
+    }
+}
+
 impl Collector {
     fn of(service: &str, port: u16) -> Option<Self> {
         let (namespace, host) = match service.split_once('/') {

@@ -37,6 +37,8 @@ pub const MAX_DECISION_LEN: usize = 16 * 1024;
 pub const MAX_PLAINTEXT_LEN: usize = 512 * 1024;
 /// Bytes of what a node tells of its traffic, or of what has happened.
 pub const MAX_TOLD_LEN: usize = 512 * 1024;
+/// Longest question for spans, in bytes.
+pub const MAX_SPANS_QUERY_LEN: usize = 4 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
 /// Largest message on a joining host's stream, read before anything is known of the sender.
@@ -125,11 +127,14 @@ pub enum Request {
     ListEvents { seconds: u32 },
     /// "Can you reach me, at the address of the connection?" The other way is proven by the question.
     ReachMe,
+    /// "Which spans do you have like this?", in JSON, as the admin API is asked.
+    FindSpans { query: String },
 }
 
 impl Request {
     /// # Errors
-    /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`], or [`MAX_PUSH_ITEMS`] Secrets;
+    /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`], or [`MAX_PUSH_ITEMS`] Secrets; [`WireError::TooLarge`] for a
+    /// question of more than [`MAX_SPANS_QUERY_LEN`];
     /// [`WireError::Malformed`] for a Secret that is out of bounds.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
@@ -139,9 +144,14 @@ impl Request {
                 at_most(documents.len().max(contents.len()), MAX_PUSH_ITEMS)?;
                 contents.iter().try_for_each(check_content)
             }
+            Self::FindSpans { query } => at_most_bytes(query, MAX_SPANS_QUERY_LEN),
             _ => Ok(()),
         }
     }
+}
+
+fn at_most_bytes(text: &str, limit: usize) -> Result<(), WireError> {
+    if text.len() > limit { Err(WireError::TooLarge { len: text.len(), limit }) } else { Ok(()) }
 }
 
 fn check_content(content: &SecretPayload) -> Result<(), WireError> {
@@ -179,7 +189,7 @@ pub enum Response {
     /// The oldest first.
     Versions(Vec<KeptVersion>),
     Holdings(Holdings),
-    /// The answer to `ListTraffic`, `ListEvents` and `ReachMe` as the admin API tells it, in JSON, which nodes of other
+    /// The answer to `ListTraffic`, `ListEvents`, `ReachMe` and `FindSpans` as the admin API tells it, in JSON, which nodes of other
     /// versions can read too.
     Told {
         json: String,
@@ -206,17 +216,11 @@ impl Response {
     pub fn check(&self) -> Result<(), WireError> {
         match self {
             Self::Secret(content) => check_content(content),
-            Self::Decision { json: Some(json) } if json.len() > MAX_DECISION_LEN => {
-                Err(WireError::TooLarge { len: json.len(), limit: MAX_DECISION_LEN })
-            }
-            Self::Plaintext { json } if json.len() > MAX_PLAINTEXT_LEN => {
-                Err(WireError::TooLarge { len: json.len(), limit: MAX_PLAINTEXT_LEN })
-            }
+            Self::Decision { json: Some(json) } => at_most_bytes(json, MAX_DECISION_LEN),
+            Self::Plaintext { json } => at_most_bytes(json, MAX_PLAINTEXT_LEN),
             Self::Versions(versions) => at_most(versions.len(), MAX_VERSIONS),
             Self::Holdings(holdings) => at_most(holdings.versions.len().max(holdings.unreadable.len()), MAX_HAVE_ITEMS),
-            Self::Told { json } if json.len() > MAX_TOLD_LEN => {
-                Err(WireError::TooLarge { len: json.len(), limit: MAX_TOLD_LEN })
-            }
+            Self::Told { json } => at_most_bytes(json, MAX_TOLD_LEN),
             _ => Ok(()),
         }
     }

@@ -70,7 +70,7 @@ pub struct AccessLog {
 
 /// An entry on its way to the writer.
 struct Handed {
-    entry: Box<Entry>,
+    entry: Arc<Entry>,
     signals: Arc<Signals>,
 }
 
@@ -118,8 +118,8 @@ impl AccessLog {
     }
 
     /// Hands an entry to the writer; false if it is too far behind.
-    pub(crate) fn write(&self, entry: Entry, signals: Arc<Signals>) -> bool {
-        self.entries.try_send(Some(Handed { entry: Box::new(entry), signals })).is_ok()
+    pub(crate) fn write(&self, entry: Arc<Entry>, signals: Arc<Signals>) -> bool {
+        self.entries.try_send(Some(Handed { entry, signals })).is_ok()
     }
 
     /// Has all files opened anew: somebody has moved them away.

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use weft_wire::id::ServiceName;
 
-use crate::{access_log::AccessLog, ports::Caller};
+use crate::{
+    access_log::AccessLog,
+    ports::{Caller, SignalSink},
+};
 
 /// The proxy's sockets and threads.
 pub struct ProxyConfig {
@@ -19,6 +22,8 @@ pub struct ProxyConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Where exchanges are written.
     pub access_log: AccessLog,
+    /// Whom spans are given to.
+    pub signals: Arc<dyn SignalSink>,
     pub limits: Limits,
 }
 

@@ -19,6 +19,7 @@ use weft_policy::{
     fault::BodyFault,
     retry::Failure,
     route::{RequestHead, Rewrite},
+    trace,
 };
 
 use crate::{
@@ -160,6 +161,7 @@ impl Outgoing {
         strip(&mut headers, is_of_the_mesh);
         let id = headers.entry(X_REQUEST_ID).or_insert_with(new_request_id);
         record.request_id(id);
+        record.trace(&mut headers);
         let host = match headers.remove(header::HOST) {
             Some(host) if host.as_bytes() == authority.as_str().as_bytes() => host,
             _ => host_of(&authority)?,
@@ -226,6 +228,11 @@ impl Outgoing {
             came_in_http2: self.came_in_http2,
             before_gate: None,
         })
+    }
+
+    /// Has the spans of a copy not kept.
+    pub(crate) fn unsample(&mut self) {
+        trace::unsample(&mut self.headers);
     }
 
     /// Whether there is more of its body to come before it can be sent beside itself.

@@ -15,12 +15,12 @@ use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
 use weft_policy::{
-    access_log::TraceIds,
+    access_log::{Entry, TraceIds},
     authenticate::{KeysAt, KnownKeys},
     balance::{Cluster, Trip},
     endpoint::{Endpoint, Workload},
     origination::Origination,
-    telemetry::Collector,
+    telemetry::{Collector, Signals},
     view::MeshView,
 };
 use weft_wire::id::{ServiceAccount, SpiffeId, TrustDomain, WorkloadName};
@@ -274,6 +274,21 @@ pub trait VerdictSink: Send + Sync {
 pub trait SignalSink: Send + Sync {
     /// A record of an access log, for a collector; false if it is too far behind.
     fn log(&self, to: &Arc<Collector>, record: LogRecord) -> bool;
+
+    /// A span that is kept, told on a worker's thread; false if whoever takes them is too far behind.
+    fn span(&self, span: Span) -> bool;
+}
+
+/// One exchange, as its side of the hop has seen it.
+#[derive(Debug)]
+pub struct Span {
+    pub ids: TraceIds,
+    /// The span that it was made in, if its request named one.
+    pub parent: Option<u64>,
+    /// Whether its trace is sampled; otherwise it is kept for being slow or failed.
+    pub is_sampled: bool,
+    pub entry: Arc<Entry>,
+    pub signals: Arc<Signals>,
 }
 
 /// One exchange, as a collector of OpenTelemetry gets it from an access log.

@@ -15,11 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 use tracing::warn;
 use weft_policy::{
-    access_log::{Entry, RequestLine, Upstream as LoggedUpstream},
+    access_log::{Entry, RequestLine, TraceIds, Upstream as LoggedUpstream},
     balance::{Cluster, Outcome},
     endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
     telemetry::Signals,
+    trace::TraceContext,
 };
 
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     headers::Watched,
     metrics::{Exchanged, Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     overdue::Lent,
-    ports::Caller,
+    ports::{Caller, Span},
     recheck::Stay,
     traced, upstream,
     worker::Worker,
@@ -115,15 +116,18 @@ struct State {
     caller: Option<Arc<Caller>>,
     /// Only between workloads of this node.
     stay: Option<(Stay, Downstream)>,
-    /// Only with an access log.
+    /// Only with an access log or traces.
     line: Option<Box<Line>>,
     /// Only where a rule writes it into headers.
     watched: Option<Box<Watched>>,
 }
 
-/// What only the access log wants to know.
+/// What only access logs and traces want to know.
 pub(crate) struct Line {
     signals: Arc<Signals>,
+    /// Whether it is logged.
+    is_logged: bool,
+    trace: Option<Trace>,
     downstream: Downstream,
     request: Option<RequestLine>,
     failure: Option<String>,
@@ -132,9 +136,19 @@ pub(crate) struct Line {
     response: Option<Box<HeaderMap>>,
     trailers: Option<Box<HeaderMap>>,
     upstream: LoggedUpstream,
+    /// Whose name `upstream` gets in the end.
+    cluster: Option<Arc<Cluster>>,
     requested_server_name: Option<String>,
     route_name: Option<String>,
     peer: Option<Arc<str>>,
+}
+
+/// The span of an exchange.
+#[derive(Clone, Copy)]
+struct Trace {
+    ids: TraceIds,
+    parent: Option<u64>,
+    is_sampled: bool,
 }
 
 /// How an exchange ended, as far as its line does not know it.
@@ -146,30 +160,67 @@ pub(crate) struct Ended {
 }
 
 impl Line {
-    /// `None` where nothing is logged of such an exchange.
+    /// Of a connection of bytes; `None` where nothing is logged of it.
     pub(crate) fn begin(worker: &Worker, signals: &Arc<Signals>, downstream: Downstream) -> Option<Box<Self>> {
-        worker.access_log.takes(signals).then(|| Box::new(Self::new(signals.clone(), downstream)))
+        worker.access_log.takes(signals).then(|| Box::new(Self::new(signals, true, downstream, None)))
     }
 
-    fn new(signals: Arc<Signals>, downstream: Downstream) -> Self {
+    /// Of a request; `None` where it is neither logged nor traced.
+    fn of_request<B>(
+        worker: &Worker,
+        signals: &Arc<Signals>,
+        downstream: Downstream,
+        request: &Request<B>,
+    ) -> Option<Box<Self>> {
+        let is_logged = worker.access_log.takes(signals);
+        if !is_logged && !signals.tracing.is_on() {
+            return None;
+        }
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        let head = RequestLine::of(method, uri, request.version(), headers, signals.needs_heads);
+        Some(Box::new(Self::new(signals, is_logged, downstream, Some(head))))
+    }
+
+    fn new(signals: &Arc<Signals>, is_logged: bool, downstream: Downstream, request: Option<RequestLine>) -> Self {
         Self {
-            signals,
+            signals: signals.clone(),
+            is_logged,
+            trace: None,
             downstream,
-            request: None,
+            request,
             failure: None,
             code_details: None,
             until_response: None,
             response: None,
             trailers: None,
             upstream: LoggedUpstream::default(),
+            cluster: None,
             requested_server_name: None,
             route_name: None,
             peer: None,
         }
     }
 
+    /// Begins the span of a request that goes on with these headers, and has them say so.
+    fn trace(&mut self, headers: &mut HeaderMap) {
+        let tracing = &self.signals.tracing;
+        if !tracing.is_on() {
+            return;
+        }
+        let context = TraceContext::read(headers);
+        let trace = context.parent.map_or_else(|| rand::random::<u128>() | 1, |parent| parent.trace);
+        let ids = TraceIds { trace, span: rand::random::<u64>() | 1 };
+        let is_sampled = context.sampled.unwrap_or_else(|| tracing.sampling.includes(rand::random()));
+        if tracing.propagates {
+            context.write(ids, is_sampled, &tracing.propagators, headers);
+        }
+        self.trace = Some(Trace { ids, parent: context.parent.map(|parent| parent.span), is_sampled });
+    }
+
     pub(crate) fn server_name(&mut self, sni: &str) {
-        self.requested_server_name = Some(sni.to_owned());
+        if self.is_logged {
+            self.requested_server_name = Some(sni.to_owned());
+        }
     }
 
     /// The identity that the caller proved.
@@ -178,18 +229,19 @@ impl Line {
     }
 
     pub(crate) fn route(&mut self, name: &str) {
-        self.route_name = Some(name.to_owned());
+        if self.is_logged {
+            self.route_name = Some(name.to_owned());
+        }
     }
 
-    pub(crate) fn cluster(&mut self, cluster: &Cluster) {
-        self.upstream.cluster = Some(cluster.name.clone());
+    pub(crate) fn cluster(&mut self, cluster: &Arc<Cluster>) {
+        self.cluster = Some(cluster.clone());
     }
 
-    /// The workload of this node that is called, as Envoy names the cluster of its port.
+    /// The workload of this node that is called.
     pub(crate) fn workload(&mut self, address: SocketAddr) {
         self.upstream.host = Some(address);
         self.upstream.attempts = 1;
-        self.upstream.cluster = Some(format!("inbound|{}||", address.port()));
     }
 
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
@@ -225,10 +277,26 @@ impl Line {
     pub(crate) fn end(self, worker: &Worker, parties: &Parties, ended: Ended) {
         let Ended { started, outcome, received, sent } = ended;
         let duration = started.elapsed();
+        let span = self.trace.filter(|trace| {
+            let is_failure = outcome.is_failure() || (outcome.status == 0 && outcome.flag != Flag::DownstreamGone);
+            let is_kept = || worker.tail.borrow_mut().keeps(is_failure, duration, worker.now_ms());
+            self.signals.tracing.reports && (trace.is_sampled || is_kept())
+        });
+        if !self.is_logged && span.is_none() {
+            return;
+        }
         let is_gone = outcome.flag == Flag::DownstreamGone;
         let code_details = self.code_details.or_else(|| is_gone.then(|| "downstream_remote_disconnect".to_owned()));
+        let is_server = parties.reporter == Reporter::Destination;
+        let mut upstream = self.upstream;
+        upstream.cluster = match (self.cluster, upstream.host) {
+            (Some(cluster), _) => Some(cluster.name.clone()),
+            // As Envoy names the cluster of a workload's port.
+            (None, Some(host)) if is_server => Some(format!("inbound|{}||", host.port())),
+            (None, _) => None,
+        };
         let has_own_answer = self.until_response.is_none() && outcome.status > 0;
-        let entry = Entry {
+        let entry = Arc::new(Entry {
             start: SystemTime::now() - duration,
             duration,
             request: self.request,
@@ -242,18 +310,24 @@ impl Line {
             until_response: self.until_response,
             response: self.response,
             trailers: self.trailers,
-            upstream: self.upstream,
+            upstream,
             downstream_local: self.downstream.local,
             downstream_remote: self.downstream.remote,
             requested_server_name: self.requested_server_name,
             route_name: self.route_name,
-            is_server: parties.reporter == Reporter::Destination,
+            is_server,
             peer: self.peer,
             source: parties.source.clone(),
             destination: parties.destination.clone(),
-            trace: None,
-        };
-        worker.log(entry, self.signals);
+            trace: self.trace.map(|trace| trace.ids),
+        });
+        if let Some(Trace { ids, parent, is_sampled }) = span {
+            // What has no place is counted by whoever takes it.
+            worker.signals.span(Span { ids, parent, is_sampled, entry: entry.clone(), signals: self.signals.clone() });
+        }
+        if self.is_logged {
+            worker.log(entry, self.signals);
+        }
     }
 }
 
@@ -265,11 +339,7 @@ impl ExchangeRecord {
         load: &Rc<Load>,
         request: &Request<B>,
     ) -> Self {
-        let mut line = Line::begin(worker, signals, downstream);
-        if let Some(line) = &mut line {
-            let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-            line.request = Some(RequestLine::of(method, uri, request.version(), headers, signals.needs_heads));
-        }
+        let line = Line::of_request(worker, signals, downstream, request);
         let protocol = if is_grpc(request.headers()) { RequestProtocol::Grpc } else { RequestProtocol::Http };
         load.began();
         Self(Box::new(State {
@@ -312,7 +382,7 @@ impl ExchangeRecord {
         &mut self.0.parties
     }
 
-    /// The access log's part, if there is an access log.
+    /// The part of access logs and traces, if there are any.
     pub(crate) fn line(&mut self) -> Option<&mut Line> {
         self.0.line.as_deref_mut()
     }
@@ -325,6 +395,13 @@ impl ExchangeRecord {
     pub(crate) fn into_tunnel(mut self) -> (Parties, Option<Box<Line>>) {
         self.0.is_tunnel = true;
         (self.0.parties.clone(), self.0.line.take())
+    }
+
+    /// Begins the span of a request that goes on with these headers, if there is to be one.
+    pub(crate) fn trace(&mut self, headers: &mut HeaderMap) {
+        if let Some(line) = self.line() {
+            line.trace(headers);
+        }
     }
 
     pub(crate) fn request_id(&mut self, id: &HeaderValue) {

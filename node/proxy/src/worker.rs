@@ -1,7 +1,7 @@
 //! What one worker thread owns. Shared among its tasks by `Rc`, never with another thread.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -16,7 +16,7 @@ use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
-use weft_policy::{access_log::Entry, telemetry::Signals};
+use weft_policy::{access_log::Entry, telemetry::Signals, trace::Tail};
 
 use crate::{
     access_log::AccessLog,
@@ -31,7 +31,7 @@ use crate::{
     overdue::Overdue,
     overload::Budget,
     pool::Pools,
-    ports::{Identities, KeySets, Originations, VerdictSink, Views},
+    ports::{Identities, KeySets, Originations, SignalSink, VerdictSink, Views},
     recheck::{Guests, Stays},
     resolve,
     tls::MeshTls,
@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) verdicts: Arc<dyn VerdictSink>,
     pub(crate) decisions: Decisions,
     pub(crate) access_log: AccessLog,
+    pub(crate) signals: Arc<dyn SignalSink>,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
 }
@@ -75,6 +76,9 @@ pub(crate) struct Worker {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) verdicts: Arc<dyn VerdictSink>,
     pub(crate) access_log: AccessLog,
+    pub(crate) signals: Arc<dyn SignalSink>,
+    /// Which spans are kept that were not sampled.
+    pub(crate) tail: RefCell<Tail>,
     pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
@@ -100,6 +104,8 @@ impl Worker {
             metrics: WorkerMetrics::new(shared.metrics),
             verdicts: shared.verdicts,
             access_log: shared.access_log,
+            signals: shared.signals,
+            tail: RefCell::default(),
             limits: shared.limits,
             tasks,
             connections: Connections::default(),
@@ -137,7 +143,7 @@ impl Worker {
         if self.is_overloaded.get() { Err(ProxyError::Overload) } else { Ok(()) }
     }
 
-    pub(crate) fn log(&self, entry: Entry, signals: Arc<Signals>) {
+    pub(crate) fn log(&self, entry: Arc<Entry>, signals: Arc<Signals>) {
         if !self.access_log.write(entry, signals) {
             self.metrics.shared().count_dropped_log_lines(1);
         }

@@ -15,6 +15,7 @@ pub mod plaintext;
 mod refresh;
 pub mod secrets;
 pub mod signals;
+pub mod traces;
 pub mod view;
 
 use std::{
@@ -47,6 +48,7 @@ use crate::{
         decision::OwnDecisions,
         plaintext::OwnPlaintext,
         status::{status_of, without_content},
+        traces::OwnTraces,
         traffic::OwnTraffic,
     },
     dir::Dir,
@@ -112,6 +114,7 @@ pub struct Handles {
     pub traffic: OwnTraffic,
     /// Turns to ask all nodes something.
     pub gathers: Arc<Semaphore>,
+    pub traces: OwnTraces,
     pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,

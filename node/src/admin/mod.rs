@@ -14,4 +14,5 @@ pub mod live;
 pub mod plaintext;
 pub mod server;
 pub mod status;
+pub mod traces;
 pub mod traffic;

@@ -244,6 +244,8 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::POST, ["api", "v1", "explain", "access"]) => json(&handles.explain_access(&read(body).await?)?),
         // Not for each process of the host: it tells what others have asked for.
         (Method::POST, ["api", "v1", "why"]) => json(&handles.why(&read(body).await?).await?),
+        // Likewise.
+        (Method::POST, ["api", "v1", "traces"]) => json(&handles.traces(&read(body).await?).await?),
         // Nor this, of workloads that the asking process may have nothing to do with.
         (Method::POST, ["api", "v1", "plaintext"]) => json(&handles.plaintext().await),
         (Method::GET, ["api", "v1", "tokens"]) => json(&handles.tokens()),

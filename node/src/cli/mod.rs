@@ -20,6 +20,7 @@ mod select;
 mod show;
 mod token;
 mod top;
+mod trace;
 mod traffic;
 mod up;
 mod why;
@@ -191,6 +192,19 @@ Refused if the document changes meanwhile. A deleted document is created again a
 Whichever node has decided is found, as long as it is up. Each keeps its latest 1,024 findings per worker until it is
 restarted.")]
     Why(why::WhyArgs),
+    /// Show what the mesh remembers of one request, hop by hop.
+    #[command(after_help = "Examples:
+  weft trace 4bf92f3577b34da6a3ce929d0e0e4736     a trace's id, or a request's x-request-id
+  weft trace doctor --since 10m                   who does not hand trace headers on
+
+All nodes are asked. Each keeps its latest 4,096 spans that were sampled (1 % unless a Telemetry says otherwise), and as many
+of those that failed or were slow, until it is restarted.")]
+    Trace(trace::TraceArgs),
+    /// List the requests that the mesh remembers, the latest first.
+    #[command(after_help = "Examples:
+  weft traces --service reviews --error --min 200ms
+  weft traces --since 10m -o json")]
+    Traces(trace::TracesArgs),
     /// List who still sends plaintext to whom, in the whole mesh.
     #[command(after_help = "Listed are:
   past weft       whoever is connected to a workload's own port from another host, where neither mutual TLS nor policies
@@ -572,6 +586,8 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Endpoints(args) => show::endpoints(&common, &args.service).await?,
         Command::Explain(command) => return explain::run(&common, command).await,
         Command::Why(args) => why::why(&common, args).await?,
+        Command::Trace(args) => trace::trace(&common, args).await?,
+        Command::Traces(args) => trace::traces(&common, args).await?,
         Command::Circuits(args) => circuits::circuits(&common, args.watch).await?,
         Command::Plaintext => plaintext::plaintext(&common).await?,
         Command::Token(command) => token::run(&common, command).await?,

@@ -33,7 +33,7 @@ use crate::{
         membership::{self, gossip::GossipInbox},
         secrets,
     },
-    admin::{decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, traffic::OwnTraffic},
+    admin::{decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, traces::OwnTraces, traffic::OwnTraffic},
     identity::IdentityReader,
     telemetry::{Reason, Telemetry},
 };
@@ -56,6 +56,7 @@ pub struct Receivers {
     pub plaintext: OwnPlaintext,
     pub traffic: OwnTraffic,
     pub identity: IdentityReader,
+    pub traces: OwnTraces,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -211,6 +212,7 @@ async fn take_question(
         (Request::ListTraffic { window_ms }, _) => to.traffic.answer(window_ms),
         (Request::ListEvents { seconds }, _) => events::answer(&to.telemetry.events, seconds),
         (Request::ReachMe, _) => doctor::answer(&to.identity, address).await,
+        (Request::FindSpans { query }, _) => to.traces.answer(&query),
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, thread};
 use cel::{Context, Program, Value};
 use http::{HeaderMap, HeaderName, header};
 
-use super::{Entry, operator::FLAGS};
+use super::{Entry, operator::FLAGS, protocol_name};
 
 /// Longest expression, in bytes.
 const MAX_LEN: usize = 4096;
@@ -166,7 +166,7 @@ fn request(entry: &Entry) -> Attributes {
         .text("host", request.authority())
         .text("scheme", Some("http"))
         .text("method", Some(request.method.as_str()))
-        .text("protocol", Some(format!("{:?}", request.version).as_str()))
+        .text("protocol", Some(protocol_name(request.version)))
         .text("id", request.request_id.as_ref().and_then(|id| id.to_str().ok()))
         .text("useragent", header(&header::USER_AGENT))
         .text("referer", header(&header::REFERER))

@@ -6,7 +6,7 @@ use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use http::Version;
 
-use super::{Entry, RequestLine, is_always_kept};
+use super::{Entry, RequestLine, is_always_kept, protocol_name};
 use crate::{
     date::Date,
     headers::{
@@ -313,8 +313,7 @@ fn millis(duration: Duration) -> Value<'static> {
 }
 
 fn protocol(version: Version) -> Value<'static> {
-    let name = format!("{version:?}");
-    Value::Text(name.strip_suffix(".0").filter(|short| *short == "HTTP/2").unwrap_or(&name).to_owned().into())
+    Value::Text(protocol_name(version).into())
 }
 
 fn address(address: SocketAddr, shown: Shown) -> Value<'static> {

@@ -202,7 +202,6 @@ impl Resource for Telemetry {
         if self.tracing.len() > 1 {
             checker.warn_in("tracing", "has several entries; only one is used for each direction");
         }
-        checker.pending("tracing", !self.tracing.is_empty());
         checker.pending("metrics", !self.metrics.is_empty());
     }
 }
@@ -217,6 +216,8 @@ impl Tracing {
         {
             checker.error_in("randomSamplingPercentage", format!("is {percent}; it must be from 0 to 100"));
         }
+        // Each request's decision goes with it.
+        checker.pending("useRequestIdForTraceSampling", self.use_request_id_for_trace_sampling == Some(true));
         checker.field("customTags", |checker| {
             for (name, tag) in &self.custom_tags {
                 if name.is_empty() {
@@ -230,6 +231,7 @@ impl Tracing {
                         ("formatter", tag.formatter.is_some()),
                     ];
                     checker.at_most_one(&sources);
+                    checker.pending("formatter", tag.formatter.is_some());
                     if !sources.iter().any(|(_, given)| *given) {
                         checker.warn("has no value: give literal, environment, header or formatter");
                     }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, Version};
 
 use super::HeaderContext;
 use crate::{
+    access_log::protocol_name,
     date::{Date, DateFormat},
     normalise::decoded,
 };
@@ -459,7 +460,7 @@ fn write_number(number: u128, text: &mut Vec<u8>) {
 }
 
 fn write_protocol(protocol: Version, text: &mut Vec<u8>) {
-    text.extend_from_slice(format!("{protocol:?}").trim_end_matches(".0").as_bytes());
+    text.extend_from_slice(protocol_name(protocol).as_bytes());
 }
 
 fn write_address(address: SocketAddr, shown: Shown, text: &mut Vec<u8>) {

@@ -23,5 +23,6 @@ mod protocols;
 mod run;
 mod secrets;
 mod signals;
+mod traces;
 mod traffic;
 mod tunnels;

@@ -8,7 +8,7 @@ use weft_wire::{
     fact::{FactBody, FactKind, FactVersion, NodeRecord, SignedFact},
     frame::{
         Holdings, JoinRequest, MAX_DECISION_LEN, MAX_FRAME_LEN, MAX_HAVE_ITEMS, MAX_JOIN_FRAME_LEN, MAX_PLAINTEXT_LEN,
-        MAX_PUSH_ITEMS, MAX_TOLD_LEN, Push, Request, Response,
+        MAX_PUSH_ITEMS, MAX_SPANS_QUERY_LEN, MAX_TOLD_LEN, Push, Request, Response,
     },
     id::{AccountName, Namespace, NodeId},
     secret::{MAX_SECRET_LEN, SecretBytes, SecretPayload},
@@ -82,6 +82,10 @@ fn what_is_longer_than_any_of_its_kind_is_refused() {
     assert_eq!(told(MAX_TOLD_LEN).check(), Ok(()));
     let refused = WireError::TooLarge { len: MAX_TOLD_LEN + 1, limit: MAX_TOLD_LEN };
     assert_eq!(told(MAX_TOLD_LEN + 1).check(), Err(refused));
+    let query = |len| Request::FindSpans { query: "x".repeat(len) };
+    assert_eq!(query(MAX_SPANS_QUERY_LEN).check(), Ok(()));
+    let refused = WireError::TooLarge { len: MAX_SPANS_QUERY_LEN + 1, limit: MAX_SPANS_QUERY_LEN };
+    assert_eq!(query(MAX_SPANS_QUERY_LEN + 1).check(), Err(refused));
 }
 
 #[test]
@@ -97,10 +101,20 @@ fn a_build_before_a_question_refuses_it_and_reads_its_own_as_before() {
     }
     for (name, request) in samples::requests() {
         let read = codec::decode::<Before>(&encode(&request), MAX_FRAME_LEN);
-        let is_new =
-            ["secret", "following", "decision", "plaintext", "versions", "compare", "traffic", "events", "reach_me"]
-                .iter()
-                .any(|new| name.contains(new));
+        let is_new = [
+            "secret",
+            "following",
+            "decision",
+            "plaintext",
+            "versions",
+            "compare",
+            "traffic",
+            "events",
+            "reach_me",
+            "spans",
+        ]
+        .iter()
+        .any(|new| name.contains(new));
         assert_eq!(read.is_ok(), !is_new, "{name}: {read:?}");
     }
 }

@@ -108,6 +108,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("request/list_traffic.bin", Request::ListTraffic { window_ms: 10_000 }),
         ("request/list_events.bin", Request::ListEvents { seconds: 600 }),
         ("request/reach_me.bin", Request::ReachMe),
+        ("request/find_spans.bin", Request::FindSpans { query: "{}".into() }),
     ]
 }
 

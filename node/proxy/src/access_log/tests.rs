@@ -14,15 +14,20 @@ use weft_policy::{
 };
 
 use super::*;
+use crate::ports::Span;
 
-fn entry(path: &'static str) -> Entry {
+fn entry(path: &'static str) -> Arc<Entry> {
+    entry_of(path, 200)
+}
+
+fn entry_of(path: &'static str, status: u16) -> Arc<Entry> {
     let here = SocketAddr::from(([127, 0, 0, 1], 1));
     let uri = Uri::from_static(path);
-    Entry {
+    Arc::new(Entry {
         start: SystemTime::UNIX_EPOCH,
         duration: Duration::from_millis(3),
         request: Some(RequestLine::of(&Method::GET, &uri, Version::HTTP_11, &HeaderMap::new(), false)),
-        status: 200,
+        status,
         grpc_status: None,
         flag: "-",
         failure: None,
@@ -42,7 +47,7 @@ fn entry(path: &'static str) -> Entry {
         source: None,
         destination: None,
         trace: None,
-    }
+    })
 }
 
 #[derive(Default)]
@@ -52,6 +57,10 @@ impl SignalSink for Sink {
     fn log(&self, to: &Arc<Collector>, record: LogRecord) -> bool {
         self.0.lock().unwrap().push((to.host.clone(), record));
         true
+    }
+
+    fn span(&self, _: Span) -> bool {
+        false
     }
 }
 
@@ -129,7 +138,7 @@ fn journald_gets_fields_and_values_with_ends_of_line_by_their_length() {
     journal.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (log, _) = log(NodeLogTo::Journal(path.clone()), Some(AccessLogFormat::Text));
     assert!(log.write(entry("/one"), signals(LogPlace::Node, "%REQ(:PATH)%")));
-    assert!(log.write(Entry { status: 503, ..entry("/two") }, signals(LogPlace::Node, "a\nb")));
+    assert!(log.write(entry_of("/two", 503), signals(LogPlace::Node, "a\nb")));
     let mut buffer = [0; 1024];
     let length = journal.recv(&mut buffer).unwrap();
     assert_eq!(

@@ -36,6 +36,7 @@ impl Mirrors {
                 continue;
             };
             if let Some(mut copy) = outgoing.copy() {
+                copy.unsample();
                 if self.appends_shadow {
                     copy.append_shadow();
                 }

@@ -56,7 +56,7 @@ use weft_proxy::{
     origination::{Material, Originator, Trust},
     ports::{
         self, Caller, IdentityPublisher, IdentitySnapshot, KeyPublisher, LogRecord, OriginationPublisher, SignalSink,
-        VerdictSink, ViewPublisher, Views, WorkloadIdentities, WorkloadIdentity,
+        Span, VerdictSink, ViewPublisher, Views, WorkloadIdentities, WorkloadIdentity,
     },
     server::{BoundProxy, RunningProxy},
 };
@@ -199,6 +199,7 @@ pub struct Node {
     pub metrics: Metrics,
     pub circuits: Arc<Circuits>,
     pub log: Log,
+    pub spans: Spans,
     pub proxy: Option<RunningProxy>,
     pub keys: KeyPublisher,
     pub originations: OriginationPublisher,
@@ -208,12 +209,18 @@ pub struct Node {
     identities: IdentityPublisher,
 }
 
-/// Takes what goes to collectors, of which there are none.
-struct NoCollectors;
+/// The spans that a node has made. There are no collectors.
+#[derive(Clone, Default)]
+pub struct Spans(pub Arc<Mutex<Vec<Span>>>);
 
-impl SignalSink for NoCollectors {
+impl SignalSink for Spans {
     fn log(&self, _: &Arc<Collector>, _: LogRecord) -> bool {
         false
+    }
+
+    fn span(&self, span: Span) -> bool {
+        self.0.lock().push(span);
+        true
     }
 }
 
@@ -341,6 +348,7 @@ impl Node {
         let (keys, key_reader) = ports::key_sets();
         let (originations, origination_reader) = ports::originations();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
+        let spans = Spans::default();
         let own_log = NodeLog {
             format: Some(AccessLogFormat::Text),
             to: NodeLogTo::Stream(Box::new(log.clone())),
@@ -361,7 +369,8 @@ impl Node {
                     source: None,
                 })
                 .collect(),
-            access_log: AccessLog::start(own_log, metrics.clone(), Arc::new(NoCollectors)).unwrap(),
+            access_log: AccessLog::start(own_log, metrics.clone(), Arc::new(spans.clone())).unwrap(),
+            signals: Arc::new(spans.clone()),
             limits: plan.limits,
         };
         let circuits = Arc::new(Circuits::default());
@@ -388,6 +397,7 @@ impl Node {
             metrics,
             circuits,
             log,
+            spans,
             proxy,
             keys,
             originations,

@@ -161,7 +161,6 @@ impl Resource for MeshConfig {
         }
         checker.each("extensionProviders", &self.extension_providers, |checker, provider| provider.check(checker));
         checker.unique("extensionProviders", &self.extension_providers, |provider| Some(&provider.name));
-        checker.pending("tracing", self.tracing != Tracing::default());
     }
 }
 
