@@ -16,7 +16,7 @@ use crate::generator::{Form, Probe};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Headers that one of the proxies adds to requests, and the other does not. `docs/differences.md` has the reasons.
-const ADDED_TO_REQUESTS: &[&str] = &["x-forwarded-proto", "x-envoy-expected-rq-timeout-ms"];
+const ADDED_TO_REQUESTS: &[&str] = &["x-forwarded-proto", "x-envoy-expected-rq-timeout-ms", "traceparent"];
 /// Likewise of responses; and `date`, which each origin sets by the clock.
 const ADDED_TO_RESPONSES: &[&str] =
     &["server", "x-envoy-upstream-service-time", "x-weft-reason", "date", "content-length"];
