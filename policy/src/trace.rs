@@ -92,6 +92,12 @@ impl TraceContext {
     }
 }
 
+/// The trace of a request, if that is recorded, as W3C's header alone tells.
+pub fn recorded(headers: &HeaderMap) -> Option<u128> {
+    let (parent, sampled) = read_w3c(headers)?;
+    parent.filter(|_| sampled == Some(true)).map(|parent| parent.trace)
+}
+
 /// Has the spans of a copy of a request not kept.
 pub fn unsample(headers: &mut HeaderMap) {
     let TraceContext { parent: Some(span), .. } = TraceContext::read(headers) else { return };
@@ -392,6 +398,30 @@ mod tests {
                 let read = TraceContext::read(&headers);
                 prop_assert_eq!((read.parent, read.sampled), (Some(ids), Some(sampled)));
             }
+        }
+    }
+
+    #[test]
+    fn only_a_recorded_trace_has_an_id() {
+        let of = |text: &str| recorded(&headers(&[("traceparent", text)]));
+        assert_eq!(
+            of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            Some(0x0af7651916cd43dd8448eb211c80319c)
+        );
+        assert_eq!(
+            of("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03-more"),
+            Some(0x0af7651916cd43dd8448eb211c80319c)
+        );
+        for other in [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "",
+        ] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 }

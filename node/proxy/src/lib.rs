@@ -47,7 +47,6 @@ mod stall;
 pub mod target;
 mod tcp;
 mod tls;
-mod traced;
 mod tries;
 mod upgrade;
 mod upstream;

@@ -20,7 +20,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
     telemetry::Signals,
-    trace::TraceContext,
+    trace::{self, TraceContext},
 };
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     overdue::Lent,
     ports::{Caller, Span},
     recheck::Stay,
-    traced, upstream,
+    upstream,
     worker::Worker,
 };
 
@@ -354,7 +354,7 @@ impl ExchangeRecord {
             received: None,
             response_bytes: 0,
             retries: 0,
-            trace_id: traced::trace_id(request.headers()),
+            trace_id: trace::recorded(request.headers()),
             messages: (protocol == RequestProtocol::Grpc).then(Rc::default),
             watching: Vec::new(),
             judged: None,
