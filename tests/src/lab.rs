@@ -381,9 +381,9 @@ impl Host {
 pub struct Load(Process);
 
 impl Load {
-    /// Stops sending, and waits for what is under way.
-    pub fn finish(self) -> Report {
-        serde_json::from_str(&self.0.finish(PATIENCE)).expect("weft-load prints a report")
+    /// Stops sending once `least` requests were sent, and waits for what is under way.
+    pub fn finish(self, least: usize) -> Report {
+        serde_json::from_str(&self.0.finish(&least.to_string(), PATIENCE)).expect("weft-load prints a report")
     }
 }
 

@@ -48,9 +48,9 @@ impl Report {
         counts
     }
 
-    /// Panics unless there were at least `least` requests and all succeeded.
-    pub fn assert_all_succeeded(&self, least: usize) {
-        assert!(self.exchanges.len() >= least, "only {} requests were sent, not {least}", self.exchanges.len());
+    /// Panics unless there were requests and all succeeded.
+    pub fn assert_all_succeeded(&self) {
+        assert!(!self.exchanges.is_empty(), "no request was sent");
         let failures = self.failures();
         let first = &failures[..failures.len().min(3)];
         let counts = self.outcomes();

@@ -1,5 +1,5 @@
-//! Sends requests at a fixed rate, whatever becomes of the earlier ones, until its standard input ends; then prints a
-//! [`Report`] as JSON. Connections are kept and used again, as applications do.
+//! Sends requests at a fixed rate, whatever becomes of the earlier ones, until its standard input ends and as many were
+//! sent as the input says; then prints a [`Report`] as JSON. Connections are kept and used again, as applications do.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -53,17 +53,25 @@ async fn main() {
     let idle = Idle::default();
     let mut tick = time::interval(Duration::from_secs(1) / args.rate);
     let mut requests = JoinSet::new();
-    let mut input = tokio::io::stdin();
-    let mut ignored = [0; 16];
-    loop {
+    let input = least();
+    tokio::pin!(input);
+    let mut least = usize::MAX;
+    while requests.len() < least {
         tokio::select! {
-            read = input.read(&mut ignored) => if matches!(read, Ok(0) | Err(_)) { break },
+            read = &mut input, if least == usize::MAX => least = read,
             _ = tick.tick() => drop(requests.spawn(exchange(args.clone(), idle.clone()))),
         }
     }
     let mut exchanges = requests.join_all().await;
     exchanges.sort_by_key(|exchange| exchange.start_us);
     println!("{}", serde_json::to_string(&Report { exchanges }).expect("plain values"));
+}
+
+/// What the input said, when it ends.
+async fn least() -> usize {
+    let mut input = String::new();
+    tokio::io::stdin().read_to_string(&mut input).await.expect("text");
+    input.trim().parse().expect("how many requests at least")
 }
 
 async fn exchange(args: Arc<Args>, idle: Idle) -> Exchange {

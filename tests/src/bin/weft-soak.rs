@@ -128,7 +128,7 @@ struct Counts {
 
 impl Counts {
     fn add(&mut self, load: Load) {
-        let report = load.finish();
+        let report = load.finish(0);
         let failures = report.failures();
         self.sent += report.exchanges.len();
         self.failed += failures.len();
@@ -197,7 +197,7 @@ fn main() -> ExitCode {
         }
     }
     counts.add(load);
-    let http2 = http2.finish(PATIENCE);
+    let http2 = http2.finish("", PATIENCE);
     let http2 = http2.lines().find(|line| line.starts_with("requests:")).unwrap_or("requests: h2load told none");
     println!("HTTP/1.1: {} sent, {} failed", counts.sent, counts.failed);
     println!("HTTP/2: {http2}");

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{Read, Write},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -55,9 +55,9 @@ impl Process {
         self.0.wait().expect("waitable");
     }
 
-    /// Ends the input of a piped process and returns all that it wrote.
-    pub fn finish(mut self, within: Duration) -> String {
-        drop(self.0.stdin.take());
+    /// Gives a piped process the last of its input, and returns all that it wrote.
+    pub fn finish(mut self, input: &str, within: Duration) -> String {
+        self.0.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
         let mut stdout = self.0.stdout.take().expect("piped");
         let mut text = String::new();
         stdout.read_to_string(&mut text).expect("text");

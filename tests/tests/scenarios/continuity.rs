@@ -77,7 +77,7 @@ spec:
         lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
     }
     served(&lab, 0.0);
-    load.finish().assert_all_succeeded(CHANGES);
+    load.finish(CHANGES).assert_all_succeeded();
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn no_restart_of_an_endpoint_costs_a_request() {
         lab.wait_healthy(0, "echo", places.len());
         count = served(&lab, count);
     }
-    let report = load.finish();
-    report.assert_all_succeeded(RESTARTS);
+    let report = load.finish(RESTARTS);
+    report.assert_all_succeeded();
     assert_eq!(report.served_by().len(), places.len(), "each had a part");
 }
 
@@ -122,7 +122,7 @@ fn no_renewal_of_a_certificate_costs_a_request() {
         wait_for("new certificates", PATIENCE, || (issued(&lab, i) >= before + 2.0).then_some(()));
         count = served(&lab, count);
     }
-    load.finish().assert_all_succeeded(RENEWALS);
+    load.finish(RENEWALS).assert_all_succeeded();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn no_restart_of_a_node_costs_a_request_to_a_service_that_others_have_too() {
         lab.wait_healthy(0, "echo", 2);
         count = served(&lab, count);
     }
-    load.finish().assert_all_succeeded(100);
+    load.finish(100).assert_all_succeeded();
 }
 
 #[test]

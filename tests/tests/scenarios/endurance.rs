@@ -194,6 +194,6 @@ fn a_clock_that_is_an_hour_off_harms_nobody_else_and_is_made_good() {
     assert_eq!(differing.code, Some(1), "{differing:?}");
     assert!(differing.stdout.contains("VirtualService default/two"), "{differing:?}");
     set("+0");
-    load.finish().assert_all_succeeded(100);
+    load.finish(100).assert_all_succeeded();
     (0..3).for_each(|i| lab.wait_members(i, "alive", 3));
 }

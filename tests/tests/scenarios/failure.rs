@@ -34,7 +34,7 @@ fn a_killed_node_costs_only_the_requests_in_flight_on_it() {
     });
     let seen_after = killed.elapsed();
 
-    let report = load.finish();
+    let report = load.finish(0);
     let was_in_flight = |exchange: &&Exchange| exchange.in_flight_within(killed_us, gone_us, SLACK_US);
     let in_flight = report.exchanges.iter().filter(was_in_flight).count();
     let (sent, failed) = (report.exchanges.len(), report.failures().len());
@@ -60,8 +60,8 @@ fn a_host_that_vanishes_is_routed_around() {
     wait_for("the host is seen as failed", PATIENCE, || (lab.state_seen(0, 1)? == "failed").then_some(()));
     let load = lab.host(0).load("echo", 100);
     wait_for("the twin serves", PATIENCE, || served(&lab, 0, 200));
-    let report = load.finish();
-    report.assert_all_succeeded(200);
+    let report = load.finish(200);
+    report.assert_all_succeeded();
     assert_eq!(report.served_by().keys().copied().collect::<Vec<_>>(), ["echo-v2@host-3"]);
 
     lab.heal();
@@ -93,12 +93,12 @@ fn every_actor_may_panic_under_load_and_nothing_is_lost() {
             });
         }
     }
-    let report = load.finish();
+    let report = load.finish(100);
     for failure in report.failures() {
         let last = struck.iter().rfind(|(struck_us, _)| *struck_us <= failure.end_us);
         println!("after the panic of {last:?}: {failure:?}");
     }
-    report.assert_all_succeeded(100);
+    report.assert_all_succeeded();
 
     // What the actors held is still so, and what they do is still done.
     (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
@@ -133,7 +133,7 @@ fn every_actor_may_freeze_and_nothing_is_lost() {
             assert!(actor["last_error"].as_str().is_some_and(|error| error.contains("frozen")), "{actor}");
         }
     }
-    load.finish().assert_all_succeeded(500);
+    load.finish(500).assert_all_succeeded();
     (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
     lab.host_mut(0).host_service("late", "v1", 8081, 0);
     lab.wait_healthy(1, "late", 1);

@@ -221,8 +221,8 @@ fn prometheus_kiali_and_grafana_see_the_mesh_as_the_load_generator_does() {
         watcher.call("ratings:9080", "/ratings/1", &["-d", "{\"Reviewer1\": 4}"]);
         missing.retain(|text| query(watcher, text).is_empty());
     }
-    let report = load.finish();
-    report.assert_all_succeeded(10);
+    let report = load.finish(10);
+    report.assert_all_succeeded();
 
     let sent = report.exchanges.len() as f64;
     let seen = || {

@@ -48,8 +48,8 @@ fn a_service_that_ends_loses_no_request() {
     assert_eq!(leaving.wait(PATIENCE), Some(128 + 15), "the origin has no handler");
     let so_far = answers(&lab);
     wait_for("the twin serves alone", PATIENCE, || (answers(&lab) > so_far + 100.0).then_some(()));
-    let report = load.finish();
-    report.assert_all_succeeded(200);
+    let report = load.finish(200);
+    report.assert_all_succeeded();
     assert!(report.served_by()["leaving"] > 20, "{:?}", report.served_by());
 }
 

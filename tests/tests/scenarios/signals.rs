@@ -68,7 +68,7 @@ fn any_node_tells_the_traffic_of_all() {
     let shown: Vec<Value> =
         stream.body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
     assert!(shown.len() >= 2 && shown.iter().any(|one| one["nodes"] == 3), "{}", stream.body);
-    load.finish().assert_all_succeeded(100);
+    load.finish(100).assert_all_succeeded();
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn who_does_not_answer_is_named() {
         ran.stderr.contains("host-3").then_some(ran)
     });
     assert_eq!(said.code, Some(0), "what the others know is told all the same: {said:?}");
-    let _ = load.finish();
+    drop(load);
 }
 
 /// A terminal with a session of its own, and what is on it.
@@ -163,7 +163,7 @@ fn the_live_screen_sorts_filters_resizes_and_quits() {
     assert!(lines.starts_with("NAME") && lines.contains("web"), "{lines}");
     let json: Value = serde_json::from_str(&piped(&format!("{} top -o json | head -n 1", weft()))).expect("JSON");
     assert_eq!(json["nodes"], 3);
-    let _ = load.finish();
+    drop(load);
 }
 
 /// Nobody may call `web`.

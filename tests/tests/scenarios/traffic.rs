@@ -55,8 +55,8 @@ fn a_canary_gets_its_share_and_jason_gets_his_version() {
         let others = lab.host(0).metric("istio_requests_total", &["reporter=\"source\"", "response_code=\"200\""]);
         (others >= 1_000.0).then_some(())
     });
-    let report = load.finish();
-    report.assert_all_succeeded(900);
+    let report = load.finish(900);
+    report.assert_all_succeeded();
     let served_by = report.served_by();
     assert_eq!(served_by.get("v2"), None, "v2 is jason's alone");
     // Of 900 and more, 20 % is within these bounds but for a chance of less than one in a million.
