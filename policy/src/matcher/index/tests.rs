@@ -264,3 +264,30 @@ fn what_is_named_often_in_a_request_is_asked_for_once() {
     };
     assert_eq!(by_index(&conditions, &fields, &sent), (None, 20));
 }
+
+#[test]
+fn several_lines_of_a_header_are_asked_for_once() {
+    let fields = Fields(vec![Field::Header(HeaderName::from_static("y"))]);
+    let about = |wanted| {
+        let values = vec![ValueMatch { field: 0, wanted, inverted: false }];
+        // One more that no request has, so that the header's condition holds for none.
+        RequestMatch { uri: None, client: ClientMatch { port: Some(1), ..ClientMatch::default() }, values }
+    };
+    let exact = |i: usize| about(StringMatch::Exact(format!("/a/{i}")));
+    let prefix = |i: usize| about(StringMatch::Prefix("/a/7".repeat(i)));
+    let needle = |_| about(regex(".*/a/[0-9]"));
+    // More texts than are remembered without memory of their own.
+    let conditions: Vec<_> = (0..MANY).flat_map(|i| [exact(i), prefix(i % 20), needle(i)]).collect();
+    for line in ["/a/7", "/a/999", "/a/7/a/7/a/7", ""] {
+        let sent = |lines| Sent {
+            path_and_query: "/".into(),
+            authority: "a",
+            headers: vec![("y", line); lines],
+            namespace: "n",
+            labels: BTreeMap::new(),
+            port: 80,
+        };
+        let asked = |lines| by_index(&conditions, &fields, &sent(lines)).1;
+        assert_eq!(asked(100), asked(1), "{line}");
+    }
+}

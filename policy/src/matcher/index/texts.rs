@@ -20,18 +20,27 @@ impl ByText {
     pub(super) fn visit(&self, value: &Value<'_>, found: &mut impl FnMut(&[u32])) {
         match value {
             Value::Missing => return,
-            Value::One(value) => self.visit_text(value, found),
-            Value::Lines(lines) => lines.iter().for_each(|line| self.visit_text(line.as_bytes(), found)),
+            Value::One(value) => {
+                self.texts.visit(value, found);
+                self.visit_needles(value, &mut Seen::default(), found);
+            }
+            Value::Lines(lines) => {
+                // What several lines are, begin with or have in them is one thing: conditions are about all lines.
+                let [mut texts, mut needles] = [Seen::default(), Seen::default()];
+                for line in lines {
+                    self.texts.visit_new(line.as_bytes(), &mut texts, found);
+                    self.visit_needles(line.as_bytes(), &mut needles, found);
+                }
+            }
         }
         if !self.present.is_empty() {
             found(&self.present);
         }
     }
 
-    fn visit_text(&self, value: &[u8], found: &mut impl FnMut(&[u32])) {
-        self.texts.visit(value, found);
+    fn visit_needles(&self, value: &[u8], seen: &mut Seen, found: &mut impl FnMut(&[u32])) {
         if let Some(needles) = &self.needles {
-            needles.visit(value, found);
+            needles.visit_new(value, seen, found);
         }
     }
 }
@@ -57,19 +66,33 @@ struct Text {
 impl TextIndex {
     /// Calls `found` with the places of all texts that the value is or begins with.
     pub(super) fn visit(&self, value: &[u8], found: &mut impl FnMut(&[u32])) {
+        self.walk(value, |_| true, found);
+    }
+
+    /// Of several values each text is seen once.
+    fn visit_new(&self, value: &[u8], seen: &mut Seen, found: &mut impl FnMut(&[u32])) {
+        self.walk(value, |number| seen.is_new(number), found);
+    }
+
+    /// `is_new` hears of a text's places for the whole by twice its number, and of those for the start by one more.
+    fn walk(&self, value: &[u8], mut is_new: impl FnMut(usize) -> bool, found: &mut impl FnMut(&[u32])) {
         // What a value begins with is the last text that is not greater, or what that begins with: whatever is between
         // a start and the value has the same start.
-        let mut at = self.texts.partition_point(|one| self.is_not_greater(&one.text, value)).checked_sub(1);
-        while let Some(one) = at.and_then(|at| self.texts.get(at)) {
+        let mut next = self.texts.partition_point(|one| self.is_not_greater(&one.text, value)).checked_sub(1);
+        while let Some((at, one)) = next.and_then(|at| Some((at, self.texts.get(at)?))) {
             if self.starts_with(value, &one.text) {
-                if value.len() == one.text.len() && !one.whole.is_empty() {
+                if value.len() == one.text.len() && !one.whole.is_empty() && is_new(2 * at) {
                     found(&one.whole);
+                }
+                if !is_new(2 * at + 1) {
+                    // Nor are those that it begins with.
+                    return;
                 }
                 if !one.start.is_empty() {
                     found(&one.start);
                 }
             }
-            at = one.parent.map(|parent| parent as usize);
+            next = one.parent.map(|parent| parent as usize);
         }
     }
 
@@ -97,8 +120,8 @@ struct Needles {
 }
 
 impl Needles {
-    fn visit(&self, value: &[u8], found: &mut impl FnMut(&[u32])) {
-        let mut seen = Seen::default();
+    /// Of several values each text is seen once.
+    fn visit_new(&self, value: &[u8], seen: &mut Seen, found: &mut impl FnMut(&[u32])) {
         for one in self.finder.find_overlapping_iter(value) {
             let number = one.pattern().as_usize();
             if seen.is_new(number)
@@ -110,16 +133,30 @@ impl Needles {
     }
 }
 
-/// Which of a bounded number of things were seen.
+/// Which of many numbered things were seen.
 #[derive(Default)]
-pub(super) struct Seen([u64; Seen::MOST / 64]);
+pub(super) struct Seen {
+    first: [u64; Seen::MOST / 64],
+    /// Of the others, as far as any was seen.
+    more: Vec<u64>,
+}
 
 impl Seen {
-    /// So many, numbered from 0.
+    /// So many, numbered from 0, take no memory of their own.
     pub(super) const MOST: usize = 1024;
 
     pub(super) fn is_new(&mut self, number: usize) -> bool {
-        let Some(word) = self.0.get_mut(number / 64) else { return true };
+        let word = number / 64;
+        let word = match self.first.get_mut(word) {
+            Some(word) => word,
+            None => {
+                let word = word - self.first.len();
+                if word >= self.more.len() {
+                    self.more.resize(word + 1, 0);
+                }
+                &mut self.more[word]
+            }
+        };
         let bit = 1 << (number % 64);
         let is_new = *word & bit == 0;
         *word |= bit;
