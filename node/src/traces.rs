@@ -9,12 +9,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 use weft_policy::access_log::Entry;
 use weft_proxy::ports::Span;
-use weft_wire::id::NodeName;
+use weft_wire::{
+    codec::{decode, encode},
+    id::NodeName,
+};
 
 /// Spans of each kind that are kept.
 const KEPT: usize = 4_096;
 /// Longest text of a span, in characters.
 const MAX_TEXT: usize = 256;
+/// The most that a span takes encoded, in bytes: each of its texts is bounded.
+const MAX_ENCODED: usize = 16 * 1024;
 /// Envoy's flag of a caller who went away.
 const CALLER_GONE: &str = "DC";
 
@@ -123,31 +128,33 @@ fn short(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }
 
+/// Encoded, as they are sent to who asks: a third of what they take else.
 #[derive(Debug, Default)]
 pub struct SpanStore {
-    sampled: VecDeque<TraceSpan>,
-    kept: VecDeque<TraceSpan>,
+    sampled: VecDeque<Box<[u8]>>,
+    kept: VecDeque<Box<[u8]>>,
 }
 
 impl SpanStore {
-    pub fn add(&mut self, span: TraceSpan) {
+    pub fn add(&mut self, span: &TraceSpan) {
         let ring = if span.sampled { &mut self.sampled } else { &mut self.kept };
+        // Its texts are bounded, and so is what it takes.
+        let Ok(encoded) = encode(span, MAX_ENCODED) else { return };
         if ring.len() >= KEPT {
             ring.pop_front();
         }
-        ring.push_back(span);
+        ring.push_back(encoded.into());
     }
 
-    fn all(&self) -> impl Iterator<Item = &TraceSpan> {
-        self.sampled.iter().chain(&self.kept)
+    fn all(&self) -> impl Iterator<Item = TraceSpan> {
+        self.sampled.iter().chain(&self.kept).filter_map(|encoded| decode(encoded, MAX_ENCODED).ok())
     }
 
     /// The latest, the earliest of these first.
     fn latest(&self, most: usize, wanted: impl Fn(&TraceSpan) -> bool) -> Vec<TraceSpan> {
-        let mut found: Vec<&TraceSpan> = self.all().filter(|span| wanted(span)).collect();
+        let mut found: Vec<TraceSpan> = self.all().filter(wanted).collect();
         found.sort_by_key(|span| span.start_us);
-        let first = found.len().saturating_sub(most);
-        found.into_iter().skip(first).cloned().collect()
+        found.split_off(found.len().saturating_sub(most))
     }
 
     pub fn trace(&self, id: &str, most: usize) -> Vec<TraceSpan> {
@@ -166,16 +173,16 @@ impl SpanStore {
 
     /// Of each workload that was called and has called others since then.
     pub fn forwarding(&self, since_us: u64) -> Vec<Forwarding> {
-        let mut by_workload: BTreeMap<&str, Forwarding> = BTreeMap::new();
+        let mut by_workload: BTreeMap<String, Forwarding> = BTreeMap::new();
         for span in self.all().filter(|span| span.start_us >= since_us) {
-            let Some(workload) = span.workload.as_deref() else { continue };
-            let of = by_workload.entry(workload).or_insert_with(|| Forwarding {
-                workload: workload.to_owned(),
-                service: span.service.clone().unwrap_or_default(),
-                node: span.node.clone(),
+            let TraceSpan { workload: Some(workload), service, node, kind, parent, .. } = span else { continue };
+            let of = by_workload.entry(workload.clone()).or_insert_with(|| Forwarding {
+                workload,
+                service: service.unwrap_or_default(),
+                node,
                 ..Forwarding::default()
             });
-            match (span.kind.as_str(), &span.parent) {
+            match (kind.as_str(), &parent) {
                 ("server", _) => of.inbound += 1,
                 (_, Some(_)) => of.forwarded += 1,
                 (_, None) => of.lost += 1,
@@ -229,9 +236,9 @@ mod tests {
     #[test]
     fn the_latest_of_each_kind_are_kept() {
         let mut store = SpanStore::default();
-        store.add(TraceSpan { sampled: false, error: true, ..span("bad", 1) });
+        store.add(&TraceSpan { sampled: false, error: true, ..span("bad", 1) });
         for i in 0..=KEPT as u64 {
-            store.add(span(&format!("t{i}"), 10 + i));
+            store.add(&span(&format!("t{i}"), 10 + i));
         }
         assert!(store.trace("t0", 10).is_empty(), "the oldest gave way");
         assert_eq!((store.trace("t1", 10).len(), store.trace("bad", 10).len()), (1, 1));
@@ -240,9 +247,9 @@ mod tests {
     #[test]
     fn spans_are_found_by_trace_request_service_failure_and_time() {
         let mut store = SpanStore::default();
-        store.add(TraceSpan { request_id: Some("r".into()), ..span("a", 1) });
-        store.add(TraceSpan { error: true, duration_us: 500, ..span("b", 2) });
-        store.add(TraceSpan { service: None, peer: Some("ratings.prod".into()), ..span("c", 3) });
+        store.add(&TraceSpan { request_id: Some("r".into()), ..span("a", 1) });
+        store.add(&TraceSpan { error: true, duration_us: 500, ..span("b", 2) });
+        store.add(&TraceSpan { service: None, peer: Some("ratings.prod".into()), ..span("c", 3) });
         let traces = |spans: Vec<TraceSpan>| spans.into_iter().map(|span| span.trace).collect::<Vec<_>>();
         assert_eq!(traces(store.trace("r", 10)), ["a"]);
         let search = |search: Search| traces(store.search(&search, 2));
@@ -272,7 +279,7 @@ mod tests {
             of("default/leaf", "server", Some("1")),
             of("default/edge", "client", None),
         ] {
-            store.add(one);
+            store.add(&one);
         }
         let told: Vec<_> =
             store.forwarding(0).into_iter().map(|of| (of.workload, of.inbound, of.forwarded, of.lost)).collect();

@@ -100,18 +100,30 @@ pub struct RequestLine {
 
 impl RequestLine {
     pub fn of(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap, keeps_headers: bool) -> Self {
-        let kept = |name: &HeaderName| headers.get(name).cloned();
-        Self {
+        let mut line = Self {
             method: method.clone(),
             uri: uri.clone(),
             version,
-            authority: kept(&header::HOST),
-            forwarded_for: kept(&X_FORWARDED_FOR),
-            user_agent: kept(&header::USER_AGENT),
-            original_path: kept(&X_ENVOY_ORIGINAL_PATH),
-            request_id: kept(&X_REQUEST_ID),
+            authority: None,
+            forwarded_for: None,
+            user_agent: None,
+            original_path: None,
+            request_id: None,
             headers: keeps_headers.then(|| Box::new(headers.clone())),
+        };
+        // Looking at the few that are there is cheaper than looking up each that could be.
+        for (name, value) in headers {
+            let kept = match name.as_str() {
+                "host" => &mut line.authority,
+                "user-agent" => &mut line.user_agent,
+                "x-forwarded-for" => &mut line.forwarded_for,
+                "x-envoy-original-path" => &mut line.original_path,
+                "x-request-id" => &mut line.request_id,
+                _ => continue,
+            };
+            kept.get_or_insert_with(|| value.clone());
         }
+        line
     }
 
     /// The host that was asked for, with its port if that was named.

@@ -25,6 +25,8 @@ pub struct TraceContext {
     /// Whether spans are to be kept; `None` leaves that to whoever reads it.
     pub sampled: Option<bool>,
     forms: Forms,
+    /// There are headers of traces, malformed ones perhaps.
+    has_headers: bool,
 }
 
 /// The forms in which it came.
@@ -38,6 +40,10 @@ struct Forms {
 impl TraceContext {
     /// Reads it. Where forms differ, W3C's holds, then Zipkin's single header. What is malformed counts as not there.
     pub fn read(headers: &HeaderMap) -> Self {
+        // Most requests from outside have none. Looking at the names that are there is cheaper than looking up each.
+        if !headers.keys().any(is_of_trace) {
+            return Self::default();
+        }
         let (w3c, single, multi) = (read_w3c(headers), read_b3(headers), read_b3_multi(headers));
         let forms = Forms {
             w3c: w3c.is_some(),
@@ -50,7 +56,12 @@ impl TraceContext {
         let (parent, sampled) = with_ids.unwrap_or_default();
         // Zipkin's word for "yes" forces what W3C's flag has left out.
         let forced = decided().filter(|sampled| *sampled);
-        Self { parent, sampled: forced.or(sampled).or_else(decided), forms }
+        Self { parent, sampled: forced.or(sampled).or_else(decided), forms, has_headers: true }
+    }
+
+    /// The trace, if the request says that it is recorded.
+    pub fn recorded(&self) -> Option<u128> {
+        self.parent.filter(|_| self.sampled == Some(true)).map(|parent| parent.trace)
     }
 
     /// Writes the context of a span into a request's headers: in the forms in which it came, or else in those that
@@ -64,15 +75,13 @@ impl TraceContext {
                 b3_multi: begin.contains(&Propagator::B3Multi),
             },
         };
-        if forms.w3c {
-            headers.insert(TRACEPARENT, traceparent(span, sampled));
-        } else {
+        if self.has_headers && (!forms.w3c || self.parent.is_none()) {
             // What was there was malformed; a state belongs to its parent.
             headers.remove(TRACEPARENT);
             headers.remove(TRACESTATE);
         }
-        if !forms.w3c || self.parent.is_none() {
-            headers.remove(TRACESTATE);
+        if forms.w3c {
+            headers.insert(TRACEPARENT, traceparent(span, sampled));
         }
         let decision = if sampled { "1" } else { "0" };
         let parent = self.parent.map(|parent| format!("{:016x}", parent.span));
@@ -92,10 +101,18 @@ impl TraceContext {
     }
 }
 
-/// The trace of a request, if that is recorded, as W3C's header alone tells.
-pub fn recorded(headers: &HeaderMap) -> Option<u128> {
-    let (parent, sampled) = read_w3c(headers)?;
-    parent.filter(|_| sampled == Some(true)).map(|parent| parent.trace)
+fn is_of_trace(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "traceparent"
+            | "tracestate"
+            | "b3"
+            | "x-b3-traceid"
+            | "x-b3-spanid"
+            | "x-b3-parentspanid"
+            | "x-b3-sampled"
+            | "x-b3-flags"
+    )
 }
 
 /// Has the spans of a copy of a request not kept.
@@ -113,24 +130,32 @@ pub fn unsample(headers: &mut HeaderMap) {
     }
 }
 
+/// No other request has the same, so HTTP/2 is told not to remember it.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+    if let Ok(mut value) = HeaderValue::from_str(value) {
+        value.set_sensitive(true);
         headers.insert(name, value);
     }
 }
 
-/// Without a detour by formatting: each request of a mesh gets one.
+/// Without a detour by formatting: each request of a mesh gets one. As [`insert`] has it, HTTP/2 does not remember it.
 fn traceparent(span: TraceIds, sampled: bool) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    for (place, shift) in (3..35).zip((0..32).rev()) {
-        text[place] = DIGITS[(span.trace >> (shift * 4)) as usize & 0xf];
-    }
-    for (place, shift) in (36..52).zip((0..16).rev()) {
-        text[place] = DIGITS[(span.span >> (shift * 4)) as usize & 0xf];
-    }
+    write_hex(&span.trace.to_be_bytes(), &mut text[3..35]);
+    write_hex(&span.span.to_be_bytes(), &mut text[36..52]);
     text[54] = if sampled { b'1' } else { b'0' };
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let mut value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// Two digits for each byte.
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 0xf)];
+    }
 }
 
 /// Trace ids of 64 bits stay so: some know no others.
@@ -305,7 +330,8 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
             "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
-            assert_eq!(TraceContext::read(&headers(&[("traceparent", text)])), TraceContext::default(), "{text}");
+            let read = TraceContext::read(&headers(&[("traceparent", text)]));
+            assert_eq!(read, TraceContext { has_headers: true, ..TraceContext::default() }, "{text}");
         }
         let mut twice = headers(&[("traceparent", W3C)]);
         twice.append(TRACEPARENT, W3C.parse().unwrap());
@@ -403,7 +429,7 @@ mod tests {
 
     #[test]
     fn only_a_recorded_trace_has_an_id() {
-        let of = |text: &str| recorded(&headers(&[("traceparent", text)]));
+        let of = |text: &str| TraceContext::read(&headers(&[("traceparent", text)])).recorded();
         assert_eq!(
             of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
             Some(0x0af7651916cd43dd8448eb211c80319c)

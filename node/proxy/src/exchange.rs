@@ -12,6 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
+use uuid::fmt::Hyphenated;
 use weft_policy::{
     authenticate::Claims,
     authorize::HttpAccess,
@@ -83,7 +84,7 @@ fn is_of_the_mesh(name: &HeaderName) -> bool {
 
 /// Removes the headers whose names are `unwanted`. Looking at the few that are there is cheaper than looking up the
 /// many that could be: mostly there are none to remove.
-fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+pub(crate) fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| unwanted(name)) {
         let name = name.clone();
         headers.remove(name);
@@ -92,6 +93,9 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 
 /// Removes what concerns one connection only, and what its Connection header names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
             .filter(|option| !is(option, "close") && !is(option, "keep-alive"))
@@ -105,19 +109,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip(headers, is_hop_by_hop);
 }
 
-/// A random id in the form of a version 4 UUID, as Envoy makes them.
+/// A random UUID, as Envoy makes them.
 fn new_request_id() -> HeaderValue {
-    const VERSION_AND_VARIANT: (u128, u128) = (0x4 << 76 | 0x8 << 60, !(0xf << 76 | 0xc << 60));
-    let random = (rand::random::<u128>() & VERSION_AND_VARIANT.1) | VERSION_AND_VARIANT.0;
-    let mut text = [b'-'; 36];
-    let mut nibble = 32;
-    for (i, place) in text.iter_mut().enumerate() {
-        if !matches!(i, 8 | 13 | 18 | 23) {
-            nibble -= 1;
-            *place = b"0123456789abcdef"[(random >> (nibble * 4)) as usize & 0xf];
-        }
-    }
-    HeaderValue::from_bytes(&text).expect("hex digits and dashes are visible ASCII")
+    let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+    let mut text = [0; Hyphenated::LENGTH];
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("hex digits and dashes are visible ASCII")
 }
 
 /// What of a request's body can be sent.
@@ -160,6 +156,8 @@ impl Outgoing {
         strip_hop_by_hop(&mut headers);
         strip(&mut headers, is_of_the_mesh);
         let id = headers.entry(X_REQUEST_ID).or_insert_with(new_request_id);
+        // No other request has the same: in HTTP/2's table of headers it would be in the way of those that come again.
+        id.set_sensitive(true);
         record.request_id(id);
         record.trace(&mut headers);
         let host = match headers.remove(header::HOST) {
@@ -523,13 +521,13 @@ pub(crate) struct Answer {
 impl Answer {
     /// What becomes a tunnel is decided by the caller's request, never by an upstream alone.
     fn switches_unasked(&self) -> bool {
-        let protocol = self.response.headers().get(header::UPGRADE);
+        let protocol = || self.response.headers().get(header::UPGRADE);
         match &self.client_upgrade {
             _ if self.response.status() != StatusCode::SWITCHING_PROTOCOLS => {
                 self.client_upgrade.as_ref().is_some_and(|client| client.is_misled_by(&self.response))
             }
             None => true,
-            Some(_) => protocol.is_none_or(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"h2c")),
+            Some(_) => protocol().is_none_or(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"h2c")),
         }
     }
 
@@ -541,7 +539,7 @@ impl Answer {
             line.answered_by(&response, lease.local());
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let protocol = response.headers_mut().remove(header::UPGRADE).filter(|_| switched);
+        let protocol = switched.then(|| response.headers_mut().remove(header::UPGRADE)).flatten();
         strip_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11; // hyper speaks what the caller speaks
         let (Some(protocol), Some(client)) = (protocol, client_upgrade) else {

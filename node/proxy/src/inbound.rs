@@ -119,14 +119,14 @@ impl Connection {
         view.local_workload(sni).ok_or_else(|| ProxyError::NotHosted(sni.to_string()))
     }
 
-    async fn exchange(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn exchange(self: Rc<Self>, mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
         let view = self.worker.views.load();
         let workload = self.workload(&view);
         let told = (Reporter::Destination, signals(&view, workload.as_ref().ok().copied()));
         let mut record = ExchangeRecord::begin(&self.worker, told, self.guest.who.downstream, &self.load, &request);
         let claim = request.headers_mut().remove(X_WEFT_SOURCE);
         let reply = self.forward(request, (&view, workload), claim.as_ref(), &mut record).await;
-        exchange::finish(&self.worker, reply, record)
+        Ok(exchange::finish(&self.worker, reply, record))
     }
 
     async fn forward(
@@ -258,7 +258,6 @@ impl HyperService<Request<Incoming>> for Exchanges {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let connection = self.0.clone();
-        Box::pin(async move { Ok(connection.exchange(request).await) })
+        Box::pin(self.0.clone().exchange(request))
     }
 }

@@ -171,21 +171,21 @@ impl Outbound {
     }
 
     async fn exchange(
-        self: &Rc<Self>,
+        self: Rc<Self>,
         mut request: Request<Incoming>,
         downstream: Downstream,
-        load: &Rc<Load>,
-    ) -> Response<ResponseBody> {
+        load: Rc<Load>,
+    ) -> Result<Response<ResponseBody>, Infallible> {
         let (view, caller) = (self.worker.views.load(), self.caller());
         let told = (Reporter::Source, signals(&view, caller.as_deref()));
-        let mut record = ExchangeRecord::begin(&self.worker, told, downstream, load, &request);
+        let mut record = ExchangeRecord::begin(&self.worker, told, downstream, &load, &request);
         match upgrade::is_plain_connect(&mut request) {
             Ok(false) => {}
-            Ok(true) => return self.connect(request, downstream, record).await,
-            Err(error) => return respond::refuse(&error, record),
+            Ok(true) => return Ok(self.connect(request, downstream, record).await),
+            Err(error) => return Ok(respond::refuse(&error, record)),
         }
         let reply = self.reply(request, &view, caller, downstream, &mut record).await;
-        exchange::finish(&self.worker, reply, record)
+        Ok(exchange::finish(&self.worker, reply, record))
     }
 }
 
@@ -245,7 +245,6 @@ impl HyperService<Request<Incoming>> for Exchanges {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (outbound, downstream, load) = (self.outbound.clone(), self.downstream, self.load.clone());
-        Box::pin(async move { Ok(outbound.exchange(request, downstream, &load).await) })
+        Box::pin(self.outbound.clone().exchange(request, self.downstream, self.load.clone()))
     }
 }

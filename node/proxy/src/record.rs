@@ -20,7 +20,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
     telemetry::Signals,
-    trace::{self, TraceContext},
+    trace::TraceContext,
 };
 
 use crate::{
@@ -104,7 +104,7 @@ struct State {
     response_bytes: u64,
     /// Tries after the first.
     retries: u32,
-    /// Of the trace that the request is part of, if that is recorded.
+    /// Of the trace that the request is part of, if that is recorded: for exemplars.
     trace_id: Option<u128>,
     /// Only of a gRPC call.
     messages: Option<Rc<Messages>>,
@@ -201,13 +201,13 @@ impl Line {
         }
     }
 
-    /// Begins the span of a request that goes on with these headers, and has them say so.
-    fn trace(&mut self, headers: &mut HeaderMap) {
+    /// Begins the span of a request that goes on with these headers, and has them say so. Returns its trace, if that is
+    /// recorded.
+    fn trace(&mut self, context: &TraceContext, headers: &mut HeaderMap) -> Option<u128> {
         let tracing = &self.signals.tracing;
         if !tracing.is_on() {
-            return;
+            return context.recorded();
         }
-        let context = TraceContext::read(headers);
         let trace = context.parent.map_or_else(|| rand::random::<u128>() | 1, |parent| parent.trace);
         let ids = TraceIds { trace, span: rand::random::<u64>() | 1 };
         let is_sampled = context.sampled.unwrap_or_else(|| tracing.sampling.includes(rand::random()));
@@ -215,6 +215,7 @@ impl Line {
             context.write(ids, is_sampled, &tracing.propagators, headers);
         }
         self.trace = Some(Trace { ids, parent: context.parent.map(|parent| parent.span), is_sampled });
+        is_sampled.then_some(trace)
     }
 
     pub(crate) fn server_name(&mut self, sni: &str) {
@@ -354,7 +355,7 @@ impl ExchangeRecord {
             received: None,
             response_bytes: 0,
             retries: 0,
-            trace_id: trace::recorded(request.headers()),
+            trace_id: None,
             messages: (protocol == RequestProtocol::Grpc).then(Rc::default),
             watching: Vec::new(),
             judged: None,
@@ -399,9 +400,11 @@ impl ExchangeRecord {
 
     /// Begins the span of a request that goes on with these headers, if there is to be one.
     pub(crate) fn trace(&mut self, headers: &mut HeaderMap) {
-        if let Some(line) = self.line() {
-            line.trace(headers);
-        }
+        let context = TraceContext::read(headers);
+        self.0.trace_id = match self.line() {
+            Some(line) => line.trace(&context, headers),
+            None => context.recorded(),
+        };
     }
 
     pub(crate) fn request_id(&mut self, id: &HeaderValue) {

@@ -7,6 +7,7 @@ use http::{
     HeaderMap, Method, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery},
 };
+use memchr::{memchr, memrchr2};
 use weft_policy::normalise::{PathNormalization, normalise};
 
 use crate::error::ProxyError;
@@ -109,14 +110,27 @@ fn host(headers: &HeaderMap) -> Result<Option<Authority>, ProxyError> {
         .transpose()
 }
 
+/// The host of an authority that names no user, and its port. `Authority` would look for either anew, and for a user.
+pub(crate) fn host_and_port(authority: &Authority) -> (&str, Option<u16>) {
+    let (host, port) = split(authority.as_str());
+    (host, port.and_then(|port| port.parse().ok()))
+}
+
+fn split(authority: &str) -> (&str, Option<&str>) {
+    match memrchr2(b':', b']', authority.as_bytes()) {
+        Some(colon) if authority.as_bytes()[colon] == b':' => (&authority[..colon], Some(&authority[colon + 1..])),
+        _ => (authority, None),
+    }
+}
+
 fn check_authority(authority: &Authority) -> Result<(), ProxyError> {
     let text = authority.as_str();
-    if text.contains('@') {
+    if memchr(b'@', text.as_bytes()).is_some() {
         return Err(ProxyError::BadRequest("user information in the host"));
     }
-    let port = text.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    let (host, port) = split(text);
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    if authority.host().is_empty() || port.is_some_and(|port| !port.is_empty() && !is_port(port)) {
+    if host.is_empty() || port.is_some_and(|port| !port.is_empty() && !is_port(port)) {
         return Err(ProxyError::BadRequest("malformed host or port"));
     }
     Ok(())
@@ -161,6 +175,14 @@ mod tests {
             (V::HTTP_10, "CONNECT", "a:1", &[], "a|1"),
         ] {
             assert_eq!(named(version, method, uri, hosts), Ok(expected.to_owned()), "{method} {uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_split_as_its_crate_would() {
+        for text in ["a", "a:1", "a:", "a.b:65535", "[::1]", "[::1]:80", "[::1]:", "127.0.0.1:8080"] {
+            let authority: Authority = text.parse().unwrap();
+            assert_eq!(host_and_port(&authority), (authority.host(), authority.port_u16()), "{text}");
         }
     }
 

@@ -25,7 +25,7 @@ use weft_policy::{
 use crate::{
     access::LocalGate,
     error::{ConnectError, ProxyError},
-    exchange::{Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE},
+    exchange::{Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE, strip},
     ext_authz,
     limit::{self, Quota},
     metrics::Flag,
@@ -275,7 +275,7 @@ impl<'a> Tries<'a> {
                     timed.answered();
                 }
                 if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
-                    response.headers_mut().remove(X_WEFT_REASON); // only proxies say so
+                    strip(response.headers_mut(), |name| *name == X_WEFT_REASON); // only proxies say so
                 }
                 if let Some(learned) = self.cluster.learned()
                     && !response.headers().contains_key(X_WEFT_REASON)
@@ -358,8 +358,7 @@ impl<'a> Tries<'a> {
             deadline::pass_on(Some(left), self.policy.per_try_timeout, self.is_grpc, &mut outgoing.headers);
         }
         if !matches!(endpoint.address, EndpointAddress::Remote { .. }) {
-            outgoing.headers.remove(X_WEFT_SOURCE);
-            outgoing.headers.remove(X_ENVOY_ATTEMPT_COUNT);
+            strip(&mut outgoing.headers, |name| *name == X_WEFT_SOURCE || *name == X_ENVOY_ATTEMPT_COUNT);
             return;
         }
         outgoing.headers.insert(X_ENVOY_ATTEMPT_COUNT, (retries + 1).into());

@@ -39,7 +39,7 @@ impl Actor for TracesActor {
 
     async fn run(self, inbox: &mut Inbox<Span>) -> anyhow::Result<()> {
         while let Some(span) = inbox.recv().await {
-            self.own.store.lock().add(TraceSpan::of(&span, &self.own.node));
+            self.own.store.lock().add(&TraceSpan::of(&span, &self.own.node));
             if let Some(collector) = span.signals.tracing.collector.clone().filter(|_| span.is_sampled) {
                 // Lost ones are counted there.
                 let _ = self.exporters.span(&collector, span);

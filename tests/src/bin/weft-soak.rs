@@ -20,9 +20,9 @@ const LOAD: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(5);
 /// By how much what is used may tend to grow from the second quarter's begin to the end. A leak of 8 bytes a request is
 /// more within half an hour.
-const TREND: Usage = Usage { rss_kib: 2 * 1024, descriptors: 16, tasks: 16 };
+const TREND: Usage = Usage { memory_kib: 2 * 1024, descriptors: 16, tasks: 16 };
 /// By how much the last quarter may be above the second. The buffers of a burst may stay, once.
-const STEP_UP: Usage = Usage { rss_kib: 8 * 1024, descriptors: 64, tasks: 64 };
+const STEP_UP: Usage = Usage { memory_kib: 8 * 1024, descriptors: 64, tasks: 64 };
 
 #[derive(Parser)]
 struct Args {
@@ -36,7 +36,8 @@ struct Args {
 /// What a node uses at a moment.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
-    rss_kib: u64,
+    /// Of memory that is its own. Pages of the program come and go as the kernel likes.
+    memory_kib: u64,
     descriptors: u64,
     tasks: u64,
 }
@@ -45,9 +46,9 @@ impl Usage {
     fn of(lab: &mut Lab, i: usize) -> Self {
         let process = format!("/proc/{}", lab.host_mut(i).node().pid());
         let status = std::fs::read_to_string(format!("{process}/status")).expect("the node runs");
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
         Self {
-            rss_kib: rss.and_then(|kib| kib.trim().parse().ok()).expect("Linux tells it"),
+            memory_kib: own.and_then(|kib| kib.trim().parse().ok()).expect("Linux tells it"),
             descriptors: std::fs::read_dir(format!("{process}/fd")).expect("the node runs").count() as u64,
             tasks: lab.host(i).metric("weft_tasks", &[]) as u64,
         }
@@ -56,25 +57,25 @@ impl Usage {
     /// The means of what was seen.
     fn mean(seen: &[Self]) -> Self {
         let mean = |of: fn(&Self) -> u64| seen.iter().map(of).sum::<u64>() / seen.len().max(1) as u64;
-        Self { rss_kib: mean(|u| u.rss_kib), descriptors: mean(|u| u.descriptors), tasks: mean(|u| u.tasks) }
+        Self { memory_kib: mean(|u| u.memory_kib), descriptors: mean(|u| u.descriptors), tasks: mean(|u| u.tasks) }
     }
 
     /// By how much it tends to grow from the first to the last.
     fn trend(seen: &[Self]) -> Self {
         let trend = |of: fn(&Self) -> u64| trend(&seen.iter().map(of).collect::<Vec<_>>());
-        Self { rss_kib: trend(|u| u.rss_kib), descriptors: trend(|u| u.descriptors), tasks: trend(|u| u.tasks) }
+        Self { memory_kib: trend(|u| u.memory_kib), descriptors: trend(|u| u.descriptors), tasks: trend(|u| u.tasks) }
     }
 
     fn minus(&self, other: &Self) -> Self {
         Self {
-            rss_kib: self.rss_kib.saturating_sub(other.rss_kib),
+            memory_kib: self.memory_kib.saturating_sub(other.memory_kib),
             descriptors: self.descriptors.saturating_sub(other.descriptors),
             tasks: self.tasks.saturating_sub(other.tasks),
         }
     }
 
     fn is_within(&self, limit: &Self) -> bool {
-        self.rss_kib <= limit.rss_kib && self.descriptors <= limit.descriptors && self.tasks <= limit.tasks
+        self.memory_kib <= limit.memory_kib && self.descriptors <= limit.descriptors && self.tasks <= limit.tasks
     }
 }
 
@@ -90,7 +91,7 @@ fn trend(values: &[u64]) -> u64 {
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = self.rss_kib as f64 / 1024.0;
+        let mib = self.memory_kib as f64 / 1024.0;
         write!(f, "{mib:6.1} MiB {:4} fds {:4} tasks", self.descriptors, self.tasks)
     }
 }
@@ -266,7 +267,7 @@ mod tests {
         let leak: Vec<u64> = (0..270).map(|i| 36_000 + 20 * i + i % 7).collect();
         assert!((5_300..5_500).contains(&trend(&leak)), "{}", trend(&leak));
         let slow_leak: Vec<u64> = (0..270).map(|i| 36_000 + 10 * i + 500 * u64::from(i % 20 == 0)).collect();
-        assert!(trend(&slow_leak) > TREND.rss_kib);
+        assert!(trend(&slow_leak) > TREND.memory_kib);
         let step: Vec<u64> = (0..270).map(|i| 36_000 + 2_300 * u64::from(i > 100) + i % 7).collect();
         assert!(trend(&step) < 200, "{}", trend(&step));
         let falls: Vec<u64> = (0..100).map(|i| 1_000 - i).collect();

@@ -52,7 +52,8 @@ impl Outbound {
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
         let authority = target::authority(&request)?;
-        let found = self.host(view, client, authority.host(), authority.port_u16());
+        let (asked_host, asked_port) = target::host_and_port(&authority);
+        let found = self.host(view, client, asked_host, asked_port);
         let (host, port) = found.inspect_err(|error| count_for(view, client, error, &mut record.parties().service))?;
         if let Host::Service(service) = host {
             record.parties().service = Some(service.clone());
@@ -138,7 +139,8 @@ impl Outbound {
                     let mirrors = mirrors.filter_map(|mirror| view.mirrored(mirror, port, client, rand::random()));
                     let clusters: Vec<Arc<Cluster>> = mirrors.cloned().collect();
                     let mirrors = Mirrors { clusters, appends_shadow: view.settings.appends_shadow_suffix };
-                    let asked = self.asked(forward.cluster, outgoing.authority.host(), port, downstream);
+                    let (asked_host, _) = target::host_and_port(&outgoing.authority);
+                    let asked = self.asked(forward.cluster, asked_host, port, downstream);
                     operations.of_request(&mut outgoing, record.started().elapsed());
                     if let Some(rewrite) = &forward.rewrite {
                         outgoing.rewrite(rewrite)?;
