@@ -2,9 +2,11 @@
 //!
 //! Each node makes rates of its own counters ([`windows`]). Whoever wants to know asks all nodes and adds up what they
 //! say ([`merge`]); latencies are the histograms' buckets, which add up too. What people look at is made of that:
-//! [`select`] and [`table`] for `weft stat` and `weft edges`, [`graph`] for `weft graph`.
+//! [`select`] and [`table`] for `weft stat` and `weft edges`, [`graph`] for `weft graph`. The last half hour is kept in
+//! larger steps ([`history`]), for charts and replay.
 
 pub mod graph;
+pub mod history;
 pub mod merge;
 pub mod select;
 pub mod table;
@@ -35,11 +37,23 @@ pub struct Row {
 pub struct Call {
     pub source_namespace: String,
     pub source_workload: String,
+    /// Istio's canonical service and revision. A node of an older version tells neither.
+    #[serde(default = "unknown")]
+    pub source_app: String,
+    #[serde(default = "unknown")]
+    pub source_version: String,
     pub service_namespace: String,
     /// Without its namespace; a host outside of the mesh whole.
     pub service: String,
+    /// Whether it is such a host.
+    #[serde(default)]
+    pub outside: bool,
     pub destination_namespace: String,
     pub destination_workload: String,
+    #[serde(default = "unknown")]
+    pub destination_app: String,
+    #[serde(default = "unknown")]
+    pub destination_version: String,
     /// `http`, `grpc` or `tcp`.
     pub protocol: String,
 }
@@ -52,15 +66,25 @@ pub enum Side {
     Destination,
 }
 
+fn unknown() -> String {
+    UNKNOWN.to_owned()
+}
+
 impl Call {
     fn of(edge: &Edge) -> (Self, Side) {
+        let Edge { source, destination, .. } = edge.clone();
         let call = Self {
-            source_namespace: edge.source_namespace.clone(),
-            source_workload: edge.source_workload.clone(),
+            source_namespace: source.namespace,
+            source_workload: source.workload,
+            source_app: source.app,
+            source_version: source.version,
             service_namespace: edge.service_namespace.clone(),
             service: edge.service.clone(),
-            destination_namespace: edge.destination_namespace.clone(),
-            destination_workload: edge.destination_workload.clone(),
+            outside: edge.is_outside,
+            destination_namespace: destination.namespace,
+            destination_workload: destination.workload,
+            destination_app: destination.app,
+            destination_version: destination.version,
             protocol: edge.protocol.to_owned(),
         };
         let side = match edge.reporter {
@@ -79,6 +103,8 @@ pub struct Rates {
     pub requests: f64,
     /// Of these: 5xx, gRPC statuses that stand for one, or no response though the caller waited for it.
     pub failures: f64,
+    /// And of these: 4xx, and gRPC statuses that stand for one.
+    pub client_errors: f64,
     /// Tries per second after the first of their requests.
     pub retries: f64,
     /// Requests per second by duration, in the metrics' buckets ([`BOUNDS`], milliseconds). Empty if there are none.
@@ -89,6 +115,11 @@ pub struct Rates {
     pub refused: f64,
     /// Open now.
     pub open: u64,
+    /// Requests and connections per second that went to another node by mutual TLS; what stays on a node, or has TLS of
+    /// its own to a place outside of the mesh, is neither this nor in the clear.
+    pub mutual_tls: f64,
+    /// Requests and connections per second that crossed the network without TLS.
+    pub in_the_clear: f64,
     /// Bytes per second from callers: of connections and bodies.
     pub received_bytes: f64,
     /// Bytes per second to callers.
@@ -99,6 +130,9 @@ impl Rates {
     pub fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.failures += other.failures;
+        self.client_errors += other.client_errors;
+        self.mutual_tls += other.mutual_tls;
+        self.in_the_clear += other.in_the_clear;
         self.retries += other.retries;
         self.opened += other.opened;
         self.refused += other.refused;
@@ -144,16 +178,26 @@ pub(crate) mod tests {
 
     /// `SOURCE>SERVICE@DESTINATION` in the namespace `default`.
     pub(crate) fn call(text: &str) -> Call {
+        // As Istio has it: what comes before a version.
+        let of = |workload: &str| match workload.rsplit_once("-v") {
+            Some((app, version)) => (app.to_owned(), format!("v{version}")),
+            None => (workload.to_owned(), if workload == UNKNOWN { UNKNOWN.to_owned() } else { "latest".to_owned() }),
+        };
         let (source, rest) = text.split_once('>').unwrap();
         let (service, destination) = rest.split_once('@').unwrap_or((rest, UNKNOWN));
         let namespace = |name: &str| if name == UNKNOWN { UNKNOWN.to_owned() } else { "default".to_owned() };
         Call {
             source_namespace: namespace(source),
             source_workload: source.to_owned(),
+            source_app: of(source).0,
+            source_version: of(source).1,
             service_namespace: namespace(service),
             service: service.to_owned(),
+            outside: false,
             destination_namespace: namespace(destination),
             destination_workload: destination.to_owned(),
+            destination_app: of(destination).0,
+            destination_version: of(destination).1,
             protocol: "http".to_owned(),
         }
     }

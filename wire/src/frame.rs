@@ -129,6 +129,9 @@ pub enum Request {
     ReachMe,
     /// "Which spans do you have like this?", in JSON, as the admin API is asked.
     FindSpans { query: String },
+    /// "Who has called whom in so many points, each of so many steps of ten seconds, the first of which is the `first` since
+    /// 1970?"
+    ListTrafficHistory { first: u64, steps_per_point: u64, points: u64 },
 }
 
 impl Request {
@@ -189,8 +192,8 @@ pub enum Response {
     /// The oldest first.
     Versions(Vec<KeptVersion>),
     Holdings(Holdings),
-    /// The answer to `ListTraffic`, `ListEvents`, `ReachMe` and `FindSpans` as the admin API tells it, in JSON, which nodes of other
-    /// versions can read too.
+    /// The answer to `ListTraffic`, `ListTrafficHistory`, `ListEvents`, `ReachMe` and `FindSpans` as the admin API tells
+    /// it, in JSON, which nodes of other versions can read too.
     Told {
         json: String,
     },

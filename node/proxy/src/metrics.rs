@@ -28,19 +28,20 @@ use std::{
 use parking_lot::RwLock;
 use tokio::{runtime::RuntimeMetrics, time::Instant};
 
-use self::{
-    clear::InTheClear,
-    histogram::{Exemplars, Histogram},
-    labels::Labels,
-    refused::RefusedCounters,
-    table::{Numbers, Table},
-    text::{Exemplar, Kind, Page},
-};
 pub use self::{
     clear::SentInTheClear,
     histogram::BOUNDS,
-    labels::{Edge, Reporter},
+    labels::{Edge, Party, Reporter},
     reading::{Counts, SeriesId},
+};
+use self::{
+    clear::Ways,
+    histogram::{Exemplars, Histogram},
+    labels::Labels,
+    refused::RefusedCounters,
+    series::Class,
+    table::{Numbers, Table},
+    text::{Exemplar, Kind, Page},
 };
 pub(crate) use self::{
     labels::{Flag, RequestProtocol},
@@ -109,8 +110,7 @@ pub(crate) struct HttpSeries {
     id: SeriesId,
     /// Whose requests these are.
     edge: Edge,
-    /// Whether they have failed.
-    is_failure: bool,
+    class: Class,
     requests: AtomicU64,
     /// Tries after the first of their requests.
     retries: AtomicU64,
@@ -118,22 +118,22 @@ pub(crate) struct HttpSeries {
     request_bytes: Histogram,
     response_bytes: Histogram,
     exemplars: Exemplars,
-    in_the_clear: InTheClear,
+    ways: Ways,
 }
 
 impl HttpSeries {
-    fn new(edge: Edge, is_failure: bool) -> Self {
+    fn new(edge: Edge, class: Class) -> Self {
         Self {
             id: SeriesId::next(),
             edge,
-            is_failure,
+            class,
             requests: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             duration_ms: Histogram::default(),
             request_bytes: Histogram::default(),
             response_bytes: Histogram::default(),
             exemplars: Exemplars::default(),
-            in_the_clear: InTheClear::default(),
+            ways: Ways::default(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Numbers for HttpSeries {
     }
 
     fn is_remembered(&self) -> bool {
-        self.in_the_clear.has_any()
+        self.ways.has_any_in_the_clear()
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) struct TcpSeries {
     pub(crate) closed: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) sent_bytes: AtomicU64,
-    in_the_clear: InTheClear,
+    ways: Ways,
 }
 
 impl TcpSeries {
@@ -202,7 +202,7 @@ impl TcpSeries {
             closed: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
-            in_the_clear: InTheClear::default(),
+            ways: Ways::default(),
         }
     }
 }
@@ -214,7 +214,7 @@ impl Numbers for TcpSeries {
     }
 
     fn is_remembered(&self) -> bool {
-        self.in_the_clear.has_any()
+        self.ways.has_any_in_the_clear()
     }
 }
 

@@ -63,7 +63,8 @@ impl SignalsActor {
 
     fn look(&mut self) {
         let Setup { windows, telemetry, .. } = &self.setup;
-        windows.lock().tick(self.began.elapsed(), |see| telemetry.proxy.read(see));
+        let unix = UNIX_EPOCH.elapsed().unwrap_or_default();
+        windows.lock().tick((self.began.elapsed(), unix), |see| telemetry.proxy.read(see));
         self.tell_denials();
         self.tell_restarts();
     }

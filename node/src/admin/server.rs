@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use anyhow::{Context, anyhow};
@@ -223,6 +223,11 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
                 false => json(&*handles.traffic(window).await),
                 true => Ok(live::traffic(handles.clone(), window)),
             }
+        }
+        (Method::GET, ["api", "v1", "traffic", "history"]) => {
+            let (since, step) = (parameter(query, "since"), parameter(query, "step"));
+            let unix = UNIX_EPOCH.elapsed().unwrap_or_default();
+            json(&*handles.traffic_history(traffic::range(since.as_deref(), step.as_deref(), unix)?).await)
         }
         (Method::GET, ["api", "v1", "events"]) => {
             let since = events::since(parameter(query, "since").as_deref())?;

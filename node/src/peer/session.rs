@@ -36,6 +36,7 @@ use crate::{
     admin::{decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, traces::OwnTraces, traffic::OwnTraffic},
     identity::IdentityReader,
     telemetry::{Reason, Telemetry},
+    traffic::history::Range,
 };
 
 /// A peer's messages that are read at once; more wait in its streams, which QUIC bounds.
@@ -213,6 +214,10 @@ async fn take_question(
         (Request::ListEvents { seconds }, _) => events::answer(&to.telemetry.events, seconds),
         (Request::ReachMe, _) => doctor::answer(&to.identity, address).await,
         (Request::FindSpans { query }, _) => to.traces.answer(&query),
+        (Request::ListTrafficHistory { first, steps_per_point, points }, _) => {
+            let points = usize::try_from(points).unwrap_or(usize::MAX);
+            to.traffic.answer_history(&Range { first, steps_per_point, points })
+        }
     };
     let response = answer.unwrap_or_else(|error| Response::Refused { why: format!("{error:#}") });
     write_value(&mut send, &response).await

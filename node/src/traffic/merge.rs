@@ -1,8 +1,8 @@
 //! One picture of what all nodes tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use super::{Call, Rates, Row, Side, UNKNOWN};
+use super::{Call, Rates, Side, UNKNOWN};
 
 type Pair = (String, String, String, String);
 
@@ -18,26 +18,40 @@ fn pair(call: &Call) -> Pair {
 /// Adds up the rows of several nodes. Both ends of a call count it: the caller's side is believed, which has also waited
 /// for the network and seen what never arrived; the other one counts only where no caller's node tells of the two
 /// workloads, because the caller is outside of the mesh or its node does not answer.
-pub fn merge(rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
-    let mut sums: BTreeMap<(Call, Side), Rates> = BTreeMap::new();
-    for row in rows {
-        sums.entry((row.call, row.reporter)).or_default().add(&row.rates);
+pub fn merge<T: Sum>(told: impl IntoIterator<Item = (Call, Side, T)>) -> impl Iterator<Item = (Call, Side, T)> {
+    let mut sums: BTreeMap<(Call, Side), T> = BTreeMap::new();
+    for (call, side, numbers) in told {
+        match sums.entry((call, side)) {
+            Entry::Vacant(new) => drop(new.insert(numbers)),
+            Entry::Occupied(mut sum) => sum.get_mut().add(&numbers),
+        }
     }
     let by_source = sums.keys().filter(|(_, side)| *side == Side::Source);
     let by_source: BTreeSet<Pair> = by_source.map(|(call, _)| pair(call)).collect();
-    let is_told_by_source = |call: &Call| call.source_workload != UNKNOWN && by_source.contains(&pair(call));
-    let sums = sums.into_iter().filter(|((call, side), _)| *side == Side::Source || !is_told_by_source(call));
-    sums.map(|((call, reporter), rates)| Row { call, reporter, rates, circuit: None }).collect()
+    let is_told_by_source = move |call: &Call| call.source_workload != UNKNOWN && by_source.contains(&pair(call));
+    let sums = sums.into_iter().map(|((call, side), sum)| (call, side, sum));
+    sums.filter(move |(call, side, _)| *side == Side::Source || !is_told_by_source(call))
+}
+
+/// Numbers of an edge that add up.
+pub trait Sum {
+    fn add(&mut self, other: &Self);
+}
+
+impl Sum for Rates {
+    fn add(&mut self, other: &Self) {
+        Self::add(self, other);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::tests::row;
+    use crate::traffic::{Row, tests::row};
 
     fn merged(rows: Vec<Row>) -> Vec<(String, Side, f64)> {
-        let rows = merge(rows).into_iter();
-        rows.map(|row| (row.call.source_workload, row.reporter, row.rates.requests)).collect()
+        let told = rows.into_iter().map(|row| (row.call, row.reporter, row.rates));
+        merge(told).map(|(call, side, rates)| (call.source_workload, side, rates.requests)).collect()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use weft_proxy::metrics::{BOUNDS, Counts, Edge, SeriesId};
 
-use super::{Call, Rates, Row};
+use super::{Call, Rates, Row, history::History};
 
 /// The longest window that can be asked for. Whoever wants more has Prometheus.
 pub const MAX_WINDOW: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub struct Windows {
     edges: HashMap<Edge, Slots>,
     /// Series that had something to tell at the latest look, and no room.
     left_out: usize,
+    history: History,
 }
 
 /// What one edge has brought. Only slots in which there was something.
@@ -47,8 +48,13 @@ pub struct Told {
 }
 
 impl Windows {
-    /// Looks at the counters: `read` shows each series. `now` is on any clock that does not jump.
-    pub fn tick(&mut self, now: Duration, read: impl FnOnce(&mut dyn FnMut(SeriesId, &Edge, &Counts))) {
+    /// Looks at the counters: `read` shows each series. `now` is on any clock that does not jump, `unix` is how long ago
+    /// 1970 began.
+    pub fn tick(
+        &mut self,
+        (now, unix): (Duration, Duration),
+        read: impl FnOnce(&mut dyn FnMut(SeriesId, &Edge, &Counts)),
+    ) {
         let is_first = self.ticks.is_empty();
         self.ticked += 1;
         self.ticks.push_back(now);
@@ -77,6 +83,13 @@ impl Windows {
             }
         });
         self.last = last;
+        self.history.begin(unix);
+        for (edge, slots) in &self.edges {
+            let news = slots.slots.back().filter(|(tick, _)| *tick == self.ticked).map(|(_, counts)| counts);
+            if news.is_some() || slots.open > 0 {
+                self.history.add(edge, news.unwrap_or(&Counts::default()), slots.open);
+            }
+        }
         let oldest = self.ticked.saturating_sub(MAX_TICKS as u64 - 1);
         self.edges.retain(|_, edge| {
             while edge.slots.front().is_some_and(|(tick, _)| *tick <= oldest) {
@@ -84,6 +97,11 @@ impl Windows {
             }
             edge.open > 0 || !edge.slots.is_empty()
         });
+    }
+
+    /// What is kept for longer than windows.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Rates of the latest `window`, the busiest edges first. A node that has just begun tells of the time since then.
@@ -129,6 +147,9 @@ impl Slots {
         Some(Rates {
             requests: rate(sum.requests),
             failures: rate(failures),
+            client_errors: rate(sum.client_errors),
+            mutual_tls: rate(sum.mutual_tls),
+            in_the_clear: rate(sum.in_the_clear),
             retries: rate(sum.retries),
             durations: if sum.requests > 0 { sum.durations.map(rate).to_vec() } else { Vec::new() },
             opened: rate(sum.opened),
@@ -149,6 +170,9 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
     Counts {
         requests: now.requests.saturating_sub(before.requests),
         failures: now.failures.saturating_sub(before.failures),
+        client_errors: now.client_errors.saturating_sub(before.client_errors),
+        mutual_tls: now.mutual_tls.saturating_sub(before.mutual_tls),
+        in_the_clear: now.in_the_clear.saturating_sub(before.in_the_clear),
         retries: now.retries.saturating_sub(before.retries),
         durations: std::array::from_fn::<_, { BOUNDS.len() }, _>(|i| {
             now.durations[i].saturating_sub(before.durations[i])
@@ -160,9 +184,12 @@ fn difference(now: &Counts, before: &Counts) -> Counts {
     }
 }
 
-fn add(sum: &mut Counts, counts: &Counts) {
+pub(super) fn add(sum: &mut Counts, counts: &Counts) {
     sum.requests += counts.requests;
     sum.failures += counts.failures;
+    sum.client_errors += counts.client_errors;
+    sum.mutual_tls += counts.mutual_tls;
+    sum.in_the_clear += counts.in_the_clear;
     sum.retries += counts.retries;
     sum.durations.iter_mut().zip(counts.durations).for_each(|(sum, count)| *sum += count);
     sum.opened += counts.opened;
@@ -172,33 +199,37 @@ fn add(sum: &mut Counts, counts: &Counts) {
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_proxy::metrics::Reporter;
+pub(super) mod tests {
+    use weft_proxy::metrics::{Party, Reporter};
 
     use super::*;
 
-    fn edge(service: &str) -> Edge {
-        let name = || "default".to_owned();
+    pub(crate) fn edge(service: &str) -> Edge {
+        let party = |app: &str| Party {
+            namespace: "default".into(),
+            workload: format!("{app}-v1"),
+            app: app.into(),
+            version: "v1".into(),
+        };
         Edge {
             reporter: Reporter::Source,
-            source_namespace: name(),
-            source_workload: "client".into(),
-            destination_namespace: name(),
-            destination_workload: format!("{service}-v1"),
-            service_namespace: name(),
+            source: party("client"),
+            destination: party(service),
+            service_namespace: "default".into(),
             service: service.into(),
+            is_outside: false,
             protocol: "http",
         }
     }
 
-    fn http(requests: u64, failures: u64) -> Counts {
+    pub(crate) fn http(requests: u64, failures: u64) -> Counts {
         let mut durations = [0; BOUNDS.len()];
         durations[2] = requests;
         Counts { requests, failures, durations, ..Counts::default() }
     }
 
     fn tick(windows: &mut Windows, second: u64, series: &[(u64, &str, Counts)]) {
-        windows.tick(Duration::from_secs(second), |see| {
+        windows.tick((Duration::from_secs(second), Duration::from_secs(1_000_000 + second)), |see| {
             for (id, service, counts) in series {
                 see(SeriesId::of(*id), &edge(service), counts);
             }

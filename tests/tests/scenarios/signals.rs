@@ -1,6 +1,7 @@
 //! What operators see of a whole mesh from any node: traffic, the live screen, events, and what is wrong.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -50,6 +51,9 @@ fn any_node_tells_the_traffic_of_all() {
     seen.sort();
     assert_eq!(seen, ["client-v1 web-v1", "client-v1 web-v2"]);
     assert!(list(&edges).iter().all(|edge| edge["reporter"] == "source"), "each call counts once: {edges}");
+    // Both are on other hosts than their caller.
+    let is_locked = |edge: &Value| edge["mutual_tls"] == edge["requests"] && edge["in_the_clear"] == 0.0;
+    assert!(list(&edges).iter().all(is_locked), "{edges}");
     let callers = lab.host(2).json(&["stat", "workload", "--to", "svc/web"]);
     assert_eq!(callers[0]["name"], "client-v1");
     assert_eq!(lab.host(2).json(&["stat", "workload", "--from", "web-v1"]), Value::Array(Vec::new()));
@@ -68,7 +72,32 @@ fn any_node_tells_the_traffic_of_all() {
     let shown: Vec<Value> =
         stream.body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
     assert!(shown.len() >= 2 && shown.iter().any(|one| one["nodes"] == 3), "{}", stream.body);
-    load.finish(100).assert_all_succeeded();
+    let report = load.finish(100);
+    report.assert_all_succeeded();
+
+    // What is over, as any node tells it afterwards.
+    let sent = report.exchanges.len() as u64;
+    let sum = |track: &Value, name: &str| list(&track["series"]["counts"][name]).iter().filter_map(Value::as_u64).sum();
+    let history = wait_for("the last step is over", PATIENCE, || {
+        let url = "http://127.0.0.1:15000/api/v1/traffic/history?since=5m&step=10s";
+        let history = lab.host(1).curl(&[], url).json();
+        let told: u64 = list(&history["tracks"]).iter().map(|track| sum(track, "requests")).sum();
+        assert!(told <= sent, "{told} of {sent}: {history}");
+        (told == sent).then_some(history)
+    });
+    assert_eq!((&history["nodes"], &history["points"], &history["step_ms"]), (&3.into(), &30.into(), &10_000.into()));
+    let tracks = list(&history["tracks"]);
+    let versions: BTreeSet<_> = tracks.iter().filter_map(|track| track["destination_version"].as_str()).collect();
+    assert_eq!((tracks.len(), versions), (2, BTreeSet::from(["v1", "v2"])), "{history}");
+    for track in tracks {
+        assert_eq!(track["source_app"], "client");
+        let requests: u64 = sum(track, "requests");
+        let durations = track["series"]["durations"].as_object().expect("buckets").values();
+        let timed: u64 = durations.flat_map(list).filter_map(Value::as_u64).sum();
+        assert_eq!((sum(track, "mutual_tls"), timed), (requests, requests), "{track}");
+    }
+    let wrong = lab.host(1).curl(&[], "http://127.0.0.1:15000/api/v1/traffic/history?since=2h");
+    assert!(wrong.status == 422 && wrong.body.contains("30m"), "{wrong:?}");
 }
 
 #[test]

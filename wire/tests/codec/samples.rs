@@ -109,6 +109,10 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("request/list_events.bin", Request::ListEvents { seconds: 600 }),
         ("request/reach_me.bin", Request::ReachMe),
         ("request/find_spans.bin", Request::FindSpans { query: "{}".into() }),
+        (
+            "request/list_traffic_history.bin",
+            Request::ListTrafficHistory { first: 180_000_000, steps_per_point: 3, points: 60 },
+        ),
     ]
 }
 

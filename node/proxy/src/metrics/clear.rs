@@ -1,4 +1,5 @@
-//! What has been sent across the network without TLS, by whom and to where. Requests that are not, cost nothing.
+//! What has been sent without the mesh's TLS, and across the network without any, by whom and to where. What goes by mutual
+//! TLS, as nearly all does, costs nothing.
 
 use std::{
     collections::BTreeMap,
@@ -6,24 +7,32 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Metrics, labels};
+use super::{Metrics, labels, series::Way};
 
 /// Of one series: requests, or connections that carry no HTTP.
 #[derive(Debug, Default)]
-pub(super) struct InTheClear {
-    count: AtomicU64,
-    /// When the last one was, in seconds since 1970.
+pub(super) struct Ways {
+    /// Those that did not go by mutual TLS: in the clear or not.
+    pub(super) others: AtomicU64,
+    pub(super) in_the_clear: AtomicU64,
+    /// When the last one in the clear was, in seconds since 1970.
     last: AtomicU64,
 }
 
-impl InTheClear {
-    pub(super) fn has_any(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+impl Ways {
+    pub(super) fn has_any_in_the_clear(&self) -> bool {
+        self.in_the_clear.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn count(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(seconds_since_1970(), Ordering::Relaxed);
+    pub(super) fn count(&self, way: Way) {
+        if way == Way::MutualTls {
+            return;
+        }
+        self.others.fetch_add(1, Ordering::Relaxed);
+        if way == Way::InTheClear {
+            self.in_the_clear.fetch_add(1, Ordering::Relaxed);
+            self.last.store(seconds_since_1970(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -48,8 +57,8 @@ impl Metrics {
     pub fn in_the_clear(&self) -> Vec<SentInTheClear> {
         let now = seconds_since_1970();
         let mut all = BTreeMap::<(String, String), (u64, u64)>::new();
-        let mut add = |labels: &labels::Labels, sent: &InTheClear, goes_on: bool| {
-            let count = sent.count.load(Ordering::Relaxed);
+        let mut add = |labels: &labels::Labels, sent: &Ways, goes_on: bool| {
+            let count = sent.in_the_clear.load(Ordering::Relaxed);
             if count > 0 {
                 let last = if goes_on { now } else { sent.last.load(Ordering::Relaxed) };
                 let total = all.entry(labels::parties(labels)).or_default();
@@ -57,11 +66,11 @@ impl Metrics {
             }
         };
         for (labels, series) in &self.0.http.all() {
-            add(labels, &series.in_the_clear, false);
+            add(labels, &series.ways, false);
         }
         for (labels, series) in &self.0.tcp.all() {
             let open = series.opened.load(Ordering::Relaxed) > series.closed.load(Ordering::Relaxed);
-            add(labels, &series.in_the_clear, open);
+            add(labels, &series.ways, open);
         }
         let sent = all.into_iter().map(|((source, host), (count, last))| SentInTheClear {
             source,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use weft_policy::endpoint::Workload;
+use weft_policy::{endpoint::Workload, service_id::ServiceId};
 
 use super::series::{HttpOutcome, Parties};
 
@@ -36,41 +36,54 @@ impl Reporter {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Edge {
     pub reporter: Reporter,
-    pub source_namespace: String,
-    pub source_workload: String,
-    pub destination_namespace: String,
-    pub destination_workload: String,
+    pub source: Party,
+    pub destination: Party,
     pub service_namespace: String,
-    /// Without its namespace.
+    /// Without its namespace; a host outside of the mesh whole.
     pub service: String,
+    /// Whether the service is no service of the mesh.
+    pub is_outside: bool,
     /// `http`, `grpc` or `tcp`.
     pub protocol: &'static str,
 }
 
+/// One end of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Party {
+    pub namespace: String,
+    pub workload: String,
+    /// Istio's canonical service and revision.
+    pub app: String,
+    pub version: String,
+}
+
+impl Party {
+    fn of(workload: Option<&Workload>) -> Self {
+        let of = |value: fn(&Workload) -> String| workload.map_or_else(|| UNKNOWN.to_owned(), value);
+        Self {
+            namespace: of(|workload| workload.namespace.to_string()),
+            workload: of(|workload| workload.name.to_string()),
+            app: of(|workload| workload.canonical_service.clone()),
+            version: of(|workload| workload.canonical_revision.clone()),
+        }
+    }
+}
+
 impl Edge {
     pub(super) fn of(parties: &Parties, protocol: &'static str) -> Self {
-        let of = |workload: &Option<std::sync::Arc<Workload>>| {
-            let (namespace, name) = match workload.as_deref() {
-                Some(workload) => (workload.namespace.to_string(), workload.name.to_string()),
-                None => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
-            };
-            (namespace, name)
-        };
-        let (source_namespace, source_workload) = of(&parties.source);
-        let (destination_namespace, destination_workload) = of(&parties.destination);
         let service = parties.service_id();
+        let is_outside = matches!(service, Some(ServiceId::Host { .. }));
         let (service_namespace, service) = match service {
             Some(id) => (id.namespace().to_string(), id.name().to_owned()),
             None => (UNKNOWN.to_owned(), UNKNOWN.to_owned()),
         };
         Self {
             reporter: parties.reporter,
-            source_namespace,
-            source_workload,
-            destination_namespace,
-            destination_workload,
+            source: Party::of(parties.source.as_deref()),
+            destination: Party::of(parties.destination.as_deref()),
             service_namespace,
             service,
+            is_outside,
             protocol,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{BOUNDS, Edge, HttpSeries, Metrics, TcpSeries};
+use super::{BOUNDS, Edge, HttpSeries, Metrics, TcpSeries, series::Class};
 
 /// The numbers of one series, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,12 +11,18 @@ pub struct Counts {
     /// Requests that failed: 5xx, gRPC statuses that stand for one, or no response though the caller waited for it. Of
     /// connections, those that could not be served.
     pub failures: u64,
+    /// Requests that were refused for what they asked: 4xx, and gRPC statuses that stand for one.
+    pub client_errors: u64,
     /// Tries after the first.
     pub retries: u64,
     /// By duration: see [`BOUNDS`], in milliseconds.
     pub durations: [u64; BOUNDS.len()],
     pub opened: u64,
     pub closed: u64,
+    /// Requests and connections that went to another node by mutual TLS.
+    pub mutual_tls: u64,
+    /// Those that crossed the network without TLS.
+    pub in_the_clear: u64,
     /// From callers: of connections, and request bodies.
     pub received_bytes: u64,
     /// To callers.
@@ -56,7 +62,10 @@ impl HttpSeries {
         let requests = self.requests.load(Ordering::Relaxed);
         Counts {
             requests,
-            failures: if self.is_failure { requests } else { 0 },
+            failures: if self.class == Class::Failure { requests } else { 0 },
+            client_errors: if self.class == Class::Refused { requests } else { 0 },
+            mutual_tls: requests.saturating_sub(self.ways.others.load(Ordering::Relaxed)),
+            in_the_clear: self.ways.in_the_clear.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             durations: self.duration_ms.counts(),
             received_bytes: self.request_bytes.sum() as u64,
@@ -72,6 +81,8 @@ impl TcpSeries {
         Counts {
             failures: if self.is_failure { opened } else { 0 },
             opened,
+            mutual_tls: opened.saturating_sub(self.ways.others.load(Ordering::Relaxed)),
+            in_the_clear: self.ways.in_the_clear.load(Ordering::Relaxed),
             closed: self.closed.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),

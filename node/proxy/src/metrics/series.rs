@@ -5,7 +5,7 @@ use std::{cell::RefCell, hash::Hash, sync::Arc, time::Duration};
 use foldhash::HashMap;
 use weft_policy::{
     balance::Cluster,
-    endpoint::{Endpoint, Workload},
+    endpoint::{Endpoint, EndpointAddress, Workload},
     service_id::ServiceId,
     view::Service,
 };
@@ -26,19 +26,27 @@ pub(crate) struct Parties {
     pub(crate) destination: Option<Arc<Workload>>,
     /// The service that the caller named. At the destination, the workload's own service counts instead.
     pub(crate) service: Option<Arc<Service>>,
-    /// Whether what is sent crosses the network without TLS.
-    in_the_clear: bool,
+    way: Way,
 }
 
 impl Parties {
     pub(crate) fn new(reporter: Reporter) -> Self {
-        Self { reporter, source: None, destination: None, service: None, in_the_clear: false }
+        let way = match reporter {
+            Reporter::Source => Way::Other,
+            // What comes from another node is nothing else.
+            Reporter::Destination => Way::MutualTls,
+        };
+        Self { reporter, source: None, destination: None, service: None, way }
     }
 
     /// Which endpoint of a cluster is called.
     pub(crate) fn call(&mut self, cluster: &Cluster, endpoint: &Endpoint) {
         self.destination = endpoint.workload.clone();
-        self.in_the_clear = cluster.is_called_in_the_clear(endpoint);
+        self.way = match endpoint.address {
+            EndpointAddress::Remote { .. } => Way::MutualTls,
+            _ if cluster.is_called_in_the_clear(endpoint) => Way::InTheClear,
+            _ => Way::Other,
+        };
     }
 
     /// The service that is called.
@@ -52,11 +60,21 @@ impl Parties {
         fn address<T>(shared: &Option<Arc<T>>) -> usize {
             shared.as_ref().map_or(0, |shared| Arc::as_ptr(shared).addr())
         }
-        (self.reporter, address(&self.source), address(&self.destination), address(&self.service), self.in_the_clear)
+        (self.reporter, address(&self.source), address(&self.destination), address(&self.service), self.way)
     }
 }
 
-type PartiesKey = (Reporter, usize, usize, usize, bool);
+type PartiesKey = (Reporter, usize, usize, usize, Way);
+
+/// How what is sent is protected by the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    MutualTls,
+    /// It stays on this node, goes with TLS of its own to a place outside of the mesh, or goes nowhere.
+    Other,
+    /// It crosses the network without TLS.
+    InTheClear,
+}
 
 /// How an HTTP exchange ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,6 +97,23 @@ impl HttpOutcome {
     pub(super) fn is_lost(&self) -> bool {
         self.is_failure() || (self.status == 0 && self.flag != Flag::DownstreamGone)
     }
+
+    pub(super) fn class(&self) -> Class {
+        match () {
+            () if self.is_lost() => Class::Failure,
+            () if self.status >= 400 || self.grpc_status.is_some_and(|code| code != 0) => Class::Refused,
+            () => Class::Fine,
+        }
+    }
+}
+
+/// What kind of end an exchange has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Fine,
+    /// For what its caller asked: 4xx, or a gRPC status that stands for one.
+    Refused,
+    Failure,
 }
 
 /// What an HTTP exchange took.
@@ -129,13 +164,12 @@ impl WorkerMetrics {
         exchanged: &Exchanged,
     ) {
         let series = cached(&self.http, (parties.key(), protocol, outcome), parties, || {
-            let make = || HttpSeries::new(Edge::of(parties, protocol.as_str()), outcome.is_lost());
+            let make = || HttpSeries::new(Edge::of(parties, protocol.as_str()), outcome.class());
             self.shared.0.http.get(labels::http(parties, protocol, &outcome), make)
         });
+        // First: whoever subtracts it from all never finds too many.
+        series.ways.count(parties.way);
         series.record(exchanged);
-        if parties.in_the_clear {
-            series.in_the_clear.count();
-        }
     }
 
     /// For the messages of a gRPC call.
@@ -151,9 +185,7 @@ impl WorkerMetrics {
             let make = || TcpSeries::new(Edge::of(parties, labels::TCP), flag != Flag::None);
             self.shared.0.tcp.get(labels::tcp(parties, flag), make)
         });
-        if parties.in_the_clear {
-            series.in_the_clear.count();
-        }
+        series.ways.count(parties.way);
         series
     }
 }

@@ -219,6 +219,7 @@ pub(super) mod tests {
         ill.rates.failures = 1.0;
         Traffic {
             window_seconds: 10.0,
+            bounds_ms: Vec::new(),
             rows: vec![
                 row("page>details@details-v1", Side::Source, 5.0),
                 row("page>reviews@reviews-v1", Side::Source, 9.0),
