@@ -15,7 +15,7 @@ use weft_wire::{
 };
 
 /// Spans of each kind that are kept.
-const KEPT: usize = 4_096;
+const KEPT: usize = 2_048;
 /// Longest text of a span, in characters.
 const MAX_TEXT: usize = 256;
 /// The most that a span takes encoded, in bytes: each of its texts is bounded.
