@@ -115,6 +115,12 @@ fn letters(number: usize) -> String {
     format!("{number:03}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect()
 }
 
+/// An expression without fixed text, of a thousand.
+fn of_classes(number: usize) -> String {
+    let letters = "[a-z]".repeat(number / 100 % 10);
+    format!(".*[0-9]{{{}}}{letters}[{}-z]?[a-z]+", 10 + number % 10, char::from(b'a' + (number / 10 % 10) as u8))
+}
+
 struct Mesh {
     nodes: Vec<NodeInput>,
     documents: Vec<Arc<Document>>,
@@ -145,7 +151,7 @@ fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 
 /// How long one route takes, and how many allocations; the host is found by name each time.
 fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) -> (Duration, usize) {
-    const ROUNDS: u32 = 20_000;
+    const ROUNDS: u32 = 1_000;
     let namespace = "n0".parse().unwrap();
     let head = RequestHead { method: &Method::GET, path_and_query: path, authority: host, scheme: "http", headers };
     let client = Client { namespace: &namespace, workload: None };
@@ -214,6 +220,11 @@ fn main() {
     };
     print("route, no VirtualService", route(&view, "s700.n0", "/reviews/0", &jason));
     print("route, two rules", route(&view, "s0", "/reviews/0", &jason));
+    let long = format!("/path/{}", "0a/b1/".repeat(1_365));
+    let mut lines = HeaderMap::new();
+    for line in 0..64 {
+        lines.append("end-user", format!("jason-{line}").parse().unwrap());
+    }
     for (what, condition) in [
         ("exact paths", &(|i| format!("{{uri: {{exact: /path/of/rule/{i}}}}}")) as &dyn Fn(usize) -> String),
         ("path prefixes", &|i| format!("{{uri: {{prefix: /path/of/rule/{i}/}}}}")),
@@ -222,13 +233,28 @@ fn main() {
         ("path expressions without a start", &|i| format!("{{uri: {{regex: '.*/rule/{i}/[a-z]+'}}}}")),
         ("path expressions in any case", &|i| format!("{{uri: {{regex: '(?i)/path/of/{}/[a-z]+'}}}}", letters(i))),
         ("path expressions without any text", &|i| format!("{{uri: {{regex: '([a-z/]|{i})+'}}}}")),
+        ("path expressions of classes", &|i| format!("{{uri: {{regex: '{}'}}}}", of_classes(i))),
+        ("path expressions that share their text", &|i| format!("{{uri: {{regex: '/path/{}'}}}}", of_classes(i))),
         ("headers", &|i| format!("{{headers: {{end-user: {{exact: user-{i}}}}}}}")),
         ("header expressions", &|i| format!("{{headers: {{end-user: {{regex: 'user-{i}-.*'}}}}}}")),
+        ("header expressions of classes", &|i| format!("{{headers: {{end-user: {{regex: '{}'}}}}}}", of_classes(i))),
+        ("headers that must not be, and are", &|i| {
+            format!("{{uri: {{prefix: /path}}, withoutHeaders: {{end-user: {{prefix: jas}}, x-{i}: {{exact: a}}}}}}")
+        }),
+        ("expressions that must not match, and do", &|i| {
+            format!("{{withoutHeaders: {{end-user: {{regex: '[a-z]{{1,{}}}.*'}}}}}}", i % 30 + 1)
+        }),
+        ("pairs of expressions of which one matches", &|i| {
+            let [all, none] = ["[a-z0-9/]", "[a-z]"].map(|class| format!("{class}+{class}{{0,{}}}", i % 20));
+            format!("{{uri: {{regex: '{all}'}}, headers: {{end-user: {{regex: '{none}[0-9]'}}}}}}")
+        }),
         ("different headers", &|i| format!("{{headers: {{x-{i}: {{exact: a}}}}}}")),
         ("query parameters", &|i| format!("{{queryParams: {{user: {{exact: user-{i}}}}}}}")),
     ] {
         let view = Mesh { nodes: Vec::new(), documents: many_rules(condition) }.compile(None);
         let path = "/path/of/rule/none/0123456789?a=b&user=jason&c=d";
         print(&format!("route, {RULES} {what}"), route(&view, "rules.example", path, &jason));
+        print("  with a path of 8 KiB", route(&view, "rules.example", &long, &jason));
+        print("  with 64 lines of the header", route(&view, "rules.example", path, &lines));
     }
 }

@@ -165,11 +165,15 @@ pub(crate) fn instead_of(group: &str, kind: &str) -> Option<&'static str> {
     found.map(|(_, _, instead)| *instead)
 }
 
-/// Kinds of Kubernetes that describe processes, which is the hosts' business here, by API group.
-const WORKLOAD_KINDS: [(&str, &[&str]); 3] = [
+/// Kinds of Kubernetes that describe processes and how many of them run, which is the hosts' business here, by API group.
+const WORKLOAD_KINDS: [(&str, &[&str]); 6] = [
     ("", &["Pod", "ReplicationController"]),
     ("apps", &["DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"]),
+    ("autoscaling", &["HorizontalPodAutoscaler"]),
     ("batch", &["CronJob", "Job"]),
+    // Where those of `apps` were once.
+    ("extensions", &["DaemonSet", "Deployment", "ReplicaSet"]),
+    ("policy", &["PodDisruptionBudget"]),
 ];
 
 /// Whether a kind describes workloads, so that a file may hold it and weft skips it.

@@ -1,12 +1,16 @@
 //! Regular expressions as documents write them: RE2's syntax, run by the `regex` crate, linear in time and bounded
 //! in size.
 
+pub(crate) mod outline;
+
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::{
     ParserBuilder,
     hir::{Class, ClassUnicodeRange, Hir, HirKind, Look},
 };
+
+use self::outline::Outline;
 
 /// Longest expression, in characters, as in Istio.
 pub(crate) const MAX_PATTERN_CHARS: usize = 1024;
@@ -18,6 +22,7 @@ const MAX_COMPILED_BYTES: usize = 512 * 1024;
 pub(crate) struct Pattern {
     source: String,
     needs: Needs,
+    outline: Option<Outline>,
     /// The longest text of `needs`, where none is the start: most values are ruled out by it, in a fraction of the time.
     finder: Option<Box<Finder<'static>>>,
     whole: Regex,
@@ -46,10 +51,12 @@ impl Pattern {
         // Compiled alone first, so that `a)|(b` cannot close the group that makes the match whole.
         compile(&translated)?;
         let whole = compile(&format!(r"\A(?:{translated})\z"))?;
-        let needs = Needs::of(&translated);
+        let parsed = ParserBuilder::new().utf8(false).build().parse(&translated).ok();
+        let needs = parsed.as_ref().map(Needs::of).unwrap_or_default();
+        let outline = parsed.as_ref().map(Outline::of);
         let longest = needs.texts.iter().filter(|_| needs.start.is_none()).max_by_key(|text| text.len());
         let finder = longest.map(|text| Box::new(Finder::new(text).into_owned()));
-        Ok(Self { source: source.to_owned(), needs, finder, whole })
+        Ok(Self { source: source.to_owned(), needs, outline, finder, whole })
     }
 
     /// As it was given.
@@ -61,6 +68,10 @@ impl Pattern {
         &self.needs
     }
 
+    pub(crate) fn outline(&self) -> Option<&Outline> {
+        self.outline.as_ref()
+    }
+
     pub(crate) fn is_whole(&self, value: &[u8]) -> bool {
         let may_match = self.needs.start.as_ref().is_none_or(|start| value.starts_with(start))
             && self.finder.as_ref().is_none_or(|finder| finder.find(value).is_some());
@@ -69,10 +80,9 @@ impl Pattern {
 }
 
 impl Needs {
-    fn of(translated: &str) -> Self {
-        let Ok(hir) = ParserBuilder::new().utf8(false).build().parse(translated) else { return Self::default() };
-        let mut needs = Self { start: start_of(&hir).map(Into::into), ..Self::default() };
-        needs.add(&hir);
+    fn of(hir: &Hir) -> Self {
+        let mut needs = Self { start: start_of(hir).map(Into::into), ..Self::default() };
+        needs.add(hir);
         needs
     }
 

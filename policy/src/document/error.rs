@@ -31,6 +31,8 @@ pub enum Problem {
         did_you_mean(*nearest)
     )]
     UnknownKind { type_name: String, nearest: Option<&'static str> },
+    #[error("{type_name} is no version that weft knows; it must be one of {}", list(known))]
+    UnknownVersion { type_name: String, known: &'static [&'static str] },
     #[error("{kind} is not supported: {instead}")]
     UnsupportedKind { kind: String, instead: &'static str },
     #[error("holds the content of a {kind}, which is never stored in the clear: `weft apply` seals it")]

@@ -72,7 +72,7 @@ pub struct Notice {
     pub text: String,
 }
 
-/// Reads a file: one or many documents, `kind: List`, empty documents.
+/// Reads a file: one or many documents, lists of them, empty documents.
 ///
 /// # Errors
 /// If the file as a whole cannot be read: it is no YAML, or too large.
@@ -97,9 +97,7 @@ pub(super) fn documents_in(text: &str) -> Result<(Vec<Node>, Vec<DocumentError>)
         if root.value == tree::Value::Null {
             continue;
         }
-        if let Err(error) = flatten(root, &mut nodes) {
-            errors.push(error);
-        }
+        flatten(root, &mut nodes, &mut errors);
         if nodes.len() > MAX_DOCUMENTS {
             return too_large("the number of documents", format!("{MAX_DOCUMENTS} in one file"));
         }
@@ -107,8 +105,8 @@ pub(super) fn documents_in(text: &str) -> Result<(Vec<Node>, Vec<DocumentError>)
     Ok((nodes, errors))
 }
 
-/// Takes a `List` apart.
-fn flatten(root: Node, nodes: &mut Vec<Node>) -> Result<(), DocumentError> {
+/// Takes lists apart: `List`, and those of one kind, such as `ServiceList`, as a Kubernetes server answers with.
+fn flatten(root: Node, nodes: &mut Vec<Node>, errors: &mut Vec<DocumentError>) {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
     struct List {
@@ -119,21 +117,25 @@ fn flatten(root: Node, nodes: &mut Vec<Node>) -> Result<(), DocumentError> {
         #[serde(rename = "metadata")]
         _metadata: Option<IgnoredAny>,
         #[serde(rename = "items")]
-        _items: Vec<IgnoredAny>,
+        _items: Option<Vec<IgnoredAny>>,
     }
-    let type_name = TypeName::read(&root)?;
-    if type_name.api_version != "v1" || type_name.kind != "List" {
-        nodes.push(root);
-        return Ok(());
+    let list = match TypeName::read(&root) {
+        Ok(type_name) if type_name.is_list() => type_name,
+        Ok(_) => return nodes.push(root),
+        Err(error) => return errors.push(error),
+    };
+    if let Err(error) = read::<List>(&root) {
+        return errors.push(error);
     }
-    read::<List>(&root)?;
-    let tree::Value::Map(entries) = root.value else { return Ok(()) };
+    let tree::Value::Map(entries) = root.value else { return };
     for entry in entries {
         if let (true, tree::Value::List(items)) = (entry.key == "items", entry.node.value) {
-            nodes.extend(items);
+            for mut item in items {
+                list.name_item(&mut item);
+                flatten(item, nodes, errors);
+            }
         }
     }
-    Ok(())
 }
 
 impl ParsedFile {

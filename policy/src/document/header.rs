@@ -59,21 +59,48 @@ impl TypeName {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
+    /// What the items of a list of one kind are, such as `ServiceList`.
+    fn of_items(&self) -> Option<&str> {
+        let kind = self.kind.strip_suffix("List")?;
+        let is_known = kinds::kinds().iter().any(|known| known.kind == kind && known.group == self.group());
+        (is_known || kinds::is_workload(self.group(), kind)).then_some(kind)
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.of_items().is_some() || self.kind == "List" && self.api_version == "v1"
+    }
+
+    /// Says what an item is that leaves it to its list.
+    pub(super) fn name_item(&self, item: &mut Node) {
+        let (at, Some(kind), Value::Map(entries)) = (item.at, self.of_items(), &mut item.value) else { return };
+        for (key, text) in [("apiVersion", self.api_version.as_str()), ("kind", kind)] {
+            if entries.iter().all(|entry| entry.key != key) {
+                let node = Node { at, value: Value::Text(text.to_owned()) };
+                entries.push(Entry { key: key.to_owned(), at, node });
+            }
+        }
+    }
+
     fn known(&self) -> Result<&'static Kind, DocumentError> {
         let known = kinds::kinds()
             .iter()
             .find(|kind| kind.kind == self.kind && kind.api_versions().any(|version| version == self.api_version));
-        known.ok_or_else(|| {
-            let problem = match kinds::instead_of(self.group(), &self.kind) {
-                Some(instead) => Problem::UnsupportedKind { kind: self.kind.clone(), instead },
-                None => {
-                    let names: Vec<&str> = kinds::kinds().iter().map(|kind| kind.kind).collect();
-                    let nearest = nearest(&self.kind, &names).filter(|nearest| *nearest != self.kind);
-                    Problem::UnknownKind { type_name: format!("{} ({})", self.kind, self.api_version), nearest }
-                }
-            };
-            DocumentError::new(problem)
-        })
+        known.ok_or_else(|| DocumentError::new(self.unknown()))
+    }
+
+    /// Why no document of this kind can be read.
+    fn unknown(&self) -> Problem {
+        if let Some(instead) = kinds::instead_of(self.group(), &self.kind) {
+            return Problem::UnsupportedKind { kind: self.kind.clone(), instead };
+        }
+        let type_name = format!("{} ({})", self.kind, self.api_version);
+        let same = kinds::kinds().iter().find(|kind| kind.kind == self.kind && kind.group == self.group());
+        if let Some(kind) = same {
+            return Problem::UnknownVersion { type_name, known: kind.versions };
+        }
+        let names: Vec<&str> = kinds::kinds().iter().map(|kind| kind.kind).collect();
+        let nearest = nearest(&self.kind, &names).filter(|nearest| *nearest != self.kind);
+        Problem::UnknownKind { type_name, nearest }
     }
 }
 

@@ -279,6 +279,14 @@ fn workload_kinds_are_skipped_with_a_notice() {
     assert_eq!(file.notices[0], Notice { at: Position { line: 1, column: 1 }, text: expected.into() });
     assert_eq!(file.notices[1].at.line, 6);
     refusal("apiVersion: example.com/v1\nkind: Deployment\nmetadata: {name: a}\n");
+    for (version, kind) in [
+        ("extensions/v1beta1", "Deployment"),
+        ("autoscaling/v2", "HorizontalPodAutoscaler"),
+        ("policy/v1", "PodDisruptionBudget"),
+    ] {
+        let file = parse(&format!("{{apiVersion: {version}, kind: {kind}, metadata: {{name: a}}}}")).unwrap();
+        assert!(file.documents.is_empty() && file.notices.len() == 1, "{kind}");
+    }
 }
 
 #[test]
@@ -289,6 +297,37 @@ fn files_hold_many_documents_lists_and_empty_ones() {
     let names: Vec<&str> = file.documents.iter().map(|document| document.key.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert!(parse("").unwrap().documents.is_empty());
+}
+
+#[test]
+fn lists_of_one_kind_are_read_as_servers_answer_with_them() {
+    let names = |text: &str| -> Vec<String> {
+        let file = parse(text).unwrap();
+        file.documents.iter().map(|document| format!("{}/{}", document.key.kind, document.key.name)).collect()
+    };
+    let services = "apiVersion: v1\nkind: ServiceList\nmetadata: {resourceVersion: '1'}\nitems:\n\
+                    - metadata: {name: a}\n  spec: {ports: [{port: 80}]}\n\
+                    - {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {ports: [{port: 80}]}}\n";
+    assert_eq!(names(services), ["Service/a", "Service/b"]);
+    let inner = "{apiVersion: networking.istio.io/v1, kind: DestinationRuleList, items: \
+                 [{metadata: {name: a}, spec: {host: a}}]}";
+    let outer =
+        format!("{{apiVersion: v1, kind: List, items: [{inner}, {{apiVersion: v1, kind: List, items: null}}]}}");
+    assert_eq!(names(&outer), ["DestinationRule/a"]);
+    let file = parse("{apiVersion: apps/v1, kind: DeploymentList, items: [{metadata: {name: a}}]}").unwrap();
+    assert_eq!(file.notices.len(), 1);
+    assert!(refusal("{apiVersion: example.com/v1, kind: FooList, items: []}").contains("FooList"));
+    let refused = refusal(&services.replace("name: a", "nam: a"));
+    assert!(refused.starts_with("f.yaml:5:") && refused.contains("metadata.nam is not a field"), "{refused}");
+    assert!(refusal("{apiVersion: v1, kind: List, items: [[]]}").contains("is a list; it must be a map"));
+}
+
+#[test]
+fn versions_that_are_not_served_are_refused_with_those_that_are() {
+    let refused = refusal("{apiVersion: networking.istio.io/v2, kind: Sidecar, metadata: {name: a}}");
+    let expected = "f.yaml:1:1: Sidecar (networking.istio.io/v2) is no version that weft knows; it must be one of v1, \
+                    v1beta1, v1alpha3";
+    assert_eq!(refused, expected);
 }
 
 #[test]

@@ -1,16 +1,19 @@
-//! Places by texts that a value is, begins with or has in it.
+//! Places by texts that a value is, begins with or has in it, and by outlines that it has.
 
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use foldhash::HashMap;
 
-use super::{Form, Places, Value};
+use super::{Form, Key, Places, Value, outlines::Outlines};
+use crate::pattern::outline::Outline;
 
 /// Places by what is asked of one value.
 #[derive(Debug, Default)]
 pub(super) struct ByText {
     texts: TextIndex,
     needles: Option<Needles>,
+    outlines: Option<Outlines>,
     /// Those for any value.
     present: Places,
 }
@@ -23,13 +26,15 @@ impl ByText {
             Value::One(value) => {
                 self.texts.visit(value, found);
                 self.visit_needles(value, &mut Seen::default(), found);
+                self.visit_outlines(value, |_| true, found);
             }
             Value::Lines(lines) => {
                 // What several lines are, begin with or have in them is one thing: conditions are about all lines.
-                let [mut texts, mut needles] = [Seen::default(), Seen::default()];
+                let [mut texts, mut needles, mut outlines] = [Seen::default(), Seen::default(), Seen::default()];
                 for line in lines {
                     self.texts.visit_new(line.as_bytes(), &mut texts, found);
                     self.visit_needles(line.as_bytes(), &mut needles, found);
+                    self.visit_outlines(line.as_bytes(), |number| outlines.is_new(number), found);
                 }
             }
         }
@@ -41,6 +46,12 @@ impl ByText {
     fn visit_needles(&self, value: &[u8], seen: &mut Seen, found: &mut impl FnMut(&[u32])) {
         if let Some(needles) = &self.needles {
             needles.visit_new(value, seen, found);
+        }
+    }
+
+    fn visit_outlines(&self, value: &[u8], is_new: impl FnMut(usize) -> bool, found: &mut impl FnMut(&[u32])) {
+        if let Some(outlines) = &self.outlines {
+            outlines.visit(value, is_new, found);
         }
     }
 }
@@ -166,11 +177,12 @@ impl Seen {
 
 /// An index while places are added, in ascending order.
 #[derive(Default)]
-pub(super) struct Building {
+pub(super) struct Building<'c> {
     is_folded: bool,
     texts: BTreeMap<Box<[u8]>, OfText>,
     /// In lower case.
     needles: BTreeMap<Box<[u8]>, Vec<u32>>,
+    outlines: HashMap<&'c Outline, Vec<u32>>,
     present: Vec<u32>,
 }
 
@@ -181,12 +193,13 @@ struct OfText {
     start: Vec<u32>,
 }
 
-impl Building {
+impl<'c> Building<'c> {
     pub(super) fn new(is_folded: bool) -> Self {
         Self { is_folded, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, form: Form, text: &[u8], place: u32) {
+    pub(super) fn add(&mut self, key: &Key<'c>, place: u32) {
+        let Key { form, text, outline, .. } = *key;
         match form {
             Form::Whole | Form::Start => {
                 let text = if self.is_folded { text.to_ascii_lowercase() } else { text.to_owned() };
@@ -199,6 +212,11 @@ impl Building {
                     self.needles.entry(text.into()).or_default().push(place);
                 } else {
                     self.present.push(place);
+                }
+            }
+            Form::Like => {
+                if let Some(outline) = outline {
+                    self.outlines.entry(outline).or_default().push(place);
                 }
             }
             Form::Present => self.present.push(place),
@@ -234,7 +252,8 @@ impl Building {
                 None
             }
         };
-        ByText { texts: self.texts(), needles, present: present.into() }
+        let outlines = std::mem::take(&mut self.outlines).into_iter().collect();
+        ByText { texts: self.texts(), needles, outlines: Outlines::new(outlines), present: present.into() }
     }
 }
 
