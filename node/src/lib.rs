@@ -12,6 +12,7 @@ mod culprit;
 mod demo;
 mod dir;
 mod doctor;
+mod drafts;
 mod events;
 mod fetch;
 mod health;

@@ -47,6 +47,7 @@ use crate::{
         api,
         decision::OwnDecisions,
         plaintext::OwnPlaintext,
+        sessions::Sessions,
         status::{status_of, without_content},
         traces::OwnTraces,
         traffic::OwnTraffic,
@@ -118,6 +119,9 @@ pub struct Handles {
     pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
+    /// Where the admin API is read, and who is signed in to the console there.
+    pub admin: SocketAddr,
+    pub sessions: Sessions,
     pub stop: mpsc::Sender<Stop>,
 }
 

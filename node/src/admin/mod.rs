@@ -1,18 +1,22 @@
 //! The admin API: JSON over HTTP on a unix socket (reads and writes, for whoever may open the socket) and on the
-//! loopback address (reads only).
+//! loopback address (reads; what the console needs beyond for whoever is signed in). The console is served there too.
 
 pub mod api;
 pub mod ask;
 pub mod circuits;
 pub mod compare;
+mod console;
 pub mod decision;
 pub mod doctor;
+pub mod edit;
 pub mod events;
 mod explain;
 pub mod history;
 pub mod live;
 pub mod plaintext;
+pub mod schemas;
 pub mod server;
+pub mod sessions;
 pub mod status;
 pub mod traces;
 pub mod traffic;

@@ -30,7 +30,9 @@ use weft_proxy::metrics::text::Format;
 
 use super::{
     api::{MAX_REQUEST_LEN, Refusal},
-    events, live, traffic,
+    console, events, live, schemas,
+    sessions::{ConsoleCode, SessionState, Sessions, SignIn, is_cross_origin},
+    traffic,
 };
 use crate::{
     actors::{Handles, health::Registration},
@@ -55,6 +57,8 @@ enum Access {
     ReadWrite,
     /// The loopback address: every process of the host.
     Read,
+    /// Likewise, of somebody who is signed in to the console.
+    Console,
     /// The address of `metrics`: whoever reaches it.
     Metrics,
 }
@@ -159,25 +163,54 @@ async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, access: Access, handles: Handles) -> Response<Body> {
+async fn answer(request: Request<Incoming>, mut access: Access, handles: Handles) -> Response<Body> {
+    let (headers, path) = (request.headers(), request.uri().path());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
     // A page in a browser on this host could reach the loopback address under a name of its own (DNS rebinding).
     if access == Access::Read && !host_is_local(&request) {
         return refuse(StatusCode::FORBIDDEN, "the admin address answers to its IP or to localhost only");
     }
-    if access != Access::ReadWrite && !reading {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "the admin address is read-only; changes go through the unix socket in the node's data directory",
-        );
+    if access == Access::Read && !reading {
+        if is_cross_origin(headers) {
+            return refuse(StatusCode::FORBIDDEN, "only the console's own pages may ask for that");
+        }
+        if handles.sessions.is_signed_in(headers, Instant::now()) {
+            access = Access::Console;
+        }
     }
-    if access == Access::Metrics && !matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz") {
-        return refuse(StatusCode::NOT_FOUND, "only /metrics, /healthz and /readyz are served here");
+    match access {
+        Access::Read if !reading && !is_open(path) && is_for_console(path) => {
+            let why = "sign in first: `weft console` on this host prints the address that does so";
+            return refuse(StatusCode::UNAUTHORIZED, why);
+        }
+        Access::Read | Access::Console if !reading && !is_open(path) && !is_for_console(path) => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "the admin address is read-only; changes go through the unix socket in the node's data directory",
+            );
+        }
+        Access::Metrics if !reading || !matches!(path, "/metrics" | "/healthz" | "/readyz") => {
+            return refuse(StatusCode::NOT_FOUND, "only /metrics, /healthz and /readyz are served here");
+        }
+        _ => {}
     }
     match route(request, &handles).await {
         Ok(response) => response,
         Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &format!("{error:#}")),
     }
+}
+
+/// What every process of the host may ask although it is no GET: to sign in, and what follows from documents that it may
+/// read.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/api/v1/session" | "/api/v1/explain/route" | "/api/v1/explain/access")
+}
+
+/// What whoever is signed in to the console may ask and do: what the console has a page for, and no more.
+fn is_for_console(path: &str) -> bool {
+    let Some(path) = path.strip_prefix("/api/v1/") else { return false };
+    matches!(path, "session/end" | "why" | "traces" | "plaintext" | "doctor")
+        || path.split('/').next() == Some("documents")
 }
 
 fn host_is_local(request: &Request<Incoming>) -> bool {
@@ -236,6 +269,32 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
                 true => Ok(live::events(handles.clone(), since)),
             }
         }
+        (Method::GET, ["api", "v1", "schemas"]) => json(&schemas::list()),
+        (Method::GET, ["api", "v1", "schemas", kind]) => json(&schemas::of(kind)?),
+        (Method::POST, ["api", "v1", "console"]) => {
+            let code = handles.sessions.new_code(Instant::now());
+            let url = format!("http://{}/#/sign-in/{code}", handles.admin);
+            json(&ConsoleCode { url, valid_seconds: Sessions::code_life().as_secs() })
+        }
+        (Method::GET, ["api", "v1", "session"]) => {
+            let signed_in = handles.sessions.is_signed_in(&parts.headers, Instant::now());
+            json(&SessionState { signed_in, token: None })
+        }
+        (Method::POST, ["api", "v1", "session"]) => {
+            let SignIn { code } = read(body).await?;
+            let Some(session) = handles.sessions.sign_in(&code, Instant::now()) else {
+                let why = "this code is wrong, was used, or is too old: `weft console` prints a new one";
+                return Ok(refuse(StatusCode::UNAUTHORIZED, why));
+            };
+            let cookie = session.set_cookie().parse()?;
+            let mut response = json(&SessionState { signed_in: true, token: Some(session.token) })?;
+            response.headers_mut().insert(header::SET_COOKIE, cookie);
+            Ok(response)
+        }
+        (Method::POST, ["api", "v1", "session", "end"]) => {
+            handles.sessions.sign_out(&parts.headers);
+            json(&SessionState { signed_in: false, token: None })
+        }
         // It has other nodes dial this one.
         (Method::POST, ["api", "v1", "doctor"]) => json(&handles.examine().await),
         (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents()),
@@ -244,6 +303,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         }
         (Method::POST, ["api", "v1", "documents", "compare"]) => json(&handles.compare_documents().await),
         (Method::POST, ["api", "v1", "documents", "history"]) => json(&handles.history(read(body).await?).await?),
+        (Method::POST, ["api", "v1", "documents", "text"]) => json(&handles.edit(read(body).await?).await?),
         (Method::POST, ["api", "v1", "documents"]) => json(&handles.write(read(body).await?).await?),
         (Method::POST, ["api", "v1", "explain", "route"]) => json(&handles.explain_route(&read(body).await?)?),
         (Method::POST, ["api", "v1", "explain", "access"]) => json(&handles.explain_access(&read(body).await?)?),
@@ -272,7 +332,14 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::POST, ["debug", "actors", name, fault]) => json(&handles.inject(name, fault)?),
         #[cfg(feature = "testing")]
         (Method::POST, ["debug", "certificates", "renew"]) => json(&handles.issuer.renew_all().await?),
-        _ => Ok(refuse(StatusCode::NOT_FOUND, &format!("{} /{path} is not part of the admin API", parts.method))),
+        (method, segments) => {
+            let file = match (method, segments) {
+                (Method::GET | Method::HEAD, [name]) => console::file(name, &parts.headers),
+                _ => None,
+            };
+            let why = || format!("{} /{path} is not part of the admin API", parts.method);
+            Ok(file.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND, &why())))
+        }
     }
 }
 

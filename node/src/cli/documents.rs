@@ -10,25 +10,24 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rustls::pki_types::UnixTime;
 use serde_json::Value;
-use similar::TextDiff;
 use weft_ca::{key::PrivateKey, keyfile, trust::TrustBundle};
-use weft_policy::document::{self, MAX_FILE_LEN, ParsedDocument, ParsedFile, not_enforced};
+use weft_policy::document::{self, MAX_FILE_LEN, ParsedDocument, ParsedFile};
 use weft_wire::{
     document::{DocumentKey, SignedDocument, VersionId},
     id::{Namespace, SpiffeId},
-    secret::{SecretBytes, SecretPayload},
+    secret::SecretPayload,
 };
 
 use super::{
     ApplyArgs, Common, DeleteArgs, DiffArgs, DryRun, Writing, analyze,
     client::{Client, Refused},
-    get::reference,
     output::{self, line},
     select::Selection,
 };
 use crate::{
     admin::api::{Document, Draft, Outcome, Prepare, Prepared, Write, Written},
     dir::{Credential, Dir},
+    drafts::{changes, drafts, hide_content, new_salt, unenforced},
     identity::der_chain,
 };
 
@@ -65,20 +64,6 @@ pub(super) async fn apply(common: &Common, args: ApplyArgs) -> anyhow::Result<()
     Ok(())
 }
 
-/// The documents to write. A Secret is sealed: what is stored commits to its content, which goes another way.
-fn drafts(documents: &[ParsedDocument]) -> anyhow::Result<Vec<Draft>> {
-    let draft = |document: &ParsedDocument| {
-        let (body, content) = document.seal(new_salt())?;
-        Ok(Draft { key: document.key.clone(), body: Some(body), content, if_version: document.version })
-    };
-    documents.iter().map(draft).collect()
-}
-
-/// What the author of a document should hear of it, if not all of it is done.
-fn unenforced(document: &ParsedDocument) -> Option<String> {
-    Some(format!("{} {}: {}", document.key.kind, document.key.name, not_enforced(&document.pending)?))
-}
-
 /// Prints what `apply` would change. As with kubectl and diff, the code is 0 without differences and 1 with some.
 pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<ExitCode> {
     let Sources { documents, mistakes, .. } = read_all(&args.files, args.recursive, &args.namespace)?;
@@ -93,8 +78,7 @@ pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<Exit
             Some(live) if document.secret.is_some() => {
                 let mut before = live.body.clone();
                 let is_same = has_same_content(&mut client, live, &document).await?;
-                before["content"]["digest"] = HIDDEN.into();
-                after["content"]["digest"] = if is_same { HIDDEN } else { HIDDEN_CHANGE }.into();
+                hide_content(&mut before, &mut after, is_same);
                 Some(before)
             }
             before => before.map(|live| live.body.clone()),
@@ -108,10 +92,6 @@ pub(super) async fn diff(common: &Common, args: DiffArgs) -> anyhow::Result<Exit
     Ok(code)
 }
 
-/// What a diff shows of a Secret's content: that there is one, and whether it is another one.
-const HIDDEN: &str = "***";
-const HIDDEN_CHANGE: &str = "*** (changed)";
-
 /// Whether a Secret would keep its content. The node knows, if it has it: the content itself is not told to anybody.
 async fn has_same_content(client: &mut Client, live: &Document, new: &ParsedDocument) -> anyhow::Result<bool> {
     let (_, Some(content)) = new.seal(new_salt())? else { return Ok(false) };
@@ -122,20 +102,6 @@ async fn has_same_content(client: &mut Client, live: &Document, new: &ParsedDocu
     let prepare = Prepare { author: Some(live.author.parse()?), drafts: vec![draft] };
     let prepared: Vec<Prepared> = client.post("/api/v1/documents/prepare", &prepare).await?;
     Ok(prepared.iter().all(|prepared| prepared.outcome == Outcome::Unchanged))
-}
-
-fn new_salt() -> SecretBytes {
-    SecretBytes::new(rand::random::<[u8; SecretPayload::SALT_LEN]>().to_vec())
-}
-
-/// A unified diff of two versions of a document; empty if they are the same.
-fn changes(key: &DocumentKey, before: Option<&Value>, after: &Value) -> anyhow::Result<String> {
-    let before = before.map(output::yaml).transpose()?.unwrap_or_default();
-    let after = output::yaml(after)?;
-    let place = key.namespace.as_ref().map_or_else(String::new, |namespace| format!("{namespace}/"));
-    let name = format!("{place}{}", reference(key));
-    let diff = TextDiff::from_lines(&before, &after);
-    Ok(diff.unified_diff().header(&format!("live/{name}"), &format!("new/{name}")).to_string())
 }
 
 pub(super) async fn delete(common: &Common, args: DeleteArgs) -> anyhow::Result<()> {

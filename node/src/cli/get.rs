@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admin::api::{Document, DocumentStatus, rfc3339},
+    drafts::reference,
     identity::wall_ms,
 };
 
@@ -257,15 +258,6 @@ fn summary(status: &DocumentStatus) -> &'static str {
         status if status.lacks("Accepted") => "Invalid",
         status if status.lacks("Programmed") => "NotProgrammed",
         _ => "Programmed",
-    }
-}
-
-/// As kubectl names things: `virtualservice.networking.istio.io/reviews`, `service/reviews`.
-pub(super) fn reference(key: &DocumentKey) -> String {
-    let kind = key.kind.to_ascii_lowercase();
-    match key.group.as_str() {
-        "" => format!("{kind}/{}", key.name),
-        group => format!("{kind}.{group}/{}", key.name),
     }
 }
 

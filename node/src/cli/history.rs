@@ -11,14 +11,17 @@ use super::{
     Common, HistoryArgs, RollbackArgs,
     client::Client,
     documents::Writer,
-    get::{reference, shorten_digest},
+    get::shorten_digest,
     output::{self, data},
     select::named,
 };
-use crate::admin::{
-    api::Draft,
-    compare::{Comparison, NodeDocuments},
-    history::{Event, History, Version},
+use crate::{
+    admin::{
+        api::Draft,
+        compare::{Comparison, NodeDocuments},
+        history::{Event, History, Version},
+    },
+    drafts::reference,
 };
 
 pub(super) async fn history(common: &Common, args: HistoryArgs) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 mod analyze;
 mod circuits;
 mod client;
+mod console;
 mod doctor;
 mod documents;
 mod events;
@@ -250,6 +251,13 @@ On a terminal, ? lists the keys. Elsewhere it prints a table each second.")]
   weft events --since 1h --kind member --kind circuit
   weft events --watch -o json      a line for each, as it happens")]
     Events(events::EventsArgs),
+    /// Print where this node's console is, with a code that signs in.
+    #[command(after_help = "Examples:
+  weft console
+  ssh -L 15000:127.0.0.1:15000 HOST    then open what `weft console` printed there, in your own browser
+
+The console is a page that shows the whole mesh. Whoever is signed in may also change documents, and see traces.")]
+    Console,
     /// Find out what is wrong with this node and its mesh, why, and what to type.
     #[command(after_help = "Examples:
   weft doctor
@@ -610,6 +618,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Graph(args) => traffic::graph(&common, args).await?,
         Command::Top(args) => top::top(&common, args).await?,
         Command::Events(args) => events::events(&common, args).await?,
+        Command::Console => console::console(&common).await?,
         Command::Doctor => return doctor::doctor(&common).await,
         Command::Run(args) => return run::run(&common, args).await,
         Command::Demo(args) => demo::run(args).await?,

@@ -99,6 +99,11 @@ impl Mesh {
         alive(&self.run(FIRST, &["members", "-o", "json"]).await?)
     }
 
+    /// Where the first host's console is, with a code that signs in.
+    pub(super) async fn console(&self) -> anyhow::Result<String> {
+        self.run(FIRST, &["console"]).await
+    }
+
     async fn join(&self, host: &Host) -> anyhow::Result<()> {
         let token = self.run(FIRST, &["token", "create", "--allow", &host.account()]).await?;
         let seed = format!("{}:{SEED_PORT}", FIRST.address);

@@ -87,7 +87,7 @@ fn stopped(args: &DemoArgs) -> anyhow::Result<()> {
 
 async fn play(mesh: &mut Mesh, args: &DemoArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    // Standard output begins with the page's address; what leads there is said beside it.
+    // Standard output begins with the console's address; what leads there is said beside it.
     mesh.bring_up(|step| {
         let _ = writeln!(stderr(), "weft demo: {step}");
     })
@@ -97,7 +97,7 @@ async fn play(mesh: &mut Mesh, args: &DemoArgs) -> anyhow::Result<()> {
     if args.check {
         return check(mesh, &load, args.duration.unwrap_or(CHECK_DURATION)).await;
     }
-    introduce(mesh)?;
+    introduce(mesh, mesh.console().await?.trim())?;
     match args.duration {
         None => watch(mesh, &load).await,
         // Its end is the demo's.
@@ -105,7 +105,7 @@ async fn play(mesh: &mut Mesh, args: &DemoArgs) -> anyhow::Result<()> {
     }
 }
 
-fn introduce(mesh: &Mesh) -> std::io::Result<()> {
+fn introduce(mesh: &Mesh, console: &str) -> std::io::Result<()> {
     let weft = mesh.weft().display();
     let address = FIRST.address;
     let dir = mesh.host_dir(FIRST);
@@ -116,13 +116,15 @@ fn introduce(mesh: &Mesh) -> std::io::Result<()> {
     let proxy = FIRST.outbound();
     writeln!(
         stdout(),
-        "http://{address}:{PAGE_PORT}/productpage   through the mesh; sign in as jason for reviews v2, with black stars
+        "{console}   the console: the whole mesh, live; signs in once
+http://{address}:{PAGE_PORT}/productpage   through the mesh; sign in as jason for reviews v2, with black stars
 
 Try next:
   {weft} members --dir {dir}
   {weft} services --dir {dir}
   {weft} endpoints reviews --dir {dir}
   {weft} status --dir {dir}
+  {weft} console --dir {dir}
   http_proxy=http://{proxy} curl http://reviews:{SERVICE_PORT}/reviews/0
   http_proxy=http://{proxy} curl -H 'end-user: jason' http://reviews:{SERVICE_PORT}/reviews/0
   edit the weights in {route}, then

@@ -6,6 +6,7 @@ mod admission;
 mod circuits;
 mod cli;
 mod clients;
+mod console;
 mod continuity;
 mod databases;
 mod documents;

@@ -1,0 +1,66 @@
+// Server-sent events over fetch: unlike EventSource it can send the session's header, and says why it failed.
+// See https://html.spec.whatwg.org/multipage/server-sent-events.html.
+
+import { inWords, send } from "./client.ts";
+
+const FIRST_PAUSE = 500;
+const LONGEST_PAUSE = 8_000;
+/** The node says something each second: one that is silent for so long is gone. */
+const SILENCE = 10_000;
+
+export interface Listener<T> {
+  message(data: T): void;
+  /** The stream is not there, and why; it is tried again. */
+  lost(why: string): void;
+}
+
+/** Cuts a stream's text into the data of its events. What is not complete yet stays. */
+export class Splitter {
+  private rest = "";
+
+  push(text: string): string[] {
+    this.rest += text;
+    const events = this.rest.split("\n\n");
+    this.rest = events.pop() ?? "";
+    const data = events.flatMap((event) => event.split("\n").filter((line) => line.startsWith("data:")));
+    return data.map((line) => line.slice(5).trimStart());
+  }
+}
+
+/** Listens until the returned function is called. */
+export function listen<T>(path: string, listener: Listener<T>): () => void {
+  const end = new AbortController();
+  void (async () => {
+    let pause = FIRST_PAUSE;
+    while (!end.signal.aborted) {
+      const quiet = new AbortController();
+      const give = () => quiet.abort();
+      end.signal.addEventListener("abort", give, { once: true });
+      let timer = setTimeout(give, SILENCE);
+      try {
+        const headers = { accept: "text/event-stream" };
+        const response = await send(path, { headers, signal: quiet.signal });
+        const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+        const splitter = new Splitter();
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) throw new Error("The node ended the stream.");
+          clearTimeout(timer);
+          timer = setTimeout(give, SILENCE);
+          pause = FIRST_PAUSE;
+          for (const data of splitter.push(value)) listener.message(JSON.parse(data) as T);
+        }
+      } catch (error) {
+        if (!end.signal.aborted) listener.lost(quiet.signal.aborted ? "The node has gone silent." : inWords(error));
+      } finally {
+        clearTimeout(timer);
+        end.signal.removeEventListener("abort", give);
+        quiet.abort();
+      }
+      if (end.signal.aborted) return;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      pause = Math.min(pause * 2, LONGEST_PAUSE);
+    }
+  })();
+  return () => end.abort();
+}

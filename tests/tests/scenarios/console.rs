@@ -1,0 +1,161 @@
+//! The console: how it is served, who may do what, and its pages in a real browser.
+
+use std::{env, fs, path::Path, process::Command, time::Duration};
+
+use serde_json::{Value, json};
+use weft_tests::lab::{Http, Lab, PATIENCE, wait_for, weft};
+
+const CONSOLE: &str = "http://127.0.0.1:15000";
+
+#[test]
+fn the_page_is_served_with_strict_headers_and_compressed() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let host = lab.host(0);
+    let page = host.curl(&["--compressed"], &format!("{CONSOLE}/"));
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("<title>weft</title>"), "the page: {}", page.body);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(page.header(name), Some(value));
+    }
+    // What the page names is there, and stays good; the page itself is asked for again, and not sent again.
+    let script = page.body.split('"').find(|word| word.ends_with(".js")).expect("built by `make build`, with Node.js");
+    let script = host.curl(&["--compressed"], &format!("{CONSOLE}{script}"));
+    assert_eq!((script.status, script.header("content-encoding")), (200, Some("gzip")));
+    assert!(script.header("cache-control").unwrap().contains("immutable"));
+    let known = format!("If-None-Match: {}", page.header("etag").unwrap());
+    assert_eq!(host.curl(&["-H", &known], &format!("{CONSOLE}/")).status, 304);
+    assert_eq!(host.curl(&["-H", "Accept-Encoding: identity"], &format!("{CONSOLE}/")).status, 406);
+    assert_eq!(host.curl(&["-H", "Host: rebound.example.com"], &format!("{CONSOLE}/")).status, 403);
+    assert!(host.curl(&["--compressed"], &format!("{CONSOLE}/licenses.txt")).body.contains("uplot"));
+}
+
+/// What a browser that has signed in sends.
+struct Browser<'l> {
+    lab: &'l Lab,
+    cookie: String,
+    token: String,
+}
+
+impl Browser<'_> {
+    fn post(&self, path: &str, body: &Value, more: &[&str]) -> Http {
+        let (cookie, token) = (format!("Cookie: {}", self.cookie), format!("X-Weft-Session: {}", self.token));
+        post(self.lab, path, body, &[&["-H", &cookie, "-H", &token], more].concat())
+    }
+}
+
+fn post(lab: &Lab, path: &str, body: &Value, more: &[&str]) -> Http {
+    let body = body.to_string();
+    lab.host(0)
+        .curl(&[&["-H", "Content-Type: application/json", "-d", &body], more].concat(), &format!("{CONSOLE}{path}"))
+}
+
+fn sign_in(lab: &Lab) -> Browser<'_> {
+    let url = lab.host(0).weft(&["console"]).ok();
+    let (origin, code) = url.trim().split_once("/#/sign-in/").expect("an address with a code");
+    assert_eq!(origin, CONSOLE);
+    let answer = post(lab, "/api/v1/session", &json!({ "code": code }), &[]);
+    let cookie = answer.header("set-cookie").expect("a cookie").to_owned();
+    for attribute in ["HttpOnly", "SameSite=Strict", "Path=/api/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    let token = answer.json()["token"].as_str().unwrap().to_owned();
+    assert_eq!(post(lab, "/api/v1/session", &json!({ "code": code }), &[]).status, 401, "a code is good once");
+    Browser { lab, cookie: cookie.split(';').next().unwrap().to_owned(), token }
+}
+
+#[test]
+fn whoever_is_signed_in_may_write_documents_and_nobody_can_make_their_browser_do_it() {
+    let mut lab = Lab::new(1);
+    lab.found_mesh();
+    let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: by-console\n";
+    let edit = |dry_run: bool, text: &str| json!({ "text": text, "namespace": "default", "dry_run": dry_run });
+    let path = "/api/v1/documents/text";
+
+    // Without a session: what is read by everybody may be asked, the rest is refused with what to do.
+    assert_eq!(lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/status")).status, 200);
+    let refused = post(&lab, path, &edit(true, text), &[]);
+    assert_eq!(refused.status, 401);
+    assert!(refused.body.contains("weft console"), "{}", refused.body);
+    assert_eq!(post(&lab, "/api/v1/traces", &json!({ "ask": "search" }), &[]).status, 401);
+    let guess = post(&lab, "/api/v1/session", &json!({ "code": "0".repeat(64) }), &[]);
+    assert_eq!(guess.status, 401);
+
+    let browser = sign_in(&lab);
+    let checked = browser.post(path, &edit(true, text), &[]).json();
+    assert_eq!((&checked["written"], &checked["documents"][0]["outcome"]), (&json!(false), &json!("created")));
+    let wrong = browser.post(path, &edit(false, &text.replace("metadata", "metadaat")), &[]).json();
+    assert_eq!((&wrong["written"], &wrong["problems"][0]["severity"]), (&json!(false), &json!("error")), "{wrong}");
+
+    // The cookie alone, the header alone, or another page: no.
+    let cookie = format!("Cookie: {}", browser.cookie);
+    assert_eq!(post(&lab, path, &edit(false, text), &["-H", &cookie]).status, 401);
+    let token = format!("X-Weft-Session: {}", browser.token);
+    assert_eq!(post(&lab, path, &edit(false, text), &["-H", &token]).status, 401);
+    for elsewhere in ["Origin: http://127.0.0.1:8080", "Origin: http://example.com", "Sec-Fetch-Site: same-site"] {
+        assert_eq!(browser.post(path, &edit(false, text), &["-H", elsewhere]).status, 403, "{elsewhere}");
+    }
+    let documents = lab.host(0).weft(&["get", "serviceaccounts", "-o", "name"]).ok();
+    assert!(!documents.contains("by-console"), "{documents}");
+
+    let origin = format!("Origin: {CONSOLE}");
+    let written = browser.post(path, &edit(false, text), &["-H", &origin]).json();
+    assert_eq!((&written["written"], &written["documents"][0]["outcome"]), (&json!(true), &json!("created")));
+    assert!(lab.host(0).weft(&["get", "serviceaccounts", "-o", "name"]).ok().contains("by-console"));
+
+    // Not all that the unix socket may.
+    for path in ["/api/v1/tokens", "/api/v1/leave", "/api/v1/workloads", "/api/v1/console"] {
+        assert_eq!(browser.post(path, &json!({}), &[]).status, 403, "{path}");
+    }
+    assert_eq!(browser.post("/api/v1/session/end", &json!(null), &[]).status, 200);
+    assert_eq!(browser.post(path, &edit(true, text), &[]).status, 401);
+}
+
+/// Runs one of the browser's scripts on a host, to its end.
+fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)], within: Duration) {
+    let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../console");
+    let mut command: Command = lab.host(0).command("node");
+    command.arg(console.join("test").join(script)).envs(environment.iter().copied());
+    let started = std::time::Instant::now();
+    let output = command.output().expect("Node.js is there: make test gets it");
+    let told = String::from_utf8_lossy(&output.stdout);
+    println!("{told}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}:\n{told}\n{errors}");
+    assert!(started.elapsed() < within, "{script} took {:?}", started.elapsed());
+}
+
+#[test]
+fn every_page_works_in_a_browser_on_the_running_demo() {
+    let mut lab = Lab::new(1);
+    let dir = lab.file("place", "").with_file_name("demo");
+    lab.host_mut(0).weft_beside(&["demo", "--keep", &dir.to_string_lossy()]);
+    let first = dir.join("host-1");
+    let first = first.to_str().unwrap();
+    wait_for("the demo has traffic", PATIENCE * 4, || {
+        let log = lab.host(0).log_tail(200);
+        log.contains("/#/sign-in/").then_some(())
+    });
+    let url = lab.host(0).weft(&["console", "--dir", first]).ok();
+    let shots = env::var("CONSOLE_SHOTS").unwrap_or_default();
+    let environment = [
+        ("CONSOLE_URL", url.trim()),
+        ("WEFT", &weft()),
+        ("DEMO_DIR", &dir.to_string_lossy()),
+        ("CONSOLE_SHOTS", &shots),
+    ];
+    in_browser(&lab, "browser.mjs", &environment, PATIENCE * 6);
+    assert!(fs::metadata(dir.join("host-1/weft.sock")).is_ok(), "the demo is still there");
+}
+
+#[test]
+fn the_graph_of_a_large_mesh_moves() {
+    let lab = Lab::new(1);
+    in_browser(&lab, "large.mjs", &[], PATIENCE * 3);
+}
