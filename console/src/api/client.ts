@@ -1,5 +1,7 @@
 // Asks the node. What goes wrong is told in words that people can act on.
 
+import { Value } from "../lib/value.ts";
+
 /** Why something was not done. */
 export class ApiError extends Error {
   readonly status: number;
@@ -7,11 +9,10 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
   }
-  /** Whether signing in would help. */
-  get wantsSignIn(): boolean {
-    return this.status === 401;
-  }
 }
+
+/** Whether somebody is signed in, as far as is known. */
+export const signedIn = new Value(false);
 
 // The cookie proves nothing without it; other origins of this host cannot read it.
 const TOKEN = "weft.session";
@@ -38,6 +39,8 @@ export async function send(path: string, init: RequestInit = {}): Promise<Respon
     throw new ApiError(0, "The node does not answer: it is down, or the connection to it is.");
   }
   if (response.ok) return response;
+  // The session has ended, or the node was restarted, which ends all.
+  if (response.status === 401) signedIn.set(false);
   const body = await response.json().catch(() => null);
   const why = body && typeof body.error === "string" ? body.error : `The node answered ${response.status}.`;
   throw new ApiError(response.status, why);

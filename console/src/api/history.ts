@@ -1,8 +1,11 @@
-// Traffic of the last half hour: what this page has seen itself, each ten seconds, since it was opened.
+// Traffic of the last half hour: what the mesh remembers of it, and from then on what this page sees itself, each ten
+// seconds.
 
 import { Value } from "../lib/value.ts";
+import { BOUNDS, none } from "../lib/rates.ts";
+import { get } from "./client.ts";
 import { feeds } from "./feeds.ts";
-import type { Row } from "./types.ts";
+import type { Rates, Row, Track, TrafficHistory } from "./types.ts";
 
 export interface Frame {
   /** When its window ended, milliseconds since 1970. */
@@ -16,6 +19,38 @@ const KEPT = 180;
 /** The oldest first. */
 export const frames = new Value<Frame[]>([]);
 
+/** What a track says of one of its points, as rates; null if nothing went over it then. */
+function rowAt({ series, ...call }: Track, point: number, seconds: number): Row | null {
+  const rates: Rates = none();
+  let isQuiet = true;
+  for (const [name, counts] of Object.entries(series.counts)) {
+    const count = counts[point] ?? 0;
+    if (count === 0 || !(name in rates || name === "mutual_tls" || name === "in_the_clear")) continue;
+    isQuiet = false;
+    rates[name as Exclude<keyof Rates, "durations">] = name === "open" ? count : count / seconds;
+  }
+  if (isQuiet) return null;
+  const durations = Object.entries(series.durations ?? {});
+  if (durations.length > 0) {
+    rates.durations = BOUNDS.map(() => 0);
+    for (const [bucket, counts] of durations) rates.durations[Number(bucket)] = (counts[point] ?? 0) / seconds;
+  }
+  return { ...call, ...rates };
+}
+
+/** One frame for each point that some node knows of. */
+export function framesOf(told: TrafficHistory): Frame[] {
+  const seconds = told.step_ms / 1_000;
+  const found: Frame[] = [];
+  for (let point = 0; point < told.points; point += 1) {
+    const begin = told.from_ms + point * told.step_ms;
+    if (told.known_from_ms === null || begin < told.known_from_ms) continue;
+    const rows = told.tracks.map((track) => rowAt(track, point, seconds)).filter((row) => row !== null);
+    found.push({ at: begin + told.step_ms, rows });
+  }
+  return found;
+}
+
 /** Keeps what the traffic's feed tells; called once. */
 export function record(): void {
   feeds.traffic.use();
@@ -23,7 +58,28 @@ export function record(): void {
   feeds.traffic.told.follow(() => {
     const { data, at, trouble } = feeds.traffic.told.get();
     if (!data || trouble || at - last < STEP) return;
+    // It has just been opened, or was not looked at for a while: the mesh knows what was meanwhile, but for nodes of an
+    // older version, which tell no bounds.
+    if (at - last > 3 * STEP && data.bounds_ms?.length) void remember(last);
     last = at;
-    frames.set([...frames.get(), { at, rows: data.rows }].slice(-KEPT));
+    keep([...frames.get(), { at, rows: data.rows }]);
   });
+}
+
+/** Asks for what was after that time. */
+async function remember(since: number): Promise<void> {
+  try {
+    const told = await get<TrafficHistory>("/api/v1/traffic/history?since=30m&step=10s");
+    const seen = frames.get();
+    const before = seen.filter(({ at }) => at <= since);
+    const after = seen.filter(({ at }) => at > since);
+    const first = after[0]?.at ?? Infinity;
+    keep([...before, ...framesOf(told).filter(({ at }) => at > since && at < first), ...after]);
+  } catch {
+    // There is what the page sees itself.
+  }
+}
+
+function keep(all: Frame[]): void {
+  frames.set(all.slice(-KEPT));
 }

@@ -1,9 +1,6 @@
 // Who is signed in: see node/src/admin/sessions.rs.
 
-import { Value } from "../lib/value.ts";
-import { get, inWords, keepSessionToken, post, sessionToken } from "./client.ts";
-
-export const signedIn = new Value(false);
+import { get, inWords, keepSessionToken, post, sessionToken, signedIn } from "./client.ts";
 
 interface SessionState {
   signed_in: boolean;

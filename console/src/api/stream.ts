@@ -5,6 +5,8 @@ import { inWords, send } from "./client.ts";
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 8_000;
+/** A page that nobody has looked at for so long listens no more: browsers have six connections to a host, for all tabs. */
+const UNSEEN = 20_000;
 /** The node says something each second: one that is silent for so long is gone. */
 const SILENCE = 10_000;
 
@@ -27,16 +29,46 @@ export class Splitter {
   }
 }
 
+function visible(): Promise<void> {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look);
+  });
+}
+
+/** Calls back when the page has not been seen for a while, unless the returned function is called before. */
+function whenUnseen(leave: () => void): () => void {
+  let timer = 0;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = window.setTimeout(leave, UNSEEN);
+  };
+  look();
+  document.addEventListener("visibilitychange", look);
+  return () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", look);
+  };
+}
+
 /** Listens until the returned function is called. */
 export function listen<T>(path: string, listener: Listener<T>): () => void {
   const end = new AbortController();
   void (async () => {
     let pause = FIRST_PAUSE;
     while (!end.signal.aborted) {
+      await visible();
+      if (end.signal.aborted) return;
       const quiet = new AbortController();
       const give = () => quiet.abort();
       end.signal.addEventListener("abort", give, { once: true });
       let timer = setTimeout(give, SILENCE);
+      const look = whenUnseen(give);
       try {
         const headers = { accept: "text/event-stream" };
         const response = await send(path, { headers, signal: quiet.signal });
@@ -51,9 +83,10 @@ export function listen<T>(path: string, listener: Listener<T>): () => void {
           for (const data of splitter.push(value)) listener.message(JSON.parse(data) as T);
         }
       } catch (error) {
-        if (!end.signal.aborted) listener.lost(quiet.signal.aborted ? "The node has gone silent." : inWords(error));
+        if (!end.signal.aborted && !document.hidden) listener.lost(quiet.signal.aborted ? "The node has gone silent." : inWords(error));
       } finally {
         clearTimeout(timer);
+        look();
         end.signal.removeEventListener("abort", give);
         quiet.abort();
       }

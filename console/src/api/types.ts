@@ -133,6 +133,8 @@ export interface TrafficHistory {
 
 export interface Traffic {
   window_seconds: number;
+  /** Of the buckets of durations. */
+  bounds_ms?: (number | null)[];
   rows: Row[];
   nodes: number;
   silent: string[];

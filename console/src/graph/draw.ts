@@ -14,6 +14,8 @@ export interface View {
 
 /** Samples of an edge, along which its traffic moves. */
 const SAMPLES = 32;
+/** With more edges in sight, those that are well step back. */
+const CROWD = 150;
 const FONT = "system-ui, sans-serif";
 
 interface Lane {
@@ -35,6 +37,7 @@ export class Painter {
   private readonly context: CanvasRenderingContext2D;
   private lanes: Lane[] = [];
   private scale = 1;
+  private isCrowded = false;
   private palette: Palette = {};
   private readonly canvas: HTMLCanvasElement;
 
@@ -68,9 +71,10 @@ export class Painter {
     pen.fillRect(0, 0, this.still.width, this.still.height);
     pen.setTransform(ratio * view.scale, 0, 0, ratio * view.scale, ratio * view.x, ratio * view.y);
     const seen: Rect = { x: -view.x / view.scale, y: -view.y / view.scale, w: width / view.scale, h: height / view.scale };
-    for (const group of scene.groups) this.group(pen, group);
+    for (const group of scene.groups) this.group(pen, group, view.scale);
     const near = chosen ? neighbours(scene, chosen) : null;
     const edges = scene.edges.filter(({ curve }) => overlaps(hull(curve), seen));
+    this.isCrowded = edges.length > CROWD;
     for (const edge of edges) this.edge(pen, edge, near !== null && !near.has(edge.edge.id), view.scale);
     for (const box of scene.boxes.values()) {
       if (overlaps(box, seen)) this.box(pen, box, view.scale, chosen?.kind === "box" && chosen.id === box.box.id, near);
@@ -149,7 +153,7 @@ export class Painter {
     ];
   }
 
-  private group(pen: CanvasRenderingContext2D, { x, y, w, h, name }: Rect & { name: string }): void {
+  private group(pen: CanvasRenderingContext2D, { x, y, w, h, name }: Rect & { name: string }, scale: number): void {
     pen.beginPath();
     pen.roundRect(x, y, w, h, 10);
     pen.fillStyle = this.of("group");
@@ -158,15 +162,18 @@ export class Painter {
     pen.lineWidth = 1;
     pen.stroke();
     pen.fillStyle = this.of("quiet");
-    pen.font = `600 12px ${FONT}`;
+    // It can be read from afar too: then it stands above.
+    const isFar = scale < 0.7;
+    pen.font = `600 ${isFar ? 11 / scale : 12}px ${FONT}`;
     pen.textAlign = "left";
-    pen.textBaseline = "middle";
-    pen.fillText(name, x + 12, y + 15);
+    pen.textBaseline = isFar ? "bottom" : "middle";
+    pen.fillText(name, x + 12, isFar ? y - 2 / scale : y + 15);
   }
 
   private edge(pen: CanvasRenderingContext2D, { edge, curve, health, faded }: SceneEdge, far: boolean, scale: number): void {
     const [a, b, c, d] = curve;
-    pen.globalAlpha = faded ? 0.15 : far ? 0.25 : 1;
+    const full = this.isCrowded && health !== "bad" && health !== "poor" ? 0.45 : 1;
+    pen.globalAlpha = faded ? 0.15 : far ? 0.25 : full;
     pen.strokeStyle = this.of(health);
     const { requests, opened } = edge.rates;
     pen.lineWidth = Math.max(1 / scale, 1 + Math.min(3, Math.log10(1 + requests + opened)));

@@ -20,6 +20,9 @@ const GAP_Y = 26;
 export const PADDING = 22;
 const CAPTION = 18;
 
+/** How many times as wide as it is high the graph may become before namespaces are set in rows. */
+const WIDEST = 3;
+
 /** Places of boxes by id, top left. */
 export type Places = Map<string, { x: number; y: number }>;
 
@@ -57,11 +60,36 @@ export function arrange(graph: Graph, places: Places): void {
   }
   const between = links.map(([from, to]) => [groupOfBox.get(from)!, groupOfBox.get(to)!] as const);
   const frames = [...inner].map(([id, { w, h }]) => ({ id, w: w + 2 * PADDING, h: h + 2 * PADDING + CAPTION }));
-  const outer = run(frames, between.filter(([from, to]) => from !== to), GAP_X, 2 * GAP_Y);
+  const flow = run(frames, between.filter(([from, to]) => from !== to), GAP_X, 2 * GAP_Y);
+  const outer = flow.w > WIDEST * flow.h && frames.length > 3 ? inRows(frames, flow) : flow;
   for (const [name, { at }] of inner) {
     const frame = outer.at.get(name)!;
     for (const [id, { x, y }] of at) places.set(id, { x: frame.x + PADDING + x, y: frame.y + PADDING + CAPTION + y });
   }
+}
+
+/** A long row of namespaces is no picture: they are set in rows like words, in the order in which calls flow. */
+function inRows(frames: { id: string; w: number; h: number }[], flow: { at: Places }): { at: Places } {
+  const order = (id: string) => flow.at.get(id)!;
+  const sorted = [...frames].sort((a, b) => order(a.id).x - order(b.id).x || order(a.id).y - order(b.id).y);
+  const widest = Math.max(...frames.map(({ w }) => w));
+  let best: { at: Places; off: number } | null = null;
+  for (let columns = 1; columns <= frames.length; columns += 1) {
+    const width = columns * (widest + GAP_X);
+    const at: Places = new Map();
+    let [x, y, row, right] = [0, 0, 0, 0];
+    for (const { id, w, h } of sorted) {
+      if (x > 0 && x + w > width) [x, y, row] = [0, y + row + 3 * GAP_Y, 0];
+      at.set(id, { x, y });
+      x += w + GAP_X;
+      right = Math.max(right, x);
+      row = Math.max(row, h);
+    }
+    // As wide as screens are, more or less.
+    const off = Math.abs(Math.log(right / (y + row) / 1.8));
+    if (!best || off < best.off) best = { at, off };
+  }
+  return best ?? flow;
 }
 
 /** Boxes of a namespace stand together; so do single strangers, each by itself. */

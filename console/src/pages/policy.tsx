@@ -1,9 +1,8 @@
 // Policy: all documents, and one with its status, history and editor.
 
 import { useEffect, useState } from "preact/hooks";
-import { inWords, post } from "../api/client.ts";
+import { inWords, post, signedIn } from "../api/client.ts";
 import { feeds, useFeed } from "../api/feeds.ts";
-import { signedIn } from "../api/session.ts";
 import type { DocumentKey, DocumentVersion, MeshDocument } from "../api/types.ts";
 import { documentHref, documentName, keyOf, sameKey, toYaml, verdict } from "../lib/documents.ts";
 import { ago, dateTime } from "../lib/format.ts";

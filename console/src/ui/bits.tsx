@@ -2,8 +2,8 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
+import { signedIn } from "../api/client.ts";
 import type { Told } from "../api/feeds.ts";
-import { signedIn } from "../api/session.ts";
 import { DASH } from "../lib/format.ts";
 import { href } from "../lib/router.ts";
 import { useValue } from "../lib/value.ts";
