@@ -76,9 +76,11 @@ soak: ## Run a mesh under load and change (as root), half an hour unless SOAK_AR
 	target/release/weft-soak $(SOAK_ARGS)
 
 .PHONY: sim
-sim: ## Run SEEDS simulated meshes, from seed FIRST on; the first that breaks a rule is told with its last events
+sim: ## Run SEEDS simulated meshes, from seed FIRST on, without and with calls; the first that breaks a rule is told with its last events
 	$(call need,$(BUILD_TOOLS))
-	$(CARGO) run --release --locked --package weft-sim --bin weft-sim -- --seeds $(SEEDS) --first $(FIRST)
+	$(CARGO) build --release --locked --package weft-sim
+	target/release/weft-sim --seeds $(SEEDS) --first $(FIRST)
+	target/release/weft-sim --seeds $(SEEDS) --first $(FIRST) --calls
 
 .PHONY: bench-mesh
 bench-mesh: ## What large meshes take, in the simulator; and what a real fleet loses to an ill endpoint (as root)

@@ -13,7 +13,10 @@
 //! * When the ejections are over, one node tries the endpoint for all: the first of those that have tripped by rendezvous
 //!   hashing; after [`TURN_MS`] the next too. The others stay away until it takes its complaint back. None does for
 //!   longer than its own ejection took.
-//! * A complaint is a lease, counted from its receipt: one that is neither renewed nor taken back lapses.
+//! * A complaint is a lease, counted from its receipt: one that is neither renewed nor taken back lapses. [`Telling`] says
+//!   when to renew it.
+
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +31,7 @@ use weft_wire::{
     id::NodeName,
 };
 
+pub use self::telling::Telling;
 use crate::{
     api::mesh::{CircuitPolicy, Hearsay},
     balance::{Cluster, Failures, MeshVerdict, Sighting, Trip},

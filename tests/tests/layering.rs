@@ -19,7 +19,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("weft-proxy", &["weft-wire", "weft-policy"]),
     ("weft-node", &["weft-wire", "weft-policy", "weft-ca", "weft-discovery", "weft-proxy"]),
     ("weft-tests", &["weft-node"]),
-    ("weft-sim", &["weft-wire", "weft-discovery"]),
+    ("weft-sim", &["weft-wire", "weft-discovery", "weft-policy"]),
 ];
 
 /// Crates that only one of ours may name, so that what it does can be replaced there.

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use weft_discovery::liveness::Status;
-use weft_policy::circuit::{Change, CircuitTable};
+use weft_policy::circuit::{Change, CircuitTable, Telling};
 use weft_proxy::ports::{VerdictSink, Views};
 use weft_wire::{circuit::CircuitRecord, fact::FactVersion, id::NodeName};
 
@@ -26,10 +26,6 @@ pub type Heard = Arc<BTreeMap<NodeName, (FactVersion, Arc<CircuitRecord>)>>;
 /// How often it is looked whether the time has come for something, while an endpoint fails anywhere; and else.
 const TICK: Duration = Duration::from_millis(100);
 const QUIET_TICK: Duration = Duration::from_secs(1);
-/// Changes of what this node says within this time go out as one: half as often as others bear.
-const COALESCE: Duration = Duration::from_millis(100);
-/// A lease is renewed so often while it lasts: two messages may be lost.
-const RENEWALS: u64 = 3;
 
 #[derive(Clone)]
 pub struct Setup {
@@ -44,13 +40,12 @@ pub struct Setup {
 
 pub struct CircuitsActor {
     setup: Setup,
-    /// When this node last said something, and its revision.
-    said: Option<(Instant, u64)>,
+    telling: Telling,
 }
 
 impl CircuitsActor {
     pub fn new(setup: Setup) -> Self {
-        Self { setup, said: None }
+        Self { setup, telling: Telling::default() }
     }
 
     /// Brings the clusters of the view and the table together. Returns when to look again at the latest.
@@ -79,19 +74,13 @@ impl CircuitsActor {
 
     /// Says what has changed, or has to be said again. Returns when to say it, if that is later.
     fn say(&mut self) -> Option<Instant> {
-        let (table, now) = (self.setup.table.lock(), Instant::now());
-        if self.said.is_none() && table.revision() == 0 {
-            return None;
+        let (table, now_ms) = (self.setup.table.lock(), self.setup.views.now_ms());
+        let wait_ms = self.telling.due_ms(&table)?.saturating_sub(now_ms);
+        if wait_ms > 0 {
+            return Some(Instant::now() + Duration::from_millis(wait_ms));
         }
-        if let Some((said_at, revision)) = self.said {
-            let renewal = table.shortest_lease_ms().map(|lease_ms| Duration::from_millis(lease_ms / RENEWALS));
-            let wait = if revision == table.revision() { renewal? } else { COALESCE };
-            if now < said_at + wait {
-                return Some(said_at + wait);
-            }
-        }
-        let record = table.record(wall_ms(), self.setup.views.now_ms());
-        self.said = Some((now, table.revision()));
+        let record = table.record(wall_ms(), now_ms);
+        self.telling.told(&table, now_ms);
         drop(table);
         self.setup.facts.say_circuits(record);
         None

@@ -35,6 +35,12 @@ pub enum Fault {
     Dead(usize),
     /// Leaves for good, by its own word.
     Leave(usize),
+    /// Its endpoint answers with errors.
+    Ill(usize),
+    /// All that it calls elsewhere fails.
+    BadCable(usize),
+    /// It says no more what it sees of endpoints, and takes nothing back.
+    Mute(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +67,8 @@ pub struct Plan {
     pub change_every: Duration,
     /// How many documents there are to write.
     pub documents: usize,
+    /// Mean time between two requests of a node, if nodes call each other.
+    pub calls: Option<Duration>,
 }
 
 /// Nodes that start without being told to wait, so that faults meet a mesh.
@@ -80,6 +88,7 @@ impl Plan {
             quiet_at: Duration::from_secs(rng.random_range(30..60)),
             change_every: Duration::from_millis(rng.random_range(150..1_500)),
             documents: 12,
+            calls: None,
         };
         let honest = nodes - usize::from(plan.hostile);
         let mut gone = 0;
@@ -92,10 +101,7 @@ impl Plan {
                     continue;
                 }
             }
-            let at =
-                Duration::from_millis(rng.random_range(FORMED.as_millis() as u64..plan.quiet_at.as_millis() as u64));
-            let until = at + Duration::from_millis(rng.random_range(200..20_000));
-            plan.faults.push(Scheduled { at, until: until.min(plan.quiet_at), fault });
+            plan.add(fault, rng);
         }
         // Now and then longer than anything of a gone node is kept.
         if rng.random_ratio(1, 50) {
@@ -105,6 +111,29 @@ impl Plan {
             plan.change_every *= 10;
         }
         plan
+    }
+
+    /// As [`Plan::of`], and nodes call each other.
+    pub fn with_calls(rng: &mut SmallRng) -> Self {
+        let mut plan = Self::of(rng);
+        plan.calls = Some(Duration::from_millis(rng.random_range(30..150)));
+        for _ in 0..rng.random_range(1..=5) {
+            let node = rng.random_range(0..plan.nodes);
+            let fault = match rng.random_range(0..5) {
+                0 => Fault::BadCable(node),
+                1 => Fault::Mute(node),
+                _ => Fault::Ill(node),
+            };
+            plan.add(fault, rng);
+        }
+        plan
+    }
+
+    /// At some time, for some time.
+    fn add(&mut self, fault: Fault, rng: &mut SmallRng) {
+        let at = Duration::from_millis(rng.random_range(FORMED.as_millis() as u64..self.quiet_at.as_millis() as u64));
+        let until = at + Duration::from_millis(rng.random_range(200..20_000));
+        self.faults.push(Scheduled { at, until: until.min(self.quiet_at), fault });
     }
 
     fn fault(&self, honest: usize, rng: &mut SmallRng) -> Fault {

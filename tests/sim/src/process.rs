@@ -23,6 +23,7 @@ use weft_discovery::{
     pull::{MAX_ANSWER, Pull},
     repair::{Held, Repair},
 };
+use weft_policy::{balance::Outcome, endpoint::Endpoint};
 use weft_wire::{
     codec,
     document::{DocumentKey, SignedDocument, Stamp},
@@ -32,6 +33,7 @@ use weft_wire::{
 };
 
 use crate::{
+    callers::Callers,
     gossip::{Gossip, Rumours},
     identity::{Credential, SimAuthority},
     network::LinkId,
@@ -137,6 +139,8 @@ pub struct Process {
     schedule: DialSchedule,
     unneeded: Unneeded<LinkId>,
     gossip: Gossip,
+    /// Where nodes call each other.
+    pub callers: Option<Callers>,
 }
 
 impl Process {
@@ -173,6 +177,7 @@ impl Process {
             schedule: DialSchedule::default(),
             unneeded: Unneeded::default(),
             gossip: Gossip::new(me),
+            callers: None,
             identity,
         };
         process.say(cx);
@@ -336,7 +341,7 @@ impl Process {
         }
     }
 
-    fn publish_fact(&mut self, kind: FactKind, body: Vec<u8>, cx: &mut Context<'_>) {
+    pub fn publish_fact(&mut self, kind: FactKind, body: Vec<u8>, cx: &mut Context<'_>) {
         let mut fact = self.facts.draft(kind, body);
         fact.chain = self.identity.credential.chain.clone();
         fact.signature = self.identity.credential.sign(&fact.signed_bytes());
@@ -371,6 +376,9 @@ impl Process {
         }
         self.spread(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), from, cx);
         self.publish();
+        if news.iter().any(|fact| fact.kind == FactKind::CIRCUITS) {
+            self.see_to_callers(cx);
+        }
         true
     }
 
@@ -466,7 +474,8 @@ impl Process {
         self.forget_deleted(cx);
         let Some(disk) = disk else { return self.count("disk_full") };
         disk.facts.retain(|(name, kind), _| !dropped.contains(name) || *kind == FactKind::SPENT_TOKENS);
-        for fact in self.unsaved_facts.take() {
+        // As `node/src/actors/facts.rs`: after a restart they are no longer true.
+        for fact in self.unsaved_facts.take().into_iter().filter(|fact| fact.kind != FactKind::CIRCUITS) {
             disk.facts.insert((fact.owner.clone(), fact.kind), fact);
         }
         let documents = std::mem::take(&mut self.unsaved_documents);
@@ -506,6 +515,7 @@ impl Process {
         if self.coalesce.due(cx.now).is_some_and(|at| at <= cx.now) {
             self.say(cx);
         }
+        self.see_to_callers(cx);
         self.hold(cx);
         let unneeded = self.links.all().map(|(_, link)| link);
         let unneeded = unneeded.filter(|link| link.dialled && !self.held.contains(&link.address)).map(|link| link.id);
@@ -530,6 +540,43 @@ impl Process {
         if self.links.all().any(|(_, link)| link.address == address) {
             self.schedule.connected(address, now);
         }
+    }
+
+    // What the view and circuits actors do.
+
+    /// What came of a request.
+    pub fn on_outcome(&mut self, endpoint: &Arc<Endpoint>, outcome: Outcome, cx: &mut Context<'_>) {
+        if let Some(callers) = &mut self.callers
+            && callers.came(endpoint, outcome, cx.now)
+        {
+            self.see_to_callers(cx);
+        }
+    }
+
+    fn see_to_callers(&mut self, cx: &mut Context<'_>) {
+        let Some(mut callers) = self.callers.take() else { return };
+        let members = self.members();
+        callers.look(&self.facts, |node| members.contains(&node.id()), cx.now);
+        let record = callers.say(cx.wall_ms, cx.now);
+        self.callers = Some(callers);
+        match record.map(|record| record.encode()) {
+            Some(Ok(body)) => self.publish_fact(FactKind::CIRCUITS, body, cx),
+            Some(Err(_)) => self.count("record_not_said"),
+            None => {}
+        }
+    }
+
+    /// # Errors
+    /// Which rule is broken by what callers make of endpoints.
+    pub fn check_callers(&self, now: Instant) -> Result<(), String> {
+        let Some(callers) = &self.callers else { return Ok(()) };
+        let members = self.members();
+        callers.check(&self.facts, |node| members.contains(&node.id()), now)
+    }
+
+    fn members(&self) -> BTreeSet<NodeId> {
+        let members = self.peers.statuses().filter(|(_, status)| matches!(status, Status::Alive | Status::Suspect));
+        members.map(|(node, _)| node).collect()
     }
 
     /// A round of gossip, as often as `weft_discovery::membership::DEFAULT_INTERVAL` says.
@@ -572,7 +619,7 @@ impl Process {
         self.gossip.tell()
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 }

@@ -12,6 +12,8 @@ use crate::{
 pub const SAME_STATE: Duration = Duration::from_secs(15);
 /// And knows of every other whether it lives.
 pub const SAME_STANDINGS: Duration = Duration::from_secs(30);
+/// And uses all endpoints that are well: ejections grow longer, and have to end.
+pub const SAME_CIRCUITS: Duration = Duration::from_secs(180);
 const STEP: Duration = Duration::from_millis(500);
 /// Stamps may be so far ahead of a clock, and clocks so far off each other.
 const STAMPS: Duration = Duration::from_millis(3_000);
@@ -21,6 +23,7 @@ const STAMPS: Duration = Duration::from_millis(3_000);
 pub struct Healed {
     pub state: Duration,
     pub standings: Duration,
+    pub circuits: Duration,
     /// Deletions that nodes let go of, and that they had to recall.
     pub forgotten: u64,
     pub recalled: u64,
@@ -29,7 +32,18 @@ pub struct Healed {
 /// # Errors
 /// [`Broken`]
 pub fn run(seed: u64) -> Result<Healed, Broken> {
-    let mut world = World::new(seed);
+    go(World::new(seed))
+}
+
+/// A run in which nodes call each other and share their circuits.
+///
+/// # Errors
+/// [`Broken`]
+pub fn run_with_calls(seed: u64) -> Result<Healed, Broken> {
+    go(World::with_calls(seed))
+}
+
+fn go(mut world: World) -> Result<Healed, Broken> {
     let quiet_at = world.plan.quiet_at;
     while world.now < quiet_at {
         step(&mut world)?;
@@ -39,6 +53,7 @@ pub fn run(seed: u64) -> Result<Healed, Broken> {
     let stamps = (world.stamps_are_past() + STAMPS).max(begin);
     let state = check_until(&mut world, stamps, SAME_STATE, check::state_differs)?;
     let standings = check_until(&mut world, begin, SAME_STANDINGS, check::standings_differ)?;
+    let circuits = check_until(&mut world, begin, SAME_CIRCUITS, World::circuits_differ)?;
     // It stays so.
     for _ in 0..4 {
         step(&mut world)?;
@@ -57,7 +72,7 @@ pub fn run(seed: u64) -> Result<Healed, Broken> {
                 counts.filter_map(|counts| counts.get(what)).sum()
             };
             let (forgotten, recalled) = (counted("deletion_forgotten"), counted("deletion_recalled"));
-            Ok(Healed { state, standings, forgotten, recalled })
+            Ok(Healed { state, standings, circuits, forgotten, recalled })
         }
     }
 }

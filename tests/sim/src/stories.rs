@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// By when a mesh without faults is formed.
 const FORMED: Duration = Duration::from_secs(20);
 
-fn plan(nodes: usize) -> Plan {
+/// Nothing but change: what a story adds to.
+pub fn plan(nodes: usize) -> Plan {
     Plan {
         nodes,
         seeds: 2,
@@ -27,6 +28,7 @@ fn plan(nodes: usize) -> Plan {
         quiet_at: FORMED,
         change_every: Duration::from_millis(200),
         documents: 200,
+        calls: None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! A whole mesh on virtual time: events, faults, and the network between nodes.
 
+mod calls;
+
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -14,7 +16,9 @@ use weft_wire::{
     id::{NodeName, Role},
 };
 
+pub use self::calls::Calls;
 use crate::{
+    callers::Callers,
     hostile::Hostile,
     identity::Credential,
     ledger::Ledger,
@@ -62,6 +66,7 @@ enum Event {
     /// It has said its last word and ends.
     End(usize, u32, Fate),
     Change,
+    Call(usize, u32),
     Attack,
     CopyDisks,
 }
@@ -87,6 +92,10 @@ pub struct World {
     loss: u32,
     repeats: u32,
     delay: Duration,
+    /// For how many reasons each node's endpoint answers with errors, and all that it calls fails.
+    ill: Vec<u32>,
+    bad_cables: Vec<u32>,
+    calls: BTreeMap<(usize, usize), Calls>,
     log: VecDeque<String>,
     broken: Option<String>,
     changing: bool,
@@ -98,6 +107,13 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let plan = Plan::of(&mut rng);
+        Self::with(plan, rng)
+    }
+
+    /// In which nodes call each other.
+    pub fn with_calls(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let plan = Plan::with_calls(&mut rng);
         Self::with(plan, rng)
     }
 
@@ -114,6 +130,9 @@ impl World {
             loss: 0,
             repeats: 0,
             delay: Duration::ZERO,
+            ill: vec![0; plan.nodes],
+            bad_cables: vec![0; plan.nodes],
+            calls: BTreeMap::new(),
             log: VecDeque::new(),
             broken: None,
             changing: true,
@@ -174,7 +193,13 @@ impl World {
 
     fn on(&mut self, event: Event) {
         match event {
-            Event::Tick(node, life) => self.every(node, life, TICK, Event::Tick, |process, _, cx| process.tick(cx)),
+            Event::Tick(node, life) => {
+                self.every(node, life, TICK, Event::Tick, |process, _, cx| process.tick(cx));
+                if self.network.paused[node] == 0 {
+                    self.check_callers(node);
+                }
+            }
+            Event::Call(node, life) => self.call(node, life),
             Event::Housekeep(node, life) => {
                 self.every(node, life, HOUSEKEEPING, Event::Housekeep, |process, disk, cx| process.housekeep(disk, cx));
             }
@@ -294,6 +319,10 @@ impl World {
                 }
             }
         }
+    }
+
+    pub fn instant(&self) -> Instant {
+        self.begun + self.now
     }
 
     fn note(&mut self, n: usize, checked: Result<(), String>) {
@@ -448,7 +477,12 @@ impl World {
         let wall_ms = node.clock.wall_ms(BEGINNING_MS + self.now.as_millis() as u64, self.now);
         let mut effects = Vec::new();
         let mut cx = Context { now, wall_ms, rng: &mut self.rng, effects: &mut effects };
-        node.process = Some(Process::start(node.identity.clone(), &mut node.disk, &mut cx));
+        let mut process = Process::start(node.identity.clone(), &mut node.disk, &mut cx);
+        if self.plan.calls.is_some() {
+            let is_mute = self.hostile.is_some() && n == self.plan.nodes - 1;
+            process.callers = Some(Callers::new(node.identity.name.clone(), is_mute, now));
+        }
+        node.process = Some(process);
         (node.fate, node.down_since) = (Fate::Lives, None);
         let life = node.life;
         self.network.off[n] = false;
@@ -459,6 +493,9 @@ impl World {
         self.queue.add(tick, Event::Tick(n, life));
         self.queue.add(housekeep, Event::Housekeep(n, life));
         self.queue.add(gossip, Event::Gossip(n, life));
+        if let Some(every) = self.plan.calls {
+            self.queue.add(self.now + every, Event::Call(n, life));
+        }
         self.tell(format!("n{n} starts"));
     }
 
@@ -513,6 +550,9 @@ impl World {
             Fault::Loss(percent) => self.loss = percent,
             Fault::Repeats(percent) => self.repeats = percent,
             Fault::Delay(by) => self.delay = by,
+            Fault::Ill(n) => self.ill[n] += 1,
+            Fault::BadCable(n) => self.bad_cables[n] += 1,
+            Fault::Mute(n) => self.mute(n, true),
         }
         self.settle();
     }
@@ -532,8 +572,19 @@ impl World {
             Fault::Loss(_) => self.loss = 0,
             Fault::Repeats(_) => self.repeats = 0,
             Fault::Delay(_) => self.delay = Duration::ZERO,
+            Fault::Ill(n) => self.ill[n] -= 1,
+            Fault::BadCable(n) => self.bad_cables[n] -= 1,
+            Fault::Mute(n) => self.mute(n, false),
         }
         self.settle();
+    }
+
+    fn mute(&mut self, n: usize, is_mute: bool) {
+        if self.is_honest(n)
+            && let Some(callers) = self.nodes[n].process.as_mut().and_then(|process| process.callers.as_mut())
+        {
+            callers.is_mute = is_mute;
+        }
     }
 
     fn farewell(&mut self, n: usize, state: NodeState, fate: Fate) {
@@ -596,6 +647,9 @@ impl World {
             wait *= 10;
         }
         self.queue.add(self.now + wait, Event::Attack);
+        if self.plan.calls.is_some() && self.rng.random() {
+            return self.lie();
+        }
         let n = self.plan.nodes - 1;
         let others: Vec<NodeName> = self.nodes[..n].iter().map(|node| node.identity.name.clone()).collect();
         let (Some(hostile), Some(process)) = (&self.hostile, &self.nodes[n].process) else { return };

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use weft_sim::run::run;
+use weft_sim::run::{run, run_with_calls};
 
 /// Run simulated meshes, each with the faults that its seed decides
 #[derive(Parser)]
@@ -14,6 +14,9 @@ struct Args {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Nodes call each other, and share their circuits
+    #[arg(long)]
+    calls: bool,
     /// Go on after a seed that fails
     #[arg(long)]
     keep_going: bool,
@@ -21,12 +24,14 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (mut failed, mut state, mut standings) = (0, Vec::new(), Vec::new());
+    let (mut failed, mut state, mut standings, mut circuits) = (0, Vec::new(), Vec::new(), Vec::new());
+    let run = if args.calls { run_with_calls } else { run };
     for seed in args.first..args.first + args.seeds {
         match run(seed) {
             Ok(healed) => {
                 state.push(healed.state);
                 standings.push(healed.standings);
+                circuits.push(healed.circuits);
             }
             Err(broken) => {
                 failed += 1;
@@ -44,6 +49,9 @@ fn main() -> ExitCode {
     println!("{} of {} seeds hold", args.seeds - failed, args.seeds);
     println!("after the last fault, same facts and documents: {}", spread(&mut state));
     println!("after the last fault, same standings:           {}", spread(&mut standings));
+    if args.calls {
+        println!("after that, all endpoints in use:               {}", spread(&mut circuits));
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
