@@ -241,6 +241,12 @@ SCENARIOS = {
     "bulk": ("two hops of bytes, mutual TLS, 1 stream", "MB", "bulk", bulk(1)),
     "bulk-16": ("two hops of bytes, mutual TLS, 16 streams", "MB", "bulk", bulk(16)),
 }
+# What kinds of weft differ by, each with its own peers: not among the scenarios unless it is named.
+OF_KINDS = {
+    "signals": ("mesh-h1 with all signals on, and with none", "request", "mesh-h1", flat_out_h1),
+}
+KINDS = {"signals": ["weft-silent", "weft-signals"]}
+ALL = SCENARIOS | OF_KINDS
 # Of processes that did nothing before, so measured once.
 ONCE = {"idle"}
 # Key in a sample, heading, digits.
@@ -256,7 +262,7 @@ FIGURES = [
 
 
 def measure(rig, scenario, seconds):
-    _, _, path, load = SCENARIOS[scenario]
+    _, _, path, load = ALL[scenario]
     cpu = rig.cpu_seconds()
     with rig.peer.meanwhile(rig):
         sample = load(rig, ADDRESS[path], seconds)
@@ -274,16 +280,18 @@ def bench(options):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="weft-bench-"))
     folder.chmod(0o755)  # nginx's worker is not root
     try:
-        for name in options.peers.split(","):
+        scenarios = {name: KINDS.get(name) or options.peers.split(",") for name in options.scenarios.split(",")}
+        for name in dict.fromkeys(peer for peers in scenarios.values() for peer in peers):
             peer = PEERS[name]()
             peer.check()
             rigs.append(rig := Rig(peer, folder))
             rig.up()
             print(f"{name} {peer.version()}", file=sys.stderr)
-        for scenario in options.scenarios.split(","):
+        for scenario, peers in scenarios.items():
+            here = [rig for rig in rigs if rig.peer.name in peers]
             for number in range(1 if scenario in ONCE else options.rounds):
                 # Taking turns at going first, so that nobody always meets another's leftovers.
-                for rig in rigs if number % 2 == 0 else reversed(rigs):
+                for rig in here if number % 2 == 0 else reversed(here):
                     sample = measure(rig, scenario, options.seconds) | {"round": number}
                     samples.append(sample)
                     print(f"{scenario:11} round {number + 1}  {rig.peer.name:13} {line(sample)}", file=sys.stderr, flush=True)
@@ -295,7 +303,7 @@ def bench(options):
 
 
 def heading(title, scenario):
-    unit = SCENARIOS[scenario][1]
+    unit = ALL[scenario][1]
     return title.format(unit=unit).replace("MBs", "MB")
 
 
@@ -312,7 +320,7 @@ def report(samples):
         for sample in here:
             by_peer[sample["peer"]][sample["round"]] = sample
         figures = [figure for figure in FIGURES if any(sample.get(figure[0]) is not None for sample in here)]
-        print(f"\n{scenario}: {SCENARIOS[scenario][0]}\n")
+        print(f"\n{scenario}: {ALL[scenario][0]}\n")
         print("| peer | " + " | ".join(heading(title, scenario) for _, title, _ in figures) + " | errors |")
         print("|---" * (2 + len(figures)) + "|")
         for name, rounds in by_peer.items():
@@ -337,14 +345,14 @@ def show(value, digits):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="of " + ", ".join(SCENARIOS))
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="of " + ", ".join(ALL))
     parser.add_argument("--peers", default="envoy,haproxy,weft", help="of " + ", ".join(PEERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--out", type=pathlib.Path, help="also write every sample here, as JSON")
     parser.add_argument("--smoke", action="store_true", help="one round of a second each: shows that it runs, measures nothing")
     options = parser.parse_args()
-    for given, known in ((options.peers, PEERS), (options.scenarios, SCENARIOS)):
+    for given, known in ((options.peers, PEERS), (options.scenarios, ALL)):
         if unknown := [name for name in given.split(",") if name not in known]:
             parser.error(f"{', '.join(unknown)}: there are {', '.join(known)}")
     if options.smoke:

@@ -264,7 +264,7 @@ class Weft(Peer):
         self.apply(rig, documents)
 
     def configure(self, rig, side, services, listeners):
-        lines = [f"workers: {self.workers}", "accessLog: off", "logs: {level: warn}", "services:"]
+        lines = [f"workers: {self.workers}", "logs: {level: warn}", *self.lines(rig, side), "services:"]
         origin = lambda name: ORIGIN_PORT[name.split("-")[-1]]
         for name in services:
             protocol = {"h1": "http", "h2": "http2"}.get(name.removeprefix("near-").removeprefix("far-"), "tcp")
@@ -276,6 +276,10 @@ class Weft(Peer):
             lines.append(f'  - {{listen: "{ADDRESS[path]}", service: {name}.default, port: {origin(name)}, protocol: {protocol}}}')
         with open(rig.dir / side / "node.yaml", "a") as file:
             file.write("\n" + "\n".join(lines) + "\n")
+
+    def lines(self, rig, side):
+        """Lines of node.yaml that kinds of weft differ by."""
+        return ["accessLog: off"]
 
     def up(self, rig, side):
         rig.proxy(side, [self.binary, "up", "--dir", str(rig.dir / side)])
@@ -383,4 +387,57 @@ class WeftTwoWorkers(Weft):
             raise RuntimeError("weft-2 wants four cores: two for the proxies, one for the load, one for its peer")
 
 
-PEERS = {peer.name: peer for peer in (Envoy, Haproxy, Weft, WeftGrown, WeftChanging, WeftTwoWorkers)}
+class WeftSilent(Weft):
+    """The same that tells nobody anything but its metrics: no access log, no traces, no trace headers."""
+
+    name, base = "weft-silent", "weft"
+    tracing = {"disableSpanReporting": True, "disableContextPropagation": True}
+
+    def ready(self, rig):
+        self.apply(rig, [telemetry(self.tracing)])
+        applied = lambda side: json.loads(self.weft(rig, side, "status", "-o", "json"))["documents_digest"]
+        rig.wait("the Telemetry on b", lambda: applied("b") == applied("a"))
+
+
+class WeftSignals(WeftSilent):
+    """The same with all signals on: 1 % of the requests traced, the rest looked at for failures and the slowest, an access
+    log in a file, and both nodes scraped each second."""
+
+    name, base = "weft-signals", "weft-silent"
+    tracing = {"randomSamplingPercentage": 1}
+
+    def lines(self, rig, side):
+        return ["accessLog: text", f"accessLogTo: {rig.dir / side}.access.log"]
+
+    @contextlib.contextmanager
+    def meanwhile(self, rig):
+        over = threading.Event()
+
+        def scrape():
+            while not over.wait(1):
+                for side in "ab":
+                    curl = ["curl", "-sf", "-o", "/dev/null", "-m", "5", "http://127.0.0.1:15000/metrics"]
+                    run(*rig.argv(side, LOAD_CPU, curl))
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            scrapes = pool.submit(scrape)
+            try:
+                yield
+            finally:
+                over.set()
+            scrapes.result()  # or what went wrong
+
+
+def telemetry(tracing):
+    return {
+        "apiVersion": "telemetry.istio.io/v1",
+        "kind": "Telemetry",
+        "metadata": {"name": "bench", "namespace": "istio-system"},
+        "spec": {"tracing": [tracing]},
+    }
+
+
+PEERS = {
+    peer.name: peer
+    for peer in (Envoy, Haproxy, Weft, WeftGrown, WeftChanging, WeftTwoWorkers, WeftSilent, WeftSignals)
+}
