@@ -22,7 +22,7 @@ use weft_wire::{
 };
 
 use self::digest::SetDigest;
-pub use self::rules::{JOIN_TOKEN_KIND, WEFT_GROUP, verify};
+pub use self::rules::{JOIN_TOKEN_KIND, WEFT_GROUP, verify, verify_tap};
 use crate::{
     authority::{Authority, Refusal},
     clock::{self, HybridClock, TooFarAhead},

@@ -31,6 +31,7 @@ use weft_proxy::{
     ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
     resolve::host_resolver,
     server::{BoundProxy, Drained, RunningProxy},
+    tap::Taps,
 };
 use weft_wire::{
     fact::{FactVersion, NodeRecord, NodeState},
@@ -62,7 +63,7 @@ use crate::{
     },
     admin::{
         ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, sessions::Sessions,
-        traces::OwnTraces, traffic::OwnTraffic,
+        tap::TapDesk, traces::OwnTraces, traffic::OwnTraffic,
     },
     circuits::Circuits,
     config::{self, Config},
@@ -70,12 +71,13 @@ use crate::{
     fetch::Fetcher,
     identity::NodeIdentity,
     originations::Originations,
-    otlp::{Exporters, Way},
+    otlp::{Exporters, MetricsPushActor, Way},
     peer::{quic::Quic, session::Receivers},
     plaintext::Sightings,
     seeds::Seeds,
     store::Store,
     supervisor::{Limits, Supervisor},
+    tap::OwnTaps,
     telemetry::{NodeMetrics, Telemetry},
     vault::Vault,
 };
@@ -178,9 +180,10 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let supervisor = Supervisor::new(Limits::default())?;
     let (spans, traces_opened) = supervisor.open("traces", 4_096);
     let signals = Arc::new(Signals { spans, exporters: exporters.clone() });
+    let own_taps = OwnTaps::default();
     let access_log = access_log(&config, &name, proxy_metrics.clone(), signals.clone())?;
     let proxy = BoundProxy::bind(
-        proxy_config(&config, access_log.clone(), signals),
+        proxy_config(&config, access_log.clone(), signals, own_taps.taps.clone()),
         views.clone(),
         data_identities.clone(),
         keys.clone(),
@@ -329,7 +332,17 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let plaintext =
         OwnPlaintext { node: name.clone(), seen: published.plaintext.subscribe(), metrics: proxy_metrics.clone() };
     let traffic = OwnTraffic::default();
+    let taps = TapDesk { own: own_taps.clone(), identity: identity.clone(), events: telemetry.events.clone() };
     let traces = OwnTraces::new(name.clone());
+    if let Some(push) = config.metrics_push.clone() {
+        let (_, opened) = supervisor.open("metrics-push", 1);
+        let (exporters, telemetry, node) = (exporters.clone(), telemetry.clone(), name.clone());
+        let began = std::time::SystemTime::now();
+        supervisor.start(opened, move || {
+            let (exporters, telemetry, node) = (exporters.clone(), telemetry.clone(), node.clone());
+            Ok(MetricsPushActor { push: push.clone(), exporters, telemetry, node, began })
+        });
+    }
     let of_traces = (traces.clone(), exporters);
     supervisor.start(traces_opened, move || {
         let (own, exporters) = of_traces.clone();
@@ -345,6 +358,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         decisions: decisions.clone(),
         plaintext: plaintext.clone(),
         traffic: traffic.clone(),
+        taps: taps.clone(),
         identity: identity.clone(),
         traces: traces.clone(),
         issuer: issuer.clone(),
@@ -415,6 +429,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let setup = signals::Setup {
         windows: traffic.windows.clone(),
+        taps: own_taps,
         telemetry: telemetry.clone(),
         decisions: decisions.clone(),
         facts: published.facts.subscribe(),
@@ -466,6 +481,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         decisions,
         plaintext,
         traffic,
+        taps,
         gathers: Arc::new(Semaphore::new(GATHERED_AT_ONCE)),
         traces,
         circuits,
@@ -610,7 +626,7 @@ fn access_log(config: &Config, name: &NodeName, metrics: Metrics, signals: Arc<S
     })
 }
 
-fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>) -> ProxyConfig {
+fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>, taps: Arc<Taps>) -> ProxyConfig {
     let listeners = config.listeners.iter().map(|listener| ListenerConfig {
         listen: listener.listen,
         service: listener.service.clone(),
@@ -629,6 +645,7 @@ fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>) -
         listeners: listeners.collect(),
         access_log,
         signals,
+        taps,
         limits: weft_proxy::config::Limits::default(),
     }
 }

@@ -14,8 +14,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
+    time::Duration,
 };
 
+use weft_policy::telemetry::Collector;
 use weft_wire::{
     frame::MESH_PORT,
     id::{Locality, NodeName, ServiceAccount, ServiceName, is_dns_name},
@@ -47,12 +50,21 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where scrapers of other hosts read `/metrics`, and nothing else of the admin API; nowhere if absent.
     pub metrics: Option<SocketAddr>,
+    /// Where metrics are sent, and how often; nowhere if absent.
+    pub metrics_push: Option<MetricsPush>,
     /// Threads of the data path.
     pub workers: usize,
     pub services: Vec<ServiceConfig>,
     pub outbound: Outbound,
     pub listeners: Vec<ListenerConfig>,
     name_at: (PathBuf, u64),
+}
+
+/// A collector of OpenTelemetry that is told this node's metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsPush {
+    pub collector: Arc<Collector>,
+    pub interval: Duration,
 }
 
 /// The listener that local clients send to by name or as to a proxy.

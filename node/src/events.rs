@@ -37,14 +37,24 @@ pub enum Kind {
     Drain,
     /// Parts of a node that were restarted.
     Actor,
+    /// Operators who watch requests.
+    Tap,
     /// A kind that only newer versions know.
     #[serde(other)]
     Other,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Member, Self::Document, Self::Circuit, Self::Certificate, Self::Denial, Self::Drain, Self::Actor];
+    const ALL: [Self; 8] = [
+        Self::Member,
+        Self::Document,
+        Self::Circuit,
+        Self::Certificate,
+        Self::Denial,
+        Self::Drain,
+        Self::Actor,
+        Self::Tap,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,6 +65,7 @@ impl Kind {
             Self::Denial => "denial",
             Self::Drain => "drain",
             Self::Actor => "actor",
+            Self::Tap => "tap",
             Self::Other => "other",
         }
     }

@@ -24,6 +24,7 @@ mod plaintext;
 mod seeds;
 mod store;
 mod supervisor;
+mod tap;
 mod telemetry;
 mod traces;
 mod traffic;

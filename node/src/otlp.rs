@@ -4,6 +4,7 @@
 
 mod client;
 mod logs;
+mod metrics;
 mod spans;
 
 use std::{
@@ -26,8 +27,8 @@ use tokio::{
 use weft_policy::telemetry::Collector;
 use weft_proxy::ports::{LogRecord, Span};
 
-pub use self::client::Way;
 use self::client::{Client, Failure};
+pub use self::{client::Way, metrics::MetricsPushActor};
 use crate::telemetry::Telemetry;
 
 /// Items that may wait for a collector.
@@ -96,8 +97,12 @@ impl Exporters {
         let counts = Counts::default();
         telemetry.register(|registry| {
             let (sent, dropped, failures) = (counts.sent.clone(), counts.dropped.clone(), counts.failures.clone());
-            registry.register("weft_otlp_sent", "Spans and log records that collectors have taken", sent);
-            registry.register("weft_otlp_dropped", "Spans and log records that were lost on their way", dropped);
+            registry.register("weft_otlp_sent", "Spans, log records and data points that collectors have taken", sent);
+            registry.register(
+                "weft_otlp_dropped",
+                "Spans, log records and data points that were lost on their way",
+                dropped,
+            );
             registry.register("weft_otlp_failures", "Tries to send to a collector that failed", failures);
         });
         let (runtime, way) = (Handle::current(), OnceLock::new());

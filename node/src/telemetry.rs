@@ -1,5 +1,7 @@
 //! The node's own log and metrics. The proxy's metrics live in the same registry; `/metrics` prints both.
 
+mod process;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -233,6 +235,7 @@ type Labels = Vec<(&'static str, String)>;
 
 impl Collector for NodeMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        process::encode(&mut encoder, self.handles.started.elapsed(), UNIX_EPOCH.elapsed().unwrap_or_default())?;
         let mut members: BTreeMap<String, i64> = BTreeMap::new();
         for member in self.handles.members() {
             *members.entry(member.state).or_default() += 1;
@@ -299,6 +302,9 @@ impl Collector for NodeMetrics {
         let held_back = self.handles.documents.held_back() as i64;
         let help = "Documents that are held back because views cannot be compiled with them";
         gauge(&mut encoder, "weft_documents_quarantined", help, &[(vec![], held_back)])?;
+
+        let taps = self.handles.taps.own.count() as i64;
+        gauge(&mut encoder, "weft_taps", "Operators who watch requests of this node", &[(vec![], taps)])?;
 
         self.encode_circuits(&mut encoder)?;
         self.encode_rate_limits(&mut encoder)?;

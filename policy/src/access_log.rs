@@ -150,7 +150,7 @@ impl RequestLine {
     }
 
     /// All headers, if they were kept.
-    fn headers(&self) -> Option<&HeaderMap> {
+    pub fn headers(&self) -> Option<&HeaderMap> {
         self.headers.as_deref()
     }
 }

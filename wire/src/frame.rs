@@ -13,6 +13,7 @@ use crate::{
     fact::{FactKind, FactVersion, SignedFact},
     id::{AccountName, Namespace, NodeId},
     secret::{SecretDigest, SecretPayload},
+    tap::{MAX_TAP_QUERY_LEN, SignedTap},
 };
 
 /// The port of a node, for QUIC (UDP) and for data (TCP).
@@ -132,12 +133,14 @@ pub enum Request {
     /// "Who has called whom in so many points, each of so many steps of ten seconds, the first of which is the `first` since
     /// 1970?"
     ListTrafficHistory { first: u64, steps_per_point: u64, points: u64 },
+    /// "What has gone by since I asked last?" Only of the node that the tap names.
+    ReadTap(Box<SignedTap>),
 }
 
 impl Request {
     /// # Errors
     /// [`WireError::TooMany`] for more than [`MAX_HAVE_ITEMS`], or [`MAX_PUSH_ITEMS`] Secrets; [`WireError::TooLarge`] for a
-    /// question of more than [`MAX_SPANS_QUERY_LEN`];
+    /// question of more than [`MAX_SPANS_QUERY_LEN`], or of a tap of more than [`MAX_TAP_QUERY_LEN`];
     /// [`WireError::Malformed`] for a Secret that is out of bounds.
     pub fn check(&self) -> Result<(), WireError> {
         match self {
@@ -148,6 +151,7 @@ impl Request {
                 contents.iter().try_for_each(check_content)
             }
             Self::FindSpans { query } => at_most_bytes(query, MAX_SPANS_QUERY_LEN),
+            Self::ReadTap(tap) => at_most_bytes(&tap.query, MAX_TAP_QUERY_LEN),
             _ => Ok(()),
         }
     }
@@ -192,8 +196,8 @@ pub enum Response {
     /// The oldest first.
     Versions(Vec<KeptVersion>),
     Holdings(Holdings),
-    /// The answer to `ListTraffic`, `ListTrafficHistory`, `ListEvents`, `ReachMe` and `FindSpans` as the admin API tells
-    /// it, in JSON, which nodes of other versions can read too.
+    /// The answer to `ListTraffic`, `ListTrafficHistory`, `ListEvents`, `ReachMe`, `FindSpans` and `ReadTap` as the admin API
+    /// tells it, in JSON, which nodes of other versions can read too.
     Told {
         json: String,
     },

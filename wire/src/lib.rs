@@ -1,5 +1,5 @@
 //! weft's vocabulary: who is who ([`id`]), what nodes tell each other about themselves ([`fact`]) and about
-//! endpoints ([`circuit`]), what operators tell the mesh ([`document`], [`secret`]), and the frames and codec that carry them ([`frame`], [`codec`]).
+//! endpoints ([`circuit`]), what operators tell the mesh ([`document`], [`secret`], [`tap`]), and the frames and codec that carry them ([`frame`], [`codec`]).
 //!
 //! Everything here is a plain value. Nothing does I/O, owns a clock or knows a key.
 #![forbid(unsafe_code)]
@@ -11,3 +11,4 @@ pub mod fact;
 pub mod frame;
 pub mod id;
 pub mod secret;
+pub mod tap;

@@ -3,6 +3,7 @@
 use weft_wire::{
     document::{MAX_DOCUMENT_LEN, SignedDocument},
     id::{Role, Subject},
+    tap::SignedTap,
 };
 
 use crate::authority::{Authority, Refusal, Signer, at_most, check_proof};
@@ -56,12 +57,77 @@ pub fn verify(document: &SignedDocument, authority: &impl Authority) -> Result<(
     let (allowed, needs) = if is_token {
         (is_node_of_role(&signer, Role::Ca), "a node with role ca")
     } else {
-        let is_operator = matches!(signer.id.subject, Subject::Operator(_));
-        (is_operator || is_node_of_role(&signer, Role::Admin), "an operator, or a node with role admin or ca")
+        (is_writer(&signer), WRITERS)
     };
     if allowed { Ok(()) } else { Err(Refusal::RoleTooLow { signer: signer.id, needs }) }
 }
 
+/// Checks that whoever signed a tap may: who may write documents may see what goes by.
+///
+/// # Errors
+/// [`Refusal`]
+pub fn verify_tap(tap: &SignedTap, authority: &impl Authority) -> Result<(), Refusal> {
+    check_proof(&tap.chain, &tap.signature)?;
+    let signer =
+        authority.signer(&tap.chain, &tap.signed_bytes(), &tap.signature, tap.at_ms).map_err(Refusal::NotTrusted)?;
+    if signer.id != tap.author {
+        return Err(Refusal::ForeignSigner { signer: signer.id, claimed: tap.author.to_string() });
+    }
+    if is_writer(&signer) { Ok(()) } else { Err(Refusal::RoleTooLow { signer: signer.id, needs: WRITERS }) }
+}
+
+const WRITERS: &str = "an operator, or a node with role admin or ca";
+
+fn is_writer(signer: &Signer) -> bool {
+    matches!(signer.id.subject, Subject::Operator(_)) || is_node_of_role(signer, Role::Admin)
+}
+
 fn is_node_of_role(signer: &Signer, role: Role) -> bool {
     signer.id.as_node().is_some() && signer.grant.as_ref().is_some_and(|grant| grant.role >= role)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::fake::{FakeAuthority, chain, sign};
+
+    fn tap(author: &str, role: &str) -> SignedTap {
+        let mut tap = SignedTap {
+            id: 1,
+            reader: "host-1".parse().unwrap(),
+            author: author.parse().unwrap(),
+            at_ms: 1_000,
+            for_ms: 1_000,
+            query: "{}".into(),
+            chain: chain(author, role, ""),
+            signature: Vec::new(),
+        };
+        tap.signature = sign(&tap.chain, &tap.signed_bytes());
+        tap
+    }
+
+    #[test]
+    fn who_may_write_documents_may_tap_and_nobody_else() {
+        let (operator, node) = ("spiffe://cluster.local/operator/admin", "spiffe://cluster.local/node/host-1");
+        assert_eq!(verify_tap(&tap(operator, "member"), &FakeAuthority), Ok(()));
+        assert_eq!(verify_tap(&tap(node, "admin"), &FakeAuthority), Ok(()));
+        let refused = |tap: &SignedTap| verify_tap(tap, &FakeAuthority).unwrap_err().label();
+        assert_eq!(refused(&tap(node, "member")), "role_too_low");
+        assert_eq!(refused(&tap("spiffe://cluster.local/ns/default/sa/web", "ca")), "role_too_low");
+        let changed: [fn(&mut SignedTap); 4] = [
+            |tap| tap.reader = "host-2".parse().unwrap(),
+            |tap| tap.for_ms = 2_000,
+            |tap| tap.at_ms = 2_000,
+            |tap| tap.query = "{\"body\":1}".into(),
+        ];
+        for change in changed {
+            let mut tap = tap(operator, "member");
+            change(&mut tap);
+            assert_eq!(refused(&tap), "not_trusted");
+        }
+        let mut foreign = tap(node, "admin");
+        foreign.author = operator.parse().unwrap();
+        foreign.signature = sign(&foreign.chain, &foreign.signed_bytes());
+        assert_eq!(refused(&foreign), "foreign_signer");
+    }
 }

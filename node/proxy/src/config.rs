@@ -7,6 +7,7 @@ use weft_wire::id::ServiceName;
 use crate::{
     access_log::AccessLog,
     ports::{Caller, SignalSink},
+    tap::Taps,
 };
 
 /// The proxy's sockets and threads.
@@ -24,6 +25,8 @@ pub struct ProxyConfig {
     pub access_log: AccessLog,
     /// Whom spans are given to.
     pub signals: Arc<dyn SignalSink>,
+    /// Who watches requests as they go by.
+    pub taps: Arc<Taps>,
     pub limits: Limits,
 }
 

@@ -44,6 +44,7 @@ mod respond;
 pub mod server;
 pub mod sniff;
 mod stall;
+pub mod tap;
 pub mod target;
 mod tcp;
 mod tls;

@@ -488,3 +488,65 @@ fn counters<S>(page: &mut Page, all: &[(String, Arc<S>)], (name, help, value): C
         page.sample(&sample, labels, value(series).load(Ordering::Relaxed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const SERIES: usize = 10_000;
+
+    /// Memory of this process that is in RAM, in MiB.
+    fn resident_mib() -> f64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix("kB").unwrap().trim().parse::<f64>().unwrap() / 1_024.0
+    }
+
+    /// Label sets as a mesh has them: names of usual length, none of them shared.
+    fn labels(n: usize, outcome: &HttpOutcome) -> Labels {
+        let mut labels = labels::http(&Parties::new(Reporter::Source), RequestProtocol::Http, outcome);
+        for (name, value) in &mut labels {
+            if name.starts_with("source_") || name.starts_with("destination_") {
+                *value = format!("recommendations-{n:05}.shop").into();
+            }
+        }
+        labels
+    }
+
+    #[test]
+    #[ignore = "a measurement of the whole process: run it alone, with --no-capture"]
+    fn ten_thousand_series_take_less_than_30_mib() {
+        let metrics = Metrics::default();
+        let before = resident_mib();
+        let name = |what: &str, n: usize| format!("{what}-{n:05}");
+        for n in 0..SERIES {
+            let party = |of: &str| Party {
+                namespace: "shop".into(),
+                workload: name(of, n),
+                app: of.into(),
+                version: "v1".into(),
+            };
+            let edge = Edge {
+                reporter: Reporter::Source,
+                source: party("frontend"),
+                destination: party("recommendations"),
+                service_namespace: "shop".into(),
+                service: name("recommendations", n),
+                is_outside: false,
+                protocol: "http",
+            };
+            let outcome = HttpOutcome { status: 200, ..HttpOutcome::default() };
+            // As many as there may be of HTTP, which are the largest, and the rest of bytes.
+            match metrics.0.http.len() < table::MAX_SERIES {
+                true => drop(metrics.0.http.get(labels(n, &outcome), || HttpSeries::new(edge, Class::Fine))),
+                false => drop(metrics.0.tcp.get(labels(n, &outcome), || TcpSeries::new(edge, false))),
+            }
+        }
+        let took = resident_mib() - before;
+        let kept = metrics.0.http.len() + metrics.0.tcp.len();
+        println!("{kept} series ({} of HTTP): {took:.1} MiB", metrics.0.http.len());
+        assert!(took < 30.0, "{took:.1} MiB");
+    }
+}

@@ -35,6 +35,7 @@ use crate::{
     overdue::Lent,
     ports::{Caller, Span},
     recheck::Stay,
+    tap::{Bodies, Watch},
     upstream,
     worker::Worker,
 };
@@ -56,12 +57,14 @@ pub(crate) struct Received {
     load: Rc<Load>,
     /// Only of a gRPC call.
     messages: Option<Rc<Messages>>,
+    /// Only where somebody watches.
+    bodies: Option<Rc<Bodies>>,
     pub(crate) broke_off: Cell<Option<BrokeOff>>,
 }
 
 impl Received {
-    fn new(load: Rc<Load>, messages: Option<Rc<Messages>>) -> Self {
-        Self { bytes: Cell::new(0), load, messages, broke_off: Cell::new(None) }
+    fn new(load: Rc<Load>, messages: Option<Rc<Messages>>, bodies: Option<Rc<Bodies>>) -> Self {
+        Self { bytes: Cell::new(0), load, messages, bodies, broke_off: Cell::new(None) }
     }
 
     /// Bytes are kept though they were passed on.
@@ -78,6 +81,9 @@ impl Received {
         self.add(data.len() as u64);
         if let Some(messages) = &self.messages {
             messages.received(data);
+        }
+        if let Some(bodies) = &self.bodies {
+            bodies.of_request(data);
         }
     }
 
@@ -116,18 +122,23 @@ struct State {
     caller: Option<Arc<Caller>>,
     /// Only between workloads of this node.
     stay: Option<(Stay, Downstream)>,
-    /// Only with an access log or traces.
+    /// Only with an access log or traces, or where somebody watches.
     line: Option<Box<Line>>,
+    /// Only where somebody watches.
+    bodies: Option<Rc<Bodies>>,
     /// Only where a rule writes it into headers.
     watched: Option<Box<Watched>>,
 }
 
-/// What only access logs and traces want to know.
+/// What only access logs, traces and taps want to know.
 pub(crate) struct Line {
     signals: Arc<Signals>,
     /// Whether it is logged.
     is_logged: bool,
+    /// Whether all headers and trailers are kept.
+    keeps_heads: bool,
     trace: Option<Trace>,
+    watch: Option<Watch>,
     downstream: Downstream,
     request: Option<RequestLine>,
     failure: Option<String>,
@@ -165,7 +176,7 @@ impl Line {
         worker.access_log.takes(signals).then(|| Box::new(Self::new(signals, true, downstream, None)))
     }
 
-    /// Of a request; `None` where it is neither logged nor traced.
+    /// Of a request; `None` where it is neither logged nor traced, and nobody watches.
     fn of_request<B>(
         worker: &Worker,
         signals: &Arc<Signals>,
@@ -173,19 +184,25 @@ impl Line {
         request: &Request<B>,
     ) -> Option<Box<Self>> {
         let is_logged = worker.access_log.takes(signals);
-        if !is_logged && !signals.tracing.is_on() {
+        let is_watched = worker.taps.is_on();
+        if !is_logged && !is_watched && !signals.tracing.is_on() {
             return None;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-        let head = RequestLine::of(method, uri, request.version(), headers, signals.needs_heads);
-        Some(Box::new(Self::new(signals, is_logged, downstream, Some(head))))
+        let keeps_heads = signals.needs_heads || is_watched;
+        let head = RequestLine::of(method, uri, request.version(), headers, keeps_heads);
+        let watch = if is_watched { worker.taps.watch(&head) } else { None };
+        let line = Self::new(signals, is_logged, downstream, Some(head));
+        Some(Box::new(Self { keeps_heads, watch, ..line }))
     }
 
     fn new(signals: &Arc<Signals>, is_logged: bool, downstream: Downstream, request: Option<RequestLine>) -> Self {
         Self {
             signals: signals.clone(),
             is_logged,
+            keeps_heads: signals.needs_heads,
             trace: None,
+            watch: None,
             downstream,
             request,
             failure: None,
@@ -258,7 +275,7 @@ impl Line {
     }
 
     fn head(&mut self, headers: &HeaderMap) {
-        if self.signals.needs_heads {
+        if self.keeps_heads {
             self.response = Some(Box::new(headers.clone()));
         }
     }
@@ -283,7 +300,7 @@ impl Line {
             let is_kept = || worker.tail.borrow_mut().keeps(is_failure, duration, worker.now_ms());
             self.signals.tracing.reports && (trace.is_sampled || is_kept())
         });
-        if !self.is_logged && span.is_none() {
+        if !self.is_logged && span.is_none() && self.watch.is_none() {
             return;
         }
         let is_gone = outcome.flag == Flag::DownstreamGone;
@@ -326,6 +343,9 @@ impl Line {
             // What has no place is counted by whoever takes it.
             worker.signals.span(Span { ids, parent, is_sampled, entry: entry.clone(), signals: self.signals.clone() });
         }
+        if let Some(watch) = self.watch {
+            watch.end(&entry, parties.service_id());
+        }
         if self.is_logged {
             worker.log(entry, self.signals);
         }
@@ -341,6 +361,7 @@ impl ExchangeRecord {
         request: &Request<B>,
     ) -> Self {
         let line = Line::of_request(worker, signals, downstream, request);
+        let bodies = line.as_ref().and_then(|line| line.watch.as_ref()?.bodies.clone());
         let protocol = if is_grpc(request.headers()) { RequestProtocol::Grpc } else { RequestProtocol::Http };
         load.began();
         Self(Box::new(State {
@@ -362,6 +383,7 @@ impl ExchangeRecord {
             caller: None,
             stay: None,
             line,
+            bodies,
             watched: None,
         }))
     }
@@ -446,8 +468,9 @@ impl ExchangeRecord {
 
     /// Where it is noted what comes of the request's body.
     pub(crate) fn received(&mut self) -> Rc<Received> {
-        let State { load, messages, received, .. } = &mut *self.0;
-        received.get_or_insert_with(|| Rc::new(Received::new(load.clone(), messages.clone()))).clone()
+        let State { load, messages, bodies, received, .. } = &mut *self.0;
+        let new = || Rc::new(Received::new(load.clone(), messages.clone(), bodies.clone()));
+        received.get_or_insert_with(new).clone()
     }
 
     pub(crate) fn count_refused(&self, reason: Refused) {
@@ -474,7 +497,7 @@ impl ExchangeRecord {
 
     pub(crate) fn trailers(&mut self, trailers: Option<&HeaderMap>) {
         if let (Some(line), Some(trailers)) = (self.line(), trailers)
-            && line.signals.needs_heads
+            && line.keeps_heads
         {
             line.trailers = Some(Box::new(trailers.clone()));
         }
@@ -529,9 +552,12 @@ impl ExchangeRecord {
     /// Bytes of the upstream's response go to the caller.
     pub(crate) fn sent(&mut self, data: &[u8]) {
         self.add_sent(data.len() as u64);
-        let State { messages, worker, parties, .. } = &*self.0;
+        let State { messages, bodies, worker, parties, .. } = &*self.0;
         if let Some(messages) = messages {
             messages.sent(data, || worker.metrics.messages(parties));
+        }
+        if let Some(bodies) = bodies {
+            bodies.of_response(data);
         }
     }
 

@@ -90,7 +90,7 @@ impl BoundProxy {
         metrics: Metrics,
         verdicts: Arc<dyn VerdictSink>,
     ) -> Result<Self, StartError> {
-        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, signals, limits } = config;
+        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, signals, taps, limits } = config;
         let tls = Arc::new(MeshTls::new(views.clone(), identities.clone())?);
         let (inbound_sockets, inbound) = bind(workers.get(), inbound, "data from other nodes")?;
         let (outbound_sockets, outbound) = bind(workers.get(), outbound, "calls of local applications")?;
@@ -119,6 +119,7 @@ impl BoundProxy {
             decisions,
             access_log,
             signals,
+            taps,
             limits,
             budget,
         };

@@ -34,6 +34,7 @@ use crate::{
     ports::{Identities, KeySets, Originations, SignalSink, VerdictSink, Views},
     recheck::{Guests, Stays},
     resolve,
+    tap::Taps,
     tls::MeshTls,
 };
 
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) decisions: Decisions,
     pub(crate) access_log: AccessLog,
     pub(crate) signals: Arc<dyn SignalSink>,
+    pub(crate) taps: Arc<Taps>,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
 }
@@ -77,6 +79,7 @@ pub(crate) struct Worker {
     pub(crate) verdicts: Arc<dyn VerdictSink>,
     pub(crate) access_log: AccessLog,
     pub(crate) signals: Arc<dyn SignalSink>,
+    pub(crate) taps: Arc<Taps>,
     /// Which spans are kept that were not sampled.
     pub(crate) tail: RefCell<Tail>,
     pub(crate) limits: Limits,
@@ -105,6 +108,7 @@ impl Worker {
             verdicts: shared.verdicts,
             access_log: shared.access_log,
             signals: shared.signals,
+            taps: shared.taps,
             tail: RefCell::default(),
             limits: shared.limits,
             tasks,

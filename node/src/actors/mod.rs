@@ -49,6 +49,7 @@ use crate::{
         plaintext::OwnPlaintext,
         sessions::Sessions,
         status::{status_of, without_content},
+        tap::TapDesk,
         traces::OwnTraces,
         traffic::OwnTraffic,
     },
@@ -113,6 +114,7 @@ pub struct Handles {
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
     pub traffic: OwnTraffic,
+    pub taps: TapDesk,
     /// Turns to ask all nodes something.
     pub gathers: Arc<Semaphore>,
     pub traces: OwnTraces,

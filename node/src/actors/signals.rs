@@ -24,6 +24,7 @@ use crate::{
     admin::decision::{Decision, OwnDecisions},
     events::{Events, Kind},
     supervisor::{Actor, Inbox, Supervisor},
+    tap::OwnTaps,
     telemetry::Telemetry,
     traffic::windows::Windows,
 };
@@ -36,6 +37,7 @@ const EXPIRE_EVERY: u32 = 60;
 pub struct Setup {
     /// Outlives the actor; the admin API reads it.
     pub windows: Arc<Mutex<Windows>>,
+    pub taps: OwnTaps,
     pub telemetry: Telemetry,
     pub decisions: OwnDecisions,
     pub facts: watch::Receiver<Arc<facts::Published>>,
@@ -65,6 +67,7 @@ impl SignalsActor {
         let Setup { windows, telemetry, .. } = &self.setup;
         let unix = UNIX_EPOCH.elapsed().unwrap_or_default();
         windows.lock().tick((self.began.elapsed(), unix), |see| telemetry.proxy.read(see));
+        self.setup.taps.expire(Instant::now());
         self.tell_denials();
         self.tell_restarts();
     }

@@ -24,7 +24,7 @@ pub const GATHERED_AT_ONCE: usize = 4;
 /// What comes of a question to all other nodes.
 pub(super) struct Answers<'h> {
     /// Who is asked.
-    asked: BTreeSet<String>,
+    pub(super) asked: BTreeSet<String>,
     /// By name, as they come.
     pub(super) answers: BoxStream<'h, (String, anyhow::Result<Response>)>,
     /// Members that are not asked, because they seem to be down.

@@ -10,9 +10,12 @@ use http::{Response, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde::Serialize;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
 
-use super::server::Body;
+use super::{server::Body, tap::TapEvent};
 use crate::{actors::Handles, events::Told};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -65,6 +68,19 @@ impl Seen {
         });
         news.collect()
     }
+}
+
+/// What a tap tells, until it ends or its reader goes.
+pub(super) fn tap(events: mpsc::Receiver<TapEvent>) -> Response<Body> {
+    // Comments keep the connection alive, and show that nobody reads.
+    let told = stream::unfold((events, ticks()), |(mut events, mut ticks)| async move {
+        let text = tokio::select! {
+            event = events.recv() => data(&event?),
+            _ = ticks.tick() => ":\n\n".to_owned(),
+        };
+        Some((text, (events, ticks)))
+    });
+    response(told)
 }
 
 fn ticks() -> Interval {

@@ -18,5 +18,6 @@ pub mod schemas;
 pub mod server;
 pub mod sessions;
 pub mod status;
+pub mod tap;
 pub mod traces;
 pub mod traffic;

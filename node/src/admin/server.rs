@@ -32,12 +32,14 @@ use super::{
     api::{MAX_REQUEST_LEN, Refusal},
     console, events, live, schemas,
     sessions::{ConsoleCode, SessionState, Sessions, SignIn, is_cross_origin},
+    tap::{self, TapRequest},
     traffic,
 };
 use crate::{
     actors::{Handles, health::Registration},
     config::ServiceSpec,
     supervisor::{Actor, Inbox},
+    tap::redact::decoded,
     telemetry::LogLimit,
 };
 
@@ -47,6 +49,9 @@ const MAX_CONNECTIONS: usize = 128;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: mostly for want of file descriptors, which come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where taps are asked for.
+const TAP: &str = "/api/v1/tap";
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -194,6 +199,12 @@ async fn answer(request: Request<Incoming>, mut access: Access, handles: Handles
         }
         _ => {}
     }
+    if access != Access::ReadWrite && request.uri().path() == TAP {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "taps are for operators: ask on the unix socket in the node's data directory",
+        );
+    }
     match route(request, &handles).await {
         Ok(response) => response,
         Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &format!("{error:#}")),
@@ -262,6 +273,12 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             let unix = UNIX_EPOCH.elapsed().unwrap_or_default();
             json(&*handles.traffic_history(traffic::range(since.as_deref(), step.as_deref(), unix)?).await)
         }
+        (Method::GET, ["api", "v1", "tap"]) => {
+            let (query, length) = tap::query(parameters(query))?;
+            let for_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+            Ok(live::tap(handles.tap(TapRequest { query, for_ms, signed: None })?))
+        }
+        (Method::POST, ["api", "v1", "tap"]) => Ok(live::tap(handles.tap(read(body).await?)?)),
         (Method::GET, ["api", "v1", "events"]) => {
             let since = events::since(parameter(query, "since").as_deref())?;
             match wants_stream(&parts.headers) {
@@ -363,6 +380,15 @@ fn wants_stream(headers: &HeaderMap) -> bool {
 fn parameter(query: &str, name: &str) -> Option<String> {
     // Values are names of services and flags: nothing that percent-encoding could change.
     query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v.to_owned())
+}
+
+/// All parameters, decoded.
+fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(&value.replace('+', " ")))
+    })
 }
 
 async fn read<T: DeserializeOwned>(body: Incoming) -> anyhow::Result<T> {

@@ -202,7 +202,11 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) async fn new(common: &Common, writing: &Writing) -> anyhow::Result<Self> {
         let client = Client::connect(&common.dir).await?;
-        Ok(Self { client, operator: operator(common, writing)?, is_dry: writing.dry_run != DryRun::None })
+        Ok(Self {
+            client,
+            operator: operator(common, writing.credential.as_ref())?,
+            is_dry: writing.dry_run != DryRun::None,
+        })
     }
 
     /// Writes all drafts or none.
@@ -251,10 +255,10 @@ impl Writer {
 }
 
 /// An operator's certificate and key.
-struct Operator {
-    id: SpiffeId,
-    chain: Vec<Vec<u8>>,
-    key: PrivateKey,
+pub(super) struct Operator {
+    pub(super) id: SpiffeId,
+    pub(super) chain: Vec<Vec<u8>>,
+    pub(super) key: PrivateKey,
 }
 
 impl Operator {
@@ -266,8 +270,9 @@ impl Operator {
     }
 }
 
-fn operator(common: &Common, writing: &Writing) -> anyhow::Result<Option<Operator>> {
-    let credential = match &writing.credential {
+/// The operator's credential: of that directory, or else the node's own one if there is one.
+pub(super) fn operator(common: &Common, credential: Option<&PathBuf>) -> anyhow::Result<Option<Operator>> {
+    let credential = match credential {
         Some(dir) => Credential::in_dir(dir),
         None => match Dir::new(&common.dir).operator() {
             credential if credential.exists() => credential,

@@ -29,7 +29,7 @@ pub(super) struct EventsArgs {
     /// How far back to look. Each node keeps its latest 2,000 events until it is restarted.
     #[arg(long, default_value = "10m", value_parser = since_of, value_name = "TIME")]
     since: String,
-    /// Only events of this kind: member, document, circuit, certificate, denial, drain, actor. Repeatable.
+    /// Only events of this kind: member, document, circuit, certificate, denial, drain, actor, tap. Repeatable.
     #[arg(long, value_name = "KIND")]
     kind: Vec<Kind>,
     /// Go on with what happens, until Ctrl-C.

@@ -19,6 +19,7 @@ mod run;
 mod schema;
 mod select;
 mod show;
+mod tap;
 mod token;
 mod top;
 mod trace;
@@ -245,7 +246,17 @@ SUCCESS is without 5xx, gRPC statuses that stand for one, and what got no answer
 
 On a terminal, ? lists the keys. Elsewhere it prints a table each second.")]
     Top(top::TopArgs),
-    /// List what has happened in the mesh: joins and deaths, documents, circuits, certificates, denials, drains.
+    /// Show requests of the whole mesh as they go by; for operators, and told in `weft events`.
+    #[command(after_help = "Examples:
+  weft tap reviews                            what is asked of a service
+  weft tap --from productpage --status 5xx    what fails of what a workload asks
+  weft tap --path /api/* --header end-user:jason -o wide
+  weft tap reviews --body 4KiB -o json        a line of JSON for each request
+
+All nodes are asked; each tells at most --max-rps requests a second. Values of headers, parameters and fields of bodies whose
+names look like secrets are hidden, always. Ctrl-C ends it, or --for.")]
+    Tap(tap::TapArgs),
+    /// List what has happened in the mesh: joins and deaths, documents, circuits, certificates, denials, drains, taps.
     #[command(after_help = "Examples:
   weft events
   weft events --since 1h --kind member --kind circuit
@@ -617,6 +628,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Edges(args) => traffic::edges(&common, args).await?,
         Command::Graph(args) => traffic::graph(&common, args).await?,
         Command::Top(args) => top::top(&common, args).await?,
+        Command::Tap(args) => tap::tap(&common, args).await?,
         Command::Events(args) => events::events(&common, args).await?,
         Command::Console => console::console(&common).await?,
         Command::Doctor => return doctor::doctor(&common).await,

@@ -5,17 +5,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZero,
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use serde::Deserialize;
+use weft_policy::telemetry::Collector;
 use weft_wire::{
     frame::MESH_PORT,
-    id::{Locality, NodeName, ServiceAccount},
+    id::{Locality, Namespace, NodeName, ServiceAccount},
 };
 
 use super::{
-    AccessLog, AccessLogTo, Config, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, Outbound, Seed,
-    ServiceConfig, ServiceSpec, check::Checker, local_ip,
+    AccessLog, AccessLogTo, Config, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, MetricsPush, Outbound,
+    Seed, ServiceConfig, ServiceSpec, check::Checker, local_ip,
 };
 
 /// Ports that weft keeps for itself on every host, so that a listener there cannot collide with another part.
@@ -39,6 +42,7 @@ pub(super) struct NodeSpec {
     access_log_to: Option<String>,
     admin: Option<String>,
     metrics: Option<String>,
+    metrics_push: Option<MetricsPushSpec>,
     workers: Option<u64>,
     services: Vec<ServiceSpec>,
     outbound: OutboundSpec,
@@ -58,6 +62,17 @@ struct LocalitySpec {
 struct LogsSpec {
     format: Option<String>,
     level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetricsPushSpec {
+    endpoint: String,
+    protocol: Option<String>,
+    path: Option<String>,
+    interval: Option<String>,
+    timeout: Option<String>,
+    headers: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,6 +136,10 @@ impl NodeSpec {
             None => Some(None),
             Some(text) => checker.socket("metrics", text).map(Some),
         };
+        let metrics_push = match &self.metrics_push {
+            None => Some(None),
+            Some(push) => checker.within("metricsPush", |checker| push.checked(checker)).map(Some),
+        };
         let workers = match self.workers {
             None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
             Some(workers) => checker.count("workers", workers).map(|workers| workers as usize),
@@ -152,6 +171,7 @@ impl NodeSpec {
             access_log_to: access_log_to?,
             admin: admin?,
             metrics: metrics?,
+            metrics_push: metrics_push?,
             workers: workers?,
             services,
             outbound: outbound?,
@@ -167,6 +187,47 @@ impl NodeSpec {
             return Some(address);
         }
         checker.problem("admin", format_args!("{address} is not a loopback address; who reaches it rules the node"))
+    }
+}
+
+impl MetricsPushSpec {
+    fn checked(&self, checker: &mut Checker) -> Option<MetricsPush> {
+        let place = self.endpoint.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.trim_matches(['[', ']']);
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+            let is_host = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+            is_host.then(|| (host.to_owned(), port))
+        });
+        let Some((host, port)) = place else {
+            let text = &self.endpoint;
+            return checker
+                .problem("endpoint", format_args!("{text:?} is not HOST:PORT; write one such as otel.default:4317"));
+        };
+        let protocol = self.protocol.as_deref().unwrap_or("grpc");
+        let is_http = checker.choice("protocol", protocol, [("grpc", false), ("http", true)])?;
+        let path = self.path.as_deref().unwrap_or("/v1/metrics");
+        if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() {
+            return checker.problem("path", format_args!("{path:?} is not a path; write one such as /v1/metrics"));
+        }
+        if !is_http && self.path.is_some() {
+            return checker.problem("path", "is only for protocol http");
+        }
+        for (name, value) in &self.headers {
+            if name.parse::<http::HeaderName>().is_err() || http::HeaderValue::from_str(value).is_err() {
+                return checker
+                    .problem("headers", format_args!("{name:?} is no header, or its value is not visible ASCII"));
+            }
+        }
+        let interval = checker.duration("interval", self.interval.as_deref(), Duration::from_secs(15))?;
+        if interval < Duration::from_secs(1) {
+            return checker.problem("interval", "is below 1s");
+        }
+        let timeout = checker.duration("timeout", self.timeout.as_deref(), Duration::from_secs(10))?;
+        let headers = self.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+        let http_path = is_http.then(|| path.to_owned());
+        let namespace = Namespace::default_namespace();
+        let collector = Collector { namespace, host, port, http_path, timeout, headers };
+        Some(MetricsPush { collector: Arc::new(collector), interval })
     }
 }
 

@@ -40,6 +40,7 @@ logs: {format: json, level: debug}
 accessLog: off
 accessLogTo: /var/log/weft/access.log
 admin: 127.0.0.1:15000
+metricsPush: {endpoint: "otel.shop:4318", protocol: http, interval: 30s, headers: {X-Key: k}}
 workers: 2
 services:
   - {name: reviews, namespace: shop, serviceAccount: bookinfo-reviews, workload: reviews-one, version: v1,
@@ -61,6 +62,9 @@ listeners:
     assert_eq!(config.logs, Logs { format: LogFormat::Json, level: LogLevel::Debug });
     assert_eq!((config.access_log, config.workers), (AccessLog::Off, 2));
     assert_eq!(config.access_log_to, AccessLogTo::File("/var/log/weft/access.log".into()));
+    let MetricsPush { collector, interval } = config.metrics_push.unwrap();
+    assert_eq!((collector.host.as_str(), collector.port, interval.as_secs()), ("otel.shop", 4318, 30));
+    assert_eq!((collector.http_path.as_deref(), &*collector.headers["x-key"]), (Some("/v1/metrics"), "k"));
     assert_eq!(
         config.services,
         [ServiceConfig {
@@ -279,4 +283,21 @@ fn a_service_from_flags_is_checked_like_one_from_the_file() {
     assert_eq!((service.workload.as_str(), service.address.to_string().as_str()), ("reviews-v1", "127.0.0.2"));
     let errors = ServiceSpec { port: 0, ..spec }.check("127.0.0.2".parse().unwrap()).unwrap_err();
     assert_eq!(errors[0].to_string(), "port: 0 is not a port; write a number from 1 to 65535");
+}
+
+#[test]
+fn where_metrics_are_sent_is_checked_field_by_field() {
+    for (push, complaint) in [
+        ("{}", "metricsPush.endpoint: \"\" is not HOST:PORT"),
+        ("{endpoint: otel}", "metricsPush.endpoint: \"otel\" is not HOST:PORT"),
+        ("{endpoint: 'http://otel:4317'}", "is not HOST:PORT"),
+        ("{endpoint: 'otel:4317', protocol: udp}", "metricsPush.protocol: "),
+        ("{endpoint: 'otel:4317', path: /v1/metrics}", "metricsPush.path: is only for protocol http"),
+        ("{endpoint: 'otel:4317', protocol: http, path: v1}", "metricsPush.path: \"v1\" is not a path"),
+        ("{endpoint: 'otel:4317', interval: 10ms}", "metricsPush.interval: is below 1s"),
+        ("{endpoint: 'otel:4317', headers: {'a b': c}}", "metricsPush.headers: "),
+    ] {
+        let found = complaints(&format!("name: a\nadvertise: 10.0.0.1\nmetricsPush: {push}\n"));
+        assert!(found.len() == 1 && found[0].contains(complaint), "{push}: {found:?}");
+    }
 }

@@ -33,7 +33,10 @@ use crate::{
         membership::{self, gossip::GossipInbox},
         secrets,
     },
-    admin::{decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, traces::OwnTraces, traffic::OwnTraffic},
+    admin::{
+        decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, tap::TapDesk, traces::OwnTraces,
+        traffic::OwnTraffic,
+    },
     identity::IdentityReader,
     telemetry::{Reason, Telemetry},
     traffic::history::Range,
@@ -56,6 +59,7 @@ pub struct Receivers {
     pub decisions: OwnDecisions,
     pub plaintext: OwnPlaintext,
     pub traffic: OwnTraffic,
+    pub taps: TapDesk,
     pub identity: IdentityReader,
     pub traces: OwnTraces,
     pub issuer: issuer::Handle,
@@ -214,6 +218,7 @@ async fn take_question(
         (Request::ListEvents { seconds }, _) => events::answer(&to.telemetry.events, seconds),
         (Request::ReachMe, _) => doctor::answer(&to.identity, address).await,
         (Request::FindSpans { query }, _) => to.traces.answer(&query),
+        (Request::ReadTap(tap), _) => to.taps.answer(peer.identity.id.as_node(), &tap),
         (Request::ListTrafficHistory { first, steps_per_point, points }, _) => {
             let points = usize::try_from(points).unwrap_or(usize::MAX);
             to.traffic.answer_history(&Range { first, steps_per_point, points })

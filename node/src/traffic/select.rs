@@ -116,11 +116,11 @@ impl Resource {
         self.kind.map_or_else(|| vec![Kind::Workload, Kind::Service], |kind| vec![kind])
     }
 
-    fn calls(&self, call: &Call) -> bool {
+    pub fn calls(&self, call: &Call) -> bool {
         self.kinds().into_iter().any(|kind| kind.calling(call).is_some_and(|side| self.is(kind, side)))
     }
 
-    fn is_called(&self, call: &Call) -> bool {
+    pub fn is_called(&self, call: &Call) -> bool {
         self.kinds().into_iter().any(|kind| self.is(kind, kind.called(call)))
     }
 }

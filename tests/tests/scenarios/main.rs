@@ -24,6 +24,7 @@ mod protocols;
 mod run;
 mod secrets;
 mod signals;
+mod tap;
 mod traces;
 mod traffic;
 mod tunnels;

@@ -10,6 +10,8 @@ use std::{
 use serde_json::Value;
 use weft_tests::lab::{Host, Lab, PATIENCE, bookinfo, origin, wait_for};
 
+use crate::clients::{python, script};
+
 /// Where each node lets Prometheus in, and where Prometheus answers on the first host.
 const METRICS_PORT: u16 = 15020;
 const PROMETHEUS: &str = "127.0.0.1:9090";
@@ -57,6 +59,102 @@ fn kiali() -> Vec<String> {
              destination_service_namespace=\"default\"}}[{WINDOW}])) by (le,{KIALI},request_protocol)) > 0"
         ));
     }
+    queries
+}
+
+/// What Istio's dashboards show of the whole mesh: the figures at the top, and the tables of workloads.
+fn grafana_mesh() -> Vec<String> {
+    let reporter = "reporter=~\"source|waypoint\"";
+    let by = "destination_workload, destination_workload_namespace";
+    let joined = |query: &str| {
+        format!(
+            "label_join({query}, \"destination_workload_var\", \".\", \"destination_workload\", \
+             \"destination_workload_namespace\")"
+        )
+    };
+    let requests = |more: &str| format!("rate(istio_requests_total{{{reporter}{more}}}[{WINDOW}])");
+    let mut queries = vec![
+        format!("round(sum({}), 0.01)", requests("")),
+        format!("round(sum({}), 0.01) or vector(0)", requests(",response_code=~\"4..\"")),
+        // These have no default: one of the workloads fails.
+        format!("sum({})", requests(",response_code=~\"5..\"")),
+        joined(&format!("sum({}) by ({by}, destination_service)", requests(""))),
+        joined(&format!("sum({}) by ({by}) / sum({}) by ({by})", requests(",response_code!~\"5..\""), requests(""))),
+    ];
+    for quantile in ["0.5", "0.9", "0.99"] {
+        let buckets = format!("rate(istio_request_duration_milliseconds_bucket{{{reporter}}}[{WINDOW}])");
+        queries.push(joined(&format!("histogram_quantile({quantile}, sum({buckets}) by (le, {by}))")));
+    }
+    for metric in ["istio_tcp_received_bytes_total", "istio_tcp_sent_bytes_total"] {
+        queries.push(joined(&format!("sum(rate({metric}{{{reporter}}}[{WINDOW}])) by ({by}, destination_service)")));
+    }
+    queries
+}
+
+/// What they show of one service and of one workload, at both ends, with mutual TLS and without, of callers and called.
+fn grafana_ends() -> Vec<String> {
+    let called = [
+        "destination_service=~\"reviews.default.svc.cluster.local\",reporter=\"destination\"",
+        "destination_service=~\"reviews.default.svc.cluster.local\",reporter=~\"source|waypoint\"",
+        "destination_workload_namespace=~\"default\",destination_workload=~\"reviews-.*\",reporter=\"destination\"",
+        "destination_workload_namespace=~\"default\",destination_workload=~\"reviews-.*\",reporter=~\"source|waypoint\"",
+        "source_workload_namespace=~\"default\",source_workload=~\"productpage-.*\",reporter=~\"source|waypoint\"",
+    ];
+    let mut queries = Vec::new();
+    for selector in called {
+        // Only the called side tells how it is called.
+        let is_secure = selector.contains("reporter=\"destination\"");
+        let policy = if is_secure {
+            "connection_security_policy=\"mutual_tls\""
+        } else {
+            "connection_security_policy!=\"mutual_tls\""
+        };
+        let by = "source_workload, source_workload_namespace, destination_workload, destination_service";
+        let all = format!("{policy},{selector}");
+        queries.push(format!(
+            "round(sum(irate(istio_requests_total{{{all}}}[{WINDOW}])) by ({by}, response_code), 0.001)"
+        ));
+        queries.push(format!(
+            "sum(irate(istio_requests_total{{{all},response_code!~\"5.*\"}}[{WINDOW}])) by ({by}) / \
+             sum(irate(istio_requests_total{{{all}}}[{WINDOW}])) by ({by})"
+        ));
+        for metric in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
+            queries.push(format!(
+                "histogram_quantile(0.90, sum(irate({metric}_bucket{{{all}}}[{WINDOW}])) by ({by}, le))"
+            ));
+        }
+    }
+    // Connections of bytes, by both ends.
+    for (reporter, policy) in [("destination", "=\"mutual_tls\""), ("source", "!=\"mutual_tls\"")] {
+        for metric in ["istio_tcp_received_bytes_total", "istio_tcp_sent_bytes_total"] {
+            queries.push(format!(
+                "round(sum(irate({metric}{{connection_security_policy{policy},reporter=\"{reporter}\",\
+                 destination_service=~\"bytes.default.svc.cluster.local\"}}[{WINDOW}])) by \
+                 (source_workload, source_workload_namespace), 0.001)"
+            ));
+        }
+    }
+    // What their lists of choices are made of.
+    for label in ["destination_service", "source_workload_namespace", "source_workload", "destination_workload"] {
+        queries.push(format!("sum(istio_requests_total) by ({label}) or sum(istio_tcp_sent_bytes_total) by ({label})"));
+    }
+    queries
+}
+
+/// What a node costs: the dashboard of performance asks the platform for most of it, and Prometheus' standard names for
+/// the rest.
+fn grafana_performance() -> Vec<String> {
+    let names =
+        ["process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds", "process_max_fds"];
+    let mut queries: Vec<String> =
+        names.iter().map(|name| format!("sum({name}{{app=\"weft\"}}) by (instance)")).collect();
+    queries.push(format!("sum(irate(process_cpu_seconds_total{{app=\"weft\"}}[{WINDOW}])) by (instance) > 0"));
+    // The CPU time of a thousand requests a second.
+    queries.push(format!(
+        "sum(irate(process_cpu_seconds_total{{app=\"weft\"}}[{WINDOW}])) / \
+         (round(sum(irate(istio_requests_total{{reporter=\"source\"}}[{WINDOW}])), 0.001) / 1000)"
+    ));
+    queries.push("time() - process_start_time_seconds{app=\"weft\"} > 0".to_owned());
     queries
 }
 
@@ -211,11 +309,13 @@ fn prometheus_kiali_and_grafana_see_the_mesh_as_the_load_generator_does() {
     });
 
     let load = caller.load_path("productpage:9080", "/productpage", 10);
-    let mut missing: Vec<String> = kiali().into_iter().chain(grafana()).collect();
+    let dashboards = [kiali(), grafana(), grafana_mesh(), grafana_ends(), grafana_performance()];
+    let mut missing = dashboards.concat();
     let start = Instant::now();
     while !missing.is_empty() {
         assert!(start.elapsed() < Duration::from_secs(90), "these queries return no data: {missing:#?}");
         talk(caller);
+        // 503: nobody serves it.
         caller.call("nobody", "/", &[]);
         // Pages are asked for without a body.
         watcher.call("ratings:9080", "/ratings/1", &["-d", "{\"Reviewer1\": 4}"]);
@@ -270,4 +370,58 @@ fn both_formats_are_what_their_readers_take() {
     let exemplar = format!(" # {{trace_id=\"{trace}\"}} ");
     let with_trace = page.body.lines().find(|line| line.contains(&exemplar)).expect("a traced request is an exemplar");
     assert!(with_trace.starts_with("istio_request_duration_milliseconds_bucket{"), "{with_trace}");
+}
+
+#[test]
+fn metrics_reach_collectors_by_grpc_through_the_mesh_and_by_http_beside_it() {
+    let mut lab = Lab::new(2);
+    let collected = lab.file("collected", "");
+    lab.host(0).init().ok();
+    lab.host(0).configure("metricsPush: { endpoint: \"otel:4317\", interval: 1s }\n");
+    lab.host_mut(0).start();
+    let token = lab.token(&["--allow", "default/*"]);
+    lab.join(1, &token).ok();
+    lab.host(1).configure("metricsPush: { endpoint: \"127.0.0.1:4318\", protocol: http, interval: 1s }\n");
+    lab.host_mut(1).start();
+    (0..2).for_each(|i| lab.wait_members(i, "alive", 2));
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("web", "v1", 8080, 0);
+    let collector = [&*python(), &*script("collector.py"), &*collected.to_string_lossy()];
+    lab.host_mut(1).host_command(&["--service", "otel", "--port", "4317", "--protocol", "grpc"], &collector);
+    lab.wait_healthy(0, "web", 1);
+    lab.wait_healthy(0, "otel", 1);
+    wait_for("the caller has a certificate", PATIENCE, || {
+        (lab.host(0).json(&["status"])["ready"] == true).then_some(())
+    });
+    for _ in 0..3 {
+        assert_eq!(lab.host(0).call("web", "/", &[]).status, 200);
+    }
+    let points = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&collected).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    for (node, via, reporter) in [("host-1", "grpc", "source"), ("host-2", "http", "destination")] {
+        let of_web = |point: &Value, metric: &str| {
+            let labels = &point["labels"];
+            point["resource"]["service.instance.id"] == node
+                && (&point["via"], &point["metric"]) == (&via.into(), &metric.into())
+                && (&labels["reporter"], &labels["destination_service_name"]) == (&reporter.into(), &"web".into())
+        };
+        let what = format!("{node} has told of three requests by {via}");
+        wait_for(&what, PATIENCE, || {
+            let points = points();
+            let is_counted = |point: &Value| {
+                of_web(point, "istio_requests_total") && point["kind"] == "sum" && point["value"] == 3.0
+            };
+            let is_timed = |point: &Value| {
+                of_web(point, "istio_request_duration_milliseconds")
+                    && point["count"] == 3
+                    && point["buckets"].as_array().is_some_and(|buckets| buckets.len() == 20)
+            };
+            let is_own = |point: &Value| point["metric"] == "weft_members" && point["kind"] == "gauge";
+            let has = |is: &dyn Fn(&Value) -> bool| points.iter().any(is);
+            (has(&is_counted) && has(&is_timed) && has(&is_own)).then_some(())
+        });
+    }
+    assert!(lab.host(0).metric("weft_otlp_sent_total", &["signal=\"metrics\""]) > 0.0);
 }

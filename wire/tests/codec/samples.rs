@@ -17,6 +17,7 @@ use weft_wire::{
     frame::{Holdings, JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, Push, Request, Response, Welcome},
     id::{Locality, SpiffeId},
     secret::{SecretBytes, SecretPayload},
+    tap::SignedTap,
 };
 
 /// The folder of the golden bytes. Each of its subfolders is one decoder's, and seeds the fuzz target of that name.
@@ -113,6 +114,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             "request/list_traffic_history.bin",
             Request::ListTrafficHistory { first: 180_000_000, steps_per_point: 3, points: 60 },
         ),
+        ("request/read_tap.bin", Request::ReadTap(Box::new(tap("{}")))),
     ]
 }
 
@@ -282,4 +284,17 @@ pub(crate) fn document(body: Option<&str>) -> SignedDocument {
 
 fn chain() -> Vec<Vec<u8>> {
     vec![vec![0x30, 0x82, 1, 2], vec![0x30, 0x81, 3]]
+}
+
+fn tap(query: &str) -> SignedTap {
+    SignedTap {
+        id: 7,
+        reader: "host-1".parse().expect("a name"),
+        author: "spiffe://cluster.local/operator/admin".parse().expect("an id"),
+        at_ms: 1_800_000_000_000,
+        for_ms: 60_000,
+        query: query.into(),
+        chain: vec![vec![1, 2], vec![3]],
+        signature: vec![4, 5],
+    }
 }

@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 const UNREAD: Duration = Duration::from_secs(60 * 60);
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most series of a kind. More label sets than that share one series that is not told to anybody, and are counted.
-const MAX_SERIES: usize = 4_096;
+pub(super) const MAX_SERIES: usize = 4_096;
 
 /// The numbers of one series.
 pub(super) trait Numbers {

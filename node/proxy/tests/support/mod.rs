@@ -371,6 +371,7 @@ impl Node {
                 .collect(),
             access_log: AccessLog::start(own_log, metrics.clone(), Arc::new(spans.clone())).unwrap(),
             signals: Arc::new(spans.clone()),
+            taps: Arc::default(),
             limits: plan.limits,
         };
         let circuits = Arc::new(Circuits::default());
