@@ -146,5 +146,5 @@ fn policies_decide_by_certificate_token_and_path_and_commands_tell_why() {
     assert!(!lab.host(1).weft(&["why"]).ok().contains(&id), "another one lists its own");
     lab.host(1).weft(&["why", "0123456789abcdef"]).refused(&["no node knows", "0123456789abcdef"]);
     lab.host(1).weft(&["why", "nonsense"]).refused(&["16 hex digits"]);
-    assert_eq!(lab.host(0).curl(&["-X", "POST", "-d", "{}"], "http://127.0.0.1:15000/api/v1/why").status, 403);
+    assert_eq!(lab.host(0).curl(&["-X", "POST", "-d", "{}"], "http://127.0.0.1:15000/api/v1/why").status, 401);
 }
