@@ -214,9 +214,6 @@ fn query(host: &Host, query: &str) -> Vec<Value> {
     let parameter = format!("query={query}");
     let url = format!("http://{PROMETHEUS}/api/v1/query");
     let answer = host.curl(&["--get", "--data-urlencode", &parameter], &url);
-    if answer.status == 0 {
-        return Vec::new();
-    }
     assert_eq!(answer.status, 200, "{query}: {}", answer.body);
     let result = answer.json()["data"]["result"].as_array().cloned().expect("a vector");
     // A quotient or quantile of nothing is NaN.
@@ -294,6 +291,9 @@ fn prometheus_kiali_and_grafana_see_the_mesh_as_the_load_generator_does() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     lab.host_mut(0).run_beside(Path::new("prometheus"), &arguments);
     let (watcher, caller) = (lab.host(0), lab.host(3));
+    // It listens before it answers queries.
+    let is_ready = || watcher.curl(&[], &format!("http://{PROMETHEUS}/-/ready")).status == 200;
+    wait_for("Prometheus is ready", PATIENCE, || is_ready().then_some(()));
     wait_for("Prometheus scrapes all nodes", PATIENCE, || (query(watcher, "up == 1").len() == 4).then_some(()));
     // Pages that were asked for, that arrived, and what each of them asked.
     let counted = || {
