@@ -55,6 +55,7 @@ use crate::{
             gossip::{self, GossipInbox},
         },
         names::{self, NamesActor},
+        overload::{self, OverloadActor},
         plaintext::{self, PlaintextActor},
         secrets::{self, SecretsActor},
         signals::{self, SignalsActor},
@@ -103,6 +104,7 @@ struct Published {
     /// The facts of the present view.
     followed: Arc<watch::Sender<Arc<facts::Published>>>,
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
+    overloaded: Arc<watch::Sender<bool>>,
     renewed: Arc<watch::Sender<u64>>,
     issuer_end: Arc<watch::Sender<Option<UnixTime>>>,
     gossip_stats: Arc<watch::Sender<Option<Stats>>>,
@@ -214,6 +216,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let (health_box, health_opened) = supervisor.open("health", 256);
     let (_, keys_opened) = supervisor.open("keys", 1);
     let (_, names_opened) = supervisor.open("names", 1);
+    let (_, overload_opened) = supervisor.open("overload", 1);
     let (_, plaintext_opened) = supervisor.open("plaintext", 1);
     let (_, circuits_opened) = supervisor.open("circuits", 1);
     let (_, signals_opened) = supervisor.open("signals", 1);
@@ -230,6 +233,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         rumours: sender(Arc::default()),
         followed: sender(Arc::default()),
         certified: sender(BTreeSet::new()),
+        overloaded: sender(false),
         renewed: sender(0),
         issuer_end: sender(None),
         gossip_stats: sender(None),
@@ -269,6 +273,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         renewed: published.renewed.subscribe(),
         hosted: published.hosted.subscribe(),
         certified: published.certified.subscribe(),
+        overloaded: published.overloaded.subscribe(),
         standings: published.standings.subscribe(),
         published: published.facts.clone(),
         heard: published.heard.clone(),
@@ -412,6 +417,9 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         failures: telemetry.names_failed.clone(),
     };
     supervisor.start(names_opened, move || Ok(NamesActor::new(setup.clone())));
+
+    let setup = overload::Setup { pressure: proxy.pressure(), overloaded: published.overloaded.clone() };
+    supervisor.start(overload_opened, move || Ok(OverloadActor(setup.clone())));
 
     let setup = plaintext::Setup { hosted: published.hosted.subscribe(), seen: published.plaintext.clone() };
     supervisor.start(plaintext_opened, move || Ok(PlaintextActor(setup.clone())));
@@ -646,7 +654,11 @@ fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>, t
         access_log,
         signals,
         taps,
-        limits: weft_proxy::config::Limits::default(),
+        limits: weft_proxy::config::Limits {
+            connections: config.limits.connections,
+            held_bytes: config.limits.held_bytes,
+            ..weft_proxy::config::Limits::default()
+        },
     }
 }
 

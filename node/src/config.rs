@@ -54,6 +54,7 @@ pub struct Config {
     pub metrics_push: Option<MetricsPush>,
     /// Threads of the data path.
     pub workers: usize,
+    pub limits: Limits,
     pub services: Vec<ServiceConfig>,
     pub outbound: Outbound,
     pub listeners: Vec<ListenerConfig>,
@@ -65,6 +66,15 @@ pub struct Config {
 pub struct MetricsPush {
     pub collector: Arc<Collector>,
     pub interval: Duration,
+}
+
+/// What all callers together may cost the data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of each listening address.
+    pub connections: usize,
+    /// Bytes held for slow peers, on all workers.
+    pub held_bytes: u64,
 }
 
 /// The listener that local clients send to by name or as to a proxy.

@@ -33,7 +33,7 @@ pub enum Kind {
     Circuit,
     Certificate,
     Denial,
-    /// Nodes and workloads that take nothing new.
+    /// Nodes and workloads that take nothing new, or would rather not.
     Drain,
     /// Parts of a node that were restarted.
     Actor,

@@ -19,6 +19,7 @@ mod health;
 mod identity;
 mod originations;
 mod otlp;
+mod overload;
 mod peer;
 mod plaintext;
 mod seeds;

@@ -8,6 +8,7 @@ mod locality;
 mod original;
 mod outlier;
 mod panic;
+mod spared;
 mod table;
 mod weight;
 mod zones;
@@ -187,15 +188,17 @@ const FEW_OWNERS: usize = 16;
 
 const TIERS: usize = 4;
 
-/// How good an endpoint is before recent failures are counted: 0 is best, `None` must get nothing new.
+/// How good an endpoint is before recent failures are counted: 0 is best, `None` must get nothing new. Overloaded ones are
+/// among the best unless they are spared.
 ///
 /// The last two tiers serve only where nothing better is left: a try beats a certain 503.
-fn tier(endpoint: &Endpoint) -> Option<usize> {
+fn tier(endpoint: &Endpoint, spares_overloaded: bool) -> Option<usize> {
     match (endpoint.health, endpoint.standing) {
         (EndpointHealth::Draining, _) => None,
-        (EndpointHealth::Healthy, Standing::Preferred) => Some(0),
-        (EndpointHealth::Healthy, Standing::Demoted) => Some(1),
-        (EndpointHealth::Healthy, Standing::Excluded) => Some(2),
+        (EndpointHealth::Overloaded, Standing::Preferred) if spares_overloaded => Some(1),
+        (EndpointHealth::Healthy | EndpointHealth::Overloaded, Standing::Preferred) => Some(0),
+        (EndpointHealth::Healthy | EndpointHealth::Overloaded, Standing::Demoted) => Some(1),
+        (EndpointHealth::Healthy | EndpointHealth::Overloaded, Standing::Excluded) => Some(2),
         (EndpointHealth::Unhealthy, _) => Some(3),
     }
 }
@@ -221,7 +224,8 @@ impl Cluster {
         if outlier.is_some() {
             endpoints.iter_mut().for_each(|endpoint| *endpoint = monitored(endpoint, previous));
         }
-        let rank = |endpoint: &Endpoint| tier(endpoint).unwrap_or(TIERS);
+        let spares_overloaded = spared::are_spared(&endpoints, settings.panic_percent);
+        let rank = |endpoint: &Endpoint| tier(endpoint, spares_overloaded).unwrap_or(TIERS);
         let level = |endpoint: &Endpoint| preference.level(endpoint).unwrap_or_default();
         endpoints.sort_by_cached_key(|endpoint| {
             (rank(endpoint), level(endpoint), preference.zone(endpoint), endpoint.key.clone())
@@ -296,8 +300,9 @@ impl Cluster {
         }
     }
 
-    /// Chooses an endpoint: the best tier first (healthy and preferred, demoted, excluded, unhealthy), an endpoint
-    /// with a recent connect failure ranking with the demoted; in the best tier the nearest, or by shares of localities.
+    /// Chooses an endpoint: the best tier first (healthy and preferred, demoted, excluded, unhealthy), an endpoint that is
+    /// overloaded or has a recent connect failure ranking with the demoted; in the best tier the nearest, or by shares of
+    /// localities.
     /// Never a draining one; and one that is ejected only in panic.
     ///
     /// Allocates nothing, and looks at two endpoints at most unless some are failing or tried, or weigh less than others.

@@ -114,9 +114,9 @@ impl Endpoint {
         self.load.is_failing(now_ms) || self.monitor.as_ref().is_some_and(|monitor| monitor.is_demoted(now_ms))
     }
 
-    /// Whether it is among the best: healthy, of a node that lives, and nothing has gone wrong lately.
+    /// Whether it is good enough to stay with: healthy, of a node that lives, and nothing has gone wrong lately.
     pub fn serves(&self, now_ms: u64) -> bool {
-        self.health == EndpointHealth::Healthy
+        matches!(self.health, EndpointHealth::Healthy | EndpointHealth::Overloaded)
             && self.standing == Standing::Preferred
             && !self.is_doubtful(now_ms)
             && !self.is_ejected(now_ms)

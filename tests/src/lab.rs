@@ -297,6 +297,11 @@ impl Host {
         self.services.pop().expect("the scenario started it").wait(within);
     }
 
+    /// Ends what was started last by [`Host::run_beside`].
+    pub fn kill_beside(&mut self) {
+        self.services.pop().expect("the scenario started it").kill();
+    }
+
     /// Runs `weft` on this host, until the lab ends. What it prints is in the log.
     pub fn weft_beside(&mut self, arguments: &[&str]) -> &mut Process {
         self.run_beside(&program("weft-under-test"), arguments)

@@ -166,7 +166,7 @@ impl Protocol {
     }
 }
 
-/// What the hosting node's own checks say of an endpoint.
+/// What the hosting node says of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointHealth {
@@ -174,6 +174,8 @@ pub enum EndpointHealth {
     Unhealthy,
     /// Finishes what it has; gets nothing new.
     Draining,
+    /// Healthy, on a node with more to do than it can: others are better.
+    Overloaded,
 }
 
 impl EndpointHealth {
@@ -182,6 +184,7 @@ impl EndpointHealth {
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
             Self::Draining => "draining",
+            Self::Overloaded => "overloaded",
         }
     }
 }

@@ -34,6 +34,11 @@ impl Slots {
         Self { by_host: Some(Arc::default()), ..Self::new(max) }
     }
 
+    /// How much of the room is taken, in percent.
+    pub(crate) fn taken_percent(&self) -> u64 {
+        (self.open.load(Ordering::Relaxed) as u64).saturating_mul(100) / (self.max as u64).max(1)
+    }
+
     /// Room for one more connection from this address, until what is returned is dropped; `None` if all is taken, or all
     /// that the host may have.
     pub(crate) fn take(&self, from: IpAddr) -> Option<Slot> {
@@ -126,6 +131,7 @@ mod tests {
         let (first, _second) = (slots.take(from).unwrap(), slots.clone().take(from).unwrap());
         assert!(slots.take(from).is_none());
         assert!(slots.take(from).is_none(), "a refusal takes none");
+        assert_eq!(slots.taken_percent(), 100);
         drop(first);
         assert!(slots.take(from).is_some());
     }

@@ -33,7 +33,7 @@ mod original;
 pub mod origination;
 mod outbound;
 mod overdue;
-mod overload;
+pub mod overload;
 mod pool;
 pub mod ports;
 mod prefixed;

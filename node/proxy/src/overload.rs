@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::{
+    admission::Slots,
     connection::{End, LEAST_OFFENCE, Look},
     worker::Worker,
 };
@@ -41,8 +42,28 @@ impl Budget {
         if let Some(of_worker) = self.held.get(worker) {
             of_worker.store(held, Ordering::Relaxed);
         }
+        self.held() > self.limit
+    }
+
+    fn held(&self) -> u64 {
         let all = self.held.iter().map(|held| held.load(Ordering::Relaxed));
-        all.fold(0_u64, u64::saturating_add) > self.limit
+        all.fold(0_u64, u64::saturating_add)
+    }
+}
+
+/// How near the proxy is to what it may hold: more than 100 % of it is refused.
+#[derive(Clone, Debug)]
+pub struct Pressure {
+    pub(crate) budget: Budget,
+    /// For other nodes.
+    pub(crate) slots: Slots,
+}
+
+impl Pressure {
+    /// The greater of the bytes held for slow peers and the connections of other nodes, in percent of what they may be.
+    pub fn percent(&self) -> u64 {
+        let held = self.budget.held().saturating_mul(100) / self.budget.limit.max(1);
+        held.max(self.slots.taken_percent())
     }
 }
 
@@ -80,5 +101,17 @@ mod tests {
         assert!(budget.clone().is_spent(1, 41));
         assert!(budget.is_spent(0, 60), "whoever asks");
         assert!(!budget.is_spent(0, 59));
+    }
+
+    #[test]
+    fn pressure_is_the_worse_of_bytes_and_connections() {
+        let pressure = Pressure { budget: Budget::new(2, 200), slots: Slots::new(4) };
+        assert_eq!(pressure.percent(), 0);
+        pressure.budget.is_spent(1, 90);
+        assert_eq!(pressure.percent(), 45);
+        let _taken = [(); 3].map(|()| pressure.slots.take([127, 0, 0, 1].into()).unwrap());
+        assert_eq!(pressure.percent(), 75);
+        pressure.budget.is_spent(0, 200);
+        assert_eq!(pressure.percent(), 145);
     }
 }

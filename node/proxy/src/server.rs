@@ -24,7 +24,7 @@ use crate::{
     inbound, listener,
     metrics::Metrics,
     outbound::{Outbound, Target},
-    overload::{self, Budget},
+    overload::{self, Budget, Pressure},
     ports::{Identities, KeySets, Originations, VerdictSink, Views},
     recheck,
     tls::MeshTls,
@@ -51,6 +51,7 @@ pub struct BoundProxy {
     listeners: Vec<ListenerConfig>,
     /// The sockets of each worker.
     workers: Vec<Sockets>,
+    slots: ListenerSlots,
     inbound: SocketAddr,
     outbound: SocketAddr,
 }
@@ -108,6 +109,7 @@ impl BoundProxy {
         }
         let decisions = Decisions::new(workers);
         let budget = Budget::new(workers.get(), limits.held_bytes);
+        let slots = ListenerSlots::new(limits.connections, listeners.len());
         let shared = Shared {
             views,
             identities,
@@ -123,7 +125,7 @@ impl BoundProxy {
             limits,
             budget,
         };
-        Ok(Self { shared, listeners, workers: sockets, inbound, outbound })
+        Ok(Self { shared, listeners, workers: sockets, slots, inbound, outbound })
     }
 
     /// Where other nodes connect.
@@ -141,6 +143,11 @@ impl BoundProxy {
         self.shared.decisions.clone()
     }
 
+    /// How near it is to what it may hold.
+    pub fn pressure(&self) -> Pressure {
+        Pressure { budget: self.shared.budget.clone(), slots: self.slots.inbound.clone() }
+    }
+
     /// The configured listeners, with the ports that they got.
     pub fn listeners(&self) -> &[ListenerConfig] {
         &self.listeners
@@ -149,10 +156,9 @@ impl BoundProxy {
     /// Starts the worker threads, and with them to accept.
     pub fn run(self) -> Result<RunningProxy, StartError> {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let slots = ListenerSlots::new(self.shared.limits.connections, self.listeners.len());
         let mut running = RunningProxy { stop, cut, ended: Vec::with_capacity(self.workers.len()) };
         for (number, sockets) in self.workers.into_iter().enumerate() {
-            let (shared, listeners, slots) = (self.shared.clone(), self.listeners.clone(), slots.clone());
+            let (shared, listeners, slots) = (self.shared.clone(), self.listeners.clone(), self.slots.clone());
             // Children, so that workers do not contend for one token's lock at each of their connections.
             let (stop, cut) = (running.stop.child_token(), running.cut.child_token());
             let (started, has_started) = std::sync::mpsc::sync_channel(1);

@@ -162,6 +162,8 @@ pub struct Setup {
     /// Changes with the node's certificate, which facts carry.
     pub renewed: watch::Receiver<u64>,
     pub hosted: watch::Receiver<HostedSet>,
+    /// Whether callers had better go elsewhere.
+    pub overloaded: watch::Receiver<bool>,
     /// Accounts that have a certificate here.
     pub certified: watch::Receiver<BTreeSet<ServiceAccount>>,
     pub standings: watch::Receiver<Standings>,
@@ -242,7 +244,11 @@ impl FactsActor {
     fn say_record(&mut self) {
         let endpoints = {
             let (hosted, certified) = (self.setup.hosted.borrow(), self.setup.certified.borrow());
+            let is_overloaded = *self.setup.overloaded.borrow();
             let row = |hosted: &Hosted| match certified.contains(&hosted.service.account()) {
+                true if is_overloaded && hosted.health == EndpointHealth::Healthy => {
+                    EndpointRow { health: EndpointHealth::Overloaded, ..hosted.row() }
+                }
                 true => hosted.row(),
                 // It could show callers no certificate.
                 false => EndpointRow { health: EndpointHealth::Unhealthy, ..hosted.row() },
@@ -460,8 +466,10 @@ impl Actor for FactsActor {
         let mut hosted = self.setup.hosted.clone();
         let mut renewed = self.setup.renewed.clone();
         let mut certified = self.setup.certified.clone();
+        let mut overloaded = self.setup.overloaded.clone();
         hosted.mark_unchanged();
         certified.mark_unchanged();
+        overloaded.mark_unchanged();
         renewed.mark_unchanged();
         if !self.spent.uses.is_empty() {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
@@ -485,6 +493,11 @@ impl Actor for FactsActor {
                     continue;
                 }
                 changed = certified.changed() => {
+                    changed?;
+                    self.coalesce.changed();
+                    continue;
+                }
+                changed = overloaded.changed() => {
                     changed?;
                     self.coalesce.changed();
                     continue;

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod links;
 pub mod membership;
 pub mod names;
+pub mod overload;
 pub mod plaintext;
 mod refresh;
 pub mod secrets;

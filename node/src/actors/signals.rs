@@ -55,7 +55,15 @@ pub struct SignalsActor {
     known: Known,
 }
 
-type Known = BTreeMap<NodeName, (NodeState, BTreeSet<String>)>;
+type Known = BTreeMap<NodeName, Said>;
+
+/// What a node says of itself.
+struct Said {
+    state: NodeState,
+    /// Workloads that drain.
+    draining: BTreeSet<String>,
+    is_overloaded: bool,
+}
 
 impl SignalsActor {
     pub fn new(setup: Setup) -> Self {
@@ -110,30 +118,39 @@ impl SignalsActor {
 
 fn known(facts: &facts::Published) -> Known {
     let nodes = facts.nodes.iter().map(|(name, node)| {
-        let draining = node.record.endpoints.iter().filter(|row| row.health == EndpointHealth::Draining);
+        let rows = &node.record.endpoints;
+        let draining = rows.iter().filter(|row| row.health == EndpointHealth::Draining);
         let draining = draining.map(|row| format!("{}/{}", row.service.namespace, row.workload));
-        (name.clone(), (node.record.state, draining.collect()))
+        let said = Said {
+            state: node.record.state,
+            draining: draining.collect(),
+            is_overloaded: rows.iter().any(|row| row.health == EndpointHealth::Overloaded),
+        };
+        (name.clone(), said)
     });
     nodes.collect()
 }
 
 fn tell_changes(events: &Events, before: &Known, now: &Known) {
-    for (name, (state, draining)) in now {
-        let (was, was_draining) = match before.get(name) {
-            Some((was, draining)) => (Some(*was), draining.clone()),
-            None => (None, BTreeSet::new()),
-        };
-        match state {
-            _ if was == Some(*state) || was.is_none() => {}
+    for (name, said) in now {
+        let was = before.get(name);
+        match said.state {
+            state if was.is_none_or(|was| was.state == state) => {}
             NodeState::Draining => events.say(Kind::Drain, name, "node drains"),
             NodeState::Stopped => events.say(Kind::Member, name, "stopped"),
             NodeState::Up => events.say(Kind::Member, name, "started"),
             NodeState::Left => events.say(Kind::Member, name, "left"),
         }
         // All of a node that drains or is gone drain with it.
-        if *state == NodeState::Up {
-            for workload in draining.difference(&was_draining) {
+        if said.state == NodeState::Up {
+            let is_new = |workload: &&String| was.is_none_or(|was| !was.draining.contains(*workload));
+            for workload in said.draining.iter().filter(is_new) {
                 events.say(Kind::Drain, format!("{name}/{workload}"), "workload drains");
+            }
+            match (was.is_some_and(|was| was.is_overloaded), said.is_overloaded) {
+                (false, true) => events.say(Kind::Drain, name, "overloaded: callers prefer others"),
+                (true, false) => events.say(Kind::Drain, name, "no longer overloaded"),
+                _ => {}
             }
         }
     }
@@ -176,10 +193,11 @@ mod tests {
 
     #[test]
     fn changes_of_nodes_and_workloads_are_told_once() {
-        let state = |state, draining: &[&str]| {
+        let said = |state, draining: &[&str], is_overloaded| {
             let draining = draining.iter().map(|workload| (*workload).to_owned()).collect();
-            Known::from([("host-1".parse().unwrap(), (state, draining))])
+            Known::from([("host-1".parse().unwrap(), Said { state, draining, is_overloaded })])
         };
+        let state = |state, draining: &[&str]| said(state, draining, false);
         let steps = [
             state(NodeState::Up, &[]),
             state(NodeState::Up, &["default/web"]),
@@ -187,13 +205,23 @@ mod tests {
             state(NodeState::Draining, &["default/web", "default/db"]),
             state(NodeState::Stopped, &[]),
             state(NodeState::Up, &[]),
+            said(NodeState::Up, &[], true),
+            said(NodeState::Up, &[], true),
+            state(NodeState::Up, &[]),
         ];
         let events = Events::default();
         tell_changes(&events, &Known::new(), &steps[0]);
         steps.windows(2).for_each(|pair| tell_changes(&events, &pair[0], &pair[1]));
         let told: Vec<String> =
             events.since(0).iter().map(|event| format!("{} {}", event.subject, event.what)).collect();
-        let expected = ["host-1/default/web workload drains", "host-1 node drains", "host-1 stopped", "host-1 started"];
+        let expected = [
+            "host-1/default/web workload drains",
+            "host-1 node drains",
+            "host-1 stopped",
+            "host-1 started",
+            "host-1 overloaded: callers prefer others",
+            "host-1 no longer overloaded",
+        ];
         assert_eq!(told, expected);
     }
 }

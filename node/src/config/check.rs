@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Display},
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     str::FromStr,
     time::Duration,
 };
@@ -87,6 +88,15 @@ impl Checker {
         match u16::try_from(port) {
             Ok(port) if port > 0 => Some(port),
             _ => self.problem(field, format_args!("{port} is not a port; write a number from 1 to 65535")),
+        }
+    }
+
+    pub(super) fn between(&mut self, field: &str, number: u64, range: RangeInclusive<u64>) -> Option<u64> {
+        match range.contains(&number) {
+            true => Some(number),
+            false => {
+                self.problem(field, format_args!("{number} is not a number from {} to {}", range.start(), range.end()))
+            }
         }
     }
 

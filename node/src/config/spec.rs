@@ -17,8 +17,8 @@ use weft_wire::{
 };
 
 use super::{
-    AccessLog, AccessLogTo, Config, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, MetricsPush, Outbound,
-    Seed, ServiceConfig, ServiceSpec, check::Checker, local_ip,
+    AccessLog, AccessLogTo, Config, Limits, ListenerConfig, ListenerProtocol, LogFormat, LogLevel, Logs, MetricsPush,
+    Outbound, Seed, ServiceConfig, ServiceSpec, check::Checker, local_ip,
 };
 
 /// Ports that weft keeps for itself on every host, so that a listener there cannot collide with another part.
@@ -44,6 +44,7 @@ pub(super) struct NodeSpec {
     metrics: Option<String>,
     metrics_push: Option<MetricsPushSpec>,
     workers: Option<u64>,
+    limits: LimitsSpec,
     services: Vec<ServiceSpec>,
     outbound: OutboundSpec,
     listeners: Vec<ListenerSpec>,
@@ -62,6 +63,13 @@ struct LocalitySpec {
 struct LogsSpec {
     format: Option<String>,
     level: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct LimitsSpec {
+    connections: Option<u64>,
+    held_mib: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +152,7 @@ impl NodeSpec {
             None => Some(std::thread::available_parallelism().map_or(1, NonZero::get)),
             Some(workers) => checker.count("workers", workers).map(|workers| workers as usize),
         };
+        let limits = checker.within("limits", |checker| self.limits.checked(checker));
         let services = each(checker, "services", &self.services, |checker, spec| spec.checked(local, checker));
         let outbound = checker.within("outbound", |checker| self.outbound.checked(local, checker));
         let account = outbound.as_ref().and_then(|outbound| outbound.account.clone());
@@ -173,6 +182,7 @@ impl NodeSpec {
             metrics: metrics?,
             metrics_push: metrics_push?,
             workers: workers?,
+            limits: limits?,
             services,
             outbound: outbound?,
             listeners,
@@ -243,6 +253,14 @@ fn each<S, T>(
         .enumerate()
         .map(|(i, spec)| checker.within(&format!("{field}[{i}]"), |checker| check(checker, spec)));
     checked.collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+impl LimitsSpec {
+    fn checked(&self, checker: &mut Checker) -> Option<Limits> {
+        let connections = checker.between("connections", self.connections.unwrap_or(16_384), 16..=1_000_000);
+        let held_mib = checker.between("heldMib", self.held_mib.unwrap_or(1_024), 16..=1_048_576);
+        Some(Limits { connections: usize::try_from(connections?).ok()?, held_bytes: held_mib? << 20 })
+    }
 }
 
 impl LocalitySpec {

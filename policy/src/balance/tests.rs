@@ -102,6 +102,27 @@ fn the_best_tier_that_has_an_endpoint_serves() {
 }
 
 #[test]
+fn overloaded_endpoints_are_spared_while_half_of_all_are_healthy() {
+    use EndpointHealth::{Healthy, Overloaded, Unhealthy};
+    let served = |panic_percent, healths: &[EndpointHealth]| {
+        let endpoints = healths.iter().enumerate();
+        let endpoints = endpoints.map(|(i, health)| endpoint(&format!("e{i}"), *health, Standing::Preferred)).collect();
+        let fqdn: Arc<str> = "reviews.default.svc.cluster.local".into();
+        let name = ClusterName { fqdn: &fqdn, port: 9080, subset: "" };
+        let cluster = Cluster::new(&name, Settings { panic_percent, ..Settings::default() }, endpoints, None);
+        let picked: Vec<String> =
+            spread(200).map(|random| super::tests::name(cluster.pick(&at(random, 0))).to_owned()).collect();
+        (0..healths.len()).filter(|i| picked.contains(&format!("e{i}"))).collect::<Vec<_>>()
+    };
+    assert_eq!(served(0.0, &[Healthy, Overloaded]), [0]);
+    assert_eq!(served(0.0, &[Overloaded, Healthy, Overloaded]), [0, 1, 2], "one alone could not take over");
+    assert_eq!(served(30.0, &[Overloaded, Healthy, Overloaded]), [1], "a document says what is enough");
+    assert_eq!(served(60.0, &[Healthy, Overloaded]), [0, 1]);
+    assert_eq!(served(0.0, &[Overloaded, Overloaded, Unhealthy]), [0, 1]);
+    assert_eq!(served(0.0, &[Healthy, Healthy, Unhealthy]), [0, 1]);
+}
+
+#[test]
 fn round_robin_gives_each_its_turn() {
     let cluster = cluster(Balancer::RoundRobin, healthy(&["a", "b", "c"]));
     let turns: Vec<&str> = (0..6).map(|_| name(cluster.pick(&at(7, 0)))).collect();

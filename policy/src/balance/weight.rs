@@ -69,7 +69,8 @@ impl Warmth {
         endpoints: &[Arc<Endpoint>],
         previous: Option<(&Self, &[Arc<Endpoint>])>,
     ) -> Self {
-        let is_healthy = |endpoint: &Endpoint| endpoint.health == EndpointHealth::Healthy;
+        let is_healthy =
+            |endpoint: &Endpoint| matches!(endpoint.health, EndpointHealth::Healthy | EndpointHealth::Overloaded);
         let known: HashMap<&EndpointKey, (bool, &Arc<Since>)> = previous
             .into_iter()
             .flat_map(|(warmth, endpoints)| endpoints.iter().zip(&warmth.since))

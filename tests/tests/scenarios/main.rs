@@ -19,6 +19,7 @@ mod logs;
 mod mesh_kinds;
 mod metrics;
 mod outside;
+mod overload;
 mod plaintext;
 mod protocols;
 mod run;
