@@ -13,6 +13,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use weft_policy::{
@@ -28,6 +29,8 @@ use crate::{
 
 /// Entries that may wait for the writer.
 const QUEUE: usize = 8_192;
+/// How long lines are gathered.
+const GATHER: Duration = Duration::from_millis(10);
 /// Entries after which everything is flushed, however many more wait.
 const FLUSH_AFTER: usize = 1_024;
 
@@ -162,6 +165,10 @@ impl Writer {
                 next = if count < FLUSH_AFTER { handed.try_recv() } else { Err(TryRecvError::Empty) };
             }
             self.flush();
+            // Nobody waits for a line, and whoever hands one over while this sleeps wakes nobody.
+            if count < FLUSH_AFTER {
+                thread::sleep(GATHER);
+            }
         }
         self.flush();
     }
