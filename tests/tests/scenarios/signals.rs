@@ -10,8 +10,8 @@ use std::{
 use serde_json::Value;
 use weft_tests::lab::{Host, Lab, PATIENCE, wait_for, weft};
 
-/// Two hosts serve `web`, the first one calls it.
-fn lab() -> Lab {
+/// Two hosts serve `web`, the first one calls it, and has the operator's credential.
+pub(crate) fn lab() -> Lab {
     let mut lab = Lab::new(3);
     lab.form_mesh();
     lab.host_mut(0).host_client();

@@ -8,19 +8,7 @@ use std::{
 use serde_json::Value;
 use weft_tests::lab::{Lab, PATIENCE, Process, wait_for, weft};
 
-/// Two hosts serve `web`, the first one calls it, and has the operator's credential.
-fn lab() -> Lab {
-    let mut lab = Lab::new(3);
-    lab.form_mesh();
-    lab.host_mut(0).host_client();
-    lab.host_mut(1).host_service("web", "v1", 8080, 0);
-    lab.host_mut(2).host_service("web", "v2", 8080, 0);
-    (0..3).for_each(|i| lab.wait_healthy(i, "web", 2));
-    wait_for("the caller has a certificate", PATIENCE, || {
-        (lab.host(0).json(&["status"])["ready"] == true).then_some(())
-    });
-    lab
-}
+use crate::signals::lab;
 
 /// `weft tap` on a host, and where it writes.
 fn tap(lab: &Lab, i: usize, name: &str, options: &[&str]) -> (Process, PathBuf) {
