@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use rustls_pki_types::UnixTime;
-use weft_wire::id::{Grant, MeshId, TrustDomain};
+use weft_wire::id::{Grant, MeshId, NodeName, TrustDomain};
 use x509_parser::{
+    asn1_rs::{Oid, Utf8String},
     certificate::X509Certificate,
     extensions::GeneralName,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY},
@@ -13,7 +14,10 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
-use crate::{grant, key::PublicKey};
+use crate::{grant, issuer::BACKDATE, key::PublicKey, revocation::Provenance};
+
+/// Names the node that asked for a workload's certificate, in a DER UTF8String. In IANA's experimental arc.
+pub(crate) const HOST_OID: &[u64] = &[1, 3, 6, 1, 3, 15008, 2];
 
 /// The fields that the mesh reads of a certificate. The error is a clause for the caller's sentence.
 pub(crate) struct Fields {
@@ -31,17 +35,17 @@ pub(crate) struct Fields {
 
 impl Fields {
     pub(crate) fn of(der: &[u8]) -> Result<Self, String> {
-        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| "it is not an X.509 certificate in DER")?;
-        if !rest.is_empty() {
-            return Err("bytes follow the certificate".into());
-        }
+        let parsed = parse(der)?;
         let constraints = parsed.basic_constraints().map_err(|_| "its basic constraints are malformed or doubled")?;
         Ok(Self {
             uri: only_uri(&parsed)?,
             is_authority: constraints.is_some_and(|constraints| constraints.value.ca),
             public_key: public_key(parsed.public_key()).ok_or("its key is not an ECDSA P-256 key")?,
             mesh_id: MeshId::of_root_spki(parsed.public_key().raw),
-            grant: grant_of(&parsed)?,
+            grant: only_extension(&parsed, grant::OID)?
+                .map(grant::from_der)
+                .transpose()
+                .map_err(|error| error.to_string())?,
             not_before: unix_time(parsed.validity().not_before),
             not_after: unix_time(parsed.validity().not_after),
             serial: parsed.raw_serial().to_vec(),
@@ -55,6 +59,40 @@ impl Fields {
         }
         self.uri.strip_prefix("spiffe://")?.parse().ok()
     }
+}
+
+impl Provenance {
+    /// Of a certificate that was verified, and of the intermediate that signed it, if one did.
+    ///
+    /// # Errors
+    /// A clause for the caller's sentence, if they are not as the mesh makes them.
+    pub fn of(leaf: &[u8], intermediate: Option<&[u8]>) -> Result<Self, String> {
+        let leaf = parse(leaf)?;
+        let host = only_extension(&leaf, HOST_OID)?.map(host_of).transpose()?;
+        let issuer = |der| Ok::<_, String>((issuer_node(der)?, issued(&parse(der)?)));
+        Ok(Self { issued: issued(&leaf), host, issuer: intermediate.map(issuer).transpose()? })
+    }
+}
+
+/// The CA node that an intermediate is for.
+pub(crate) fn issuer_node(intermediate: &[u8]) -> Result<NodeName, String> {
+    let parsed = parse(intermediate)?;
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok()?.parse().ok());
+    name.ok_or_else(|| "an intermediate names no CA node".into())
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {
+    match X509Certificate::from_der(der) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err("bytes follow the certificate".into()),
+        Err(_) => Err("it is not an X.509 certificate in DER".into()),
+    }
+}
+
+/// When it was made, which is later than when it begins.
+fn issued(certificate: &X509Certificate<'_>) -> UnixTime {
+    let begins = unix_time(certificate.validity().not_before).as_secs();
+    UnixTime::since_unix_epoch(Duration::from_secs(begins.saturating_add(BACKDATE.as_secs())))
 }
 
 /// A P-256 key out of a certificate or a request; `None` for any other kind.
@@ -78,14 +116,21 @@ fn only_uri(certificate: &X509Certificate<'_>) -> Result<String, String> {
     }
 }
 
-fn grant_of(certificate: &X509Certificate<'_>) -> Result<Option<Grant>, String> {
-    let is_grant =
-        |oid: &x509_parser::asn1_rs::Oid<'_>| oid.iter().is_some_and(|arcs| arcs.eq(grant::OID.iter().copied()));
-    let mut grants = certificate.extensions().iter().filter(|extension| is_grant(&extension.oid));
-    match (grants.next(), grants.next()) {
+/// The value of an extension that may be there once.
+fn only_extension<'c>(certificate: &'c X509Certificate<'_>, oid: &[u64]) -> Result<Option<&'c [u8]>, String> {
+    let is_it = |found: &Oid<'_>| found.iter().is_some_and(|arcs| arcs.eq(oid.iter().copied()));
+    let mut all = certificate.extensions().iter().filter(|extension| is_it(&extension.oid));
+    match (all.next(), all.next()) {
         (None, _) => Ok(None),
-        (Some(one), None) => grant::from_der(one.value).map(Some).map_err(|error| error.to_string()),
-        (Some(_), Some(_)) => Err("it has two grants".into()),
+        (Some(one), None) => Ok(Some(one.value)),
+        (Some(_), Some(_)) => Err("it has an extension of weft's twice".into()),
+    }
+}
+
+fn host_of(der: &[u8]) -> Result<NodeName, String> {
+    match Utf8String::from_der(der) {
+        Ok(([], name)) => name.as_ref().parse().map_err(|error| format!("its host: {error}")),
+        _ => Err("its host is no text".into()),
     }
 }
 

@@ -13,10 +13,11 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use weft_wire::id::{AccountName, Grant, MeshId, NodeName, Role, ServiceAccount, SpiffeId, TrustDomain};
+use x509_parser::asn1_rs::{ToDer, Utf8String};
 
 use crate::{
     CaError,
-    certificate::Fields,
+    certificate::{Fields, HOST_OID, issuer_node},
     csr, grant,
     key::{PrivateKey, PublicKey},
     trust::TrustBundle,
@@ -114,6 +115,8 @@ impl Root {
 #[derive(Debug)]
 pub struct Issuer {
     authority: Authority,
+    /// The CA node that it is for.
+    node: NodeName,
     /// Its certificate and those above it, without the root.
     chain: Vec<CertificateDer<'static>>,
 }
@@ -122,10 +125,12 @@ impl Issuer {
     /// Takes up an intermediate: its key, its certificate and those above it, without the root.
     ///
     /// # Errors
-    /// [`CaError::BadAuthority`] if the first certificate is no CA's of a trust domain, or has another key.
+    /// [`CaError::BadAuthority`] if the first certificate is no CA's of a trust domain, names no node, or has another key.
     pub fn open(key: impl Into<Arc<PrivateKey>>, chain: Vec<CertificateDer<'static>>) -> Result<Self, CaError> {
         let first = chain.first().ok_or_else(|| CaError::BadAuthority("the chain is empty".into()))?;
-        Ok(Self { authority: Authority::open(key.into(), first.clone())?, chain })
+        let authority = Authority::open(key.into(), first.clone())?;
+        let node = issuer_node(first).map_err(CaError::BadAuthority)?;
+        Ok(Self { authority, node, chain })
     }
 
     pub fn key(&self) -> &Arc<PrivateKey> {
@@ -166,7 +171,7 @@ impl Issuer {
         self.sign(leaf_params(&id, Some(grant))?, csr, NODE_LIFETIME, now)
     }
 
-    /// Certifies a workload for an hour. Returns the whole chain, leaf first, without the root.
+    /// Certifies a workload of the node `host` for an hour. Returns the whole chain, leaf first, without the root.
     ///
     /// Only the request's key is used. Whether the asking node may host the account is for [`crate::rules`].
     ///
@@ -175,11 +180,16 @@ impl Issuer {
     pub fn sign_workload(
         &self,
         account: &ServiceAccount,
+        host: &NodeName,
         csr: &[u8],
         now: UnixTime,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let id = SpiffeId::workload(self.authority.trust_domain.clone(), account.clone());
-        self.sign(leaf_params(&id, None)?, csr, WORKLOAD_LIFETIME, now)
+        let mut params = leaf_params(&id, None)?;
+        let host =
+            Utf8String::new(host.as_str()).to_der_vec().expect("a Vec takes all that is written, and a name is short");
+        params.custom_extensions = vec![CustomExtension::from_oid_content(HOST_OID, host)];
+        self.sign(params, csr, WORKLOAD_LIFETIME, now)
     }
 
     /// Checks that the mesh believes now what this intermediate signs.
@@ -187,7 +197,8 @@ impl Issuer {
     /// # Errors
     /// [`CaError::AuthorityExpired`], or [`CaError::BadAuthority`] with the reason.
     pub fn verify(&self, trust: &TrustBundle, now: UnixTime) -> Result<(), CaError> {
-        let chain = self.sign_workload(&ServiceAccount::default_account(), &csr::create(self.key())?, now)?;
+        let chain =
+            self.sign_workload(&ServiceAccount::default_account(), &self.node, &csr::create(self.key())?, now)?;
         trust.verify_chain(&chain, now).map(drop).map_err(|error| CaError::BadAuthority(error.to_string()))
     }
 
@@ -356,7 +367,7 @@ mod tests {
         let (_, csr) = request();
         let account = "default/web".parse().unwrap();
         let node = mesh.issuer.sign_node(&"a".parse().unwrap(), &member(), &csr, NOW).unwrap();
-        let workload = mesh.issuer.sign_workload(&account, &csr, NOW).unwrap();
+        let workload = mesh.issuer.sign_workload(&account, &"n1".parse().unwrap(), &csr, NOW).unwrap();
         for (certificate, lifetime) in [
             (&node[0], NODE_LIFETIME),
             (&workload[0], WORKLOAD_LIFETIME),
@@ -442,7 +453,8 @@ mod tests {
         let mesh = mesh();
         let (_, csr) = request();
         let serial = || {
-            let chain = mesh.issuer.sign_workload(&"default/web".parse().unwrap(), &csr, NOW).unwrap();
+            let chain =
+                mesh.issuer.sign_workload(&"default/web".parse().unwrap(), &"n1".parse().unwrap(), &csr, NOW).unwrap();
             Fields::of(&chain[0]).unwrap().serial
         };
         assert_ne!(serial(), serial());

@@ -19,6 +19,7 @@ pub mod key;
 pub mod keyfile;
 mod pem;
 pub mod renewal;
+pub mod revocation;
 pub mod rules;
 pub mod token;
 pub mod trust;

@@ -65,6 +65,11 @@ impl Schedule {
         !held && (wall >= self.renew_at || wall < self.not_before)
     }
 
+    /// The certificate is revoked: due now, and until there is another.
+    pub fn revoked(&mut self) {
+        (self.renew_at, self.hold_until) = (UnixTime::since_unix_epoch(Duration::ZERO), None);
+    }
+
     /// A renewal has begun: not due again before it fails, or for 60 s.
     pub fn begun(&mut self, now: Instant) {
         self.hold_until = Some(now + DEADLINE);
@@ -103,6 +108,20 @@ mod tests {
 
     fn secs(secs: u64) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn what_is_revoked_is_due_at_once_and_again_after_each_failure() {
+        let now = Instant::now();
+        let mut schedule = Schedule::of(secs(1000), secs(5000), 0.5).issued(now);
+        assert!(!schedule.is_due(secs(1001), now));
+        schedule.revoked();
+        assert!(schedule.is_due(secs(1001), now));
+        schedule.begun(now);
+        assert!(!schedule.is_due(secs(1001), now));
+        schedule.failed(secs(1001), now, 1.0);
+        assert!(!schedule.is_due(secs(1001), now));
+        assert!(schedule.is_due(secs(1003), now + Duration::from_secs(2)));
     }
 
     #[test]

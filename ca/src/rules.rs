@@ -103,7 +103,7 @@ mod tests {
     use weft_wire::id::MeshId;
 
     use super::*;
-    use crate::{grant, key::PrivateKey, token::TokenId};
+    use crate::{grant, key::PrivateKey, revocation::Provenance, token::TokenId};
 
     fn peer(id: &str, grant: Option<&str>) -> PeerIdentity {
         PeerIdentity {
@@ -113,6 +113,7 @@ mod tests {
             not_before: UnixTime::since_unix_epoch(Duration::ZERO),
             not_after: UnixTime::since_unix_epoch(Duration::ZERO),
             serial: vec![1],
+            provenance: Provenance { issued: UnixTime::since_unix_epoch(Duration::ZERO), host: None, issuer: None },
         }
     }
 

@@ -1,12 +1,16 @@
 //! What a certificate proves: path validation by rustls-webpki, then the mesh's own rules on top.
 
-use std::{fmt, slice};
+use std::{fmt, slice, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
-use weft_wire::id::{Grant, MeshId, SpiffeId, Subject, TrustDomain};
+use weft_wire::id::{Grant, MeshId, NodeName, SpiffeId, Subject, TrustDomain};
 
-use crate::{certificate::Fields, key::PublicKey};
+use crate::{
+    certificate::Fields,
+    key::PublicKey,
+    revocation::{Provenance, Reason, Revocations, Revoked},
+};
 
 /// Most certificates in a chain that is looked at: leaf, intermediate, root and one to spare.
 pub const MAX_CHAIN_LEN: usize = 4;
@@ -36,6 +40,10 @@ pub enum TrustError {
     BadPath(String),
     #[error("{0} has no grant in its certificate; it must be issued anew")]
     NoGrant(SpiffeId),
+    #[error("its certificate was revoked, with all that were issued to {0} until then: it must join again")]
+    Revoked(Revoked),
+    #[error("its certificate was signed by the CA node {0}, which is revoked: it must get one from another CA node")]
+    IssuerRevoked(NodeName),
     #[error("the signature was not made by {0}")]
     BadSignature(SpiffeId),
     #[error("a trust bundle must hold 1 to {MAX_ROOTS} roots of one trust domain: {0}")]
@@ -69,6 +77,7 @@ pub struct PeerIdentity {
     pub not_after: UnixTime,
     /// The leaf's serial number, big-endian.
     pub serial: Vec<u8>,
+    pub provenance: Provenance,
 }
 
 impl PeerIdentity {
@@ -88,6 +97,7 @@ pub struct TrustBundle {
     mesh_id: MeshId,
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    revocations: Arc<Revocations>,
 }
 
 impl fmt::Debug for TrustBundle {
@@ -123,7 +133,13 @@ impl TrustBundle {
             anchors.push(anchor.to_owned());
         }
         let (trust_domain, mesh_id) = first.ok_or_else(|| TrustError::BadBundle("it is empty".into()))?;
-        Ok(Self { trust_domain, mesh_id, roots, anchors })
+        Ok(Self { trust_domain, mesh_id, roots, anchors, revocations: Arc::default() })
+    }
+
+    /// Believes the same roots, and no certificate that is revoked.
+    #[must_use]
+    pub fn with_revocations(&self, revocations: Arc<Revocations>) -> Self {
+        Self { revocations, ..self.clone() }
     }
 
     /// Finds the root that a token names in the chain that a seed presented, and believes that one alone. The chain
@@ -158,29 +174,41 @@ impl TrustBundle {
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
+    /// Whether somebody whose certificate was verified before is to be believed at this time.
+    ///
+    /// # Errors
+    /// [`TrustError::Revoked`] or [`TrustError::IssuerRevoked`].
+    pub fn check_revoked(&self, peer: &PeerIdentity, at: UnixTime) -> Result<(), TrustError> {
+        match self.revocations.refuse(&peer.id, &peer.provenance, at) {
+            None => Ok(()),
+            Some(Reason::Itself(revoked)) => Err(TrustError::Revoked(revoked)),
+            Some(Reason::Issuer(issuer)) => Err(TrustError::IssuerRevoked(issuer)),
+        }
+    }
 
     /// Verifies a chain, leaf first, with or without its root, and says who its leaf is. Tolerance for wrong clocks is
     /// the caller's: no date is stretched here.
     ///
     /// # Errors
-    /// Whatever of the chain is not as the mesh makes it; the message says what.
+    /// Whatever of the chain is not as the mesh makes it, or is revoked; the message says what.
     pub fn verify_chain<C: AsRef<[u8]>>(&self, chain: &[C], at: UnixTime) -> Result<PeerIdentity, TrustError> {
-        let mut certificates = chain.iter().map(|certificate| CertificateDer::from(certificate.as_ref()));
-        let leaf = certificates.next().ok_or(TrustError::BadSize)?;
-        let intermediates: Vec<CertificateDer<'_>> = certificates.collect();
-        self.verify_peer(&leaf, &intermediates, at)
+        let peer = self.verify_path(chain, at)?;
+        self.check_revoked(&peer, at)?;
+        Ok(peer)
     }
 
-    /// As [`TrustBundle::verify_chain`], with the arguments that rustls hands to its verifiers.
+    /// As [`TrustBundle::verify_chain`], whatever is revoked.
     ///
     /// # Errors
-    /// As [`TrustBundle::verify_chain`].
-    pub fn verify_peer(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        at: UnixTime,
-    ) -> Result<PeerIdentity, TrustError> {
+    /// Whatever of the chain is not as the mesh makes it.
+    pub fn verify_path<C: AsRef<[u8]>>(&self, chain: &[C], at: UnixTime) -> Result<PeerIdentity, TrustError> {
+        let mut certificates = chain.iter().map(|certificate| CertificateDer::from(certificate.as_ref()));
+        let leaf = &certificates.next().ok_or(TrustError::BadSize)?;
+        let intermediates: &[CertificateDer<'_>] = &certificates.collect::<Vec<_>>();
         if !fits(slice::from_ref(leaf)) || !fits(intermediates) || intermediates.len() == MAX_CHAIN_LEN {
             return Err(TrustError::BadSize);
         }
@@ -196,7 +224,9 @@ impl TrustBundle {
                 return Err(self.wrong_domain(fields.uri));
             }
         }
-        let identity = self.identity(leaf)?;
+        let intermediate = path.intermediate_certificates().next().map(|authority| authority.der());
+        let provenance = Provenance::of(leaf, intermediate.as_deref()).map_err(TrustError::Malformed)?;
+        let identity = self.identity(leaf, provenance)?;
         // A stolen intermediate shall not make operators: they outlive it, and answer for documents by name.
         if matches!(identity.id.subject, Subject::Operator(_)) && path.intermediate_certificates().next().is_some() {
             return Err(TrustError::BadPath("an operator's certificate must be signed by the root itself".into()));
@@ -205,7 +235,7 @@ impl TrustBundle {
     }
 
     /// Reads a leaf whose path is valid.
-    fn identity(&self, leaf: &CertificateDer<'_>) -> Result<PeerIdentity, TrustError> {
+    fn identity(&self, leaf: &CertificateDer<'_>, provenance: Provenance) -> Result<PeerIdentity, TrustError> {
         let fields = Fields::of(leaf).map_err(TrustError::Malformed)?;
         let id: SpiffeId = fields.uri.parse().map_err(|error| TrustError::Malformed(format!("{error}")))?;
         if id.trust_domain != self.trust_domain {
@@ -217,7 +247,7 @@ impl TrustBundle {
             (Subject::Node(_) | Subject::Operator(_), Some(grant)) => Some(grant),
             (Subject::Node(_) | Subject::Operator(_), None) => return Err(TrustError::NoGrant(id)),
         };
-        Ok(PeerIdentity { id, grant, public_key, not_before, not_after, serial })
+        Ok(PeerIdentity { id, grant, public_key, not_before, not_after, serial, provenance })
     }
 
     fn wrong_domain(&self, found: String) -> TrustError {
@@ -280,17 +310,52 @@ mod tests {
         assert_eq!(peer.verify_signature(b"fake", &key.sign(b"fact")), Err(TrustError::BadSignature(peer.id.clone())));
         let bytes: Vec<Vec<u8>> = chain.iter().map(|certificate| certificate.to_vec()).collect();
         assert_eq!(bundle.verify_chain(&bytes, NOW), Ok(peer.clone()));
-        assert_eq!(bundle.verify_peer(&chain[0], &chain[1..], NOW), Ok(peer));
     }
 
     #[test]
     fn a_workload_has_a_name_and_no_grant() {
         let (mesh, bundle) = mesh("cluster.local");
         let csr = csr::create(&PrivateKey::generate().unwrap()).unwrap();
-        let chain = mesh.issuer.sign_workload(&"default/web".parse().unwrap(), &csr, NOW).unwrap();
+        let chain =
+            mesh.issuer.sign_workload(&"default/web".parse().unwrap(), &"n1".parse().unwrap(), &csr, NOW).unwrap();
         let peer = bundle.verify_chain(&chain, NOW).unwrap();
         assert_eq!(peer.id.to_string(), "spiffe://cluster.local/ns/default/sa/web");
         assert_eq!(peer.grant, None);
+    }
+
+    #[test]
+    fn a_certificate_says_when_for_which_node_and_by_whom_it_was_issued() {
+        let (mesh, bundle) = mesh("cluster.local");
+        let (host, account) = ("n1".parse().unwrap(), "default/web".parse().unwrap());
+        let chain =
+            mesh.issuer.sign_workload(&account, &host, &csr::create(&PrivateKey::generate().unwrap()).unwrap(), at(9));
+        let chain = chain.unwrap();
+        let issuer = Some(("seed".parse().unwrap(), NOW));
+        let from = Provenance { issued: at(9), host: Some(host.clone()), issuer: issuer.clone() };
+        assert_eq!(bundle.verify_chain(&chain, at(9)).unwrap().provenance, from);
+        let node = bundle.verify_chain(&mesh.node.chain, NOW).unwrap();
+        assert_eq!(node.provenance, Provenance { issued: NOW, host: None, issuer });
+        let operator = bundle.verify_chain(&mesh.operator.chain, NOW).unwrap();
+        assert_eq!(operator.provenance, Provenance { issued: NOW, host: None, issuer: None });
+
+        let mut revocations = Revocations::default();
+        revocations.add(Revoked::Node(host.clone()), at(20));
+        let strict = bundle.with_revocations(Arc::new(revocations.clone()));
+        assert_eq!(strict.verify_chain(&chain, at(20)), Err(TrustError::Revoked(Revoked::Node(host))));
+        assert!(strict.verify_chain(&chain, at(19)).is_ok() && strict.verify_path(&chain, at(20)).is_ok());
+        revocations.add(Revoked::Node("seed".parse().unwrap()), at(30));
+        let strict = bundle.with_revocations(Arc::new(revocations));
+        let after = mesh.issuer.sign_workload(
+            &account,
+            &"n2".parse().unwrap(),
+            &csr::create(&PrivateKey::generate().unwrap()).unwrap(),
+            at(40),
+        );
+        assert_eq!(
+            strict.verify_chain(&after.unwrap(), at(40)),
+            Err(TrustError::IssuerRevoked("seed".parse().unwrap()))
+        );
+        assert!(strict.verify_chain(&mesh.operator.chain, at(40)).is_ok(), "the root signed it");
     }
 
     #[test]
@@ -453,7 +518,6 @@ mod tests {
         let (mesh, bundle) = mesh("cluster.local");
         let long = vec![mesh.node.chain[0].clone(); MAX_CHAIN_LEN + 1];
         assert_eq!(bundle.verify_chain(&long, NOW), Err(TrustError::BadSize));
-        assert_eq!(bundle.verify_peer(&long[0], &long[1..], NOW), Err(TrustError::BadSize));
         assert_eq!(bundle.verify_chain(&[vec![0; MAX_CERTIFICATE_LEN + 1]], NOW), Err(TrustError::BadSize));
         assert_eq!(bundle.verify_chain::<Vec<u8>>(&[], NOW), Err(TrustError::BadSize));
     }

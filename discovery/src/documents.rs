@@ -22,7 +22,7 @@ use weft_wire::{
 };
 
 use self::digest::SetDigest;
-pub use self::rules::{JOIN_TOKEN_KIND, WEFT_GROUP, verify, verify_tap};
+pub use self::rules::{JOIN_TOKEN_KIND, REVOCATION_KIND, WEFT_GROUP, verify, verify_tap};
 use crate::{
     authority::{Authority, Refusal},
     clock::{self, HybridClock, TooFarAhead},
@@ -237,6 +237,14 @@ impl DocumentTable {
         let held = Held { document, version, is_past: false, taken: self.taken };
         if let Some(replaced) = self.documents.insert(key, held).filter(|replaced| !replaced.is_past) {
             self.digest.remove(&replaced.document.key, replaced.version.hash);
+        }
+    }
+
+    /// Takes out a version that would be refused now, since its author was revoked before it was stamped and this was
+    /// heard of later. The same happens at every member.
+    pub fn take_out(&mut self, key: &DocumentKey) {
+        if let Some(held) = self.documents.remove(key).filter(|held| !held.is_past) {
+            self.digest.remove(key, held.version.hash);
         }
     }
 

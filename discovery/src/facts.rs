@@ -117,6 +117,17 @@ impl Owner {
         self.facts.contains_key(&kind)
     }
 
+    /// Drops all but the count of spent tokens, and remembers the versions; returns whether there was anything.
+    fn let_go(&mut self) -> bool {
+        let gone: Vec<_> = self.facts.extract_if(.., |&kind, _| kind != FactKind::SPENT_TOKENS).collect();
+        let any = !gone.is_empty();
+        self.expired.extend(gone.into_iter().map(|(kind, held)| (kind, held.fact.version())));
+        while self.expired.len() > MAX_KINDS_PER_OWNER {
+            self.expired.pop_last();
+        }
+        any
+    }
+
     fn versions(&self) -> impl Iterator<Item = (FactKind, FactVersion)> {
         let held = self.facts.iter().map(|(&kind, held)| (kind, held.fact.version()));
         let unwelcome = self.expired.iter().filter(|_| self.absent_since.is_some());
@@ -318,17 +329,18 @@ impl FactTable {
             if absent < KEEP_GONE {
                 return true;
             }
-            let gone: Vec<_> = owner.facts.extract_if(.., |&kind, _| kind != FactKind::SPENT_TOKENS).collect();
-            if !gone.is_empty() {
+            if owner.let_go() {
                 dropped.push(owner.name.clone());
-            }
-            owner.expired.extend(gone.into_iter().map(|(kind, held)| (kind, held.fact.version())));
-            while owner.expired.len() > MAX_KINDS_PER_OWNER {
-                owner.expired.pop_last();
             }
             absent < REMEMBER_EXPIRED || !owner.facts.is_empty()
         });
         dropped
+    }
+
+    /// Drops the facts of a node that is believed no more, as if it had been gone for long; returns whether there were
+    /// any.
+    pub fn forget(&mut self, node: &NodeName) -> bool {
+        node.id() != self.me && self.owners.get_mut(&node.id()).is_some_and(Owner::let_go)
     }
 
     /// One fact, as it was signed.

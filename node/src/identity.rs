@@ -17,6 +17,7 @@ use rustls::{
 use weft_ca::{
     key::PrivateKey,
     keyfile,
+    revocation::Revocations,
     trust::{PeerIdentity, TrustBundle},
 };
 use weft_discovery::authority::{Authority, Signer};
@@ -30,6 +31,7 @@ use crate::{
 /// The current identity of this node.
 pub type IdentityReader = Arc<ArcSwap<NodeIdentity>>;
 
+#[derive(Clone)]
 pub struct NodeIdentity {
     pub name: NodeName,
     pub grant: Grant,
@@ -89,6 +91,11 @@ impl NodeIdentity {
             .with_context(|| format!("the node identity in {}", dir.path().display()))
     }
 
+    /// The same, of somebody who believes no certificate that is revoked.
+    pub fn with_revocations(&self, revocations: Arc<Revocations>) -> Self {
+        Self { trust: self.trust.with_revocations(revocations), ..self.clone() }
+    }
+
     pub fn trust_domain(&self) -> &TrustDomain {
         self.trust.trust_domain()
     }
@@ -107,7 +114,7 @@ pub fn certified_key(key: &PrivateKey, chain: Vec<CertificateDer<'static>>) -> a
     Ok(Arc::new(CertifiedKey::new(chain, signer)))
 }
 
-/// Judges what other nodes and operators signed, by the roots that this node believes now.
+/// Judges what other nodes and operators signed, by the roots and revocations that this node knows now.
 #[derive(Clone)]
 pub struct MeshAuthority(pub IdentityReader);
 

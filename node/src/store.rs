@@ -212,6 +212,15 @@ impl Store {
         })
     }
 
+    /// Forgets which version of a document holds, not that it was there.
+    pub fn take_out(&self, key: &DocumentKey) -> Result<(), StoreError> {
+        let key = encode(key)?;
+        self.write(|transaction| {
+            transaction.open_table(DOCUMENTS)?.remove(key.as_slice())?;
+            Ok(())
+        })
+    }
+
     /// The versions of a document that are kept, the oldest first.
     pub fn load_versions(&self, key: &DocumentKey) -> Result<Vec<KeptVersion>, StoreError> {
         let key = encode(key)?;

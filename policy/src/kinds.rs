@@ -127,6 +127,7 @@ kinds! {
     RateLimit(mesh::RateLimit) "RateLimit" Namespaced Spec "weft.mesh" &["v1alpha1"], "ratelimits" &[];
     CircuitPolicy(mesh::CircuitPolicy) "CircuitPolicy" Namespaced Spec "weft.mesh" &["v1alpha1"], "circuitpolicies" &[];
     BackendTrafficPolicy(mesh::BackendTrafficPolicy) "BackendTrafficPolicy" Namespaced Spec "weft.mesh" &["v1alpha1"], "backendtrafficpolicies" &["btp"];
+    Revocation(mesh::Revocation) "Revocation" Cluster Spec "weft.mesh" &["v1alpha1"], "revocations" &[];
     FaultExperiment(mesh::FaultExperiment) "FaultExperiment" Namespaced Spec "weft.mesh" &["v1alpha1"], "faultexperiments" &[];
     WorkloadEntry(networking::WorkloadEntry) "WorkloadEntry" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "workloadentries" &["we"];
     WorkloadGroup(networking::WorkloadGroup) "WorkloadGroup" Namespaced Spec "networking.istio.io" &["v1", "v1beta1", "v1alpha3"], "workloadgroups" &["wg"];

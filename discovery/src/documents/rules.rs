@@ -13,6 +13,9 @@ pub const WEFT_GROUP: &str = "weft.mesh";
 /// Kind of the documents that record issued join tokens, in [`WEFT_GROUP`].
 pub const JOIN_TOKEN_KIND: &str = "JoinToken";
 
+/// Kind of the documents by which certificates hold no more, in [`WEFT_GROUP`].
+pub const REVOCATION_KIND: &str = "Revocation";
+
 const MAX_GROUP_LEN: usize = 253;
 const MAX_KIND_LEN: usize = 63;
 const MAX_NAME_LEN: usize = 253;
@@ -53,11 +56,13 @@ pub fn verify(document: &SignedDocument, authority: &impl Authority) -> Result<(
     if signer.id != document.author {
         return Err(Refusal::ForeignSigner { signer: signer.id, claimed: document.author.to_string() });
     }
-    let is_token = document.key.group == WEFT_GROUP && document.key.kind == JOIN_TOKEN_KIND;
-    let (allowed, needs) = if is_token {
-        (is_node_of_role(&signer, Role::Ca), "a node with role ca")
-    } else {
-        (is_writer(&signer), WRITERS)
+    let own_kind = Some(&*document.key.kind).filter(|_| document.key.group == WEFT_GROUP);
+    let is_ca = is_node_of_role(&signer, Role::Ca);
+    let (allowed, needs) = match own_kind {
+        Some(JOIN_TOKEN_KIND) => (is_ca, "a node with role ca"),
+        // A stolen node of role admin must not be able to shut the others out.
+        Some(REVOCATION_KIND) => (is_ca || is_operator(&signer), "an operator, or a node with role ca"),
+        _ => (is_writer(&signer), WRITERS),
     };
     if allowed { Ok(()) } else { Err(Refusal::RoleTooLow { signer: signer.id, needs }) }
 }
@@ -79,7 +84,11 @@ pub fn verify_tap(tap: &SignedTap, authority: &impl Authority) -> Result<(), Ref
 const WRITERS: &str = "an operator, or a node with role admin or ca";
 
 fn is_writer(signer: &Signer) -> bool {
-    matches!(signer.id.subject, Subject::Operator(_)) || is_node_of_role(signer, Role::Admin)
+    is_operator(signer) || is_node_of_role(signer, Role::Admin)
+}
+
+fn is_operator(signer: &Signer) -> bool {
+    matches!(signer.id.subject, Subject::Operator(_))
 }
 
 fn is_node_of_role(signer: &Signer, role: Role) -> bool {

@@ -155,7 +155,7 @@ impl LocalGate<'_> {
         let who = Who {
             sni: sni(name, namespace, endpoint.key.target_port, &self.view.trust_domain).into(),
             principal: self.identity().map(|identity| identity.principal.clone()),
-            trust_domain: None,
+            peer: None,
             downstream: self.downstream,
             is_http: false,
         };

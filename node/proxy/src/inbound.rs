@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
 use weft_policy::{condition, endpoint::LocalWorkload, telemetry::Signals, view::MeshView};
-use weft_wire::id::{Namespace, SpiffeId};
+use weft_wire::id::Namespace;
 
 use crate::{
     access::{self, Admitted},
@@ -36,7 +36,7 @@ use crate::{
     respond::X_WEFT_REASON,
     target,
     tcp::{Lifetime, TcpRecord},
-    tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer},
+    tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, Peer, Role},
     upstream,
     worker::Worker,
 };
@@ -86,7 +86,7 @@ struct Connection {
     worker: Rc<Worker>,
     load: Rc<Load>,
     guest: Rc<Guest>,
-    peer: SpiffeId,
+    peer: Arc<Peer>,
     peer_text: Arc<str>,
     /// Both ends' identities, for `x-forwarded-client-cert`.
     client_cert: HeaderValue,
@@ -96,7 +96,7 @@ impl Connection {
     fn of(worker: Rc<Worker>, stream: &TlsStream<TcpStream>, downstream: Downstream, load: Rc<Load>) -> Option<Self> {
         let session = stream.get_ref().1;
         let sni: Box<str> = session.server_name()?.into();
-        let peer = Peer::of(session.peer_certificates()).ok()?;
+        let peer = worker.tls.peer(&worker.identities.load(), session.peer_certificates(), Role::Client).ok()?;
         let view = worker.views.load();
         let by = &view.local_workload(&sni)?.workload.principal;
         let text = format!("By={by};Hash={};URI={}", peer.certificate_hash, peer.id);
@@ -104,13 +104,13 @@ impl Connection {
         let who = Who {
             sni,
             principal: Some(peer.id.to_string().trim_start_matches("spiffe://").into()),
-            trust_domain: Some(peer.id.trust_domain.clone()),
+            peer: Some(peer.clone()),
             downstream,
             is_http: session.alpn_protocol() != Some(ALPN_TCP),
         };
         let guest = Guest::new(&worker, who, load.clone(), &view);
         let peer_text = peer.id.to_string().into();
-        Some(Self { worker, load, guest, peer: peer.id, peer_text, client_cert })
+        Some(Self { worker, load, guest, peer, peer_text, client_cert })
     }
 
     /// The workload that the caller means, if it is still here.
@@ -201,7 +201,7 @@ impl Connection {
 
     /// Who calls: what it says of itself, if its certificate allows it to say so.
     fn identify(&self, view: &MeshView, claim: Option<&HeaderValue>, parties: &mut Parties) {
-        let Some(account) = self.peer.as_workload() else { return };
+        let Some(account) = self.peer.id.as_workload() else { return };
         let claimed = claim.and_then(|claim| claim.to_str().ok()).and_then(|claim| view.caller(claim, account));
         parties.source = claimed.or_else(|| view.only_workload_of(account)).cloned();
     }

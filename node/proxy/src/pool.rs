@@ -8,6 +8,7 @@ mod dial;
 mod life;
 mod link;
 mod mesh;
+mod protected;
 mod tunnel;
 
 use std::{
@@ -18,8 +19,10 @@ use std::{
 
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
+use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
+use weft_ca::revocation::Revocations;
 use weft_policy::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointAddress},
@@ -138,6 +141,11 @@ impl Pools {
     /// A connection of bytes to a workload of this node.
     pub(crate) async fn tunnel_app(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
         connect_plain(address, None, APP_CONNECT_TIMEOUT).await
+    }
+
+    /// Ends the connections with nodes whose certificates hold no more, and returns how many these were.
+    pub(crate) fn cut_revoked(&self, revocations: &Revocations, now: UnixTime) -> usize {
+        self.mesh.cut_revoked(revocations, now)
     }
 
     /// Closes what has been idle for too long, and says how much is left.

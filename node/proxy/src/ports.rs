@@ -14,6 +14,7 @@ use foldhash::HashMap;
 use http::HeaderValue;
 use rustls::{RootCertStore, sign::CertifiedKey};
 use tokio::{sync::watch, time};
+use weft_ca::revocation::Revocations;
 use weft_policy::{
     access_log::{Entry, TraceIds},
     authenticate::{KeysAt, KnownKeys},
@@ -83,10 +84,13 @@ pub fn views(first: MeshView) -> (ViewPublisher, Views) {
 pub type WorkloadIdentities = HashMap<ServiceAccount, Arc<WorkloadIdentity>>;
 
 /// Who this node can be on the data path, and whom it trusts.
+#[derive(Clone)]
 pub struct IdentitySnapshot {
     pub trust_domain: TrustDomain,
     /// The mesh's roots. Every peer's chain must end in one of them.
     pub roots: Arc<RootCertStore>,
+    /// Peers' certificates that hold no more all the same. The same place in memory as before if none came to it.
+    pub revocations: Arc<Revocations>,
     /// A current certificate for each service account that runs on this node.
     pub workloads: WorkloadIdentities,
     /// As whom calls are made that no listener attributes to somebody; `None` while the node hosts nothing.
@@ -150,31 +154,48 @@ impl fmt::Debug for Caller {
 
 /// Where the data path reads the identities of now. Connections outlive rotations; new ones use what is here.
 #[derive(Clone)]
-pub struct Identities(Arc<ArcSwap<IdentitySnapshot>>);
+pub struct Identities {
+    swap: Arc<ArcSwap<IdentitySnapshot>>,
+    revoked: watch::Receiver<()>,
+}
 
 impl Identities {
     pub fn load(&self) -> Arc<IdentitySnapshot> {
-        self.0.load_full()
+        self.swap.load_full()
     }
 
     pub(crate) fn default_caller(&self) -> Option<Arc<Caller>> {
-        self.0.load().default_caller.clone()
+        self.swap.load().default_caller.clone()
+    }
+
+    /// Tells each change of what is revoked from here on.
+    pub(crate) fn revoked(&self) -> watch::Receiver<()> {
+        let mut revoked = self.revoked.clone();
+        revoked.mark_unchanged();
+        revoked
     }
 }
 
 /// The one writer of the identities.
-pub struct IdentityPublisher(Arc<ArcSwap<IdentitySnapshot>>);
+pub struct IdentityPublisher {
+    swap: Arc<ArcSwap<IdentitySnapshot>>,
+    revoked: watch::Sender<()>,
+}
 
 impl IdentityPublisher {
     pub fn publish(&mut self, snapshot: IdentitySnapshot) {
-        self.0.store(Arc::new(snapshot));
+        let revocations = snapshot.revocations.clone();
+        let before = self.swap.swap(Arc::new(snapshot));
+        if !Arc::ptr_eq(&before.revocations, &revocations) {
+            self.revoked.send_replace(());
+        }
     }
 }
 
 /// A set of identities with its writer.
 pub fn identities(first: IdentitySnapshot) -> (IdentityPublisher, Identities) {
-    let swap = Arc::new(ArcSwap::from_pointee(first));
-    (IdentityPublisher(swap.clone()), Identities(swap))
+    let (swap, (changed, revoked)) = (Arc::new(ArcSwap::from_pointee(first)), watch::channel(()));
+    (IdentityPublisher { swap: swap.clone(), revoked: changed }, Identities { swap, revoked })
 }
 
 /// The keys of token issuers, as far as they were fetched.

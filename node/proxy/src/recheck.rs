@@ -1,7 +1,8 @@
 //! Open connections to workloads of this node, judged anew when what the workload lets in changes. A request is judged
 //! when it comes; but a connection may carry one answer for days, or bytes that are no requests, and must end once its
 //! caller is let in no more. A request between workloads of this node comes by a connection that others go by too, which
-//! is why [`Stay`] ends it alone.
+//! is why [`Stay`] ends it alone. And open connections with other nodes, which end when the other side's certificate is
+//! revoked ([`follow_revocations`]).
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,12 +12,12 @@ use std::{
     task::{Context, Waker},
 };
 
+use rustls_pki_types::UnixTime;
 use weft_policy::{
     access::Access,
     endpoint::{LocalWorkload, Workload},
     view::MeshView,
 };
-use weft_wire::id::TrustDomain;
 
 use crate::{
     access::{Call, LocalGate},
@@ -24,6 +25,7 @@ use crate::{
     error::ProxyError,
     ports::Caller,
     record::Downstream,
+    tls::Peer,
     worker::Worker,
 };
 
@@ -42,8 +44,8 @@ pub(crate) struct Who {
     pub(crate) sni: Box<str>,
     /// As policies write it: without `spiffe://`.
     pub(crate) principal: Option<Box<str>>,
-    /// Of the caller's certificate; `None` for a call within this node.
-    pub(crate) trust_domain: Option<TrustDomain>,
+    /// Whom its certificate proves it to be; `None` for a call within this node.
+    pub(crate) peer: Option<Arc<Peer>>,
     pub(crate) downstream: Downstream,
     /// Whether requests are judged, each by itself.
     pub(crate) is_http: bool,
@@ -79,7 +81,7 @@ impl Who {
             principal: self.principal.as_deref(),
             downstream: self.downstream,
             // Within the node nobody names a server.
-            sni: self.trust_domain.as_ref().map(|_| &*self.sni),
+            sni: self.peer.as_ref().map(|_| &*self.sni),
         }
     }
 }
@@ -100,15 +102,20 @@ impl Guest {
     }
 
     fn judge(&self, worker: &Worker, view: &MeshView) {
-        if !self.may_go_on(view) {
+        if self.is_revoked(worker) || !self.may_go_on(view) {
             worker.metrics.shared().count_cut_connection();
             self.load.end(End::NotLetIn);
         }
     }
 
+    fn is_revoked(&self, worker: &Worker) -> bool {
+        let Some(peer) = &self.who.peer else { return false };
+        peer.is_revoked(&worker.identities.load().revocations, UnixTime::now())
+    }
+
     fn may_go_on(&self, view: &MeshView) -> bool {
-        let is_of_mesh = |domain: &TrustDomain| view.settings.trust_domains.contains(domain);
-        if !self.who.trust_domain.as_ref().is_none_or(is_of_mesh) {
+        let is_of_mesh = |peer: &Arc<Peer>| view.settings.trust_domains.contains(&peer.id.trust_domain);
+        if !self.who.peer.as_ref().is_none_or(is_of_mesh) {
             return false;
         }
         let access = self.who.access(view);
@@ -229,6 +236,25 @@ impl Drop for Stay {
         if let Some(waker) = taken.get_mut(seat) {
             *waker = None;
             free.push(seat);
+        }
+    }
+}
+
+/// Follows what is revoked, for ever: ends the connections of callers and with servers whose certificates hold no more.
+pub(crate) async fn follow_revocations(worker: Rc<Worker>) {
+    let mut revoked = worker.identities.revoked();
+    loop {
+        let (revocations, now) = (worker.identities.load().revocations.clone(), UnixTime::now());
+        let cut = worker.pools.cut_revoked(&revocations, now);
+        for _ in 0..cut {
+            worker.metrics.shared().count_cut_connection();
+        }
+        let view = worker.views.load();
+        for guest in worker.guests.all() {
+            guest.judge(&worker, &view);
+        }
+        if revoked.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -244,6 +244,7 @@ fn run_worker(
         }
         tokio::task::spawn_local(overload::watch(worker.clone(), budget, number));
         tokio::task::spawn_local(recheck::follow_views(worker.clone()));
+        tokio::task::spawn_local(recheck::follow_revocations(worker.clone()));
         let of_house = worker.clone();
         tokio::task::spawn_local(async move { of_house.keep_house().await });
         let _ = started.send(Ok(()));

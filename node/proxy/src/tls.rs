@@ -24,9 +24,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
+use weft_ca::revocation::{Provenance, Revocations};
 use weft_wire::id::{SpiffeId, Subject, TrustDomain};
 
-use self::verified::{Role, VerifiedChains};
+pub(crate) use self::verified::Role;
+use self::verified::VerifiedChains;
 use crate::{
     error::PeerError,
     ports::{Identities, IdentitySnapshot, Views, WorkloadIdentity},
@@ -66,6 +68,19 @@ impl MeshTls {
         Ok(Self { provider, server: Arc::new(server), verified })
     }
 
+    /// Who is at the other end of a connection, by the certificates that its handshake has verified.
+    pub(crate) fn peer(
+        &self,
+        snapshot: &IdentitySnapshot,
+        certificates: Option<&[CertificateDer<'_>]>,
+        role: Role,
+    ) -> Result<Arc<Peer>, PeerError> {
+        let (leaf, intermediates) = certificates.and_then(<[_]>::split_first).ok_or(PeerError::NoIdentity)?;
+        let algorithms = self.provider.signature_verification_algorithms;
+        let peer = self.verified.verify(&snapshot.roots, algorithms, role, leaf, intermediates, UnixTime::now());
+        peer.map_err(|_| PeerError::NoIdentity)
+    }
+
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
@@ -80,6 +95,7 @@ impl MeshTls {
     ) -> Result<Arc<ClientConfig>, Error> {
         let verifier = MeshServerVerifier {
             roots: snapshot.roots.clone(),
+            revocations: snapshot.revocations.clone(),
             expected,
             verified: self.verified.clone(),
             algorithms: self.provider.signature_verification_algorithms,
@@ -109,16 +125,22 @@ pub(crate) fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, Pe
 pub(crate) struct Peer {
     pub(crate) id: SpiffeId,
     /// SHA-256 of its certificate, in hex, as `x-forwarded-client-cert` carries it.
-    pub(crate) certificate_hash: String,
+    pub(crate) certificate_hash: Box<str>,
+    provenance: Provenance,
 }
 
 impl Peer {
-    /// Reads the certificate that the handshake has verified.
-    pub(crate) fn of(certificates: Option<&[CertificateDer<'_>]>) -> Result<Self, PeerError> {
-        let leaf = certificates.and_then(<[_]>::first).ok_or(PeerError::NoIdentity)?;
+    /// Reads a certificate that was verified, with the intermediate that signed it, if one did.
+    fn of(leaf: &CertificateDer<'_>, intermediate: Option<CertificateDer<'_>>) -> Result<Self, PeerError> {
         let hash = digest::digest(&digest::SHA256, leaf);
-        let certificate_hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { id: spiffe_id(leaf)?, certificate_hash })
+        let certificate_hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        let provenance = Provenance::of(leaf, intermediate.as_deref()).map_err(|_| PeerError::NoIdentity)?;
+        Ok(Self { id: spiffe_id(leaf)?, certificate_hash, provenance })
+    }
+
+    /// Whether its certificate holds no more.
+    pub(crate) fn is_revoked(&self, revocations: &Revocations, now: UnixTime) -> bool {
+        revocations.refuse(&self.id, &self.provenance, now).is_some()
     }
 }
 
@@ -129,6 +151,7 @@ fn refused(error: PeerError) -> Error {
 /// The client's check of the server.
 struct MeshServerVerifier {
     roots: Arc<RootCertStore>,
+    revocations: Arc<Revocations>,
     expected: Arc<[SpiffeId]>,
     verified: Arc<VerifiedChains>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -145,8 +168,10 @@ impl ServerCertVerifier for MeshServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let (verified, algorithms) = (&self.verified, self.algorithms);
         let shown = verified.verify(&self.roots, algorithms, Role::Server, end_entity, intermediates, now)?;
-        if !self.expected.contains(&shown) {
-            return Err(refused(PeerError::WrongIdentity { shown, expected: self.expected.clone() }));
+        check_revoked(&shown, &self.revocations, now)?;
+        if !self.expected.contains(&shown.id) {
+            let (shown, expected) = (shown.id.clone(), self.expected.clone());
+            return Err(refused(PeerError::WrongIdentity { shown, expected }));
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -194,10 +219,12 @@ impl ClientCertVerifier for MeshClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let roots = &self.identities.load().roots;
+        let identities = self.identities.load();
+        let roots = &identities.roots;
         let shown = self.verified.verify(roots, self.algorithms, Role::Client, end_entity, intermediates, now)?;
-        if !may_call(&shown, &self.views.load().settings.trust_domains) {
-            return Err(refused(PeerError::NotAllowed(shown)));
+        check_revoked(&shown, &identities.revocations, now)?;
+        if !may_call(&shown.id, &self.views.load().settings.trust_domains) {
+            return Err(refused(PeerError::NotAllowed(shown.id.clone())));
         }
         Ok(ClientCertVerified::assertion())
     }
@@ -225,10 +252,15 @@ impl ClientCertVerifier for MeshClientVerifier {
     }
 }
 
+fn check_revoked(peer: &Peer, revocations: &Revocations, now: UnixTime) -> Result<(), Error> {
+    if peer.is_revoked(revocations, now) { Err(CertificateError::Revoked.into()) } else { Ok(()) }
+}
+
 fn may_call(id: &SpiffeId, trust_domains: &[TrustDomain]) -> bool {
     trust_domains.contains(&id.trust_domain) && matches!(id.subject, Subject::Workload(_) | Subject::Node(_))
 }
 
+/// Returns the intermediate that signed the leaf, if one did.
 pub(crate) fn verify_chain(
     roots: &RootCertStore,
     algorithms: WebPkiSupportedAlgorithms,
@@ -237,7 +269,7 @@ pub(crate) fn verify_chain(
     now: UnixTime,
     usage: KeyUsage,
     revoked: Option<RevocationOptions<'_>>,
-) -> Result<(), Error> {
+) -> Result<Option<CertificateDer<'static>>, Error> {
     let invalid = |error: webpki::Error| {
         Error::InvalidCertificate(match error {
             webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
@@ -250,10 +282,10 @@ pub(crate) fn verify_chain(
         })
     };
     let parsed = EndEntityCert::try_from(end_entity).map_err(invalid)?;
-    parsed
+    let path = parsed
         .verify_for_usage(algorithms.all, &roots.roots, intermediates, now, usage, revoked, None)
-        .map_err(invalid)
-        .map(drop)
+        .map_err(invalid)?;
+    Ok(path.intermediate_certificates().next().map(|authority| authority.der().into_owned()))
 }
 
 /// The server's certificate: that of the workload which the caller names by SNI.

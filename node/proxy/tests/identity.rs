@@ -120,7 +120,8 @@ async fn a_rotated_identity_is_used_by_new_connections_and_an_expired_one_is_not
         let workloads = [(account.clone(), identity(&mesh.ca, &account, not_after))].into_iter().collect();
         let default_caller = Some(Arc::new(Caller::new(account.clone(), None)));
         let roots = mesh.ca.roots();
-        let snapshot = IdentitySnapshot { trust_domain: trust_domain(), roots, workloads, default_caller };
+        let revocations = Arc::default();
+        let snapshot = IdentitySnapshot { trust_domain: trust_domain(), roots, revocations, workloads, default_caller };
         mesh.nodes[0].publish_identities(snapshot);
     };
     let soon = SystemTime::now() + Duration::from_secs(2);

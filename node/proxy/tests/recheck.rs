@@ -1,4 +1,4 @@
-//! Connections that are open when a workload's policies change.
+//! Connections that are open when a workload's policies change, or when one of the two certificates is revoked.
 
 mod support;
 
@@ -75,6 +75,19 @@ fn cut(mesh: &Mesh) -> f64 {
     mesh.nodes.last().unwrap().metric("weft_access_connections_cut_total", &[])
 }
 
+/// A call that was switched to the WebSocket's bytes.
+async fn websocket(mesh: &Mesh) -> TcpStream {
+    let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
+    let head = "GET / HTTP/1.1\r\nhost: reviews\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(within(stream.read_u8()).await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"));
+    stream
+}
+
 #[tokio::test]
 async fn a_tcp_connection_ends_when_its_caller_is_let_in_no_more_and_only_then() {
     for mut mesh in both_ways("db", Protocol::Tcp, says(b"").await).await {
@@ -100,14 +113,7 @@ async fn a_tcp_connection_ends_when_its_caller_is_let_in_no_more_and_only_then()
 async fn a_websocket_ends_when_its_caller_is_let_in_no_more_and_only_then() {
     let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     for mut mesh in both_ways("reviews", Protocol::Http, says(switching).await).await {
-        let mut stream = TcpStream::connect(mesh.client().outbound).await.unwrap();
-        let head = "GET / HTTP/1.1\r\nhost: reviews\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(within(stream.read_u8()).await.unwrap());
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 101"));
+        let mut stream = websocket(&mesh).await;
         publish(&mut mesh, DENY_OTHERS);
         assert!(echoes(&mut stream).await);
         publish(&mut mesh, DENY_CALLER);
@@ -211,4 +217,59 @@ async fn d_mtls_connections_of_a_trust_domain_that_is_no_alias_any_more_end() {
     publish(&mut mesh, DENY_OTHERS);
     let _ = within(stream.read_to_end(&mut Vec::new())).await;
     assert_eq!(cut(&mesh), 1.0);
+}
+
+/// Both sides of a call, by the account that is revoked on the other one.
+const EACH_SIDE: [(&str, usize); 2] = [("default/productpage", 1), ("default/reviews", 0)];
+
+#[tokio::test]
+async fn connections_of_bytes_end_when_a_certificate_is_revoked_and_only_then() {
+    for (account, judge) in EACH_SIDE {
+        let account = account.replace("reviews", "db");
+        let [mut mesh, _] = both_ways("db", Protocol::Tcp, says(b"").await).await;
+        let mut stream = TcpStream::connect(mesh.client().listeners[0]).await.unwrap();
+        assert!(echoes(&mut stream).await);
+        mesh.nodes[judge].revoke(&["default/other"]);
+        assert!(echoes(&mut stream).await);
+        mesh.nodes[judge].revoke(&["default/other", &account]);
+        ends(&mut stream).await;
+        assert_eq!(mesh.nodes[judge].metric("weft_access_connections_cut_total", &[]), 1.0);
+        let mut stream = TcpStream::connect(mesh.client().listeners[0]).await.unwrap();
+        assert!(!echoes(&mut stream).await, "{account} gets no new connection");
+        mesh.nodes[judge].revoke(&[]);
+        let mut stream = TcpStream::connect(mesh.client().listeners[0]).await.unwrap();
+        assert!(echoes(&mut stream).await);
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_ends_when_a_certificate_is_revoked() {
+    let switching = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    for (account, judge) in EACH_SIDE {
+        let [mut mesh, _] = both_ways("reviews", Protocol::Http, says(switching).await).await;
+        let mut stream = websocket(&mesh).await;
+        mesh.nodes[judge].revoke(&["default/other"]);
+        assert!(echoes(&mut stream).await);
+        mesh.nodes[judge].revoke(&[account]);
+        ends(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_breaks_off_when_a_certificate_is_revoked() {
+    let endless = says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+    for (account, judge) in EACH_SIDE {
+        let [mut mesh, _] = both_ways("reviews", Protocol::Http, endless).await;
+        let mut response = send(mesh.client().outbound, get("reviews", "/")).await;
+        assert_eq!(within(response.body_mut().frame()).await.unwrap().unwrap().into_data().unwrap(), "x");
+        mesh.nodes[judge].revoke(&[account]);
+        assert!(within(response.into_body().collect()).await.is_err(), "{account}: the answer breaks off");
+        let response = send(mesh.client().outbound, get("reviews", "/")).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{account}");
+        // In TLS 1.3 a caller is done before the server has looked at its certificate.
+        let reason = if judge == 0 { "tls_failure" } else { "upstream_reset" };
+        assert_eq!(response.headers()["x-weft-reason"], reason);
+        mesh.nodes[judge].revoke(&[]);
+        assert_eq!(send(mesh.client().outbound, get("reviews", "/")).await.status(), StatusCode::OK);
+    }
 }

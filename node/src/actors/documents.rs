@@ -16,7 +16,7 @@ use tokio::{
 };
 use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::{
-    documents::{DocumentTable, JOIN_TOKEN_KIND, KEEP_DELETED, NotTaken, WEFT_GROUP},
+    documents::{self, DocumentTable, JOIN_TOKEN_KIND, KEEP_DELETED, NotTaken, WEFT_GROUP},
     liveness::Status,
     membership::MemberSet,
     pull::{MAX_ANSWER, Pull},
@@ -29,7 +29,7 @@ use weft_policy::{
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, KeptVersion, SignedDocument, Stamp, VersionId},
     frame::{Holdings, Push, Request, Response},
-    id::{AccountPattern, NodeId, NodeName, Role, SpiffeId},
+    id::{AccountPattern, NodeId, NodeName, Role, SpiffeId, Subject},
     secret::{SecretDigest, SecretPayload},
 };
 
@@ -318,6 +318,8 @@ pub fn secret_head(key: &DocumentKey, body: Option<&str>) -> anyhow::Result<Opti
 #[derive(Clone)]
 pub struct Setup {
     pub identity: IdentityReader,
+    /// Changes with what is revoked, among others.
+    pub identity_changes: watch::Receiver<u64>,
     pub published: Published,
     pub store: Store,
     pub links: links::Handle,
@@ -421,6 +423,43 @@ impl DocumentsActor {
             Vec::new()
         });
         found.into_iter().filter_map(|deletion| Some((*self.table.recall(deletion)?).clone())).collect()
+    }
+
+    /// Takes out what nodes have written after they were revoked, where that came before it was known. What held before
+    /// holds again; what no node has kept of that is gone.
+    async fn take_out_revoked(&mut self) {
+        let identity = self.setup.identity.load_full();
+        let Some(first) = identity.trust.revocations().first() else { return };
+        let first_ms = first.as_secs().saturating_mul(1_000);
+        let snapshot = self.table.snapshot();
+        let may_be = |document: &&Arc<SignedDocument>| {
+            document.stamp.millis >= first_ms && matches!(document.author.subject, Subject::Node(_))
+        };
+        let refused = snapshot.iter().filter(may_be).filter_map(|document| {
+            documents::verify(document, &self.authority).is_err().then(|| (document.key.clone(), document.stamp))
+        });
+        let refused: Vec<_> = refused.collect();
+        if refused.is_empty() {
+            return;
+        }
+        for (key, stamp) in &refused {
+            tracing::warn!(%key, "taken out: its author was revoked before it wrote this");
+            self.table.take_out(key);
+            self.to_save.remove(key);
+            let (of, kept_of) = (key.clone(), key.clone());
+            let taken_out = self.setup.store.call(move |store| store.take_out(&of)).await;
+            self.disk.note(&taken_out);
+            let kept = self.setup.store.call(move |store| store.load_versions(&kept_of)).await.unwrap_or_default();
+            let earlier = kept.into_iter().rev().map(|kept| kept.document);
+            for document in earlier.filter(|document| document.stamp < *stamp) {
+                if let Ok(document) = self.table.merge(document, &self.authority, wall_ms()) {
+                    self.to_save.insert(document.key.clone(), document);
+                    break;
+                }
+            }
+        }
+        self.save_waiting().await;
+        self.publish();
     }
 
     /// Lets go of deletions that all members know.
@@ -788,6 +827,8 @@ impl Actor for DocumentsActor {
 
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         self.publish();
+        let mut identity_changes = self.setup.identity_changes.clone();
+        self.take_out_revoked().await;
         let mut tick = tokio::time::interval(SAVE_AGAIN);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut forget = tokio::time::interval(FORGET_EVERY);
@@ -795,6 +836,10 @@ impl Actor for DocumentsActor {
         loop {
             tokio::select! {
                 biased;
+                changed = identity_changes.changed() => {
+                    changed?;
+                    self.take_out_revoked().await;
+                }
                 _ = forget.tick() => self.forget_deleted().await,
                 _ = tick.tick(), if !self.to_save.is_empty() => self.save_waiting().await,
                 message = inbox.recv() => match message {

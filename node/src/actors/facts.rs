@@ -16,7 +16,10 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
-use weft_ca::{token::TokenId, trust::PeerIdentity};
+use weft_ca::{
+    token::TokenId,
+    trust::{PeerIdentity, TrustError},
+};
 use weft_discovery::{
     authority::Refusal,
     coalesce::Coalesce,
@@ -159,8 +162,8 @@ pub struct Setup {
     pub seq: Arc<AtomicU64>,
     pub state: Arc<watch::Sender<NodeState>>,
     pub identity: IdentityReader,
-    /// Changes with the node's certificate, which facts carry.
-    pub renewed: watch::Receiver<u64>,
+    /// Changes with the node's certificate, which facts carry, and with what is revoked.
+    pub identity_changes: watch::Receiver<u64>,
     pub hosted: watch::Receiver<HostedSet>,
     /// Whether callers had better go elsewhere.
     pub overloaded: watch::Receiver<bool>,
@@ -365,12 +368,32 @@ impl FactsActor {
         };
         let dropped = self.table.expire(Instant::now().into_std(), is_member);
         for name in dropped {
-            self.unsaved.forget(&name);
-            let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
-            self.disk.note(&forgotten);
+            self.forgotten(name).await;
         }
         let saved = self.save().await;
         self.disk.note(&saved);
+    }
+
+    /// Drops the facts of nodes that are revoked: who called them finds others at once.
+    async fn forget_revoked(&mut self) {
+        let identity = self.setup.identity.load_full();
+        let is_revoked = |name: &&NodeName| {
+            let fact = self.table.get(name, FactKind::NODE);
+            let judged = fact.map(|fact| tls::judge(&identity.trust, &fact.chain, UnixTime::now()));
+            matches!(judged, Some(Err(TrustError::Revoked(_))))
+        };
+        let revoked: Vec<NodeName> = self.table.nodes().map(|(name, ..)| name).filter(is_revoked).cloned().collect();
+        for name in revoked {
+            if self.table.forget(&name) {
+                self.forgotten(name).await;
+            }
+        }
+    }
+
+    async fn forgotten(&mut self, name: NodeName) {
+        self.unsaved.forget(&name);
+        let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
+        self.disk.note(&forgotten);
     }
 
     /// What the certificate says that came with a node's fact, also one that has run out since.
@@ -464,13 +487,13 @@ impl Actor for FactsActor {
 
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         let mut hosted = self.setup.hosted.clone();
-        let mut renewed = self.setup.renewed.clone();
+        let mut identity_changes = self.setup.identity_changes.clone();
         let mut certified = self.setup.certified.clone();
         let mut overloaded = self.setup.overloaded.clone();
         hosted.mark_unchanged();
         certified.mark_unchanged();
         overloaded.mark_unchanged();
-        renewed.mark_unchanged();
+        identity_changes.mark_unchanged();
         if !self.spent.uses.is_empty() {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
         }
@@ -502,13 +525,13 @@ impl Actor for FactsActor {
                     self.coalesce.changed();
                     continue;
                 }
-                changed = renewed.changed() => {
+                changed = identity_changes.changed() => {
                     changed?;
+                    self.forget_revoked().await;
                     if !self.spent.uses.is_empty() {
                         self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
                     }
                     self.coalesce.changed();
-                    continue;
                 }
                 message = inbox.recv() => match message {
                     Some(Msg::Merge(facts, from)) => {

@@ -27,9 +27,14 @@ use weft_ca::{
     key::{PrivateKey, PublicKey},
     keyfile,
     renewal::Schedule,
+    revocation::{Revocations, Revoked},
     rules,
     token::{JoinToken, TokenClaims, TokenContext, TokenId},
     trust::PeerIdentity,
+};
+use weft_policy::{
+    api::mesh::{self, revocations as revocations_of},
+    document::Document,
 };
 use weft_proxy::ports::{Caller, IdentityPublisher, IdentitySnapshot, WorkloadIdentities, WorkloadIdentity};
 use weft_wire::{
@@ -49,6 +54,7 @@ use crate::{
     dir::{Credential, Dir},
     events::Kind,
     identity::{IdentityReader, NodeIdentity, certified_key, der_chain, wall_ms},
+    peer::tls::{Peer, Standing},
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
 };
@@ -105,7 +111,7 @@ impl Wanted {
 }
 
 pub enum Msg {
-    Certify(Box<PeerIdentity>, Wanted, Vec<u8>, oneshot::Sender<anyhow::Result<Response>>),
+    Certify(Box<Peer>, Wanted, Vec<u8>, oneshot::Sender<anyhow::Result<Response>>),
     Join(Box<JoinRequest>, NodeName, oneshot::Sender<anyhow::Result<Welcome>>),
     CreateToken(TokenRequest, oneshot::Sender<anyhow::Result<TokenClaims>>),
     /// What came of asking CA nodes.
@@ -139,7 +145,7 @@ impl Handle {
     ///
     /// # Errors
     /// Why not, in words for the peer.
-    pub async fn certify(&self, peer: PeerIdentity, wanted: Wanted, csr: Vec<u8>) -> anyhow::Result<Response> {
+    pub async fn certify(&self, peer: Peer, wanted: Wanted, csr: Vec<u8>) -> anyhow::Result<Response> {
         self.mailbox.ask(|reply| Msg::Certify(Box::new(peer), wanted, csr, reply)).await?
     }
 
@@ -231,8 +237,10 @@ fn ca_nodes(facts: &facts::Published) -> Vec<(NodeName, SocketAddr)> {
 pub struct Setup {
     pub dir: Dir,
     pub identity: IdentityReader,
-    /// Counts renewals of the node's certificate.
-    pub renewed: Arc<watch::Sender<u64>>,
+    /// Counts changes of the node's certificate, and of what is revoked.
+    pub identity_changes: Arc<watch::Sender<u64>>,
+    /// Among them what is revoked.
+    pub policy: watch::Receiver<Arc<Vec<Arc<Document>>>>,
     /// Outlives the actor; only the actor locks it.
     pub publisher: Arc<Mutex<IdentityPublisher>>,
     pub hosted: watch::Receiver<HostedSet>,
@@ -287,20 +295,27 @@ impl Ca {
         )
     }
 
-    /// Signs what a node may have.
-    fn certify(&self, peer: &PeerIdentity, wanted: &Wanted, csr: &[u8], wall: UnixTime) -> anyhow::Result<Chain> {
+    /// Signs what a node may have, so that it is not revoked already.
+    fn certify(
+        &self,
+        peer: &PeerIdentity,
+        wanted: &Wanted,
+        csr: &[u8],
+        revocations: &Revocations,
+        wall: UnixTime,
+    ) -> anyhow::Result<Chain> {
+        let (name, grant) = rules::may_renew(peer)?;
+        let account = match wanted {
+            Wanted::Workload(account) => Some(account),
+            Wanted::Node | Wanted::Issuer => None,
+        };
+        let wall = wall.max(revocations.not_before(name, account).unwrap_or(wall));
         Ok(match wanted {
-            Wanted::Node => {
-                let (name, grant) = rules::may_renew(peer)?;
-                self.issuer.sign_node(name, grant, csr, wall)?
-            }
-            Wanted::Issuer => {
-                let name = rules::may_renew_issuer(peer)?;
-                vec![self.root()?.sign_intermediate(name, csr, wall)?]
-            }
+            Wanted::Node => self.issuer.sign_node(name, grant, csr, wall)?,
+            Wanted::Issuer => vec![self.root()?.sign_intermediate(rules::may_renew_issuer(peer)?, csr, wall)?],
             Wanted::Workload(account) => {
                 rules::may_certify(peer, account)?;
-                self.issuer.sign_workload(account, csr, wall)?
+                self.issuer.sign_workload(account, name, csr, wall)?
             }
         })
     }
@@ -350,7 +365,11 @@ impl IssuerActor {
         let now = UnixTime::now();
         match message {
             Msg::Certify(peer, wanted, csr, reply) => {
-                let chain = self.ca().and_then(|ca| ca.certify(&peer, &wanted, &csr, now));
+                let identity = self.setup.identity.load();
+                let revocations = identity.trust.revocations();
+                let chain = self
+                    .may_ask(&peer)
+                    .and_then(|()| self.ca()?.certify(&peer.identity, &wanted, &csr, revocations, now));
                 let response = |chain: Chain| Response::Certificate { chain: der_chain(&chain), roots: self.roots() };
                 let _ = reply.send(chain.map(response));
             }
@@ -376,6 +395,20 @@ impl IssuerActor {
         }
     }
 
+    /// A revoked CA node may have made certificates of others' names, for keys of its own: of what it signed only that is
+    /// renewed that belongs to the key by which the node is known.
+    fn may_ask(&self, peer: &Peer) -> anyhow::Result<()> {
+        if peer.standing != Standing::IssuerRevoked {
+            return Ok(());
+        }
+        let facts = self.setup.facts.published().borrow().clone();
+        let known = peer.identity.id.as_node().and_then(|name| self.holder(name, &facts, Instant::now()));
+        match known {
+            Some(key) if key == peer.identity.public_key => Ok(()),
+            _ => bail!("who signed this certificate is revoked, and the node is not known by this key: join again"),
+        }
+    }
+
     fn ca(&self) -> anyhow::Result<&Ca> {
         self.ca.as_ref().context("this node is no CA node and issues no certificates")
     }
@@ -386,6 +419,8 @@ impl IssuerActor {
         let (wall, now) = (UnixTime::now(), Instant::now());
         let identity = self.setup.identity.load_full();
         let ca = self.ca()?;
+        // So that it is not revoked with those of the name's former owner, if this clock is a little late.
+        let wall = wall.max(identity.trust.revocations().not_before(&name, None).unwrap_or(wall));
         let token: JoinToken = request.token.parse()?;
         let key = csr::verify(&request.csr)?;
         let facts = self.setup.facts.published().borrow().clone();
@@ -526,7 +561,8 @@ impl IssuerActor {
             Ok(request) => request,
             Err(error) => return self.renewed(wanted, Err(error)),
         };
-        let own = self.ca().and_then(|ca| ca.certify(&identity.certificate, &wanted, &csr, wall));
+        let revocations = identity.trust.revocations();
+        let own = self.ca().and_then(|ca| ca.certify(&identity.certificate, &wanted, &csr, revocations, wall));
         if self.ca.as_ref().is_some_and(|ca| ca.can_give_all_of(&wanted, wall)) {
             return self.renewed(wanted, own.map(|chain| (key, chain)));
         }
@@ -592,14 +628,54 @@ impl IssuerActor {
     fn take_node(&mut self, key: Arc<PrivateKey>, chain: Chain, now: Instant) -> anyhow::Result<()> {
         let old = self.setup.identity.load();
         let identity = NodeIdentity::new(key, chain, old.trust.clone())?;
+        identity.trust.check_revoked(&identity.certificate, UnixTime::now())?;
         if identity.name != old.name {
             bail!("the CA certified {} instead of {}", identity.name, old.name);
         }
         keyfile::write_chain(&self.setup.dir.node().cert, &identity.chain)?;
         self.node = schedule(identity.certificate.not_before, identity.certificate.not_after).issued(now);
         self.setup.identity.store(Arc::new(identity));
-        self.setup.renewed.send_modify(|count| *count += 1);
+        self.setup.identity_changes.send_modify(|count| *count += 1);
+        // Those of the workloads could not be had before.
+        self.renew_revoked();
         Ok(())
+    }
+
+    /// Takes up what documents revoke.
+    fn follow_revocations(&mut self) {
+        let mut revocations = Revocations::default();
+        for (revoked, at) in revocations_of(self.setup.policy.borrow_and_update().iter().map(|document| &**document)) {
+            let revoked = match revoked {
+                mesh::Revoked::Node(name) => Revoked::Node(name),
+                mesh::Revoked::Account(account) => Revoked::Account(account),
+            };
+            revocations.add(revoked, UnixTime::since_unix_epoch(Duration::from_secs(at)));
+        }
+        let identity = self.setup.identity.load();
+        if revocations == **identity.trust.revocations() {
+            return;
+        }
+        self.setup.identity.store(Arc::new(identity.with_revocations(Arc::new(revocations))));
+        self.setup.identity_changes.send_modify(|count| *count += 1);
+        self.renew_revoked();
+        self.publish();
+    }
+
+    /// Gets new certificates in place of those that are revoked. The node's own is what it gets the others by: they are
+    /// asked for again when it has come.
+    fn renew_revoked(&mut self) {
+        let (identity, wall) = (self.setup.identity.load_full(), UnixTime::now());
+        if let Err(error) = identity.trust.check_revoked(&identity.certificate, wall) {
+            tracing::error!(%error, "this node's certificate is revoked");
+            self.node.revoked();
+        }
+        for workload in self.workloads.values_mut() {
+            let own = workload.identity.as_ref();
+            if own.is_some_and(|own| identity.trust.verify_chain(&own.certified_key.cert, wall).is_err()) {
+                workload.schedule.revoked();
+            }
+        }
+        self.renew_due();
     }
 
     fn take_issuer(&mut self, key: Arc<PrivateKey>, chain: Chain, wall: UnixTime, now: Instant) -> anyhow::Result<()> {
@@ -673,6 +749,7 @@ impl IssuerActor {
         self.setup.publisher.lock().publish(IdentitySnapshot {
             trust_domain: identity.trust_domain().clone(),
             roots: Arc::new(identity.root_store()),
+            revocations: identity.trust.revocations().clone(),
             workloads,
             default_caller: self.default_caller().map(Arc::new),
         });
@@ -753,6 +830,7 @@ impl Actor for IssuerActor {
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         let mut hosted = self.setup.hosted.clone();
         hosted.mark_unchanged();
+        self.follow_revocations();
         self.renew_due();
         self.publish();
         let mut tick = tokio::time::interval(TICK);
@@ -764,6 +842,10 @@ impl Actor for IssuerActor {
                 biased;
                 _ = tick.tick() => self.renew_due(),
                 _ = forget.tick() => self.forget_tokens(),
+                changed = self.setup.policy.changed() => {
+                    changed?;
+                    self.follow_revocations();
+                }
                 changed = hosted.changed() => {
                     changed?;
                     self.renew_due();
@@ -859,13 +941,16 @@ mod tests {
     fn an_intermediate_is_renewed_by_the_root_for_ca_nodes_only() {
         let (ca, seed) = ca(true);
         let key = PrivateKey::generate().unwrap();
-        let chain = ca.certify(&seed, &Wanted::Issuer, &csr::create(&key).unwrap(), after(DAY)).unwrap();
+        let chain = ca
+            .certify(&seed, &Wanted::Issuer, &csr::create(&key).unwrap(), &Revocations::default(), after(DAY))
+            .unwrap();
         let renewed = Issuer::open(key, chain).unwrap();
         assert_eq!(renewed.not_after(), after(DAY + INTERMEDIATE_LIFETIME));
 
         let mut member = seed;
         member.grant = Some(Grant { role: Role::Admin, accounts: vec![AccountPattern::Any] });
-        let error = ca.certify(&member, &Wanted::Issuer, &csr(), WALL).unwrap_err().to_string();
+        let error =
+            ca.certify(&member, &Wanted::Issuer, &csr(), &Revocations::default(), WALL).unwrap_err().to_string();
         assert!(error.contains("only nodes of role ca"), "{error}");
     }
 
@@ -873,7 +958,7 @@ mod tests {
     fn a_ca_node_without_the_root_renews_no_intermediate() {
         let (ca, seed) = ca(false);
         assert!(!ca.can_give_all_of(&Wanted::Issuer, WALL));
-        let error = ca.certify(&seed, &Wanted::Issuer, &csr(), WALL).unwrap_err().to_string();
+        let error = ca.certify(&seed, &Wanted::Issuer, &csr(), &Revocations::default(), WALL).unwrap_err().to_string();
         assert!(error.contains("does not hold the root key"), "{error}");
     }
 

@@ -38,7 +38,7 @@ use crate::{
         quic::{Accepted, Quic},
         session::{self, Outgoing, Receivers},
         stream,
-        tls::Peer,
+        tls::{Peer, Standing},
     },
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::{Reason, Telemetry},
@@ -49,6 +49,7 @@ const MAX_HANDSHAKES: usize = 64;
 /// Joining hosts that are served at once.
 const MAX_JOINS: usize = 16;
 const TICK: Duration = Duration::from_millis(100);
+const REVOKED: &str = "a peer says that this node's certificate is revoked: `weft join` it again, with a new token";
 
 /// One connection with one peer.
 #[derive(Clone)]
@@ -318,7 +319,17 @@ impl LinksActor {
         }
     }
 
+    /// Says it once, until a peer lets this node in again.
+    fn refused_by(&mut self, address: SocketAddr) {
+        if self.refused.insert(address, REVOKED.into()).as_deref() != Some(REVOKED) {
+            tracing::error!(%address, REVOKED);
+        }
+    }
+
     fn ended(&mut self, node: NodeId, address: SocketAddr, connection: usize, why: &ConnectionError) {
+        if session::is_of_revocation(why) {
+            self.refused_by(address);
+        }
         if self.table.remove(node, connection) {
             tracing::debug!(%node, %address, %why, "link ended");
             self.schedule.disconnected(address, Instant::now().into_std(), &mut rand::rng());
@@ -350,9 +361,9 @@ impl LinksActor {
             connection.close(0u32.into(), b"this is you");
             return;
         }
-        let expired = peer.expired;
+        let standing = peer.standing;
         let reading = session::read(connection.clone(), peer, address, self.receivers.clone());
-        if expired {
+        if standing != Standing::Member {
             // It may renew its certificate, and is no member until then.
             tokio::spawn(reading);
             return;

@@ -15,6 +15,7 @@ mod join;
 mod jsonpath;
 mod output;
 mod plaintext;
+mod revoke;
 mod run;
 mod schema;
 mod select;
@@ -207,6 +208,9 @@ of those that failed or were slow, until it is restarted.")]
   weft traces --service reviews --error --min 200ms
   weft traces --since 10m -o json")]
     Traces(trace::TracesArgs),
+    /// Have nobody believe the certificates of a node or of a service account any more, and cut its connections.
+    #[command(subcommand)]
+    Revoke(revoke::RevokeCommand),
     /// List who still sends plaintext to whom, in the whole mesh.
     #[command(after_help = "Listed are:
   past weft       whoever is connected to a workload's own port from another host, where neither mutual TLS nor policies
@@ -608,6 +612,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Trace(args) => trace::trace(&common, args).await?,
         Command::Traces(args) => trace::traces(&common, args).await?,
         Command::Circuits(args) => circuits::circuits(&common, args.watch).await?,
+        Command::Revoke(command) => revoke::run(&common, command).await?,
         Command::Plaintext => plaintext::plaintext(&common).await?,
         Command::Token(command) => token::run(&common, command).await?,
         Command::Apply(args) => documents::apply(&common, args).await?,

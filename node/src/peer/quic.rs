@@ -18,7 +18,7 @@ use weft_wire::{frame::ALPN_JOIN, id::MeshId};
 
 use super::{
     PeerError,
-    tls::{self, Peer},
+    tls::{self, Peer, Standing},
 };
 use crate::identity::IdentityReader;
 
@@ -114,7 +114,7 @@ impl Quic {
         let chain = shown_chain(connection).ok_or(PeerError::NoCertificate { address })?;
         let peer = tls::judge(&self.identity.load().trust, &chain, UnixTime::now())
             .map_err(|error| PeerError::Untrusted { address, why: error.to_string() })?;
-        if !peer.expired {
+        if peer.standing == Standing::Member {
             connection.set_max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS));
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(MAX_BI_STREAMS));
             connection.set_receive_window(VarInt::from_u32(MEMBER_WINDOW));

@@ -11,9 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, TransportErrorCode};
 use rustls::pki_types::UnixTime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use weft_ca::trust::TrustError;
 use weft_wire::{
     codec::{self, WireError},
     frame::{MAX_FRAME_LEN, MAX_GOSSIP_LEN, MAX_PUSH_LEN, Push, Request, Response, UniKind},
@@ -23,7 +24,7 @@ use weft_wire::{
 use super::{
     PeerError,
     stream::{read_uni, read_value, send_uni, write_value},
-    tls::Peer,
+    tls::{Peer, Standing},
 };
 use crate::{
     actors::{
@@ -46,6 +47,7 @@ use crate::{
 const MAX_READING: usize = 4;
 /// A peer whose certificate has run out has this long to renew it.
 const RENEWAL: Duration = Duration::from_secs(30);
+const REVOKED: &[u8] = b"your certificate is revoked";
 
 /// Where a peer's words go.
 #[derive(Clone)]
@@ -61,6 +63,8 @@ pub struct Receivers {
     pub traffic: OwnTraffic,
     pub taps: TapDesk,
     pub identity: IdentityReader,
+    /// Changes with what is revoked, among others.
+    pub identity_changes: watch::Receiver<u64>,
     pub traces: OwnTraces,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
@@ -110,8 +114,12 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
         return connection.closed().await;
     };
     let good_for = peer.identity.not_after.as_secs().saturating_sub(UnixTime::now().as_secs());
-    let certificate_ends = tokio::time::sleep(if peer.expired { RENEWAL } else { Duration::from_secs(good_for) });
-    tokio::pin!(certificate_ends);
+    let certificate_ends = tokio::time::sleep(match peer.standing {
+        Standing::Member => Duration::from_secs(good_for),
+        Standing::Expired | Standing::IssuerRevoked => RENEWAL,
+    });
+    let revoked = revoked(&peer, &to);
+    tokio::pin!(certificate_ends, revoked);
     let reading = Arc::new(Semaphore::new(MAX_READING));
     loop {
         let next = async {
@@ -125,6 +133,10 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
             stream = next => stream,
             () = &mut certificate_ends => {
                 connection.close(0u32.into(), b"your certificate has ended");
+                return connection.closed().await;
+            }
+            () = &mut revoked => {
+                connection.close(0u32.into(), REVOKED);
                 return connection.closed().await;
             }
         };
@@ -144,6 +156,35 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
             }
             drop(permit);
         });
+    }
+}
+
+/// Waits until the peer is not believed any more for what it was when it came.
+async fn revoked(peer: &Peer, to: &Receivers) {
+    let mut changes = to.identity_changes.clone();
+    loop {
+        let is_believed = match to.identity.load().trust.check_revoked(&peer.identity, UnixTime::now()) {
+            Ok(()) => true,
+            Err(TrustError::IssuerRevoked(_)) => peer.standing == Standing::IssuerRevoked,
+            Err(_) => false,
+        };
+        if !is_believed {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Whether a connection ended because the peer believes this node's certificate no more.
+pub fn is_of_revocation(why: &ConnectionError) -> bool {
+    /// RFC 8446, section 6.
+    const CERTIFICATE_REVOKED: u8 = 44;
+    match why {
+        ConnectionError::ApplicationClosed(close) => close.reason == REVOKED,
+        ConnectionError::ConnectionClosed(close) => close.error_code == TransportErrorCode::crypto(CERTIFICATE_REVOKED),
+        _ => false,
     }
 }
 
@@ -188,10 +229,10 @@ async fn take_question(
 ) -> Result<(), PeerError> {
     let question: Request = read_value(recv, MAX_FRAME_LEN).await?;
     question.check()?;
-    let certify = |wanted, csr| to.issuer.certify(peer.identity.clone(), wanted, csr);
-    let answer = match (question, peer.expired) {
+    let certify = |wanted, csr| to.issuer.certify(peer.clone(), wanted, csr);
+    let answer = match (question, peer.standing == Standing::Member) {
         (Request::RenewNode { csr }, _) => certify(Wanted::Node, csr).await,
-        (_, true) => Err(anyhow::anyhow!("your certificate has expired: renew it first")),
+        (_, false) => Err(anyhow::anyhow!("your certificate has expired, or who signed it is revoked: renew it first")),
         (Request::PullFacts { have }, _) => to.facts.missing_for(have).await.map(Response::Facts),
         (Request::PullDocuments { have }, _) => to.documents.missing_for(have).await.map(Response::Documents),
         (Request::CertifyWorkload { namespace, account, csr }, _) => {

@@ -33,26 +33,42 @@ use crate::identity::IdentityReader;
 /// was off for a holiday comes back by itself; one that was off for longer joins again.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What a peer's certificate says, and whether it has run out (then the peer may only renew it).
+/// What a peer's certificate says, and what the peer may do with it.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub identity: PeerIdentity,
-    pub expired: bool,
+    pub standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Member,
+    /// The certificate has run out: it may only be renewed.
+    Expired,
+    /// The CA node that signed it is revoked: it may only be renewed, by its owner.
+    IssuerRevoked,
 }
 
 /// Judges the certificates that a peer showed.
 ///
 /// # Errors
-/// Whatever makes the chain unfit, in words; an expired leaf passes within [`RENEWAL_GRACE`], marked as expired.
+/// Whatever makes the chain unfit, in words; an expired leaf passes within [`RENEWAL_GRACE`], and one of a revoked
+/// issuer, marked as such.
 pub fn judge<C: AsRef<[u8]>>(trust: &TrustBundle, chain: &[C], now: UnixTime) -> Result<Peer, TrustError> {
-    match trust.verify_chain(chain, now) {
-        Ok(identity) => Ok(Peer { identity, expired: false }),
+    let (identity, standing) = match trust.verify_path(chain, now) {
+        Ok(identity) => (identity, Standing::Member),
         Err(TrustError::Expired { ago_secs }) if ago_secs < RENEWAL_GRACE.as_secs() => {
             let when_good = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() - ago_secs - 1));
-            trust.verify_chain(chain, when_good).map(|identity| Peer { identity, expired: true })
+            (trust.verify_path(chain, when_good)?, Standing::Expired)
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    let standing = match trust.check_revoked(&identity, now) {
+        Ok(()) => standing,
+        Err(TrustError::IssuerRevoked(_)) => Standing::IssuerRevoked,
+        Err(error) => return Err(error),
+    };
+    Ok(Peer { identity, standing })
 }
 
 /// TLS 1.3 with aws-lc-rs, X25519MLKEM768 preferred.
@@ -171,7 +187,7 @@ impl MeshVerifier {
             Expect::Members(identity) => judge(&identity.load().trust, &chain, now),
             Expect::Mesh(mesh) => TrustBundle::pin(&chain, *mesh)
                 .and_then(|trust| trust.verify_chain(&chain, now))
-                .map(|identity| Peer { identity, expired: false }),
+                .map(|identity| Peer { identity, standing: Standing::Member }),
         }
         .map_err(|error| {
             let _ = self.refused.set(error.clone());
@@ -186,6 +202,9 @@ impl MeshVerifier {
 
 /// The alert the peer sees stays standard; our side's log keeps the words.
 fn refuse(error: TrustError) -> TlsError {
+    if matches!(error, TrustError::Revoked(_)) {
+        return CertificateError::Revoked.into();
+    }
     TlsError::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(InWords(error)))))
 }
 

@@ -192,7 +192,7 @@ impl Idle {
 fn local(stream: &Stream) -> Option<SocketAddr> {
     match stream {
         Either::Left(stream) => stream.local_addr().ok(),
-        Either::Right(stream) => stream.get_ref().0.local_addr().ok(),
+        Either::Right(stream) => stream.tcp().local_addr().ok(),
     }
 }
 

@@ -16,11 +16,12 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 use weft_policy::connection::{ConnectionSettings, Keepalive};
 use weft_wire::id::SpiffeId;
 
+use super::protected::{Protected, Servers};
 use crate::{
     body::RequestBody,
     error::ConnectError,
@@ -28,7 +29,7 @@ use crate::{
     http2::{MAX_HEADER_LIST, Watched},
     metrics::Metrics,
     ports::{IdentitySnapshot, WorkloadIdentity},
-    tls::{self, MeshTls},
+    tls::{self, MeshTls, Peer, Role},
 };
 
 /// A workload of this host answers at once or not at all.
@@ -36,8 +37,8 @@ pub(super) const APP_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// TCP, and TLS where there is some, to another host. Istio's default connect timeout.
 pub(super) const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes in the clear, to a workload of this node or to a place outside (left), or, encrypted, to another node's (right).
-pub(crate) type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+/// Bytes in the clear, to a workload of this node or to a place outside, or (right) encrypted.
+pub(crate) type Stream = Either<TcpStream, Protected>;
 
 /// `default` is the time that it may take where documents say nothing.
 pub(super) async fn connect_plain(
@@ -61,16 +62,17 @@ pub(super) struct MeshDial<'a> {
     pub(super) address: SocketAddr,
     pub(super) sni: &'a str,
     pub(super) expected: Arc<[SpiffeId]>,
+    pub(super) servers: &'a Servers,
 }
 
 impl MeshDial<'_> {
-    /// Connects, and makes sure that the server is one of those expected and speaks `alpn`.
+    /// Connects, and makes sure that the server is one of those expected and speaks `alpn`. Returns who it is too.
     pub(super) async fn connect(
         self,
         alpn: &'static [u8],
         settings: Option<&ConnectionSettings>,
         metrics: &Metrics,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+    ) -> Result<(Protected, Arc<Peer>), ConnectError> {
         let to: Arc<str> = format!("{} at {}", self.sni, self.address).into();
         let tls_error = |source: io::Error| ConnectError::Tls { to: to.clone(), source: Arc::new(source) };
         let name = ServerName::try_from(self.sni.to_owned()).map_err(|error| tls_error(io::Error::other(error)))?;
@@ -86,8 +88,11 @@ impl MeshDial<'_> {
                 Err(_) => metrics.count_failed_handshake(),
             }
             let stream = connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))?;
-            match stream.get_ref().1.alpn_protocol() {
-                Some(chosen) if chosen == alpn => Ok(stream),
+            let server = self.tls.peer(self.snapshot, stream.get_ref().1.peer_certificates(), Role::Server);
+            let server = server.map_err(|source| ConnectError::Peer { to: to.clone(), source })?;
+            let stream = self.servers.protect(stream, server.clone());
+            match stream.alpn() {
+                Some(chosen) if chosen == alpn => Ok((stream, server)),
                 _ => Err(ConnectError::Alpn { to: to.clone(), expected: alpn_name(alpn) }),
             }
         })
@@ -108,7 +113,7 @@ impl OutsideDial<'_> {
         self,
         settings: Option<&ConnectionSettings>,
         default: Duration,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+    ) -> Result<Protected, ConnectError> {
         let to: Arc<str> = format!("{} at {}", self.server, self.address).into();
         let name = ServerName::try_from(self.server.to_owned());
         let name =
@@ -117,7 +122,7 @@ impl OutsideDial<'_> {
             let tcp = tcp(self.address, settings).await?;
             // A server that chooses no protocol speaks what its port says.
             let connected = TlsConnector::from(self.config).connect(name, tcp).await;
-            connected.map_err(|error| ConnectError::of_handshake(to.clone(), error))
+            connected.map(Protected::outside).map_err(|error| ConnectError::of_handshake(to.clone(), error))
         })
         .await
     }

@@ -11,8 +11,9 @@ use std::{
 
 use foldhash::HashMap;
 use futures_util::FutureExt;
-use tokio::{net::TcpStream, time::Instant};
-use tokio_rustls::client::TlsStream;
+use rustls_pki_types::UnixTime;
+use tokio::time::Instant;
+use weft_ca::revocation::Revocations;
 use weft_policy::{
     connection::ConnectionSettings,
     endpoint::{Endpoint, EndpointKey},
@@ -24,9 +25,10 @@ use super::{
     dial::{self, MeshDial},
     life::{Life, is_same},
     link::{Link, Links},
+    protected::{Protected, Servers},
 };
 use crate::{
-    error::{ConnectError, PeerError},
+    error::ConnectError,
     metrics::Metrics,
     ports::{Caller, Identities, IdentitySnapshot, OriginationTable, WorkloadIdentity},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, MeshTls, Peer},
@@ -37,6 +39,7 @@ pub(super) struct MeshPool {
     identities: Identities,
     metrics: Metrics,
     links: RefCell<HashMap<EndpointKey, ByCaller>>,
+    servers: Rc<Servers>,
 }
 
 /// Few accounts call from one node, so a list will do.
@@ -53,7 +56,7 @@ struct OfCaller {
 struct Hop {
     address: SocketAddr,
     /// Who the server proved to be.
-    server: SpiffeId,
+    server: Arc<Peer>,
     /// The identities that were last found to contain the server's: the same list needs no second look.
     allowed: RefCell<Arc<[SpiffeId]>>,
     /// When our own certificate ends; by then the hop is made anew, and both sides prove themselves again.
@@ -69,7 +72,7 @@ impl Hop {
         if Arc::ptr_eq(&allowed, identities) {
             return true;
         }
-        if !identities.contains(&self.server) {
+        if !identities.contains(&self.server.id) {
             return false;
         }
         *allowed = identities.clone();
@@ -79,7 +82,8 @@ impl Hop {
 
 impl MeshPool {
     pub(super) fn new(tls: Arc<MeshTls>, identities: Identities, metrics: Metrics) -> Self {
-        Self { tls, identities, metrics, links: RefCell::default() }
+        let servers = Rc::new(Servers::new(identities.clone()));
+        Self { tls, identities, metrics, links: RefCell::default(), servers }
     }
 
     pub(super) async fn checkout(
@@ -104,7 +108,7 @@ impl MeshPool {
         let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
         let dial = || {
             let (tls, identities, sni) = (self.tls.clone(), self.identities.clone(), sni.clone());
-            let metrics = self.metrics.clone();
+            let (metrics, servers) = (self.metrics.clone(), self.servers.clone());
             let (account, expected) = (caller.account().clone(), endpoint.identities.clone());
             let settings = settings.cloned();
             async move {
@@ -112,10 +116,17 @@ impl MeshPool {
                 let identity = identity(&snapshot, &account)?;
                 let expires = expiry(identity.not_after);
                 let (allowed, expected) = (RefCell::new(expected.clone()), expected);
-                let to = MeshDial { tls: &tls, snapshot: &snapshot, identity, address, sni: &sni, expected };
-                let stream = to.connect(ALPN_HTTP2, settings.as_deref(), &metrics).await?;
-                let local = stream.get_ref().0.local_addr().ok();
-                let server = server_id(&stream).map_err(|source| ConnectError::Peer { to: sni.clone(), source })?;
+                let to = MeshDial {
+                    tls: &tls,
+                    snapshot: &snapshot,
+                    identity,
+                    address,
+                    sni: &sni,
+                    expected,
+                    servers: &servers,
+                };
+                let (stream, server) = to.connect(ALPN_HTTP2, settings.as_deref(), &metrics).await?;
+                let local = stream.tcp().local_addr().ok();
                 let sender = dial::http2(&sni, stream, settings.as_deref()).await?;
                 Ok(Link::new(sender, Hop { address, server, allowed, expires }, Life::begin(settings).from(local)))
             }
@@ -131,7 +142,7 @@ impl MeshPool {
         sni: &str,
         settings: Option<&ConnectionSettings>,
         caller: &Caller,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+    ) -> Result<Protected, ConnectError> {
         self.connect(endpoint, address, sni, settings, caller, ALPN_TCP).await
     }
 
@@ -143,12 +154,13 @@ impl MeshPool {
         settings: Option<&ConnectionSettings>,
         caller: &Caller,
         alpn: &'static [u8],
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+    ) -> Result<Protected, ConnectError> {
         let snapshot = self.identities.load();
         let identity = identity(&snapshot, caller.account())?;
         let expected = endpoint.identities.clone();
-        let to = MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected };
-        to.connect(alpn, settings, &self.metrics).await
+        let servers = &self.servers;
+        let to = MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected, servers };
+        Ok(to.connect(alpn, settings, &self.metrics).await?.0)
     }
 
     fn links(
@@ -170,6 +182,11 @@ impl MeshPool {
         new
     }
 
+    /// Ends the connections with nodes whose certificates hold no more, and returns how many these were.
+    pub(super) fn cut_revoked(&self, revocations: &Revocations, now: UnixTime) -> usize {
+        self.servers.cut_revoked(revocations, now)
+    }
+
     /// Returns how many connections are left.
     pub(super) fn sweep(&self, originations: &OriginationTable) -> u64 {
         self.links.borrow_mut().retain(|_, of_endpoint| {
@@ -186,10 +203,6 @@ fn identity<'s>(
 ) -> Result<&'s WorkloadIdentity, ConnectError> {
     let identity = snapshot.workloads.get(account);
     identity.map(|identity| &**identity).ok_or_else(|| ConnectError::NoIdentity(account.clone()))
-}
-
-fn server_id(stream: &TlsStream<TcpStream>) -> Result<SpiffeId, PeerError> {
-    Peer::of(stream.get_ref().1.peer_certificates()).map(|peer| peer.id)
 }
 
 fn expiry(not_after: SystemTime) -> Instant {

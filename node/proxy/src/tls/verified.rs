@@ -2,7 +2,8 @@
 //! the signatures of its chain again is a large part of what they cost.
 //!
 //! What is remembered is what does not change while the roots stay the same: that the signatures are right, and for how
-//! long the certificates hold. What may change is asked at each handshake, after this: who is expected, who may call.
+//! long the certificates hold. What may change is asked at each handshake, after this: what is revoked, who is expected,
+//! who may call.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -12,9 +13,8 @@ use parking_lot::Mutex;
 use rustls::{Error, RootCertStore, crypto::WebPkiSupportedAlgorithms};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::KeyUsage;
-use weft_wire::id::SpiffeId;
 
-use super::{refused, spiffe_id, verify_chain};
+use super::{Peer, refused, verify_chain};
 
 /// So many chains are remembered, and as many again of those that were asked for less lately: far more than one node
 /// has peers at a time. One takes some 200 bytes.
@@ -22,7 +22,7 @@ const MOST: usize = 1024;
 
 /// What a peer is in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Client,
     Server,
 }
@@ -46,7 +46,7 @@ struct Key([u8; SHA256_OUTPUT_LEN]);
 
 #[derive(Clone)]
 struct Verified {
-    id: SpiffeId,
+    peer: Arc<Peer>,
     hold: Validity,
 }
 
@@ -70,26 +70,26 @@ impl VerifiedChains {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<SpiffeId, Error> {
+    ) -> Result<Arc<Peer>, Error> {
         let key = Key::of(role, end_entity, intermediates);
-        if let Some(id) = self.0.lock().find(roots, &key, now) {
-            return Ok(id);
+        if let Some(known) = self.0.lock().find(roots, &key, now) {
+            return Ok(known);
         }
         let usage = match role {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
         };
-        verify_chain(roots, algorithms, end_entity, intermediates, now, usage, None)?;
-        let id = spiffe_id(end_entity).map_err(refused)?;
+        let intermediate = verify_chain(roots, algorithms, end_entity, intermediates, now, usage, None)?;
+        let peer = Arc::new(Peer::of(end_entity, intermediate).map_err(refused)?);
         if let Some(hold) = Validity::of(end_entity, intermediates) {
-            self.0.lock().remember(roots, key, Verified { id: id.clone(), hold });
+            self.0.lock().remember(roots, key, Verified { peer: peer.clone(), hold });
         }
-        Ok(id)
+        Ok(peer)
     }
 }
 
 impl Remembered {
-    fn find(&mut self, roots: &Arc<RootCertStore>, key: &Key, now: UnixTime) -> Option<SpiffeId> {
+    fn find(&mut self, roots: &Arc<RootCertStore>, key: &Key, now: UnixTime) -> Option<Arc<Peer>> {
         if !self.are_of(roots) {
             return None;
         }
@@ -98,7 +98,7 @@ impl Remembered {
             self.insert(*key, found.clone());
             Some(found)
         })?;
-        found.hold.includes(now).then_some(found.id)
+        found.hold.includes(now).then_some(found.peer)
     }
 
     fn are_of(&self, roots: &Arc<RootCertStore>) -> bool {

@@ -36,6 +36,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use weft_ca::revocation::{Revocations, Revoked};
 use weft_policy::{
     balance::{Cluster, Trip},
     compile::{Inputs, NodeInput, compile},
@@ -207,6 +208,8 @@ pub struct Node {
     pub view: Views,
     views: ViewPublisher,
     identities: IdentityPublisher,
+    /// The identities with which it began.
+    snapshot: IdentitySnapshot,
 }
 
 /// The spans that a node has made. There are no collectors.
@@ -344,7 +347,8 @@ fn originator(files: &HashMap<String, Vec<u8>>, wanted: &Origination) -> Result<
 impl Node {
     fn start(ca: &Ca, number: usize, plan: Plan) -> Self {
         let (views, view) = ports::views(MeshView::empty(trust_domain()));
-        let (identities, identity_reader) = ports::identities(snapshot(ca, &plan));
+        let snapshot = snapshot(ca, &plan);
+        let (identities, identity_reader) = ports::identities(snapshot.clone());
         let (keys, key_reader) = ports::key_sets();
         let (originations, origination_reader) = ports::originations();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
@@ -406,6 +410,7 @@ impl Node {
             view,
             views,
             identities,
+            snapshot,
         }
     }
 
@@ -454,6 +459,15 @@ impl Node {
         self.identities.publish(snapshot);
     }
 
+    /// Has it believe no certificate of these accounts that was issued until now.
+    pub fn revoke(&mut self, accounts: &[&str]) {
+        let mut revocations = Revocations::default();
+        accounts
+            .iter()
+            .for_each(|account| revocations.add(Revoked::Account(account.parse().unwrap()), UnixTime::now()));
+        self.publish_identities(IdentitySnapshot { revocations: Arc::new(revocations), ..self.snapshot.clone() });
+    }
+
     pub fn metrics_text(&self) -> String {
         let mut page = Page::new(Format::OpenMetrics);
         self.metrics.write(&mut page);
@@ -482,7 +496,8 @@ fn snapshot(ca: &Ca, plan: &Plan) -> IdentitySnapshot {
         .collect();
     let first = plan.hosted.first();
     let default_caller = first.map(|hosted| Arc::new(Caller::new(hosted.row.account(), Some(&hosted.row.workload))));
-    IdentitySnapshot { trust_domain: trust_domain(), roots: issuing.roots(), workloads, default_caller }
+    let (roots, revocations) = (issuing.roots(), Arc::default());
+    IdentitySnapshot { trust_domain: trust_domain(), roots, revocations, workloads, default_caller }
 }
 
 pub fn identity(ca: &Ca, account: &ServiceAccount, not_after: SystemTime) -> Arc<WorkloadIdentity> {

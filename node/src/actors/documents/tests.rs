@@ -17,6 +17,7 @@ struct Bench {
     setup: Setup,
     full: Arc<AtomicBool>,
     mesh: NewMesh,
+    _changes: Arc<watch::Sender<u64>>,
 }
 
 impl Bench {
@@ -29,8 +30,10 @@ impl Bench {
         let (store, full) = on_disk_that_fills(dir);
         let (myself, _) = supervisor.open("documents", 1);
         let contents = watch::channel(Arc::default()).1;
+        let changes = Arc::new(watch::channel(0).0);
         let setup = Setup {
             identity,
+            identity_changes: changes.subscribe(),
             published: Published::default(),
             store,
             links,
@@ -40,7 +43,7 @@ impl Bench {
             myself,
             telemetry,
         };
-        Self { setup, full, mesh }
+        Self { setup, full, mesh, _changes: changes }
     }
 
     /// What an operator signed elsewhere, `age_ms` ago.

@@ -7,6 +7,7 @@ mod mesh_config;
 mod provider;
 mod rate_limit;
 mod request;
+mod revocation;
 mod signals;
 mod targets;
 mod timestamp;
@@ -22,6 +23,7 @@ pub use self::{
     provider::*,
     rate_limit::*,
     request::*,
+    revocation::*,
     signals::{
         FileAccessLogProvider, FileLogFormat, OpenTelemetryProvider, OtelAccessLogProvider, OtelLogFormat, OtlpGrpc,
         OtlpHeader, OtlpHttp,

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use rustls::{CertificateError, crypto::aws_lc_rs};
 
@@ -53,7 +54,8 @@ impl Ca {
         let root = root_params.self_signed(&root_key).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(root.der().clone()).unwrap();
-        let params = authority(times);
+        let mut params = authority(times);
+        params.distinguished_name.push(DnType::CommonName, "seed");
         let intermediate = params.signed_by(&key, &Issuer::new(root_params, root_key)).unwrap();
         Self { roots: Arc::new(roots), intermediate: intermediate.der().clone(), issuer: Issuer::new(params, key) }
     }
@@ -78,8 +80,8 @@ impl Ca {
         now: u64,
     ) -> Result<String, Error> {
         let intermediates = std::slice::from_ref(&self.intermediate);
-        let id = chains.verify(&self.roots, algorithms, Role::Client, leaf, intermediates, at(now));
-        id.map(|id| id.to_string())
+        let peer = chains.verify(&self.roots, algorithms, Role::Client, leaf, intermediates, at(now));
+        peer.map(|peer| peer.id.to_string())
     }
 }
 
@@ -179,11 +181,12 @@ fn only_so_many_are_remembered_and_those_that_are_asked_for_stay() {
     let (ca, chains) = (Ca::new(&LONG), VerifiedChains::default());
     let web = ca.workload("web", &LONG);
     assert!(ca.ask(&chains, all(), &web, NOW).is_ok());
+    let peer = Arc::new(Peer::of(&web, Some(ca.intermediate.clone())).unwrap());
     let hold = Validity { from: 0, until: u64::MAX };
     for number in 0..5 * MOST {
         let mut key = [0; SHA256_OUTPUT_LEN];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        chains.0.lock().insert(Key(key), Verified { id: WEB.parse().unwrap(), hold });
+        chains.0.lock().insert(Key(key), Verified { peer: peer.clone(), hold });
         if number % 100 == 0 {
             assert!(ca.ask(&chains, NONE, &web, NOW).is_ok(), "{number}");
         }
