@@ -62,6 +62,11 @@ impl RecentJoins {
         self.0.insert(name, Join { token, key, at: now });
     }
 
+    /// Frees the name of a node that is revoked.
+    pub fn forget(&mut self, name: &NodeName) {
+        self.0.remove(name);
+    }
+
     fn recent(&self, name: &NodeName, now: Instant) -> Option<&Join> {
         self.0.get(name).filter(|join| is_recent(join, now))
     }
@@ -84,6 +89,15 @@ mod tests {
 
     fn name(name: &str) -> NodeName {
         name.parse().unwrap()
+    }
+
+    #[test]
+    fn the_name_of_a_revoked_node_is_free_and_its_token_is_not_good_for_a_second_time() {
+        let (mut joins, now, key) = (RecentJoins::default(), Instant::now(), key());
+        joins.remember(TOKEN, name("n"), key.clone(), now);
+        joins.forget(&name("n"));
+        assert_eq!(joins.holder(&name("n"), None, now), None);
+        assert!(!joins.has(TOKEN, &name("n"), &key, now));
     }
 
     #[test]

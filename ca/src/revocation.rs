@@ -1,28 +1,10 @@
 //! Certificates that hold no more, although their time is not over: those of a node or of a service account that were
 //! issued until it was revoked. Whoever gets a new one after that is believed again.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, time::Duration};
 
 use rustls_pki_types::UnixTime;
-use weft_wire::id::{NodeName, ServiceAccount, SpiffeId, Subject};
-
-/// Whose certificates are revoked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revoked {
-    /// The node's own certificate, those of workloads that it was given, and what it signed if it is a CA node.
-    Node(NodeName),
-    /// The account's, on all nodes.
-    Account(ServiceAccount),
-}
-
-impl fmt::Display for Revoked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Node(name) => write!(f, "node {name}"),
-            Self::Account(account) => write!(f, "service account {account}"),
-        }
-    }
-}
+use weft_wire::id::{NodeName, Revoked, ServiceAccount, SpiffeId, Subject};
 
 /// Where a certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,14 +77,12 @@ impl Revocations {
     /// clock is a little late.
     pub fn not_before(&self, host: &NodeName, account: Option<&ServiceAccount>) -> Option<UnixTime> {
         let last = self.nodes.get(host).max(account.and_then(|account| self.accounts.get(account)))?;
-        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(last.as_secs().saturating_add(1))))
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(last.as_secs().saturating_add(1))))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(secs: u64) -> UnixTime {

@@ -4,12 +4,12 @@ use std::{fmt, slice, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs::ECDSA_P256_SHA256};
-use weft_wire::id::{Grant, MeshId, NodeName, SpiffeId, Subject, TrustDomain};
+use weft_wire::id::{Grant, MeshId, NodeName, Revoked, SpiffeId, Subject, TrustDomain};
 
 use crate::{
     certificate::Fields,
     key::PublicKey,
-    revocation::{Provenance, Reason, Revocations, Revoked},
+    revocation::{Provenance, Reason, Revocations},
 };
 
 /// Most certificates in a chain that is looked at: leaf, intermediate, root and one to spare.

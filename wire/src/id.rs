@@ -483,6 +483,24 @@ impl fmt::Display for Locality {
     }
 }
 
+/// Whose certificates are revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// The node's own certificate, those of workloads that it was given, and what it signed if it is a CA node.
+    Node(NodeName),
+    /// The account's, on all nodes.
+    Account(ServiceAccount),
+}
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => write!(f, "node {name}"),
+            Self::Account(account) => write!(f, "service account {account}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ const NODE: &str = "spiffe://cluster.local/node/a";
 const WALL_MS: u64 = 1_000_000;
 
 fn key(kind: &str, name: &str) -> DocumentKey {
-    let group = if kind == JOIN_TOKEN_KIND { WEFT_GROUP } else { "networking.istio.io" };
+    let group = if [JOIN_TOKEN_KIND, REVOCATION_KIND].contains(&kind) { WEFT_GROUP } else { "networking.istio.io" };
     DocumentKey {
         group: group.into(),
         kind: kind.into(),
@@ -121,6 +121,31 @@ fn operators_and_nodes_of_role_admin_write_documents() {
         assert_eq!(effect.is_ok(), allowed, "{author} {role}: {effect:?}");
         assert_eq!(matches!(effect, Err(NotTaken::Refused(Refusal::RoleTooLow { .. }))), !allowed, "{author} {role}");
     }
+}
+
+#[test]
+fn revocations_are_written_by_operators_and_ca_nodes() {
+    for (author, role, allowed) in [(OPERATOR, "admin", true), (NODE, "admin", false), (NODE, "ca", true)] {
+        for body in [Some("1"), None] {
+            let document = signed_as(version(key(REVOCATION_KIND, "r"), 1, author, body), author, role);
+            let effect = merge(&mut DocumentTable::default(), document);
+            assert_eq!(effect.is_ok(), allowed, "{author} {role}: {effect:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_taken_out_is_as_if_it_had_never_come() {
+    let mut table = DocumentTable::default();
+    merge(&mut table, version(key("VirtualService", "other"), 1, OPERATOR, Some("1"))).unwrap();
+    let root = table.root();
+    let document = version(reviews(), 2, OPERATOR, Some("1"));
+    merge(&mut table, document.clone()).unwrap();
+    table.take_out(&reviews());
+    table.take_out(&reviews());
+    assert_eq!((table.root(), table.get(&reviews())), (root, None));
+    assert!(merge(&mut table, version(reviews(), 1, OPERATOR, Some("0"))).is_ok(), "an older one may hold again");
+    assert!(merge(&mut table, document).is_ok());
 }
 
 #[test]

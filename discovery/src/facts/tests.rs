@@ -296,6 +296,18 @@ fn a_restored_table_has_what_others_said_but_not_what_it_said_itself() {
     assert_eq!(after.nodes().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["a"]);
 }
 
+#[test]
+fn a_node_that_is_forgotten_comes_back_with_something_newer_alone() {
+    let mut table = table();
+    merge(&mut table, node_fact("a", 2, 5));
+    assert!(table.forget(&"a".parse().unwrap()));
+    assert!(!table.forget(&"a".parse().unwrap()), "nothing is left");
+    assert!(!table.forget(&"me".parse().unwrap()), "nobody forgets itself");
+    assert_eq!(table.nodes().count(), 0);
+    assert!(matches!(merge(&mut table, node_fact("a", 2, 4)), Effect::Old));
+    assert!(matches!(merge(&mut table, node_fact("a", 3, 1)), Effect::New(_)));
+}
+
 fn facts() -> impl Strategy<Value = Vec<SignedFact>> {
     let one = ("[abc]", 0..3u64, 0..4u64, 8..11u16, prop::collection::vec(0..3u8, 0..2));
     let one =

@@ -435,10 +435,13 @@ impl DocumentsActor {
         let may_be = |document: &&Arc<SignedDocument>| {
             document.stamp.millis >= first_ms && matches!(document.author.subject, Subject::Node(_))
         };
-        let refused = snapshot.iter().filter(may_be).filter_map(|document| {
-            documents::verify(document, &self.authority).is_err().then(|| (document.key.clone(), document.stamp))
-        });
-        let refused: Vec<_> = refused.collect();
+        let is_refused = |document: &&Arc<SignedDocument>| documents::verify(document, &self.authority).is_err();
+        let refused: Vec<_> = snapshot
+            .iter()
+            .filter(may_be)
+            .filter(is_refused)
+            .map(|document| (document.key.clone(), document.stamp))
+            .collect();
         if refused.is_empty() {
             return;
         }

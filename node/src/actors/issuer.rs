@@ -27,20 +27,17 @@ use weft_ca::{
     key::{PrivateKey, PublicKey},
     keyfile,
     renewal::Schedule,
-    revocation::{Revocations, Revoked},
+    revocation::Revocations,
     rules,
     token::{JoinToken, TokenClaims, TokenContext, TokenId},
     trust::PeerIdentity,
 };
-use weft_policy::{
-    api::mesh::{self, revocations as revocations_of},
-    document::Document,
-};
+use weft_policy::{api::mesh::revocations as revocations_of, document::Document};
 use weft_proxy::ports::{Caller, IdentityPublisher, IdentitySnapshot, WorkloadIdentities, WorkloadIdentity};
 use weft_wire::{
     fact::NodeState,
     frame::{JoinQuestion, JoinRequest, JoinResponse, MESH_PORT, Request, Response, Welcome},
-    id::{Grant, NodeName, Role, ServiceAccount, SpiffeId},
+    id::{Grant, NodeName, Revoked, Role, ServiceAccount, SpiffeId},
 };
 
 use crate::{
@@ -634,10 +631,14 @@ impl IssuerActor {
         }
         keyfile::write_chain(&self.setup.dir.node().cert, &identity.chain)?;
         self.node = schedule(identity.certificate.not_before, identity.certificate.not_after).issued(now);
+        let was_believed = identity.trust.check_revoked(&old.certificate, UnixTime::now()).is_ok();
         self.setup.identity.store(Arc::new(identity));
         self.setup.identity_changes.send_modify(|count| *count += 1);
-        // Those of the workloads could not be had before.
-        self.renew_revoked();
+        if !was_believed {
+            self.setup.links.renew();
+            // Those of the workloads could not be had before.
+            self.renew_revoked();
+        }
         Ok(())
     }
 
@@ -645,10 +646,9 @@ impl IssuerActor {
     fn follow_revocations(&mut self) {
         let mut revocations = Revocations::default();
         for (revoked, at) in revocations_of(self.setup.policy.borrow_and_update().iter().map(|document| &**document)) {
-            let revoked = match revoked {
-                mesh::Revoked::Node(name) => Revoked::Node(name),
-                mesh::Revoked::Account(account) => Revoked::Account(account),
-            };
+            if let Revoked::Node(name) = &revoked {
+                self.setup.joins.lock().forget(name);
+            }
             revocations.add(revoked, UnixTime::since_unix_epoch(Duration::from_secs(at)));
         }
         let identity = self.setup.identity.load();
@@ -666,7 +666,7 @@ impl IssuerActor {
     fn renew_revoked(&mut self) {
         let (identity, wall) = (self.setup.identity.load_full(), UnixTime::now());
         if let Err(error) = identity.trust.check_revoked(&identity.certificate, wall) {
-            tracing::error!(%error, "this node's certificate is revoked");
+            tracing::error!(%error, "this node's certificate holds no more");
             self.node.revoked();
         }
         for workload in self.workloads.values_mut() {
@@ -781,10 +781,16 @@ impl IssuerActor {
 }
 
 async fn ask_ca(setup: &Setup, request: Request) -> anyhow::Result<Chain> {
-    let me = setup.identity.load().name.clone();
-    let issuers = ca_nodes(&setup.facts.published().borrow());
+    let identity = setup.identity.load_full();
+    let facts = setup.facts.published().borrow().clone();
+    let is_believed = |name: &NodeName| {
+        // A revoked one's facts may not be gone yet.
+        let certificate = facts.nodes.get(name).and_then(|node| node.certificate.as_ref());
+        certificate.is_some_and(|known| identity.trust.check_revoked(known, UnixTime::now()).is_ok())
+    };
     let mut last_error = anyhow::anyhow!("no other CA node is known yet");
-    for (name, address) in issuers.into_iter().filter(|(name, _)| *name != me) {
+    let others = ca_nodes(&facts).into_iter().filter(|(name, _)| *name != identity.name && is_believed(name));
+    for (name, address) in others {
         match setup.links.request_at(name.id(), address, &request).await {
             Ok(Response::Certificate { chain, .. }) => {
                 return Ok(chain.into_iter().map(CertificateDer::from).collect());

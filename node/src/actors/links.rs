@@ -235,6 +235,13 @@ impl Handle {
         join_all(asked).await.into_iter().filter(|follows| *follows).count()
     }
 
+    /// Ends all links, to be made anew with another certificate.
+    pub fn renew(&self) {
+        for (_, link) in self.table.0.lock().all() {
+            link.connection.close(0u32.into(), b"coming back with a new certificate");
+        }
+    }
+
     /// Waits until the peers have all that was pushed to them, at most so long.
     pub async fn flush(&self, deadline: Duration) {
         let flushed = self.table.all().into_iter().map(|link| async move {
@@ -289,7 +296,8 @@ impl LinksActor {
         match message {
             Msg::Accepted(accepted) => self.up(*accepted, false),
             Msg::Dialled(address, Ok(dialled)) => {
-                self.refused.remove(&address);
+                // A peer ends the connection of whom it believes no more only when it is there.
+                self.refused.retain(|refused, why| *refused != address || why == REVOKED);
                 self.schedule.connected(address, now);
                 self.up(*dialled, true);
             }
@@ -322,7 +330,7 @@ impl LinksActor {
     /// Says it once, until a peer lets this node in again.
     fn refused_by(&mut self, address: SocketAddr) {
         if self.refused.insert(address, REVOKED.into()).as_deref() != Some(REVOKED) {
-            tracing::error!(%address, REVOKED);
+            tracing::error!(%address, "{REVOKED}");
         }
     }
 

@@ -28,6 +28,7 @@ themselves; those that it had signed for hosts that you do not know are best rev
 This writes a Revocation, which only an operator or a CA node may. Deleting it (`weft delete revocation NAME`) takes it back
 for certificates that are not over: keep it for 31 days.")]
     Node {
+        /// As `weft members` lists it.
         name: NodeName,
         #[command(flatten)]
         how: How,
@@ -38,6 +39,7 @@ for certificates that are not over: keep it for 31 days.")]
 
 Calls as the account and to its workloads may fail until the new certificates are there: for about a second.")]
     Account {
+        /// As workloads run as it, such as default/web.
         #[arg(value_name = "NAMESPACE/NAME")]
         account: ServiceAccount,
         #[command(flatten)]

@@ -135,8 +135,8 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
                 connection.close(0u32.into(), b"your certificate has ended");
                 return connection.closed().await;
             }
-            () = &mut revoked => {
-                connection.close(0u32.into(), REVOKED);
+            why = &mut revoked => {
+                connection.close(0u32.into(), why);
                 return connection.closed().await;
             }
         };
@@ -159,17 +159,15 @@ pub async fn read(connection: Connection, peer: Peer, address: SocketAddr, to: R
     }
 }
 
-/// Waits until the peer is not believed any more for what it was when it came.
-async fn revoked(peer: &Peer, to: &Receivers) {
+/// Waits until the peer is not believed any more for what it was when it came; returns what to tell it.
+async fn revoked(peer: &Peer, to: &Receivers) -> &'static [u8] {
     let mut changes = to.identity_changes.clone();
     loop {
-        let is_believed = match to.identity.load().trust.check_revoked(&peer.identity, UnixTime::now()) {
-            Ok(()) => true,
-            Err(TrustError::IssuerRevoked(_)) => peer.standing == Standing::IssuerRevoked,
-            Err(_) => false,
-        };
-        if !is_believed {
-            return;
+        match to.identity.load().trust.check_revoked(&peer.identity, UnixTime::now()) {
+            Ok(()) => {}
+            Err(TrustError::IssuerRevoked(_)) if peer.standing == Standing::IssuerRevoked => {}
+            Err(TrustError::IssuerRevoked(_)) => return b"who signed your certificate is revoked: renew it",
+            Err(_) => return REVOKED,
         }
         if changes.changed().await.is_err() {
             return std::future::pending().await;

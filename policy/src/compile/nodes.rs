@@ -58,7 +58,7 @@ impl NodeRows {
     fn new(inputs: &Inputs<'_>, node: &NodeInput, known: Option<&Self>) -> Self {
         let known_rows = known.map_or(&[][..], |known| &known.rows);
         let key = |row: &'_ EndpointRow| (row.service.clone(), row.workload.clone(), row.port, row.target_port);
-        let known_rows: HashMap<_, &Arc<Row>> = known_rows.iter().map(|row| (key(&row.announced), row)).collect();
+        let mut known_rows: HashMap<_, &Arc<Row>> = known_rows.iter().map(|row| (key(&row.announced), row)).collect();
         let NodeRecord { locality, labels, .. } = &*node.record;
         let place = Place { node: Some(node.name.clone()), locality: locality.clone(), labels: labels.clone() };
         let known_place = known.map(|known| &known.place).filter(|known| ***known == place);
@@ -75,7 +75,8 @@ impl NodeRows {
             if announced.port == 0 || announced.target_port == 0 {
                 continue;
             }
-            let known_row = known_rows.get(&key(announced)).copied();
+            // Each is taken over once: two rows that say the same are two.
+            let known_row = known_rows.remove(&key(announced));
             let workload = Workload::of(inputs, node, announced);
             let workload = match known_row {
                 Some(known) if *known.workload == workload => known.workload.clone(),

@@ -22,6 +22,7 @@ mod outside;
 mod overload;
 mod plaintext;
 mod protocols;
+mod revocation;
 mod run;
 mod secrets;
 mod signals;

@@ -36,7 +36,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use weft_ca::revocation::{Revocations, Revoked};
+use weft_ca::revocation::Revocations;
 use weft_policy::{
     balance::{Cluster, Trip},
     compile::{Inputs, NodeInput, compile},
@@ -65,7 +65,7 @@ use weft_wire::{
     document::Stamp,
     fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState, Protocol},
     frame::MESH_PORT,
-    id::{Locality, Namespace, NodeName, ServiceAccount, SpiffeId, TrustDomain, WorkloadName},
+    id::{Locality, Namespace, NodeName, Revoked, ServiceAccount, SpiffeId, TrustDomain, WorkloadName},
 };
 
 /// No test waits longer than this for anything.

@@ -3,7 +3,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use weft_ca::init::NewMesh;
+use rustls::pki_types::UnixTime;
+use weft_ca::{csr, init::NewMesh, key::PrivateKey, revocation::Revocations};
+use weft_wire::id::{Grant, Revoked};
 
 use super::*;
 use crate::{
@@ -151,6 +153,42 @@ async fn a_crash_loses_nothing_that_was_merged() {
     bench.full.store(false, Relaxed);
     actor.save_waiting().await;
     assert_eq!(bench.on_disk(), ["reviews"]);
+}
+
+#[tokio::test]
+async fn what_a_revoked_node_wrote_before_that_was_heard_of_gives_way_to_what_held_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::new(dir.path());
+    let mut actor = DocumentsActor::new(bench.setup.clone());
+    let thief = PrivateKey::generate().unwrap();
+    let ago = |secs: u64| UnixTime::since_unix_epoch(Duration::from_secs(wall_ms() / 1_000 - secs));
+    let grant = Grant { role: Role::Admin, accounts: Vec::new() };
+    let chain =
+        bench.mesh.issuer.sign_node(&"b".parse().unwrap(), &grant, &csr::create(&thief).unwrap(), ago(60)).unwrap();
+    let by_thief = |name: &str, age_ms: u64| {
+        let mut document = bench.document(name, "9s", age_ms);
+        document.author = "spiffe://cluster.local/node/b".parse().unwrap();
+        document.chain = der_chain(&chain);
+        document.signature = thief.sign(&document.signed_bytes());
+        document
+    };
+    let (first, before) = (bench.document("reviews", "1s", 20_000), by_thief("before", 15_000));
+    actor.merge(vec![first.clone(), before.clone()], None).await;
+    let root = bench.handle().root();
+    actor.merge(vec![by_thief("reviews", 5_000), by_thief("new", 5_000)], None).await;
+    assert_eq!(bench.listed(), ["before", "new", "reviews"]);
+
+    let mut revocations = Revocations::default();
+    revocations.add(Revoked::Node("b".parse().unwrap()), ago(10));
+    let strict = bench.setup.identity.load().with_revocations(Arc::new(revocations));
+    bench.setup.identity.store(Arc::new(strict));
+    actor.take_out_revoked().await;
+    assert_eq!(bench.listed(), ["before", "reviews"]);
+    assert_eq!(bench.handle().root(), root);
+    let mut on_disk = bench.setup.store.load_documents().unwrap().rows;
+    on_disk.sort_by_key(|document| document.key.clone());
+    assert_eq!(on_disk, [before, first]);
+    assert!(!actor.merge(vec![by_thief("new", 4_000)], None).await, "it is refused now");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use weft_wire::id::{NodeName, ServiceAccount};
+use weft_wire::id::{NodeName, Revoked, ServiceAccount};
 
 use crate::{
     api::values::NonEmpty,
@@ -26,13 +26,6 @@ pub struct Revocation {
     pub service_account: Option<NonEmpty>,
     /// Why, for whoever reads it later.
     pub reason: Option<String>,
-}
-
-/// Whose certificates hold no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revoked {
-    Node(NodeName),
-    Account(ServiceAccount),
 }
 
 impl Revocation {

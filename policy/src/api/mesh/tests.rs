@@ -1,3 +1,8 @@
+use weft_wire::{
+    document::{DocumentKey, Stamp},
+    id::Revoked,
+};
+
 use super::*;
 use crate::document::{ParsedFile, Spec, assert_fits_its_schema, parse_stored, parse_yaml};
 
@@ -9,6 +14,10 @@ fn read_named(kind: &str, namespace: &str, name: &str, spec: &str) -> ParsedFile
 }
 
 fn read(kind: &str, spec: &str) -> ParsedFile {
+    if kind == "Revocation" {
+        let text = format!("apiVersion: weft.mesh/v1alpha1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n");
+        return parse_yaml(&text, &"default".parse().unwrap()).unwrap();
+    }
     let (namespace, name) = if kind == "MeshConfig" { (ROOT_NAMESPACE, MESH_CONFIG_NAME) } else { ("default", "a") };
     read_named(kind, namespace, name, spec)
 }
@@ -251,6 +260,31 @@ fn rate_limits_say_how_many_by_what() {
         "{{{SERVICE_TARGET}, limits: [{{name: a, requests: 1, unit: Day}}, {{name: a, requests: 1, unit: Second}}]}}"
     );
     refused("RateLimit", &twice, "spec.limits[1]", "a is given twice");
+}
+
+#[test]
+fn a_revocation_is_of_a_node_or_an_account_and_from_its_creation_on() {
+    for (spec, path, words) in [
+        ("{}", "spec", "one of node, serviceAccount must be given"),
+        ("{node: a, serviceAccount: b/c}", "spec", "only one of"),
+        ("{node: A_b}", "spec.node", "A_b"),
+        ("{serviceAccount: web}", "spec.serviceAccount", "web"),
+    ] {
+        refused("Revocation", spec, path, words);
+    }
+    refused("Revocation", &format!("{{node: a, reason: {}}}", "x".repeat(257)), "spec.reason", "256 are the most");
+    let stored = |name: &str, spec: &str, millis: u64| {
+        let key =
+            DocumentKey { group: "weft.mesh".into(), kind: "Revocation".into(), namespace: None, name: name.into() };
+        let json = format!(
+            r#"{{"apiVersion":"weft.mesh/v1alpha1","kind":"Revocation","metadata":{{"name":"{name}"}},"spec":{spec}}}"#
+        );
+        parse_stored(&key, &json, Stamp { millis, counter: 0 }).unwrap()
+    };
+    let documents = [stored("a", r#"{"node":"web-1"}"#, 1_999), stored("b", r#"{"serviceAccount":"prod/web"}"#, 3_000)];
+    let all: Vec<_> = revocations(&documents).collect();
+    let expected = [(Revoked::Node("web-1".parse().unwrap()), 1), (Revoked::Account("prod/web".parse().unwrap()), 3)];
+    assert_eq!(all, expected);
 }
 
 #[test]

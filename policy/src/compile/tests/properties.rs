@@ -135,6 +135,15 @@ fn rich_mesh() -> Mesh {
     mesh.apply(&gateway_api::of_kind("HTTPRoute", "k", "default", "", "{matches: [{path: {value: /g}}]}"))
 }
 
+#[test]
+fn a_row_that_a_node_announces_twice_counts_twice_also_when_it_is_added_later() {
+    let mut mesh = bookinfo().node("other", vec![row("reviews", "reviews-v1")]);
+    let before = mesh.view();
+    let rows = &mut Arc::make_mut(&mut mesh.nodes.last_mut().unwrap().record).endpoints;
+    rows.push(rows[0].clone());
+    assert_eq!(picture(&mesh.view_after(Some(&before))), picture(&mesh.view()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
