@@ -55,8 +55,14 @@ function SignInPage({ path }: { path: string[] }) {
 }
 
 function Menu({ here }: { here: string }) {
+  const menu = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // On a small screen only a part of the menu is in sight.
+    const [bar, item] = [menu.current!, menu.current!.querySelector<HTMLElement>("[aria-current]")];
+    if (item) bar.scrollLeft = item.offsetLeft - bar.offsetLeft - (bar.clientWidth - item.clientWidth) / 2;
+  }, [here]);
   return (
-    <nav aria-label="Pages">
+    <nav aria-label="Pages" ref={menu}>
       <ul>
         {PAGES.map(([name, text]) => (
           <li key={name}>

@@ -3,6 +3,8 @@
 
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createServer, get, request } from "node:http";
+import { createServer as createBytesServer } from "node:net";
 import { check, faults, open, start, until } from "./chromium.mjs";
 
 const { CONSOLE_URL, DEMO_DIR, WEFT, CONSOLE_SHOTS } = process.env;
@@ -68,7 +70,7 @@ async function shot(page, name) {
 }
 
 try {
-  const parts = { signIn, everyPage, canary, editing, tracing, circuit };
+  const parts = { signIn, everyPage, canary, outside, item, editing, tracing, circuit };
   // PARTS=canary,circuit runs these alone.
   for (const part of process.env.PARTS?.split(",") ?? Object.keys(parts)) await parts[part]();
   done("all done");
@@ -95,6 +97,9 @@ async function signIn() {
   const { page } = opened;
   await page.goto(at("traces"));
   await page.getByText("Sign in to see traces").waitFor();
+  await page.goto(at("services/default/reviews"));
+  await page.getByText("Sign in to watch requests as they go by").waitFor();
+  await page.getByText("Sign in to read access logs").waitFor();
   await page.goto(CONSOLE_URL);
   await page.getByRole("heading", { name: "Graph" }).waitFor();
   await page.reload();
@@ -165,6 +170,9 @@ async function canary() {
   const before = await page.evaluate(() => window.weftGraph.boxes());
   const document = readFileSync(`${DEMO_DIR}/documents/virtual-service-reviews.yaml`, "utf8");
   apply("shifted.yaml", document.replace("weight: 80", "weight: 10").replace("weight: 20", "weight: 90"));
+  await until("what the document sets stands beside it", async () =>
+    (await page.evaluate(() => window.weftGraph.labels())).some((label) => label.includes("reviews-v3:") && label.includes("(set 90 %)")),
+  );
   await until("the canary gets most of it", async () => (await share("v3")) > 60 && (await share("v1")) < 20);
   const after = await page.evaluate(() => window.weftGraph.boxes());
   check(JSON.stringify(before) === JSON.stringify(after), "boxes stay where they are");
@@ -182,6 +190,12 @@ async function canary() {
   await panel.getByText("Called by").waitFor();
   await panel.getByRole("link", { name: "VirtualService default/reviews" }).waitFor();
   await page.getByLabel("Find").fill("");
+  await page.getByRole("combobox", { name: "Rates of" }).selectOption("30 min");
+  await until("the mean of what is remembered", async () => {
+    const label = (await page.evaluate(() => window.weftGraph.labels())).find((label) => label.includes("> default/details-v1:"));
+    return Number(/([\d.]+)\/s/.exec(label ?? "")?.[1] ?? 0) > 1;
+  });
+  await page.getByRole("combobox", { name: "Rates of" }).selectOption("10 s");
   await until("there is something to replay", () => page.getByRole("button", { name: "Replay" }).isVisible());
   await shot(page, "console-graph");
   await panel.getByRole("button", { name: "Close" }).click();
@@ -197,6 +211,110 @@ async function canary() {
   await shot(page, "console-service");
   await end(opened, "graph");
   done("find, hide, panel, table, replay");
+}
+
+/** A host outside of the mesh that is asked by HTTP, and one by bytes. */
+async function outside() {
+  const web = createServer((_, response) => response.end("hello")).listen(0, "127.0.0.1");
+  const database = createBytesServer((socket) => socket.on("error", () => {}).pipe(socket)).listen(0, "127.0.0.1");
+  await until("both listen", () => web.listening && database.listening);
+  const entry = (name, port, protocol, to) => `apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: ${name}}
+spec:
+  hosts: [${name}.example.com]
+  resolution: STATIC
+  ports: [{number: ${port}, name: a, protocol: ${protocol}}]
+  endpoints: [{address: 127.0.0.1, ports: {a: ${to.address().port}}}]
+---
+`;
+  apply("outside.yaml", entry("api", 80, "HTTP", web) + entry("db", 5432, "TCP", database));
+  const proxy = { host: url.hostname, port: 15_001 };
+  const asks = setInterval(() => {
+    get({ ...proxy, path: "http://api.example.com/", headers: { host: "api.example.com" } }, (response) => response.resume()).on("error", () => {});
+  }, 100);
+  const socket = await until("a connection of bytes", () =>
+    new Promise((resolve, reject) => {
+      const asked = request({ ...proxy, method: "CONNECT", path: "db.example.com:5432", headers: { host: "db.example.com:5432" } });
+      asked.on("connect", ({ statusCode }, socket) => (statusCode === 200 ? resolve(socket) : reject(new Error(`${statusCode}`))));
+      asked.on("error", reject);
+      asked.end();
+    }),
+  );
+  socket.on("error", () => {}).resume();
+  const sends = setInterval(() => socket.write("x".repeat(2_000)), 100);
+  const opened = await session();
+  const { page } = opened;
+  await page.goto(at("graph"));
+  const labels = () => page.evaluate(() => window.weftGraph.labels().filter((label) => label.includes("example.com")));
+  const has = async (pattern) => (await labels()).some((label) => pattern.test(label));
+  await until("requests that leave the mesh", () => has(/productpage-v1 > api.example.com: \d+\.\d\/s · no mTLS$/));
+  await until("bytes that leave it", () => has(/productpage-v1 > db.example.com: tcp · .*KiB\/s · no mTLS$/));
+  const boxes = await page.evaluate(() => window.weftGraph.boxes().map(({ id }) => id));
+  check(boxes.includes("outside:/api.example.com") && boxes.includes("outside:/db.example.com"), String(boxes));
+  await shot(page, "console-outside");
+  await end(opened, "outside");
+  clearInterval(asks);
+  clearInterval(sends);
+  socket.destroy();
+  web.close();
+  web.closeAllConnections();
+  database.close();
+  weft("delete", "-f", `${DEMO_DIR}/outside.yaml`);
+  done("hosts outside of the mesh, by HTTP and TCP");
+}
+
+/** What pages of services and workloads have besides charts: endpoints, logs, a tap. */
+async function item() {
+  const opened = await session();
+  const { page } = opened;
+  await page.goto(at("services/default/reviews"));
+  const endpoint = page.getByRole("region", { name: "Endpoints" }).getByRole("row", { name: /reviews-v2/ });
+  await endpoint.getByText(/\d+ (s|min|h) left$/).waitFor();
+  const heads = await page.getByRole("region", { name: "Endpoints" }).getByRole("columnheader").allTextContents();
+  for (const head of ["Locality", "Weight", "Circuit", "Certificate"]) check(heads.some((one) => one.startsWith(head)), `${head} among ${heads}`);
+  const logs = page.getByRole("region", { name: "Logs" });
+  await logs.getByRole("log").getByText(/"GET \/reviews\/\d+ HTTP/).first().waitFor();
+  await logs.getByLabel("Lines with").fill("no such line");
+  await logs.getByText("No line has that.").waitFor();
+  await logs.getByLabel("Lines with").fill("");
+
+  const tap = page.getByRole("region", { name: "Tap" });
+  await tap.getByLabel("Status").fill("many");
+  await tap.getByRole("button", { name: "Start" }).click();
+  check(await tap.getByLabel("Status").evaluate((input) => !input.validity.valid && input.title.includes("5xx")), "the browser says what is wrong");
+  await tap.getByLabel("Status").fill("200");
+  await tap.getByLabel("Path").fill("/reviews");
+  await tap.getByLabel("From").fill("productpage-v1");
+  await tap.getByRole("button", { name: "Start" }).click();
+  const rows = tap.getByRole("row");
+  await until("requests go by", async () => (await rows.count()) > 5);
+  await tap.getByText("5 nodes watch").waitFor();
+  check((await rows.nth(1).textContent()).includes("productpage-v1"), "the caller");
+  await tap.getByRole("button", { name: "Pause" }).click();
+  const held = await rows.nth(1).textContent();
+  await tap.getByRole("button", { name: /GET \/reviews/ }).first().click();
+  await tap.getByText("x-request-id").first().waitFor();
+  check((await rows.nth(1).textContent()) === held, "paused");
+  await shot(page, "console-tap");
+  const found = await faults(page);
+  check(found.length === 0, found.join("\n"));
+  await tap.getByRole("button", { name: "Go on" }).click();
+  await until("newer ones are shown", async () => (await rows.nth(1).textContent()) !== held);
+  await tap.getByRole("button", { name: "Stop" }).click();
+  await tap.getByText("stopped").waitFor();
+  check(weft("events", "--since", "5m", "-o", "json").includes("to svc/reviews.default"), "it is told who taps");
+
+  await page.goto(at("workloads/default/reviews-v3"));
+  await page.getByRole("region", { name: "Endpoints" }).getByRole("row").nth(1).waitFor();
+  await page.getByRole("region", { name: "Logs" }).getByRole("log").getByText(/"GET \/reviews/).first().waitFor();
+  await tap.getByRole("combobox", { name: "Requests" }).selectOption("from it");
+  await tap.getByRole("button", { name: "Start" }).click();
+  await tap.getByRole("button", { name: /GET \/ratings/ }).first().waitFor();
+  await page.goto(at("mesh"));
+  await page.getByRole("row", { name: /host-5/ }).getByText(/\d+ h left/).waitFor();
+  await end(opened, "items");
+  done("endpoints, logs and taps of a service and a workload");
 }
 
 async function editing() {
@@ -222,6 +340,13 @@ async function editing() {
   await write((text) => text.replace("weight: 80", "wieght: 80"));
   await page.getByText("did you mean weight?").waitFor();
   check(await page.getByRole("button", { name: "Apply" }).isDisabled(), "what is wrong cannot be applied");
+  // Typed over a selection, for which Chromium has styles of its own.
+  await editor.focus();
+  await page.keyboard.press("Control+Home");
+  await page.keyboard.press("Shift+End");
+  await page.keyboard.type("kind: x");
+  await until("it is typed", async () => (await editor.textContent()).startsWith("kind: x"));
+  await page.keyboard.press("Control+Z");
   await write((text) => text.replace("wieght: 80", "weight: 60").replace("weight: 20", "weight: 40"));
   await page.locator(".diff .added", { hasText: "weight: 60" }).waitFor();
   await page.getByRole("button", { name: "Apply" }).click();

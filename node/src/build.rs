@@ -63,8 +63,9 @@ use crate::{
         view::{self, ViewActor},
     },
     admin::{
-        ask::GATHERED_AT_ONCE, decision::OwnDecisions, plaintext::OwnPlaintext, server::ApiActor, sessions::Sessions,
-        tap::TapDesk, traces::OwnTraces, traffic::OwnTraffic,
+        ask::GATHERED_AT_ONCE, certificates::OwnCertificates, decision::OwnDecisions, log::OwnLog,
+        plaintext::OwnPlaintext, server::ApiActor, sessions::Sessions, tap::TapDesk, traces::OwnTraces,
+        traffic::OwnTraffic,
     },
     circuits::Circuits,
     config::{self, Config},
@@ -342,6 +343,9 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let traffic = OwnTraffic::default();
     let taps = TapDesk { own: own_taps.clone(), identity: identity.clone(), events: telemetry.events.clone() };
     let traces = OwnTraces::new(name.clone());
+    let certificates = OwnCertificates::new(data_identities.clone());
+    let log =
+        OwnLog { node: name.clone(), is_on: config.access_log != config::AccessLog::Off, recent: access_log.recent() };
     if let Some(push) = config.metrics_push.clone() {
         let (_, opened) = supervisor.open("metrics-push", 1);
         let (exporters, telemetry, node) = (exporters.clone(), telemetry.clone(), name.clone());
@@ -370,6 +374,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         identity: identity.clone(),
         identity_changes: published.identity_changes.subscribe(),
         traces: traces.clone(),
+        certificates: certificates.clone(),
+        log: log.clone(),
         issuer: issuer.clone(),
         telemetry: telemetry.clone(),
     };
@@ -496,6 +502,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         taps,
         gathers: Arc::new(Semaphore::new(GATHERED_AT_ONCE)),
         traces,
+        certificates,
+        log,
         circuits,
         first_view,
         telemetry: telemetry.clone(),

@@ -38,7 +38,7 @@ pub const MAX_DECISION_LEN: usize = 16 * 1024;
 pub const MAX_PLAINTEXT_LEN: usize = 512 * 1024;
 /// Bytes of what a node tells of its traffic, or of what has happened.
 pub const MAX_TOLD_LEN: usize = 512 * 1024;
-/// Longest question for spans, in bytes.
+/// Longest question for spans or lines of access logs, in bytes.
 pub const MAX_SPANS_QUERY_LEN: usize = 4 * 1024;
 /// Largest message of gossip.
 pub const MAX_GOSSIP_LEN: usize = 64 * 1024;
@@ -135,6 +135,11 @@ pub enum Request {
     ListTrafficHistory { first: u64, steps_per_point: u64, points: u64 },
     /// "What has gone by since I asked last?" Only of the node that the tap names.
     ReadTap(Box<SignedTap>),
+    /// "How long are the certificates of the workloads that you host still good?"
+    ListCertificates,
+    /// "Which of the latest lines of your access logs are about this?", in JSON, as the admin API is asked. Only of a node
+    /// that may write documents.
+    ListLog { query: String },
 }
 
 impl Request {
@@ -150,7 +155,7 @@ impl Request {
                 at_most(documents.len().max(contents.len()), MAX_PUSH_ITEMS)?;
                 contents.iter().try_for_each(check_content)
             }
-            Self::FindSpans { query } => at_most_bytes(query, MAX_SPANS_QUERY_LEN),
+            Self::FindSpans { query } | Self::ListLog { query } => at_most_bytes(query, MAX_SPANS_QUERY_LEN),
             Self::ReadTap(tap) => at_most_bytes(&tap.query, MAX_TAP_QUERY_LEN),
             _ => Ok(()),
         }
@@ -196,8 +201,8 @@ pub enum Response {
     /// The oldest first.
     Versions(Vec<KeptVersion>),
     Holdings(Holdings),
-    /// The answer to `ListTraffic`, `ListTrafficHistory`, `ListEvents`, `ReachMe`, `FindSpans` and `ReadTap` as the admin API
-    /// tells it, in JSON, which nodes of other versions can read too.
+    /// The answer to `ListTraffic`, `ListTrafficHistory`, `ListEvents`, `ReachMe`, `FindSpans`, `ReadTap`, `ListCertificates`
+    /// and `ListLog` as the admin API tells it, in JSON, which nodes of other versions can read too.
     Told {
         json: String,
     },

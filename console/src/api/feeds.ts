@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { remembered, Value, useValue } from "../lib/value.ts";
 import { get, inWords } from "./client.ts";
 import { listen } from "./stream.ts";
-import type { Circuit, Member, MeshDocument, MeshEvent, Service, Status, Traffic, Workload } from "./types.ts";
+import type { Certificates, Circuit, Member, MeshDocument, MeshEvent, Service, Status, Traffic, Workload } from "./types.ts";
 
 export interface Told<T> {
   /** The last answer, also while there is trouble. */
@@ -102,8 +102,14 @@ function timeline(): Feed<MeshEvent[]> {
   });
 }
 
-/** What rates are of: the last seconds, or the last minute. */
+/** What rates are of: the last seconds, or minutes, of which nodes tell the latest and history.ts has the rest. */
 export const trafficWindow = remembered("window", "10s");
+
+/** Minutes of a window that is longer than what nodes tell as they go; 0 of others. */
+export function longMinutes(window: string): number {
+  const minutes = Number(/^(\d+)m$/.exec(window)?.[1] ?? 0);
+  return minutes > 1 ? minutes : 0;
+}
 trafficWindow.follow(() => feeds.traffic.restart());
 
 export const feeds = {
@@ -111,11 +117,12 @@ export const feeds = {
   members: polled<Member[]>("/api/v1/members", 2_000),
   services: polled<Service[]>("/api/v1/services", 3_000),
   workloads: polled<Workload[]>("/api/v1/workloads", 5_000),
+  certificates: polled<Certificates>("/api/v1/certificates", 30_000),
   circuits: polled<Circuit[]>("/api/v1/circuits", 1_000),
   documents: polled<MeshDocument[]>("/api/v1/documents", 3_000),
   events: timeline(),
   traffic: new Feed<Traffic>((feed) =>
-    listen<Traffic>(`/api/v1/traffic?window=${trafficWindow.get()}`, {
+    listen<Traffic>(`/api/v1/traffic?window=${longMinutes(trafficWindow.get()) ? "10s" : trafficWindow.get()}`, {
       message: (data) => feed.message(data),
       lost: (why) => feed.lost(why),
     }),

@@ -29,6 +29,17 @@ export class Splitter {
   }
 }
 
+/** The data of a stream's events, as they come. */
+async function* textOf(response: Response): AsyncGenerator<string[]> {
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  const splitter = new Splitter();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield splitter.push(value);
+  }
+}
+
 function visible(): Promise<void> {
   if (!document.hidden) return Promise.resolve();
   return new Promise((resolve) => {
@@ -72,16 +83,13 @@ export function listen<T>(path: string, listener: Listener<T>): () => void {
       try {
         const headers = { accept: "text/event-stream" };
         const response = await send(path, { headers, signal: quiet.signal });
-        const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-        const splitter = new Splitter();
-        for (;;) {
-          const { done, value } = await reader.read();
-          if (done) throw new Error("The node ended the stream.");
+        for await (const text of textOf(response)) {
           clearTimeout(timer);
           timer = setTimeout(give, SILENCE);
           pause = FIRST_PAUSE;
-          for (const data of splitter.push(value)) listener.message(JSON.parse(data) as T);
+          for (const data of text) listener.message(JSON.parse(data) as T);
         }
+        throw new Error("The node ended the stream.");
       } catch (error) {
         if (!end.signal.aborted && !document.hidden) listener.lost(quiet.signal.aborted ? "The node has gone silent." : inWords(error));
       } finally {
@@ -93,6 +101,24 @@ export function listen<T>(path: string, listener: Listener<T>): () => void {
       if (end.signal.aborted) return;
       await new Promise((resolve) => setTimeout(resolve, pause));
       pause = Math.min(pause * 2, LONGEST_PAUSE);
+    }
+  })();
+  return () => end.abort();
+}
+
+/** Asks once for a stream that ends by itself, and reads it; gives how to end it before. */
+export function follow<T>(path: string, body: unknown, listener: Listener<T> & { ended(): void }): () => void {
+  const end = new AbortController();
+  void (async () => {
+    try {
+      const headers = { "content-type": "application/json", accept: "text/event-stream" };
+      const response = await send(path, { method: "POST", headers, body: JSON.stringify(body), signal: end.signal });
+      for await (const text of textOf(response)) {
+        for (const data of text) listener.message(JSON.parse(data) as T);
+      }
+      listener.ended();
+    } catch (error) {
+      if (!end.signal.aborted) listener.lost(inWords(error));
     }
   })();
   return () => end.abort();

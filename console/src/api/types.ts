@@ -42,6 +42,8 @@ export interface Member {
   version: string;
   endpoints: number;
   since_seconds: number;
+  /** Of its own certificate, as far as this node has seen it. */
+  certificate_seconds_left?: number | null;
 }
 
 export interface Service {
@@ -56,9 +58,13 @@ export interface Service {
 
 export interface Workload {
   service: { namespace: string; name: string };
+  /** Its name; empty if an older version tells it. */
+  workload?: string;
   port: number;
   node: string;
   protocol: string;
+  /** Its service account; empty if an older version tells it. */
+  account?: string;
   labels: Record<string, string>;
 }
 
@@ -74,6 +80,56 @@ export interface Endpoint {
   standing: string;
   held_back: string;
   active_requests: number;
+  /** Nodes of an older version say neither. */
+  locality?: string;
+  weight?: number;
+}
+
+/** Answer to `GET /api/v1/certificates`: of workloads, by the nodes that host them. */
+export interface Certificates {
+  certificates: { node: string; account: { namespace: string; name: string }; seconds_left: number }[];
+  silent: string[];
+}
+
+/** A request as a tap shows it. */
+export interface Tapped extends Call {
+  at: string;
+  node: string;
+  duration_ms: number;
+  method: string;
+  authority: string;
+  path: string;
+  status: number;
+  grpc_status?: number;
+  flag: string;
+  failure?: string;
+  mutual_tls: boolean;
+  attempts: number;
+  endpoint?: string;
+  request_id?: string;
+  trace?: string;
+  request_bytes: number;
+  response_bytes: number;
+  request_headers: [string, string][];
+  response_headers: [string, string][];
+}
+
+export interface TapState {
+  nodes: number;
+  silent: string[];
+  refused: Record<string, string>;
+  missed: number;
+  ended: boolean;
+}
+
+/** Answer to `POST /api/v1/log` */
+export interface Lines {
+  /** The oldest first. */
+  lines: { at_ms: number; node: string; side: "source" | "destination"; text: string }[];
+  silent: string[];
+  refused: Record<string, string>;
+  /** Nodes that write no such lines, unless documents say so. */
+  off: string[];
 }
 
 /** Numbers of a window, per second but for `open`. */

@@ -46,7 +46,9 @@ export function remembered<T>(key: string, initial: T): Value<T> {
   const value = new Value<T>(initial);
   if (kept !== null) {
     try {
-      value.set(JSON.parse(kept) as T);
+      const known = JSON.parse(kept) as T;
+      // What a newer version of the console added is as it begins.
+      value.set(known && typeof known === "object" ? { ...initial, ...known } : known);
     } catch {
       // Of another version of the console.
     }

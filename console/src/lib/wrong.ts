@@ -25,9 +25,12 @@ export function findWrong(now: {
 }): Wrong[] {
   const wrong: Wrong[] = [];
   const say = (tone: Health, what: string, where: string) => wrong.push({ tone, what, where });
-  for (const { name, state, since_seconds } of now.members) {
+  for (const { name, state, since_seconds, this_node, certificate_seconds_left: left } of now.members) {
     if (state === "failed") say("bad", `Node ${name} has failed, ${duration(since_seconds)} ago`, href(["nodes", name]));
     if (state === "suspect") say("poor", `Node ${name} is not heard of, since ${duration(since_seconds)}`, href(["nodes", name]));
+    if (state === "alive" && !this_node && typeof left === "number" && left < CERTIFICATE_LOW) {
+      say("bad", `The certificate of node ${name}: ${left > 0 ? `${duration(left)} left` : duration(left)}`, href(["nodes", name]));
+    }
   }
   for (const { name, namespace, endpoints, healthy } of now.services) {
     const where = href(["services", namespace, name]);

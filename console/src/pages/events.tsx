@@ -13,8 +13,8 @@ const COLUMNS: Column<MeshEvent>[] = [
   { name: "When", by: ({ at }) => at, cell: ({ at }) => <time dateTime={new Date(at).toISOString()}>{dateTime(at)}</time> },
   { name: "Kind", by: ({ kind }) => kind, cell: ({ kind }) => kind },
   { name: "What", by: ({ subject }) => subject, cell: ({ subject }) => <code>{subject}</code> },
-  { name: "Happened", by: ({ what }) => what, cell: ({ what }) => what },
-  { name: "Seen by", by: ({ nodes }) => nodes.join(", "), cell: ({ nodes }) => nodes.join(", ") },
+  { name: "Happened", long: true, by: ({ what }) => what, cell: ({ what }) => what },
+  { name: "Seen by", long: true, by: ({ nodes }) => nodes.join(", "), cell: ({ nodes }) => nodes.join(", ") },
 ];
 
 export function EventsPage({ query }: PageProps) {

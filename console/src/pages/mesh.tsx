@@ -7,6 +7,7 @@ import type { Actor, Check, Comparison } from "../api/types.ts";
 import { documentName } from "../lib/documents.ts";
 import { duration } from "../lib/format.ts";
 import { Facts, ForOperators, Loaded, Mark, Title, toneOfState, Trouble } from "../ui/bits.tsx";
+import { Left } from "../ui/certificate.tsx";
 import { Table, type Column } from "../ui/table.tsx";
 import { NODE_COLUMNS } from "./nodes.tsx";
 
@@ -16,7 +17,7 @@ const ACTORS: Column<Actor>[] = [
   { name: "Restarts", number: true, by: ({ restarts }) => restarts, cell: ({ restarts }) => restarts },
   { name: "Queue", number: true, by: ({ queue_depth }) => queue_depth, cell: (actor) => `${actor.queue_depth}/${actor.queue_capacity}` },
   { name: "Dropped", number: true, by: ({ dropped }) => dropped, cell: ({ dropped }) => dropped },
-  { name: "Last error", by: ({ last_error }) => last_error, cell: ({ last_error }) => last_error ?? "" },
+  { name: "Last error", long: true, by: ({ last_error }) => last_error, cell: ({ last_error }) => last_error ?? "" },
 ];
 
 export function MeshPage() {
@@ -35,7 +36,7 @@ export function MeshPage() {
                 ["This node", `${status.name}, ${status.role}, weft ${status.version}`],
                 ["Up for", duration(status.uptime_seconds)],
                 ["Ready", status.ready ? <Mark tone="good">yes</Mark> : <Mark tone="bad">{status.not_ready.join("; ")}</Mark>],
-                ["Node certificate", `${duration(status.certificate_seconds_left)} left`],
+                ["Node certificate", <Left seconds={status.certificate_seconds_left} of="node" />],
                 ["Issuing certificate", status.issuer_seconds_left === null ? "held by CA nodes" : `${duration(status.issuer_seconds_left)} left`],
                 ["Documents", `${status.documents}, digest ${status.documents_digest.slice(0, 12)}`],
                 ["View", `number ${status.view_epoch}`],

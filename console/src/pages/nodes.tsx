@@ -3,10 +3,11 @@
 import { feeds, useFeed } from "../api/feeds.ts";
 import type { Member } from "../api/types.ts";
 import { ago, duration } from "../lib/format.ts";
+import { workloadName } from "../lib/names.ts";
 import { href, type PageProps } from "../lib/router.ts";
 import { Facts, Loaded, Mark, NodeLink, ServiceLink, Title, toneOfState } from "../ui/bits.tsx";
 import { Table, type Column } from "../ui/table.tsx";
-import { workloadName } from "./workloads.tsx";
+import { known, Left, leftOf } from "../ui/certificate.tsx";
 
 export function NodesPage({ path }: PageProps) {
   return path[0] ? <OneNode name={path[0]} /> : <AllNodes />;
@@ -19,6 +20,11 @@ export const NODE_COLUMNS: Column<Member>[] = [
   { name: "Role", by: ({ role }) => role, cell: ({ role }) => role },
   { name: "Locality", by: ({ locality }) => locality, cell: ({ locality }) => locality },
   { name: "Endpoints", number: true, by: ({ endpoints }) => endpoints, cell: ({ endpoints }) => endpoints },
+  {
+    name: "Certificate",
+    by: ({ certificate_seconds_left }) => certificate_seconds_left ?? null,
+    cell: ({ certificate_seconds_left }) => <Left seconds={certificate_seconds_left} of="node" />,
+  },
   { name: "Version", by: ({ version }) => version, cell: ({ version }) => version },
   { name: "Address", by: ({ address }) => address, cell: ({ address }) => <code>{address}</code> },
 ];
@@ -36,6 +42,7 @@ function AllNodes() {
 
 function OneNode({ name }: { name: string }) {
   const members = useFeed(feeds.members);
+  const certificates = known(useFeed(feeds.certificates).data);
   const workloads = (useFeed(feeds.workloads).data ?? []).filter(({ node }) => node === name);
   const events = (useFeed(feeds.events).data ?? []).filter(({ subject, nodes }) => subject.split(/[:/ ]/)[0] === name || (nodes.length === 1 && nodes[0] === name));
   const circuits = (useFeed(feeds.circuits).data ?? []).filter(({ endpoint }) => endpoint.startsWith(`${name}/`));
@@ -54,6 +61,7 @@ function OneNode({ name }: { name: string }) {
                 ["Address", <code>{member.address}</code>],
                 ["Locality", member.locality || "not given"],
                 ["Labels", Object.entries(member.labels).map(([key, value]) => `${key}=${value}`).join(", ") || "none"],
+                ["Certificate", <Left seconds={member.certificate_seconds_left} of="node" />],
                 ["weft", member.version],
                 ["Id", <code>{member.id}</code>],
               ]}
@@ -70,7 +78,8 @@ function OneNode({ name }: { name: string }) {
         {workloads.map((workload) => (
           <li key={`${workloadName(workload)}${workload.port}`}>
             <a href={href(["workloads", workload.service.namespace, workloadName(workload)])}>{workloadName(workload)}</a> of{" "}
-            <ServiceLink {...workload.service} />, port {workload.port}
+            <ServiceLink {...workload.service} />, port {workload.port}, certificate:{" "}
+            <Left seconds={leftOf(certificates, workload.node, workload.service.namespace, workload.account)} of="workload" />
           </li>
         ))}
       </ul>

@@ -23,6 +23,7 @@ const COLUMNS: Column<MeshDocument>[] = [
   { name: "Namespace", by: ({ key }) => key.namespace, cell: ({ key }) => key.namespace ?? "" },
   {
     name: "Status",
+    long: true,
     by: (document) => verdict(document).word,
     cell: (document) => {
       const { word, why } = verdict(document);

@@ -1,7 +1,5 @@
 // Services: all of them, and one.
 
-import { useEffect, useState } from "preact/hooks";
-import { get, inWords } from "../api/client.ts";
 import { feeds, useFeed } from "../api/feeds.ts";
 import type { Endpoint, Rates, Row, Service } from "../api/types.ts";
 import { documentHref, documentName, documentsOf, verdict } from "../lib/documents.ts";
@@ -11,6 +9,10 @@ import { href, type PageProps } from "../lib/router.ts";
 import { Facts, Loaded, Mark, NodeLink, ServiceLink, Title, toneOfState, Trouble } from "../ui/bits.tsx";
 import { Calls } from "../ui/calls.tsx";
 import { Charts } from "../ui/charts.tsx";
+import { accountOf } from "../ui/certificate.tsx";
+import { PLACE_COLUMNS, useEndpoints } from "../ui/endpoints.tsx";
+import { Log } from "../ui/log.tsx";
+import { Tap } from "../ui/tap.tsx";
 import { Table, type Column } from "../ui/table.tsx";
 
 export function ServicesPage({ path }: PageProps) {
@@ -80,37 +82,15 @@ const ENDPOINTS: Column<Endpoint>[] = [
   {
     name: "Workload",
     by: ({ workload }) => workload,
-    cell: ({ workload }) => workload,
+    cell: ({ workload, identities, node }) => {
+      const namespace = accountOf(identities[0])?.namespace;
+      return node && namespace ? <a href={href(["workloads", namespace, workload])}>{workload}</a> : workload;
+    },
   },
   { name: "Version", by: ({ version }) => version, cell: ({ version }) => version },
   { name: "Node", by: ({ node }) => node, cell: ({ node }) => <NodeLink name={node} /> },
-  { name: "Port", number: true, by: ({ port }) => port, cell: ({ port, target_port }) => (port === target_port ? port : `${port} → ${target_port}`) },
-  { name: "Health", by: ({ health }) => health, cell: ({ health }) => <Mark tone={toneOfState(health)}>{health}</Mark> },
-  { name: "Standing", by: ({ standing }) => standing, cell: ({ standing }) => <Mark tone={toneOfState(standing)}>{standing}</Mark> },
-  { name: "Held back", by: ({ held_back }) => held_back, cell: ({ held_back }) => held_back },
-  { name: "Active", number: true, by: ({ active_requests }) => active_requests, cell: ({ active_requests }) => active_requests },
-  { name: "Identity", by: ({ identities }) => identities.join(", "), cell: ({ identities }) => <code>{identities.join(", ")}</code> },
+  ...PLACE_COLUMNS,
 ];
-
-/** The endpoints of a service, asked for each second. */
-function useEndpoints(service: string): { data: Endpoint[]; trouble: string | null } {
-  const [told, setTold] = useState<{ data: Endpoint[]; trouble: string | null }>({ data: [], trouble: null });
-  useEffect(() => {
-    const end = new AbortController();
-    void (async () => {
-      while (!end.signal.aborted) {
-        try {
-          setTold({ data: await get(`/api/v1/endpoints?service=${service}`, end.signal), trouble: null });
-        } catch (error) {
-          if (!end.signal.aborted) setTold((was) => ({ ...was, trouble: inWords(error) }));
-        }
-        await new Promise((resolve) => setTimeout(resolve, 1_000));
-      }
-    })();
-    return () => end.abort();
-  }, [service]);
-  return told;
-}
 
 function OneService({ namespace, name }: { namespace: string; name: string }) {
   const service = useFeed(feeds.services).data?.find((one) => one.namespace === namespace && one.name === name);
@@ -164,6 +144,8 @@ function OneService({ namespace, name }: { namespace: string; name: string }) {
         })}
       </ul>
       {documents.length === 0 && <p class="quiet">No document names it.</p>}
+      <Log of={{ namespace, service: name }} />
+      <Tap of={`svc/${service && name.includes(".") ? name : `${name}.${namespace}`}`} />
     </>
   );
 }

@@ -46,7 +46,7 @@ export function Mark({ tone, children }: { tone: Tone; children: ComponentChildr
   const sign = { good: "●", poor: "▲", bad: "■", idle: "○" }[tone];
   return (
     <span class={`mark ${tone}`}>
-      <span aria-hidden="true">{sign}</span> {children}
+      <span aria-hidden="true">{sign}</span>{"\u00a0"}{children}
     </span>
   );
 }

@@ -10,6 +10,8 @@ export interface Column<T> {
   /** What it is sorted by; the filter looks at texts. */
   by: (row: T) => string | number | null;
   number?: boolean;
+  /** Sentences: it is wide also where there is little room. */
+  long?: boolean;
 }
 
 interface Props<T> {
@@ -86,8 +88,8 @@ export function Table<T>(props: Props<T>) {
           <tbody>
             {shown.slice(0, SHOWN).map((row) => (
               <tr key={props.id(row)}>
-                {columns.map(({ name, cell, number }) => (
-                  <td key={name} class={number ? "number" : ""}>
+                {columns.map(({ name, cell, number, long }) => (
+                  <td key={name} class={number ? "number" : long ? "long" : ""}>
                     {cell(row)}
                   </td>
                 ))}

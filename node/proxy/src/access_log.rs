@@ -3,6 +3,7 @@
 //! cannot be written, is counted.
 
 mod outputs;
+mod recent;
 
 use std::{
     io::{self, Write},
@@ -22,6 +23,7 @@ use weft_policy::{
 };
 
 use self::outputs::{Files, Out};
+pub use self::recent::{Line, RecentLines, SideOf};
 use crate::{
     metrics::Metrics,
     ports::{LogRecord, SignalSink},
@@ -69,6 +71,7 @@ pub struct AccessLog {
     reopen: Arc<AtomicBool>,
     /// Whether exchanges are logged of which no document says anything.
     is_on: bool,
+    recent: RecentLines,
 }
 
 /// An entry on its way to the writer.
@@ -93,6 +96,8 @@ impl AccessLog {
         };
         let own = Out::open(to)?;
         let (writer_reopen, is_on) = (reopen.clone(), format.is_some());
+        let recent = RecentLines::default();
+        let kept = recent.clone();
         // Contexts of filters stay on one thread: it makes its own.
         let write = move || {
             let mut writer = Writer {
@@ -105,11 +110,17 @@ impl AccessLog {
                 sink,
                 line: String::new(),
                 is_on,
+                recent: kept,
             };
             writer.run(&handed, &writer_reopen);
         };
         thread::Builder::new().name("weft-access-log".into()).stack_size(FILTER_STACK).spawn(write)?;
-        Ok(Self { entries, reopen, is_on })
+        Ok(Self { entries, reopen, is_on, recent })
+    }
+
+    /// What was written last.
+    pub fn recent(&self) -> RecentLines {
+        self.recent.clone()
     }
 
     /// Whether anything is written of exchanges with these signals.
@@ -145,6 +156,7 @@ struct Writer {
     sink: Arc<dyn SignalSink>,
     line: String,
     is_on: bool,
+    recent: RecentLines,
 }
 
 impl Writer {
@@ -183,6 +195,14 @@ impl Writer {
     }
 
     fn write(&mut self, entry: &Entry, signals: &Signals) {
+        self.line.clear();
+        self.write_to_all(entry, signals);
+        if !self.line.is_empty() {
+            self.recent.keep(entry, &self.line);
+        }
+    }
+
+    fn write_to_all(&mut self, entry: &Entry, signals: &Signals) {
         match &signals.logs {
             Logs::OfNode if self.is_on => self.write_own(None, entry),
             Logs::OfNode => {}

@@ -46,7 +46,9 @@ use weft_wire::{
 use crate::{
     admin::{
         api,
+        certificates::OwnCertificates,
         decision::OwnDecisions,
+        log::OwnLog,
         plaintext::OwnPlaintext,
         sessions::Sessions,
         status::{status_of, without_content},
@@ -119,6 +121,8 @@ pub struct Handles {
     /// Turns to ask all nodes something.
     pub gathers: Arc<Semaphore>,
     pub traces: OwnTraces,
+    pub certificates: OwnCertificates,
+    pub log: OwnLog,
     pub circuits: Arc<Mutex<CircuitTable>>,
     pub first_view: Arc<OnceLock<()>>,
     pub telemetry: Telemetry,
@@ -200,6 +204,7 @@ impl Handles {
                 incarnation: node.version.incarnation,
                 endpoints: node.record.endpoints.len(),
                 since_seconds: since.elapsed().as_secs(),
+                certificate_seconds_left: node.certificate.as_ref().map(|known| seconds_until(known.not_after)),
             })
         });
         members.collect()
@@ -239,9 +244,11 @@ impl Handles {
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let workloads = rows.map(|(node, row)| api::Workload {
             service: row.service.clone(),
+            workload: row.workload.to_string(),
             port: row.port,
             node: node.to_string(),
             protocol: row.protocol,
+            account: row.service_account.to_string(),
             labels: row.selector_labels().into_iter().map(owned).collect(),
         });
         workloads.collect()
@@ -276,6 +283,8 @@ impl Handles {
             standing: endpoint.standing.as_str().into(),
             held_back: held_back(service, port, endpoint).unwrap_or_default(),
             active_requests: endpoint.load.active(),
+            locality: endpoint.place.locality.to_string(),
+            weight: endpoint.weight,
         });
         Ok(endpoints.collect())
     }

@@ -78,6 +78,9 @@ pub struct Member {
     pub endpoints: usize,
     /// Seconds since the state last changed.
     pub since_seconds: u64,
+    /// Of the certificate by which it said the latest of itself; negative once that has ended.
+    #[serde(default)]
+    pub certificate_seconds_left: Option<i64>,
 }
 
 /// An element of `GET /api/v1/services`
@@ -119,18 +122,30 @@ pub struct Endpoint {
     #[serde(default)]
     pub held_back: String,
     pub active_requests: u32,
+    /// Where it is, such as `eu/eu-1/a`; empty if nobody says.
+    #[serde(default)]
+    pub locality: String,
+    /// Its share of the requests among others of the service, 1 or more.
+    #[serde(default)]
+    pub weight: u32,
 }
 
 /// An element of `GET /api/v1/workloads`: a workload's port, as its node announces it
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Workload {
     pub service: ServiceName,
+    /// Its name, in its service's namespace; empty if an older version tells it.
+    #[serde(default)]
+    pub workload: String,
     pub port: u16,
     /// A node of an older version says neither of these.
     #[serde(default)]
     pub node: String,
     #[serde(default)]
     pub protocol: Protocol,
+    /// The service account that it runs as, in its service's namespace; empty if an older version tells it.
+    #[serde(default)]
+    pub account: String,
     /// What selectors see: with `app` and `version` where only the service and the version are given.
     pub labels: BTreeMap<String, String>,
 }

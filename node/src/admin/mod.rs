@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod ask;
+pub mod certificates;
 pub mod circuits;
 pub mod compare;
 mod console;
@@ -13,6 +14,7 @@ pub mod events;
 mod explain;
 pub mod history;
 pub mod live;
+pub mod log;
 pub mod plaintext;
 pub mod schemas;
 pub mod server;

@@ -199,10 +199,11 @@ async fn answer(request: Request<Incoming>, mut access: Access, handles: Handles
         }
         _ => {}
     }
-    if access != Access::ReadWrite && request.uri().path() == TAP {
+    // By GET too they show what others ask for.
+    if access == Access::Read && request.uri().path() == TAP {
         return refuse(
             StatusCode::FORBIDDEN,
-            "taps are for operators: ask on the unix socket in the node's data directory",
+            "taps are for operators: sign in (`weft console`) and POST, or ask on the unix socket in the node's data directory",
         );
     }
     match route(request, &handles).await {
@@ -220,7 +221,7 @@ fn is_open(path: &str) -> bool {
 /// What whoever is signed in to the console may ask and do: what the console has a page for, and no more.
 fn is_for_console(path: &str) -> bool {
     let Some(path) = path.strip_prefix("/api/v1/") else { return false };
-    matches!(path, "session/end" | "why" | "traces" | "plaintext" | "doctor")
+    matches!(path, "session/end" | "why" | "traces" | "plaintext" | "doctor" | "tap" | "log")
         || path.split('/').next() == Some("documents")
 }
 
@@ -261,6 +262,7 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             json(&handles.endpoints(&service)?)
         }
         (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),
+        (Method::GET, ["api", "v1", "certificates"]) => json(&*handles.certificates().await),
         (Method::GET, ["api", "v1", "traffic"]) => {
             let window = traffic::window(parameter(query, "window").as_deref())?;
             match wants_stream(&parts.headers) {
@@ -328,6 +330,8 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::POST, ["api", "v1", "why"]) => json(&handles.why(&read(body).await?).await?),
         // Likewise.
         (Method::POST, ["api", "v1", "traces"]) => json(&handles.traces(&read(body).await?).await?),
+        // Likewise, of access logs.
+        (Method::POST, ["api", "v1", "log"]) => json(&handles.log(&read(body).await?).await?),
         // Nor this, of workloads that the asking process may have nothing to do with.
         (Method::POST, ["api", "v1", "plaintext"]) => json(&handles.plaintext().await),
         (Method::GET, ["api", "v1", "tokens"]) => json(&handles.tokens()),

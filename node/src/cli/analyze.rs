@@ -114,7 +114,7 @@ async fn add_mesh(input: &mut Input, client: &mut Client) -> anyhow::Result<()> 
     let members: Vec<Member> = client.get("/api/v1/members").await?;
     members.into_iter().for_each(|member| input.add_node(member.name, member.labels));
     let workloads: Vec<Workload> = client.get("/api/v1/workloads").await?;
-    for Workload { node, service, port, protocol, labels } in workloads {
+    for Workload { node, service, port, protocol, labels, .. } in workloads {
         input.add_announced(&node, service, (port, protocol), labels);
     }
     Ok(())

@@ -35,8 +35,8 @@ use crate::{
         secrets,
     },
     admin::{
-        decision::OwnDecisions, doctor, events, plaintext::OwnPlaintext, tap::TapDesk, traces::OwnTraces,
-        traffic::OwnTraffic,
+        certificates::OwnCertificates, decision::OwnDecisions, doctor, events, log::OwnLog, plaintext::OwnPlaintext,
+        tap::TapDesk, traces::OwnTraces, traffic::OwnTraffic,
     },
     identity::IdentityReader,
     telemetry::{Reason, Telemetry},
@@ -66,6 +66,8 @@ pub struct Receivers {
     /// Changes with what is revoked, among others.
     pub identity_changes: watch::Receiver<u64>,
     pub traces: OwnTraces,
+    pub certificates: OwnCertificates,
+    pub log: OwnLog,
     pub issuer: issuer::Handle,
     pub telemetry: Telemetry,
 }
@@ -258,6 +260,8 @@ async fn take_question(
         (Request::ReachMe, _) => doctor::answer(&to.identity, address).await,
         (Request::FindSpans { query }, _) => to.traces.answer(&query),
         (Request::ReadTap(tap), _) => to.taps.answer(peer.identity.id.as_node(), &tap),
+        (Request::ListCertificates, _) => to.certificates.answer(),
+        (Request::ListLog { query }, _) => to.log.answer(&peer.identity, &query),
         (Request::ListTrafficHistory { first, steps_per_point, points }, _) => {
             let points = usize::try_from(points).unwrap_or(usize::MAX);
             to.traffic.answer_history(&Range { first, steps_per_point, points })

@@ -117,6 +117,81 @@ fn whoever_is_signed_in_may_write_documents_and_nobody_can_make_their_browser_do
     assert_eq!(browser.post(path, &edit(true, text), &[]).status, 401);
 }
 
+#[test]
+fn operators_tap_and_read_access_logs_in_a_browser_and_nobody_else_does() {
+    let lab = crate::signals::lab();
+    let query = json!({ "query": { "to": "svc/web", "status": "503" }, "for_ms": 2_000, "signed": null });
+    let of_web = json!({ "namespace": "default", "service": "web" });
+    for (path, body) in [("/api/v1/tap", &query), ("/api/v1/log", &of_web)] {
+        let refused = post(&lab, path, body, &[]);
+        assert_eq!(refused.status, 401, "{path}");
+        assert!(refused.body.contains("weft console"), "{}", refused.body);
+    }
+    let browser = sign_in(&lab);
+    assert_eq!(browser.post("/api/v1/tap", &query, &["-H", "Origin: http://127.0.0.1:8080"]).status, 403);
+    let wrong = browser.post("/api/v1/tap", &json!({ "query": { "status": "7xx" }, "for_ms": 2_000 }), &[]);
+    assert!(wrong.status == 422 && wrong.body.contains("status"), "{}", wrong.body);
+
+    let seen = std::thread::scope(|scope| {
+        let tap = scope.spawn(|| browser.post("/api/v1/tap", &query, &["-N"]).body);
+        wait_for("all nodes watch", PATIENCE, || {
+            let watching: f64 = (0..3).map(|i| lab.host(i).metric("weft_taps", &[])).sum();
+            (watching == 3.0).then_some(())
+        });
+        for status in ["200", "503"] {
+            let (path, status) = (format!("/{status}?token=s3cret"), format!("x-status: {status}"));
+            lab.host(0).call("web", &path, &["-H", &status]);
+        }
+        tap.join().unwrap()
+    });
+    assert!(seen.contains("/503?token=[hidden]") && !seen.contains("/200"), "{seen}");
+    assert!(!seen.contains("s3cret") && seen.contains("\"ended\":true"), "{seen}");
+    let told = lab.host(0).json(&["events", "--kind", "tap"]);
+    assert_eq!(told["events"][0]["subject"], "svc/web", "{told}");
+
+    // Lines of both sides, from the nodes that wrote them.
+    let lines = wait_for("nodes tell their lines", PATIENCE, || {
+        let told = browser.post("/api/v1/log", &of_web, &[]).json();
+        let of = |side: &str| {
+            let lines = told["lines"].as_array()?.iter().filter(|line| line["side"] == side);
+            lines.filter(|line| line["text"].as_str().is_some_and(|text| text.contains("GET /503"))).count().into()
+        };
+        (of("source") == Some(1) && of("destination") == Some(1)).then_some(told)
+    });
+    assert_eq!((&lines["silent"], &lines["refused"]), (&json!([]), &json!({})), "{lines}");
+    let of_nobody = browser.post("/api/v1/log", &json!({ "namespace": "default", "service": "nobody" }), &[]).json();
+    assert_eq!(of_nobody["lines"], json!([]));
+
+    // Certificates, which everybody may know of: of each workload's account on its node, and of each node.
+    let told = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/certificates")).json();
+    let nodes: Vec<_> = told["certificates"].as_array().unwrap().iter().map(|one| &one["node"]).collect();
+    assert!(["host-1", "host-2", "host-3"].iter().all(|node| nodes.contains(&&json!(node))), "{told}");
+    let members = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/members")).json();
+    for left in members.as_array().unwrap().iter().map(|member| &member["certificate_seconds_left"]) {
+        assert!((1..=86_400).contains(&left.as_i64().unwrap()), "{members}");
+    }
+    let endpoints = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/endpoints?service=web.default")).json();
+    assert!(endpoints[0]["weight"] == 1 && endpoints[0]["locality"].is_string(), "{endpoints}");
+}
+
+#[test]
+fn a_node_that_may_write_no_documents_is_told_no_access_logs() {
+    let lab = crate::signals::lab();
+    lab.host(0).call("web", "/", &[]);
+    let url = lab.host(1).weft(&["console"]).ok();
+    let (origin, code) = url.trim().split_once("/#/sign-in/").expect("an address with a code");
+    let ask = |path: &str, body: Value, more: &[&str]| {
+        let body = body.to_string();
+        lab.host(1).curl(&[&["-d", &body], more].concat(), &format!("{origin}{path}"))
+    };
+    let answer = ask("/api/v1/session", json!({ "code": code }), &[]);
+    let cookie = format!("Cookie: {}", answer.header("set-cookie").unwrap().split(';').next().unwrap());
+    let token = format!("X-Weft-Session: {}", answer.json()["token"].as_str().unwrap());
+    let told = ask("/api/v1/log", json!({ "namespace": "default" }), &["-H", &cookie, "-H", &token]).json();
+    assert!(told["refused"]["host-1"].as_str().is_some_and(|why| why.contains("member")), "{told}");
+    assert!(told["lines"].as_array().unwrap().iter().all(|line| line["node"] == "host-2"), "its own it has: {told}");
+}
+
 /// Runs one of the browser's scripts on a host, to its end.
 fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)], within: Duration) {
     let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../console");

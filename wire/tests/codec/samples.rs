@@ -115,6 +115,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
             Request::ListTrafficHistory { first: 180_000_000, steps_per_point: 3, points: 60 },
         ),
         ("request/read_tap.bin", Request::ReadTap(Box::new(tap("{}")))),
+        ("request/list_certificates.bin", Request::ListCertificates),
+        ("request/list_log.bin", Request::ListLog { query: "{}".into() }),
     ]
 }
 

@@ -122,6 +122,29 @@ fn a_file_that_was_moved_away_is_opened_again_when_that_is_said() {
 }
 
 #[test]
+fn the_latest_lines_are_kept_as_they_were_written_and_older_ones_make_room() {
+    let (log, _) = log(nowhere(), None);
+    let recent = log.recent();
+    let texts = || recent.find(|_| true).into_iter().map(|line| line.text).collect::<Vec<_>>();
+    assert!(log.write(entry("/not-logged"), Arc::default()));
+    let to_node = signals(LogPlace::Node, "%REQ(:PATH)% %RESPONSE_CODE%");
+    for status in 1..=recent::KEPT as u16 {
+        assert!(log.write(entry_of("/a", status), to_node.clone()));
+        if status.is_multiple_of(256) {
+            wait_until("they are written", || texts().len() == usize::from(status));
+        }
+    }
+    assert_eq!((texts()[0].as_str(), texts().len()), ("/a 1", recent::KEPT));
+    let long: &'static str = format!("/{}", "ä".repeat(2_000).replace('ä', "%C3%A4")).leak();
+    assert!(log.write(entry_of(long, 7), to_node));
+    wait_until("the oldest is gone", || texts()[0] == "/a 2");
+    let last = texts().pop().unwrap();
+    assert!(last.starts_with("/%C3") && last.len() <= 2_048 && last.len() > 2_000, "{}", last.len());
+    assert_eq!(texts().len(), recent::KEPT);
+    assert!(recent.find(|line| line.text == "/a 3").len() == 1 && recent.find(|line| line.is_server).is_empty());
+}
+
+#[test]
 fn what_cannot_be_written_is_counted() {
     let metrics = Metrics::default();
     let own = NodeLog { format: None, to: nowhere(), node: "n1".into() };
