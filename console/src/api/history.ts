@@ -2,7 +2,7 @@
 // seconds.
 
 import { Value } from "../lib/value.ts";
-import { BOUNDS, none } from "../lib/rates.ts";
+import { add, BOUNDS, none } from "../lib/rates.ts";
 import { get } from "./client.ts";
 import { feeds } from "./feeds.ts";
 import type { Rates, Row, Track, TrafficHistory } from "./types.ts";
@@ -49,6 +49,34 @@ export function framesOf(told: TrafficHistory): Frame[] {
     found.push({ at: begin + told.step_ms, rows });
   }
   return found;
+}
+
+/** The mean of several frames; what is open, and circuits, as at their end. */
+export function meanOf(frames: Frame[]): Row[] {
+  const sums = new Map<string, Row>();
+  const key = (row: Row) =>
+    [
+      row.source_namespace, row.source_workload, row.source_version, row.service_namespace, row.service,
+      row.destination_namespace, row.destination_workload, row.destination_version, row.protocol, row.reporter,
+    ].join("|");
+  for (const { rows } of frames) {
+    for (const row of rows) {
+      const { circuit: _, ...call } = row;
+      const sum = sums.get(key(row)) ?? { ...call, ...none(), mutual_tls: 0, in_the_clear: 0 };
+      add(sum, row);
+      sums.set(key(row), sum);
+    }
+  }
+  const last = new Map((frames.at(-1)?.rows ?? []).map((row) => [key(row), row]));
+  return [...sums].map(([of, sum]) => {
+    const now = last.get(of);
+    const mean: Row = { ...sum, open: now?.open ?? 0, ...(now?.circuit && { circuit: now.circuit }) };
+    for (const name of [...Object.keys(none()), "mutual_tls", "in_the_clear"] as (keyof Rates)[]) {
+      if (name !== "open" && name !== "durations") mean[name] = (sum[name] ?? 0) / frames.length;
+    }
+    mean.durations = (sum.durations ?? []).map((count) => count / frames.length);
+    return mean;
+  });
 }
 
 /** Keeps what the traffic's feed tells; called once. */

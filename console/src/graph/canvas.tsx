@@ -21,6 +21,7 @@ interface Props {
 
 const SMALLEST = 0.08;
 const LARGEST = 3;
+/** Around the graph, where there is room. */
 const MARGIN = 28;
 
 declare global {
@@ -42,12 +43,13 @@ export function Canvas(props: Props) {
     const at = canvas.current;
     if (!at || at.clientWidth === 0) return;
     const { bounds } = live.current.scene;
-    const room = { w: at.clientWidth - 2 * MARGIN, h: at.clientHeight - 2 * MARGIN };
+    const margin = at.clientWidth < 500 ? MARGIN / 3 : MARGIN;
+    const room = { w: at.clientWidth - 2 * margin, h: at.clientHeight - 2 * margin };
     const scale = Math.max(SMALLEST, Math.min(1.4, room.w / bounds.w, room.h / bounds.h));
     view.current = {
       scale,
-      x: MARGIN + (room.w - bounds.w * scale) / 2 - bounds.x * scale,
-      y: MARGIN + (room.h - bounds.h * scale) / 2 - bounds.y * scale,
+      x: margin + (room.w - bounds.w * scale) / 2 - bounds.x * scale,
+      y: margin + (room.h - bounds.h * scale) / 2 - bounds.y * scale,
     };
     dirty.current = true;
   };

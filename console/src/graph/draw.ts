@@ -3,6 +3,7 @@
 
 import { colour } from "../ui/theme.ts";
 import { HEAD, SLOT, type Rect } from "./layout.ts";
+import type { BoxKind } from "./model.ts";
 import { pointOn, type Point, type Scene, type SceneBox, type SceneEdge, type Target } from "./scene.ts";
 
 export interface View {
@@ -204,7 +205,9 @@ export class Painter {
       const lock = edge.mtls === true ? 14 : 0;
       const w = pen.measureText(label).width + 10 + lock;
       // Where it does not lie on another one, if there is such a place.
-      const rects = [0.62, 0.72, 0.52, 0.42, 0.8, 0.32].map((t) => around(pointOn(curve, t), w));
+      const rects = [0.62, 0.72, 0.52, 0.42, 0.8, 0.32, 0.22, 0.88, 0.12].map((t) => around(pointOn(curve, t), w));
+      // Else beside its edge, as near as can be.
+      for (const off of [19, -19, 38, -38]) rects.push(...rects.slice(0, 6).map((rect) => ({ ...rect, y: rect.y + off })));
       const isFree = (rect: Rect) => ![...taken.values(), ...boxes].some((other) => overlaps(rect, other));
       const rect = rects.find(isFree) ?? rects[0]!;
       taken.set(sceneEdge, rect);
@@ -238,8 +241,7 @@ export class Painter {
     near: Set<string> | null,
   ): void {
     pen.globalAlpha = faded ? 0.25 : near && !near.has(box.id) ? 0.45 : 1;
-    pen.beginPath();
-    pen.roundRect(x, y, w, h, box.kind === "service" ? 7 : 15);
+    outline(pen, box.kind, { x, y, w, h });
     pen.fillStyle = this.of("card");
     pen.fill();
     const tone = toneOf(box.inbound, box.circuit);
@@ -254,7 +256,8 @@ export class Painter {
       pen.fillStyle = this.of("text");
       pen.font = `600 13px ${FONT}`;
       const sign = { service: "", workload: "", gateway: "⇥ ", outside: "☁ ", unknown: "" }[box.kind];
-      pen.fillText(clip(pen, sign + box.name, w - 30), x + 10, y + HEAD / 2);
+      const inset = box.kind === "service" || box.kind === "workload" ? 10 : 16;
+      pen.fillText(clip(pen, sign + box.name, w - 24 - inset), x + inset, y + HEAD / 2);
       this.dot(pen, x + w - 14, y + HEAD / 2, tone);
       pen.font = `12px ${FONT}`;
       box.slots.forEach((slot, i) => {
@@ -284,6 +287,20 @@ export class Painter {
       pen.stroke();
     } else pen.fill();
   }
+}
+
+/** Kinds of places are told apart by their shapes: gateways are pointed, what is outside is round, the rest has corners. */
+function outline(pen: CanvasRenderingContext2D, kind: BoxKind, { x, y, w, h }: Rect): void {
+  pen.beginPath();
+  if (kind !== "gateway") return pen.roundRect(x, y, w, h, { service: 7, workload: 1, outside: h / 2, unknown: h / 2 }[kind]);
+  const [middle, tip] = [y + h / 2, 12];
+  pen.moveTo(x, middle);
+  pen.lineTo(x + tip, y);
+  pen.lineTo(x + w - tip, y);
+  pen.lineTo(x + w, middle);
+  pen.lineTo(x + w - tip, y + h);
+  pen.lineTo(x + tip, y + h);
+  pen.closePath();
 }
 
 function toneOf(rates: { requests: number; failures: number; opened: number; refused: number; open: number }, circuit: string | null) {

@@ -14,8 +14,12 @@ export interface Rect {
 export const HEAD = 30;
 export const SLOT = 22;
 const WIDTH = 148;
-const GAP_X = 150;
+const GAP_X = 170;
 const GAP_Y = 26;
+/** Between a caller and whom it calls, from top to bottom. */
+const GAP_DOWN = 84;
+/** Between boxes beside each other, where edges and their labels go down. */
+const GAP_BESIDE = 92;
 /** Room around what a namespace holds, with its name on top. */
 export const PADDING = 22;
 const CAPTION = 18;
@@ -30,21 +34,29 @@ export function sizeOf(box: Box): { w: number; h: number } {
   return { w: WIDTH, h: HEAD + (box.slots.length > 0 ? box.slots.length * SLOT + 6 : 0) };
 }
 
+/** How calls go: from left to right, or on a screen that is high and narrow from top to bottom. */
+export type Way = "right" | "down";
+
 /** Gives places to boxes that have none; true if anything changed. Boxes that are gone keep theirs: they may come back. */
-export function place(graph: Graph, places: Places): boolean {
+export function place(graph: Graph, places: Places, way: Way = "right"): boolean {
   const missing = [...graph.boxes.values()].filter(({ id }) => !places.has(id));
   if (missing.length === 0) return false;
   const standing = graph.boxes.size - missing.length;
   if (missing.length > standing) {
-    arrange(graph, places);
+    arrange(graph, places, way);
     return true;
   }
   for (const box of missing) squeezeIn(box, graph, places);
   return true;
 }
 
+/** Between ranks, and within one. */
+function gaps(way: Way): [number, number] {
+  return way === "right" ? [GAP_X, GAP_Y] : [GAP_DOWN, GAP_BESIDE];
+}
+
 /** Arranges everything anew. */
-export function arrange(graph: Graph, places: Places): void {
+export function arrange(graph: Graph, places: Places, way: Way = "right"): void {
   places.clear();
   const groups = new Map<string, Box[]>();
   for (const box of graph.boxes.values()) {
@@ -56,12 +68,13 @@ export function arrange(graph: Graph, places: Places): void {
   const inner = new Map<string, { w: number; h: number; at: Places }>();
   for (const [name, boxes] of groups) {
     const own = links.filter(([from, to]) => groupOfBox.get(from) === name && groupOfBox.get(to) === name);
-    inner.set(name, run(boxes.map((box) => ({ id: box.id, ...sizeOf(box) })), own, GAP_X, GAP_Y));
+    inner.set(name, run(boxes.map((box) => ({ id: box.id, ...sizeOf(box) })), own, ...gaps(way), way));
   }
   const between = links.map(([from, to]) => [groupOfBox.get(from)!, groupOfBox.get(to)!] as const);
   const frames = [...inner].map(([id, { w, h }]) => ({ id, w: w + 2 * PADDING, h: h + 2 * PADDING + CAPTION }));
-  const flow = run(frames, between.filter(([from, to]) => from !== to), GAP_X, 2 * GAP_Y);
-  const outer = flow.w > WIDEST * flow.h && frames.length > 3 ? inRows(frames, flow) : flow;
+  const [along, beside] = gaps(way);
+  const flow = run(frames, between.filter(([from, to]) => from !== to), along, Math.max(beside, 2 * GAP_Y), way);
+  const outer = way === "right" && flow.w > WIDEST * flow.h && frames.length > 3 ? inRows(frames, flow) : flow;
   for (const [name, { at }] of inner) {
     const frame = outer.at.get(name)!;
     for (const [id, { x, y }] of at) places.set(id, { x: frame.x + PADDING + x, y: frame.y + PADDING + CAPTION + y });
@@ -102,11 +115,12 @@ function run(
   links: (readonly [string, string])[],
   ranksep: number,
   nodesep: number,
+  way: Way,
 ): { w: number; h: number; at: Places } {
   const graph = new graphlib.Graph();
   // The longest-path ranker is the one that stays quick with hundreds of services.
   const ranker = nodes.length > 60 ? "longest-path" : "network-simplex";
-  graph.setGraph({ rankdir: "LR", ranksep, nodesep, ranker });
+  graph.setGraph({ rankdir: way === "right" ? "LR" : "TB", ranksep, nodesep, ranker });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const { id, w, h } of nodes) graph.setNode(id, { width: w, height: h });
   for (const [from, to] of links) if (from !== to) graph.setEdge(from, to);

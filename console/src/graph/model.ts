@@ -1,7 +1,9 @@
 // From rows of traffic to what is drawn: boxes (services with their versions, callers, hosts outside) and edges.
 
 import type { Circuit, Rates, Row, Workload } from "../api/types.ts";
+import { workloadName } from "../lib/names.ts";
 import { add, none } from "../lib/rates.ts";
+import { partsOf, type Weight } from "../lib/weights.ts";
 
 const UNKNOWN = "unknown";
 
@@ -42,6 +44,8 @@ export interface Edge {
   rates: Rates;
   /** Of what the caller sends to this service, 0 to 1, if others of its workloads get some. */
   share: number | null;
+  /** The shares that documents set, 0 to 1; several if routes differ, none if no document shares out. */
+  weights: number[];
   /** Whether it goes by mutual TLS; null if nobody says. */
   mtls: boolean | null;
   circuit: string | null;
@@ -65,16 +69,16 @@ export interface Options {
 export interface Known {
   workloads: Workload[];
   circuits: Circuit[];
+  /** What documents set: see lib/weights.ts. */
+  weights?: Weight[];
 }
 
 /** Which service a workload is of, by `NAMESPACE/WORKLOAD`. */
 function servicesOf(rows: Row[], workloads: Workload[]): Map<string, { service: string; version: string }> {
   const found = new Map<string, { service: string; version: string }>();
-  for (const { service, labels } of workloads) {
-    const version = labels.version ?? "";
-    // As nodes name workloads that nobody has named.
-    const name = version ? `${service.name}-${version}` : service.name;
-    found.set(`${service.namespace}/${name}`, { service: service.name, version });
+  for (const workload of workloads) {
+    const { service, labels } = workload;
+    found.set(`${service.namespace}/${workloadName(workload)}`, { service: service.name, version: labels.version ?? "" });
   }
   for (const row of rows) {
     const { destination_workload: workload, destination_namespace: namespace } = row;
@@ -106,6 +110,11 @@ function circuitsOf(circuits: Circuit[]): Map<string, string> {
   return worst;
 }
 
+/** Such as `ingress-gateway`, `istio-ingressgateway` or `waypoint`: nobody says it otherwise. */
+function isGateway(name: string): boolean {
+  return /(gateway|waypoint)(-[a-z0-9]+)?$/.test(name);
+}
+
 export function makeGraph(rows: Row[], known: Known, options: Options): Graph {
   const boxes = new Map<string, Box>();
   const edges = new Map<string, Edge>();
@@ -116,7 +125,7 @@ export function makeGraph(rows: Row[], known: Known, options: Options): Graph {
     const id = kind === "unknown" ? UNKNOWN : `${kind}:${namespace}/${name}`;
     let found = boxes.get(id);
     if (!found) {
-      found = { id, kind, namespace, name, slots: [], inbound: none(), outbound: none(), circuit: null };
+      found = { id, kind: isGateway(name) && kind !== "outside" ? "gateway" : kind, namespace, name, slots: [], inbound: none(), outbound: none(), circuit: null };
       boxes.set(id, found);
     }
     return found;
@@ -134,7 +143,7 @@ export function makeGraph(rows: Row[], known: Known, options: Options): Graph {
   const ofWorkload = (namespace: string, name: string, told: { service?: string; version?: string }) => {
     const known = services.get(`${namespace}/${name}`);
     const service = told.service && told.service !== UNKNOWN ? told.service : known?.service;
-    if (!service) return { at: box(/gateway/.test(name) ? "gateway" : "workload", namespace, name), in: null };
+    if (!service) return { at: box("workload", namespace, name), in: null };
     const at = box("service", namespace, service);
     const version = told.version && told.version !== UNKNOWN ? told.version : (known?.version ?? "");
     return { at, in: slot(at, namespace, name, version) };
@@ -169,7 +178,7 @@ export function makeGraph(rows: Row[], known: Known, options: Options): Graph {
     if (!edge) {
       edge = {
         id, from: from.at.id, to: to.at.id, fromSlot, toSlot, protocol: row.protocol, rates: none(), share: null,
-        mtls: null, circuit: null, fromName: named(from.at, fromSlot), toName: named(to.at, toSlot),
+        weights: partsOf(known.weights ?? [], to.at.namespace, to.at.name, (toSlot && to.in?.version) || ""), mtls: null, circuit: null, fromName: named(from.at, fromSlot), toName: named(to.at, toSlot),
       };
       edges.set(id, edge);
     }
@@ -180,10 +189,9 @@ export function makeGraph(rows: Row[], known: Known, options: Options): Graph {
   }
 
   if (options.idle) {
-    for (const { service, labels } of known.workloads) {
-      const at = box("service", service.namespace, service.name);
-      const version = labels.version ?? "";
-      slot(at, service.namespace, version ? `${service.name}-${version}` : service.name, version);
+    for (const workload of known.workloads) {
+      const { service, labels } = workload;
+      slot(box("service", service.namespace, service.name), service.namespace, workloadName(workload), labels.version ?? "");
     }
   }
   shareOut(edges);

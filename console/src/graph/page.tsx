@@ -1,27 +1,41 @@
 // The graph: who calls whom, how fast, what fails.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { feeds, trafficWindow, useFeed } from "../api/feeds.ts";
-import { frames } from "../api/history.ts";
-import { bytes, clock, milliseconds, percent, plural, rate, share } from "../lib/format.ts";
+import { feeds, longMinutes, trafficWindow, useFeed } from "../api/feeds.ts";
+import { frames, meanOf } from "../api/history.ts";
+import { bytes, clock, milliseconds, percent, plural, rate } from "../lib/format.ts";
 import { bytesPerSecond, quantile, success } from "../lib/rates.ts";
 import { place as where, setQuery, type PageProps } from "../lib/router.ts";
 import { remembered, useValue } from "../lib/value.ts";
+import { weightsOf } from "../lib/weights.ts";
 import { Check, Choice, Title, Trouble } from "../ui/bits.tsx";
 import { Table, type Column } from "../ui/table.tsx";
 import { Canvas } from "./canvas.tsx";
 import { FIELDS, fieldsOfBox, fieldsOfEdge, parse, type Test } from "./expression.ts";
-import { arrange, place, type Places } from "./layout.ts";
+import { arrange, place, type Places, type Way } from "./layout.ts";
 import { makeGraph, type Edge, type Graph } from "./model.ts";
 import { Panel } from "./panel.tsx";
-import { compose, type Labels, type Target } from "./scene.ts";
+import { compose, shareOf, type Labels, type Target } from "./scene.ts";
 
 const labels = remembered<Labels>("labels", {
-  rate: true, success: false, latency: false, bytes: false, share: true, lock: true,
+  rate: true, success: false, latency: false, bytes: false, share: true, lock: true, protocol: true,
 });
 const shown = remembered("graph", { versions: true, idle: true, animation: true, table: false });
 // Kept while one looks at other pages: things stay where they were.
 const places: Places = new Map();
+const narrow = matchMedia("(max-width: 700px)");
+/** How they were arranged. */
+let arrangedFor: Way | null = null;
+
+function useWay(): Way {
+  const [is, set] = useState(narrow.matches);
+  useEffect(() => {
+    const look = () => set(narrow.matches);
+    narrow.addEventListener("change", look);
+    return () => narrow.removeEventListener("change", look);
+  }, []);
+  return is ? "down" : "right";
+}
 
 function tested(text: string): { test: Test | null; wrong: string | null } {
   try {
@@ -50,31 +64,45 @@ export function GraphPage({ query }: PageProps) {
   const told = useFeed(feeds.traffic);
   const workloads = useFeed(feeds.workloads).data ?? [];
   const circuits = useFeed(feeds.circuits).data ?? [];
+  const documents = useFeed(feeds.documents).data;
+  const weights = useMemo(() => weightsOf(documents ?? []), [documents]);
   const past = useValue(frames);
   const options = useValue(shown);
   const label = useValue(labels);
   const [replayAt, setReplayAt] = useState<number | null>(null);
   const [chosen, setChosen] = useState<Target | null>(null);
   const [arranged, setArranged] = useState(0);
+  const way = useWay();
   const [find, hide, namespace] = ["find", "hide", "ns"].map((name) => query.get(name) ?? "") as [string, string, string];
 
   const replayed = replayAt === null ? null : (past.find(({ at }) => at >= replayAt) ?? past.at(-1) ?? null);
-  const rows = replayed?.rows ?? told.data?.rows ?? [];
+  const window = useValue(trafficWindow);
+  const minutes = longMinutes(window);
+  const mean = useMemo(() => {
+    if (minutes === 0) return null;
+    const end = replayed?.at ?? Infinity;
+    const begin = (replayed?.at ?? past.at(-1)?.at ?? 0) - minutes * 60_000;
+    const within = past.filter(({ at }) => at > begin && at <= end);
+    return within.length > 0 ? meanOf(within) : null;
+  }, [past, minutes, replayed]);
+  const rows = mean ?? replayed?.rows ?? told.data?.rows ?? [];
   const [finding, hiding] = [useMemo(() => tested(find), [find]), useMemo(() => tested(hide), [hide])];
   const whole = useMemo(
-    () => makeGraph(rows, { workloads, circuits: replayed ? [] : circuits }, options),
-    [rows, workloads, circuits, options.versions, options.idle],
+    () => makeGraph(rows, { workloads, circuits: replayed ? [] : circuits, weights: replayed ? [] : weights }, options),
+    [rows, workloads, circuits, weights, options.versions, options.idle],
   );
   const graph = useMemo(() => without(whole, hiding.test, namespace), [whole, hiding, namespace]);
   const scene = useMemo(() => {
-    place(graph, places);
+    if (arrangedFor !== way) places.clear();
+    arrangedFor = way;
+    place(graph, places, way);
     const { test } = finding;
     const found = test && {
       box: (box: Parameters<typeof fieldsOfBox>[0]) => test(fieldsOfBox(box)),
       edge: (edge: Edge) => test(fieldsOfEdge(edge)),
     };
-    return compose(graph, places, label, found);
-  }, [graph, finding, label, arranged]);
+    return compose(graph, places, label, found, way);
+  }, [graph, finding, label, arranged, way]);
   const namespaces = [...new Set([...whole.boxes.values()].map((box) => box.namespace).filter(Boolean))].sort();
   const found = finding.test ? [...scene.boxes.values()].filter(({ faded }) => !faded) : [];
   const set = (changes: Partial<typeof options>) => shown.set({ ...options, ...changes });
@@ -114,8 +142,8 @@ export function GraphPage({ query }: PageProps) {
         />
         <Choice
           label="Rates of"
-          value={useValue(trafficWindow)}
-          of={[["3s", "3 s"], ["10s", "10 s"], ["30s", "30 s"], ["1m", "1 min"]]}
+          value={window}
+          of={[["3s", "3 s"], ["10s", "10 s"], ["30s", "30 s"], ["1m", "1 min"], ["5m", "5 min"], ["10m", "10 min"], ["30m", "30 min"]]}
           choose={(window) => trafficWindow.set(window)}
         />
         <Expression label="Find" value={find} wrong={finding.wrong} set={(find) => setQuery({ find })} />
@@ -128,6 +156,7 @@ export function GraphPage({ query }: PageProps) {
             <Check label="Success" value={label.success} set={(success) => labels.set({ ...label, success })} />
             <Check label="Latency (p95)" value={label.latency} set={(latency) => labels.set({ ...label, latency })} />
             <Check label="Bytes per second" value={label.bytes} set={(bytes) => labels.set({ ...label, bytes })} />
+            <Check label="Protocol, if not HTTP" value={label.protocol} set={(protocol) => labels.set({ ...label, protocol })} />
             <Check label="What has no mutual TLS" value={label.lock} set={(lock) => labels.set({ ...label, lock })} />
             <Check label="Services without traffic" value={options.idle} set={(idle) => set({ idle })} />
             <Check label="Moving traffic" value={options.animation} set={(animation) => set({ animation })} />
@@ -136,7 +165,7 @@ export function GraphPage({ query }: PageProps) {
         <button
           type="button"
           onClick={() => {
-            arrange(graph, places);
+            arrange(graph, places, way);
             setArranged(arranged + 1);
           }}
         >
@@ -168,7 +197,7 @@ export function GraphPage({ query }: PageProps) {
             chosen={chosen}
             choose={setChosen}
             moved={() => setArranged((was) => was + 1)}
-            fit={`${namespace}|${arranged === 0}`}
+            fit={`${namespace}|${arranged === 0}|${way}`}
           />
         )}
         {chosen && <Panel graph={whole} chosen={chosen} choose={setChosen} />}
@@ -279,7 +308,7 @@ function EdgeTable({ edges, choose }: { edges: Edge[]; choose: (target: Target) 
     { name: "To", by: (edge) => edge.toName, cell: (edge) => edge.toName },
     { name: "Protocol", by: (edge) => edge.protocol, cell: (edge) => edge.protocol },
     { name: "Requests/s", number: true, by: (edge) => edge.rates.requests, cell: (edge) => rate(edge.rates.requests) },
-    { name: "Share", number: true, by: (edge) => edge.share, cell: (edge) => (edge.share === null ? "" : share(edge.share)) },
+    { name: "Share", number: true, by: (edge) => edge.share, cell: (edge) => shareOf(edge) },
     { name: "Success", number: true, by: (edge) => success(edge.rates), cell: (edge) => percent(success(edge.rates)) },
     { name: "p95", number: true, by: (edge) => quantile(edge.rates, 0.95), cell: (edge) => milliseconds(quantile(edge.rates, 0.95)) },
     { name: "Bytes/s", number: true, by: (edge) => bytesPerSecond(edge.rates), cell: (edge) => bytes(bytesPerSecond(edge.rates)) },

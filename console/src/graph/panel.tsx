@@ -74,7 +74,7 @@ function Past({ of, what }: { of: (row: Row) => boolean; what: string }) {
 function OfBox({ box, graph, choose }: { box: Box; graph: Graph; choose: (target: Target) => void }) {
   const documents = useFeed(feeds.documents).data ?? [];
   const circuits = useFeed(feeds.circuits).data ?? [];
-  const isService = box.kind === "service";
+  const isService = box.id.startsWith("service:");
   const edges = [...graph.edges.values()];
   const inbound = edges.filter(({ to }) => to === box.id);
   const outbound = edges.filter(({ from }) => from === box.id);
@@ -177,7 +177,12 @@ function OfEdge({ edge, choose }: { edge: Edge; choose: (target: Target) => void
       </p>
       <Past of={of} what="Requests" />
       <Numbers rates={edge.rates} />
-      {edge.share !== null && <p>{share(edge.share)} of what {edge.fromName} sends to {service}.</p>}
+      {edge.share !== null && (
+        <p>
+          {share(edge.share)} of what {edge.fromName} sends to {service}
+          {edge.weights.length > 0 && `; documents set ${edge.weights.map(share).join(" or ")}`}.
+        </p>
+      )}
       <p class="links">
         <button type="button" class="link" onClick={() => choose({ kind: "box", id: edge.to })}>
           {service || "Destination"}

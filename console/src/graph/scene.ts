@@ -2,7 +2,7 @@
 
 import { bytesPerSecond, health, quantile, success, type Health } from "../lib/rates.ts";
 import { bytes, milliseconds, percent, rate, share } from "../lib/format.ts";
-import { groupOf, HEAD, PADDING, sizeOf, SLOT, type Places, type Rect } from "./layout.ts";
+import { groupOf, HEAD, PADDING, sizeOf, SLOT, type Places, type Rect, type Way } from "./layout.ts";
 import type { Box, Edge, Graph } from "./model.ts";
 
 export interface Labels {
@@ -12,6 +12,7 @@ export interface Labels {
   bytes: boolean;
   share: boolean;
   lock: boolean;
+  protocol: boolean;
 }
 
 export interface Point {
@@ -40,12 +41,21 @@ export interface Scene {
   bounds: Rect;
 }
 
+/** The share that an edge has, and the one that documents set for it, such as `78 % (set 80 %)`. */
+export function shareOf(edge: Edge): string {
+  const set = edge.weights.length > 0 ? `set ${edge.weights.map(share).join(" or ")}` : "";
+  if (edge.share === null) return set;
+  return set ? `${share(edge.share)} (${set})` : share(edge.share);
+}
+
 /** What stands on an edge, such as `12.4/s · 65 %`. */
 export function labelOf(edge: Edge, labels: Labels): string {
   const { rates } = edge;
   const parts: string[] = [];
+  // Most is HTTP: what is not is told.
+  if (labels.protocol && edge.protocol !== "http") parts.push(edge.protocol);
   if (labels.rate && (rates.requests > 0 || edge.protocol !== "tcp")) parts.push(`${rate(rates.requests)}/s`);
-  if (labels.share && edge.share !== null) parts.push(share(edge.share));
+  if (labels.share && (edge.share !== null || edge.weights.length > 0)) parts.push(shareOf(edge));
   const ok = success(rates);
   if (ok !== null && (labels.success || ok < 0.999) && ok < 1) parts.push(`${percent(ok)} ok`);
   if (labels.latency && rates.requests > 0) parts.push(milliseconds(quantile(rates, 0.95)));
@@ -60,6 +70,7 @@ export function compose(
   places: Places,
   labels: Labels,
   isFound: { box: (box: Box) => boolean; edge: (edge: Edge) => boolean } | null,
+  way: Way = "right",
 ): Scene {
   const boxes = new Map<string, SceneBox>();
   for (const box of graph.boxes.values()) {
@@ -87,7 +98,7 @@ export function compose(
     edges.push({
       edge,
       health: health(edge.rates),
-      curve: curveOf(from, to, edge),
+      curve: curveOf(from, to, edge, way),
       label: labelOf(edge, labels),
       faded: isFound !== null && !isFound.edge(edge),
     });
@@ -114,7 +125,7 @@ function heightOf(at: SceneBox, slot: string | null): number {
   return i < 0 ? at.y + HEAD / 2 : at.y + HEAD + i * SLOT + SLOT / 2;
 }
 
-function curveOf(from: SceneBox, to: SceneBox, edge: Edge): SceneEdge["curve"] {
+function curveOf(from: SceneBox, to: SceneBox, edge: Edge, way: Way): SceneEdge["curve"] {
   const y1 = heightOf(from, edge.fromSlot);
   const y2 = heightOf(to, edge.toSlot);
   if (from === to) {
@@ -122,6 +133,14 @@ function curveOf(from: SceneBox, to: SceneBox, edge: Edge): SceneEdge["curve"] {
     const { x } = from;
     const low = from.y + from.h;
     return [{ x: x + 34, y: low }, { x: x + 20, y: low + 52 }, { x: x - 56, y: low + 40 }, { x, y: y2 + 4 }];
+  }
+  if (way === "down" && to.y > from.y + from.h) {
+    // From below the caller to the nearer side of whom it calls, which has its versions there.
+    const aside = (to.x + to.w / 2 - from.x - from.w / 2) / (2 * from.w);
+    const start = { x: from.x + from.w * (0.5 + Math.max(-0.35, Math.min(0.35, aside))), y: from.y + from.h };
+    const side = start.x > to.x + to.w / 2 ? 1 : -1;
+    const x = side > 0 ? to.x + to.w : to.x;
+    return [start, { x: start.x, y: start.y + (y2 - start.y) * 0.6 }, { x: x + side * 34, y: y2 }, { x, y: y2 }];
   }
   const start = { x: from.x + from.w, y: y1 };
   const end = { x: to.x, y: y2 };

@@ -73,6 +73,24 @@ const theme = EditorView.theme({
   ".cm-completionInfo": { maxWidth: "320px", whiteSpace: "normal" },
 });
 
+/**
+ * Types over a selection itself. Chromium would give what is typed the style of what was selected, inline, which the content
+ * security policy refuses with an error on the console. Handlers of typing, such as the one that closes brackets, are asked
+ * first, as CodeMirror asks them.
+ */
+const typesOver = EditorView.domEventHandlers({
+  beforeinput(event, view) {
+    const { state } = view;
+    const { from, to, empty } = state.selection.main;
+    if (event.inputType !== "insertText" || event.data === null || empty || event.isComposing || state.readOnly) return false;
+    const text = event.data;
+    const insert = () => state.update(state.replaceSelection(text), { userEvent: "input.type", scrollIntoView: true });
+    if (!state.facet(EditorView.inputHandler).some((handler) => handler(view, from, to, text, insert))) view.dispatch(insert());
+    event.preventDefault();
+    return true;
+  },
+});
+
 /** Puts an editor into the page; `changed` hears of each new text. */
 export function makeEditor(place: HTMLElement, text: string, changed: (text: string) => void) {
   // In a shadow tree CodeMirror's styles are sheets that scripts construct, which the content security policy allows; in
@@ -96,6 +114,7 @@ export function makeEditor(place: HTMLElement, text: string, changed: (text: str
         autocompletion({ override: [complete] }),
         // Tab indents; after Escape it leaves the editor, which CodeMirror sees to.
         keymap.of([...completionKeymap, ...defaultKeymap, ...historyKeymap, indentWithTab]),
+        typesOver,
         EditorView.contentAttributes.of({ tabindex: "0", "aria-label": "Documents as YAML. Escape, then Tab, leaves the editor." }),
         EditorView.updateListener.of((update) => {
           if (update.docChanged) changed(update.state.doc.toString());

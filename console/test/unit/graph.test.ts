@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Row } from "../../src/api/types.ts";
+import type { MeshDocument, Row } from "../../src/api/types.ts";
 import { fieldsOfBox, fieldsOfEdge, parse } from "../../src/graph/expression.ts";
 import { place, type Places } from "../../src/graph/layout.ts";
 import { makeGraph } from "../../src/graph/model.ts";
 import { compose, hit } from "../../src/graph/scene.ts";
+import { weightsOf } from "../../src/lib/weights.ts";
 
-const LABELS = { rate: true, success: false, latency: false, bytes: false, share: true, lock: true };
+const LABELS = { rate: true, success: false, latency: false, bytes: false, share: true, lock: true, protocol: true };
 const OPTIONS = { versions: true, idle: false };
 const KNOWN = { workloads: [], circuits: [] };
 
@@ -75,6 +76,30 @@ test("labels say what was chosen, failures always", () => {
   place(graph, places);
   const labels = compose(graph, places, LABELS, null).edges.map(({ label }) => label);
   assert.deepEqual(labels, ["10.0/s", "8.0/s · 80 %", "2.0/s · 20 % · 50.0 % ok"]);
+});
+
+test("beside the share of a canary stands what documents set, and what is no HTTP says so", () => {
+  const document = (kind: string, spec: MeshDocument["body"]) =>
+    ({ key: { group: "", kind, namespace: "default", name: "reviews" }, body: { spec } }) as MeshDocument;
+  const subset = (name: string, version: string) => ({ name, labels: { version } });
+  const route = (subset: string, weight?: number) => ({ destination: { host: "reviews", subset }, ...(weight && { weight }) });
+  const documents = [
+    document("DestinationRule", { host: "reviews.default.svc.cluster.local", subsets: [subset("old", "v1"), subset("new", "v3")] }),
+    document("VirtualService", { hosts: ["reviews"], http: [{ route: [route("v2")] }, { route: [route("old", 60), route("new", 20)] }] }),
+  ];
+  const weights = weightsOf(documents);
+  const rows = [...CANARY, row("page-v1>db@db-v1", 0, { protocol: "tcp", opened: 1, sent_bytes: 2_048 })];
+  const graph = makeGraph(rows, { ...KNOWN, weights }, OPTIONS);
+  const places: Places = new Map();
+  place(graph, places);
+  const labels = compose(graph, places, LABELS, null).edges.map(({ label }) => label);
+  assert.deepEqual(labels, ["10.0/s", "8.0/s · 80 % (set 75 %)", "2.0/s · 20 % (set 25 %) · 50.0 % ok", "tcp · 2.0 KiB/s"]);
+  // Of backends, each a service of its own.
+  const backends = [{ name: "reviews-v1", weight: 9 }, { name: "reviews-v2" }];
+  assert.deepEqual(weightsOf([document("HTTPRoute", { rules: [{ backendRefs: backends }, { backendRefs: [{ name: "one" }] }] })]), [
+    { namespace: "default", service: "reviews-v1", version: null, part: 0.9 },
+    { namespace: "default", service: "reviews-v2", version: null, part: 0.1 },
+  ]);
 });
 
 test("a click finds boxes and edges", () => {
