@@ -311,6 +311,10 @@ async function item() {
   await tap.getByRole("combobox", { name: "Requests" }).selectOption("from it");
   await tap.getByRole("button", { name: "Start" }).click();
   await tap.getByRole("button", { name: /GET \/ratings/ }).first().waitFor();
+  await page.goto(at("nodes/host-5"));
+  await page.getByRole("region", { name: "Endpoints" }).getByRole("row", { name: /ratings-v1/ }).waitFor();
+  await page.locator(".chart canvas").first().waitFor();
+  await page.getByRole("region", { name: "Logs" }).getByRole("log").getByText(/"GET \/ratings/).first().waitFor();
   await page.goto(at("mesh"));
   await page.getByRole("row", { name: /host-5/ }).getByText(/\d+ h left/).waitFor();
   await end(opened, "items");

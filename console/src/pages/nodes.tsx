@@ -1,13 +1,16 @@
 // Nodes: all of them, and one.
 
 import { feeds, useFeed } from "../api/feeds.ts";
-import type { Member } from "../api/types.ts";
+import type { Endpoint, Member, Row, Workload } from "../api/types.ts";
 import { ago, duration } from "../lib/format.ts";
 import { workloadName } from "../lib/names.ts";
 import { href, type PageProps } from "../lib/router.ts";
-import { Facts, Loaded, Mark, NodeLink, ServiceLink, Title, toneOfState } from "../ui/bits.tsx";
+import { Facts, Loaded, Mark, NodeLink, Title, toneOfState, Trouble } from "../ui/bits.tsx";
 import { Table, type Column } from "../ui/table.tsx";
-import { known, Left, leftOf } from "../ui/certificate.tsx";
+import { Left } from "../ui/certificate.tsx";
+import { Charts } from "../ui/charts.tsx";
+import { PLACE_COLUMNS, useEndpoints, WORKLOAD_COLUMN } from "../ui/endpoints.tsx";
+import { Log } from "../ui/log.tsx";
 
 export function NodesPage({ path }: PageProps) {
   return path[0] ? <OneNode name={path[0]} /> : <AllNodes />;
@@ -40,12 +43,21 @@ function AllNodes() {
   );
 }
 
+const ENDPOINTS: Column<Endpoint>[] = [
+  WORKLOAD_COLUMN,
+  { name: "Version", by: ({ version }) => version, cell: ({ version }) => version },
+  ...PLACE_COLUMNS,
+];
+
 function OneNode({ name }: { name: string }) {
   const members = useFeed(feeds.members);
-  const certificates = known(useFeed(feeds.certificates).data);
-  const workloads = (useFeed(feeds.workloads).data ?? []).filter(({ node }) => node === name);
+  const endpoints = useEndpoints(`node=${name}`);
+  const key = (workload: Workload) => `${workload.service.namespace}/${workloadName(workload)}`;
+  const workloads = useFeed(feeds.workloads).data ?? [];
+  const hosted = new Set(workloads.filter(({ node }) => node === name).map(key));
+  const elsewhere = workloads.some((workload) => workload.node !== name && hosted.has(key(workload)));
+  const of = (row: Row) => hosted.has(`${row.destination_namespace}/${row.destination_workload}`);
   const events = (useFeed(feeds.events).data ?? []).filter(({ subject, nodes }) => subject.split(/[:/ ]/)[0] === name || (nodes.length === 1 && nodes[0] === name));
-  const circuits = (useFeed(feeds.circuits).data ?? []).filter(({ endpoint }) => endpoint.startsWith(`${name}/`));
   const member = members.data?.find((member) => member.name === name);
   return (
     <>
@@ -73,29 +85,18 @@ function OneNode({ name }: { name: string }) {
           )
         }
       </Loaded>
-      <h2>Workloads</h2>
-      <ul class="plain">
-        {workloads.map((workload) => (
-          <li key={`${workloadName(workload)}${workload.port}`}>
-            <a href={href(["workloads", workload.service.namespace, workloadName(workload)])}>{workloadName(workload)}</a> of{" "}
-            <ServiceLink {...workload.service} />, port {workload.port}, certificate:{" "}
-            <Left seconds={leftOf(certificates, workload.node, workload.service.namespace, workload.account)} of="workload" />
-          </li>
-        ))}
-      </ul>
-      {workloads.length === 0 && <p class="quiet">It hosts none.</p>}
-      {circuits.length > 0 && (
-        <>
-          <h2>Circuits</h2>
-          <ul class="plain">
-            {circuits.map(({ endpoint }) => (
-              <li key={endpoint}>
-                <a href={href(["circuits"])}>{endpoint}</a>
-              </li>
-            ))}
-          </ul>
-        </>
-      )}
+      {hosted.size > 0 && <Charts of={of} about={[...hosted].join(" ")} />}
+      {elsewhere && <p class="quiet">The charts are of its workloads, some of which run on other nodes too.</p>}
+      <h2>Endpoints</h2>
+      {endpoints.trouble && <Trouble>{endpoints.trouble}</Trouble>}
+      <Table
+        label="Endpoints"
+        rows={endpoints.data}
+        columns={ENDPOINTS}
+        id={({ identities, workload, port }) => `${identities[0]}/${workload}:${port}`}
+        filter={endpoints.data.length > 8}
+        empty="It hosts none."
+      />
       <h2>Events</h2>
       <ul class="plain">
         {events.slice(0, 20).map(({ at, subject, what }) => (
@@ -105,6 +106,7 @@ function OneNode({ name }: { name: string }) {
         ))}
       </ul>
       {events.length === 0 && <p class="quiet">None in the last hour.</p>}
+      <Log of={{ node: name }} />
     </>
   );
 }

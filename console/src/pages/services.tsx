@@ -9,8 +9,7 @@ import { href, type PageProps } from "../lib/router.ts";
 import { Facts, Loaded, Mark, NodeLink, ServiceLink, Title, toneOfState, Trouble } from "../ui/bits.tsx";
 import { Calls } from "../ui/calls.tsx";
 import { Charts } from "../ui/charts.tsx";
-import { accountOf } from "../ui/certificate.tsx";
-import { PLACE_COLUMNS, useEndpoints } from "../ui/endpoints.tsx";
+import { PLACE_COLUMNS, useEndpoints, WORKLOAD_COLUMN } from "../ui/endpoints.tsx";
 import { Log } from "../ui/log.tsx";
 import { Tap } from "../ui/tap.tsx";
 import { Table, type Column } from "../ui/table.tsx";
@@ -79,14 +78,7 @@ function AllServices() {
 }
 
 const ENDPOINTS: Column<Endpoint>[] = [
-  {
-    name: "Workload",
-    by: ({ workload }) => workload,
-    cell: ({ workload, identities, node }) => {
-      const namespace = accountOf(identities[0])?.namespace;
-      return node && namespace ? <a href={href(["workloads", namespace, workload])}>{workload}</a> : workload;
-    },
-  },
+  WORKLOAD_COLUMN,
   { name: "Version", by: ({ version }) => version, cell: ({ version }) => version },
   { name: "Node", by: ({ node }) => node, cell: ({ node }) => <NodeLink name={node} /> },
   ...PLACE_COLUMNS,
@@ -96,7 +88,7 @@ function OneService({ namespace, name }: { namespace: string; name: string }) {
   const service = useFeed(feeds.services).data?.find((one) => one.namespace === namespace && one.name === name);
   const rows = useFeed(feeds.traffic).data?.rows ?? [];
   const documents = documentsOf(useFeed(feeds.documents).data ?? [], namespace, name);
-  const endpoints = useEndpoints(service && name.includes(".") ? service.host : `${name}.${namespace}`);
+  const endpoints = useEndpoints(`service=${service && name.includes(".") ? service.host : `${name}.${namespace}`}`);
   const of = (row: Row) => row.service === name && (row.service_namespace === namespace || row.service_namespace === "unknown");
   const own = rows.filter(of);
   const workloads = new Set(own.map((row) => `${row.destination_namespace}/${row.destination_workload}`));

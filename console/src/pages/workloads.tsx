@@ -86,7 +86,7 @@ function OneWorkload({ namespace, name }: { namespace: string; name: string }) {
   const of = (row: Row) => row.destination_workload === name && row.destination_namespace === namespace;
   const circuits = (useFeed(feeds.circuits).data ?? []).filter(({ endpoint }) => endpoint.includes(`/${namespace}/${name}:`));
   const first = found[0];
-  const endpoints = useEndpoints(first ? `${first.service.name}.${first.service.namespace}` : null);
+  const endpoints = useEndpoints(first ? `service=${first.service.name}.${first.service.namespace}` : null);
   const own = endpoints.data.filter(({ workload }) => workload === name);
   return (
     <>

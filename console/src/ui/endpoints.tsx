@@ -1,13 +1,24 @@
-// Endpoints of a service, as tables show them.
+// Endpoints of a service, a workload or a node, as tables show them.
 
 import { useEffect, useState } from "preact/hooks";
 import { get, inWords } from "../api/client.ts";
 import { feeds, useFeed } from "../api/feeds.ts";
 import type { Endpoint } from "../api/types.ts";
 import { DASH } from "../lib/format.ts";
+import { href } from "../lib/router.ts";
 import { Mark, toneOfState } from "./bits.tsx";
 import { accountOf, known, Left, leftOf } from "./certificate.tsx";
 import type { Column } from "./table.tsx";
+
+/** Whose an endpoint is. */
+export const WORKLOAD_COLUMN: Column<Endpoint> = {
+  name: "Workload",
+  by: ({ workload }) => workload,
+  cell: ({ workload, identities, node }) => {
+    const namespace = accountOf(identities[0])?.namespace;
+    return node && namespace ? <a href={href(["workloads", namespace, workload])}>{workload}</a> : workload;
+  },
+};
 
 /** What endpoints are and how they stand, beside whose they are and on which node. */
 export const PLACE_COLUMNS: Column<Endpoint>[] = [
@@ -31,16 +42,16 @@ function Certificate({ of: { node, identities } }: { of: Endpoint }) {
   return <Left seconds={account && leftOf(certificates, node, account.namespace, account.account)} of="workload" />;
 }
 
-/** The endpoints of a service, asked for each second; none of null. */
-export function useEndpoints(service: string | null): { data: Endpoint[]; trouble: string | null } {
+/** The endpoints of a service or on a node, asked for each second; none of null. */
+export function useEndpoints(of: `service=${string}` | `node=${string}` | null): { data: Endpoint[]; trouble: string | null } {
   const [told, setTold] = useState<{ data: Endpoint[]; trouble: string | null }>({ data: [], trouble: null });
   useEffect(() => {
-    if (service === null) return;
+    if (of === null) return;
     const end = new AbortController();
     void (async () => {
       while (!end.signal.aborted) {
         try {
-          setTold({ data: await get(`/api/v1/endpoints?service=${service}`, end.signal), trouble: null });
+          setTold({ data: await get(`/api/v1/endpoints?${of}`, end.signal), trouble: null });
         } catch (error) {
           if (!end.signal.aborted) setTold((was) => ({ ...was, trouble: inWords(error) }));
         }
@@ -48,6 +59,6 @@ export function useEndpoints(service: string | null): { data: Endpoint[]; troubl
       }
     })();
     return () => end.abort();
-  }, [service]);
+  }, [of]);
   return told;
 }

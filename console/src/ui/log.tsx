@@ -1,4 +1,4 @@
-// The latest lines of access logs about a service or a workload, from the nodes that wrote them.
+// The latest lines of access logs about a service or a workload, or of a node, from the nodes that wrote them.
 
 import { useEffect, useState } from "preact/hooks";
 import { inWords, post } from "../api/client.ts";
@@ -8,11 +8,12 @@ import { ForOperators, Trouble } from "./bits.tsx";
 
 const ASKED_EVERY = 3_000;
 
-/** What the page is about. */
+/** What the page is about: see LogQuery in node/src/admin/log.rs. */
 export interface Item {
-  namespace: string;
+  namespace?: string;
   service?: string;
   workload?: string;
+  node?: string;
 }
 
 export function Log({ of }: { of: Item }) {

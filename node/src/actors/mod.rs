@@ -265,12 +265,24 @@ impl Handles {
             }
         };
         anyhow::ensure!(!found.is_empty(), "no service or host {named}: `weft services` lists those that are");
+        Ok(self.told(found, |_| true))
+    }
+
+    /// Those that a node hosts, once for each service that they are of.
+    pub fn endpoints_on(&self, node: &str) -> Vec<api::Endpoint> {
+        let view = self.views.load();
+        let is_there = |endpoint: &Endpoint| endpoint.key.node.as_ref().is_some_and(|on| on.to_string() == node);
+        self.told(view.services().collect(), is_there)
+    }
+
+    fn told(&self, services: Vec<&Arc<Service>>, is_wanted: impl Fn(&Endpoint) -> bool) -> Vec<api::Endpoint> {
         let now_ms = self.views.now_ms();
         let held_back = |service: &Service, port, endpoint: &Endpoint| {
             let (why, left_ms) = service.held_back(port, &endpoint.key, now_ms)?;
             Some(format!("{why} {}s", left_ms.div_ceil(1_000)))
         };
-        let all = found.into_iter().flat_map(|service| endpoints(service).map(move |found| (service, found)));
+        let all = services.into_iter().flat_map(|service| endpoints(service).map(move |found| (service, found)));
+        let all = all.filter(|(_, (_, endpoint))| is_wanted(endpoint));
         let endpoints = all.map(|(service, (port, endpoint))| api::Endpoint {
             workload: endpoint.key.workload.to_string(),
             node: endpoint.key.node.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -286,7 +298,7 @@ impl Handles {
             locality: endpoint.place.locality.to_string(),
             weight: endpoint.weight,
         });
-        Ok(endpoints.collect())
+        endpoints.collect()
     }
 
     /// All policy documents, by key.

@@ -102,7 +102,8 @@ pub struct Port {
     pub protocol: String,
 }
 
-/// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`, or `?service=HOST` of one outside of the mesh
+/// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`, or `?service=HOST` of one outside of the mesh, or
+/// `?node=NAME`
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Endpoint {
     pub workload: String,

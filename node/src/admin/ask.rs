@@ -12,7 +12,7 @@ use weft_wire::{
     id::NodeName,
 };
 
-use crate::actors::Handles;
+use crate::{actors::Handles, peer::PeerError};
 
 /// A node that has not answered by then is not waited for.
 const ASKED_FOR: Duration = Duration::from_secs(3);
@@ -77,6 +77,10 @@ impl Handles {
 
     async fn ask(&self, name: &str, address: &str, question: &Request) -> anyhow::Result<Response> {
         let node: NodeName = name.parse()?;
-        Ok(self.links.request_at(node.id(), address.parse()?, question).await?)
+        match self.links.request_at(node.id(), address.parse()?, question).await {
+            // It does answer: whoever has asked tells it apart from silence.
+            Err(PeerError::Refused(why)) => Ok(Response::Refused { why }),
+            answer => Ok(answer?),
+        }
     }
 }

@@ -22,17 +22,16 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Lines that are told of all nodes.
 const TOLD_OF_MESH: usize = 1_000;
 
-/// Body of `POST /api/v1/log`, and what nodes ask each other: whose lines, on either side. Of a namespace all, if neither
-/// is named.
+/// Body of `POST /api/v1/log`, and what nodes ask each other: lines of which either side is all of this.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct LogQuery {
-    pub namespace: String,
-    /// A service of it, or a host that is no service of the mesh.
-    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Also a host that is no service of the mesh.
     pub service: Option<String>,
-    #[serde(default)]
     pub workload: Option<String>,
+    /// Which node has written them.
+    pub node: Option<String>,
 }
 
 /// Answer to `POST /api/v1/log`
@@ -83,7 +82,7 @@ impl LogQuery {
 
     fn is_side(&self, side: &SideOf) -> bool {
         let is = |wanted: &Option<String>, name: &String| wanted.as_ref().is_none_or(|wanted| wanted == name);
-        side.namespace == self.namespace && is(&self.service, &side.service) && is(&self.workload, &side.workload)
+        is(&self.namespace, &side.namespace) && is(&self.service, &side.service) && is(&self.workload, &side.workload)
     }
 
     /// Whether it is of a service of which no workload was called.
@@ -92,15 +91,18 @@ impl LogQuery {
         let host = cluster.rsplit('|').next().unwrap_or_default();
         let rest = host.strip_prefix(service.as_str());
         rest.is_some_and(|rest| {
-            let in_namespace = rest.strip_prefix('.').and_then(|rest| rest.strip_prefix(self.namespace.as_str()));
-            rest.is_empty() || in_namespace.is_some_and(|rest| rest.starts_with('.'))
+            let namespace = rest.strip_prefix('.').and_then(|rest| rest.split('.').next());
+            rest.is_empty()
+                || namespace
+                    .is_some_and(|namespace| self.namespace.as_ref().is_none_or(|wanted| wanted.as_str() == namespace))
         })
     }
 }
 
 impl OwnLog {
     fn find(&self, query: &LogQuery) -> Told {
-        let lines = self.recent.find(|line| query.wants(line)).into_iter().map(|line| Line {
+        let is_here = query.node.as_ref().is_none_or(|node| *node == self.node.to_string());
+        let lines = self.recent.find(|line| is_here && query.wants(line)).into_iter().map(|line| Line {
             at_ms: u64::try_from(line.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
                 .unwrap_or(u64::MAX),
             node: String::new(),
@@ -185,13 +187,14 @@ mod tests {
     #[test]
     fn lines_are_of_both_sides_and_of_calls_that_found_nobody() {
         let query = |service: Option<&str>, workload: Option<&str>| LogQuery {
-            namespace: "prod".into(),
+            namespace: Some("prod".into()),
             service: service.map(str::to_owned),
             workload: workload.map(str::to_owned),
+            node: None,
         };
         let called = line(["shop", "web-v1", "web"], ["prod", "reviews-v2", "reviews"], "");
         assert!(query(Some("reviews"), None).wants(&called) && query(None, Some("reviews-v2")).wants(&called));
-        assert!(query(None, None).wants(&called));
+        assert!(query(None, None).wants(&called) && LogQuery::default().wants(&called));
         assert!(!query(Some("web"), None).wants(&called), "of another namespace");
         assert!(!query(Some("reviews"), Some("reviews-v1")).wants(&called));
         let calls = line(["prod", "reviews-v2", "reviews"], ["", "", ""], "outbound|80||api.example.com");

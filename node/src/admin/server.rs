@@ -258,7 +258,10 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
         (Method::GET, ["api", "v1", "services"]) => json(&handles.services()),
         (Method::GET, ["api", "v1", "workloads"]) => json(&handles.workloads()),
         (Method::GET, ["api", "v1", "endpoints"]) => {
-            let service = parameter(query, "service").context("the parameter `service` is missing")?;
+            if let Some(node) = parameter(query, "node") {
+                return json(&handles.endpoints_on(&node));
+            }
+            let service = parameter(query, "service").context("the parameter `service` or `node` is missing")?;
             json(&handles.endpoints(&service)?)
         }
         (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),

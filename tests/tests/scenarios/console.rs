@@ -1,6 +1,6 @@
 //! The console: how it is served, who may do what, and its pages in a real browser.
 
-use std::{env, fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json};
 use weft_tests::lab::{Http, Lab, PATIENCE, wait_for, weft};
@@ -153,14 +153,18 @@ fn operators_tap_and_read_access_logs_in_a_browser_and_nobody_else_does() {
     let lines = wait_for("nodes tell their lines", PATIENCE, || {
         let told = browser.post("/api/v1/log", &of_web, &[]).json();
         let of = |side: &str| {
-            let lines = told["lines"].as_array()?.iter().filter(|line| line["side"] == side);
-            lines.filter(|line| line["text"].as_str().is_some_and(|text| text.contains("GET /503"))).count().into()
+            let lines = told["lines"].as_array().unwrap().iter().filter(|line| line["side"] == side);
+            lines.filter(|line| line["text"].as_str().is_some_and(|text| text.contains("GET /503"))).count()
         };
-        (of("source") == Some(1) && of("destination") == Some(1)).then_some(told)
+        (of("source") == 1 && of("destination") == 1).then_some(told)
     });
     assert_eq!((&lines["silent"], &lines["refused"]), (&json!([]), &json!({})), "{lines}");
-    let of_nobody = browser.post("/api/v1/log", &json!({ "namespace": "default", "service": "nobody" }), &[]).json();
-    assert_eq!(of_nobody["lines"], json!([]));
+    let nodes_of = |query: Value| -> BTreeSet<String> {
+        let told = browser.post("/api/v1/log", &query, &[]).json();
+        told["lines"].as_array().unwrap().iter().map(|line| line["node"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(nodes_of(json!({ "namespace": "default", "service": "nobody" })).is_empty());
+    assert_eq!(nodes_of(json!({ "node": "host-1" })), BTreeSet::from(["host-1".to_owned()]));
 
     // Certificates, which everybody may know of: of each workload's account on its node, and of each node.
     let told = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/certificates")).json();
@@ -172,6 +176,9 @@ fn operators_tap_and_read_access_logs_in_a_browser_and_nobody_else_does() {
     }
     let endpoints = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/endpoints?service=web.default")).json();
     assert!(endpoints[0]["weight"] == 1 && endpoints[0]["locality"].is_string(), "{endpoints}");
+    let on_node = lab.host(0).curl(&[], &format!("{CONSOLE}/api/v1/endpoints?node=host-2")).json();
+    assert!(on_node.as_array().unwrap().iter().any(|endpoint| endpoint["workload"] == "web-v1"), "{on_node}");
+    assert!(on_node.as_array().unwrap().iter().all(|endpoint| endpoint["node"] == "host-2"), "{on_node}");
 }
 
 #[test]
