@@ -38,7 +38,7 @@ function processOf(service, version) {
   throw new Error(`no process plays ${service} ${version}`);
 }
 
-/** The goal is 2 s, which is printed; a machine that is busy with other tests may take longer. */
+/** The goal of circuits is 2 s, that of the first paint 1 s, and both are printed; a busy machine may take longer. */
 const SEEN_WITHIN = 8_000;
 
 const PAGES = [
@@ -97,6 +97,9 @@ async function signIn() {
   const { page } = opened;
   await page.goto(at("traces"));
   await page.getByText("Sign in to see traces").waitFor();
+  const paint = await until("it is painted", () => page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime));
+  done(`first paint after ${paint.toFixed(0)} ms`);
+  check(paint < SEEN_WITHIN, "the goal is 1 s, which a busy machine may miss");
   await page.goto(at("services/default/reviews"));
   await page.getByText("Sign in to watch requests as they go by").waitFor();
   await page.getByText("Sign in to read access logs").waitFor();

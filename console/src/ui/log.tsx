@@ -78,7 +78,7 @@ function Latest({ of }: { of: Item }) {
       )}
       {told && lines.length === 0 && <p class="quiet">{wanted ? "No line has that." : "No line is about it."}</p>}
       {lines.length > 0 && (
-        <div class="scroll live log" tabIndex={0} role="log" aria-label="Lines of access logs, the latest first">
+        <div class="scroll live log" tabIndex={0} role="log" aria-live="off" aria-label="Lines of access logs, the latest first">
           <ol class="plain">
             {[...lines].reverse().map(({ at_ms, node, side, text }, i) => (
               <li key={`${at_ms}${node}${i}`}>

@@ -147,17 +147,19 @@ function Requests({ of }: { of: string }) {
         )}
       </form>
       {trouble && <Trouble>{trouble}</Trouble>}
-      <p class="quiet" role="status">
-        {on || state
-          ? [
-              plural(count, "request"),
-              state ? `${plural(state.nodes, "node")} watch${state.nodes === 1 ? "es" : ""}` : "asking the nodes…",
-              ...(state?.missed ? [`${state.missed} more than a node tells`] : []),
-              ...(state?.silent.length ? [`no answer from ${state.silent.join(", ")}`] : []),
-              ...Object.entries(state?.refused ?? {}).map(([node, why]) => `${node} does not: ${why}`),
-              ...(state?.ended ? ["its time is up"] : on ? [] : ["stopped"]),
-            ].join("; ")
-          : "Credentials are hidden. The mesh's timeline tells who taps what."}
+      <p class="quiet">
+        {(on || state) && `${plural(count, "request")}; `}
+        <span role="status">
+          {on || state
+            ? [
+                state ? `${plural(state.nodes, "node")} watch${state.nodes === 1 ? "es" : ""}` : "asking the nodes…",
+                ...(state?.missed ? [`${state.missed} more than a node tells`] : []),
+                ...(state?.silent.length ? [`no answer from ${state.silent.join(", ")}`] : []),
+                ...Object.entries(state?.refused ?? {}).map(([node, why]) => `${node} does not: ${why}`),
+                ...(state?.ended ? ["its time is up"] : on ? [] : ["stopped"]),
+              ].join("; ")
+            : "Credentials are hidden. The mesh's timeline tells who taps what."}
+        </span>
       </p>
       {lines.length > 0 && (
         <div class="scroll live" tabIndex={0} role="region" aria-label="Requests, the latest first">

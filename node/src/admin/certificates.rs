@@ -41,11 +41,14 @@ pub struct Certificate {
     pub seconds_left: i64,
 }
 
+/// When it was told, and what.
+type Latest = (Instant, Arc<Certificates>);
+
 /// What this node knows, and what all have told last.
 #[derive(Clone)]
 pub struct OwnCertificates {
     identities: Identities,
-    latest: Arc<Mutex<Option<(Instant, Arc<Certificates>)>>>,
+    latest: Arc<Mutex<Option<Latest>>>,
 }
 
 impl OwnCertificates {
