@@ -337,10 +337,13 @@ impl FactTable {
         dropped
     }
 
-    /// Drops the facts of a node that is believed no more, as if it had been gone for long; returns whether there were
-    /// any.
+    /// Drops the facts of a node that is believed no more, and by which numbers it spoke: who has its name next begins
+    /// anew. Returns whether there were any facts.
     pub fn forget(&mut self, node: &NodeName) -> bool {
-        node.id() != self.me && self.owners.get_mut(&node.id()).is_some_and(Owner::let_go)
+        let Some(owner) = self.owners.get_mut(&node.id()).filter(|_| node.id() != self.me) else { return false };
+        let any = owner.let_go();
+        (owner.incarnation, owner.expired) = (0, BTreeMap::new());
+        any
     }
 
     /// One fact, as it was signed.

@@ -51,9 +51,10 @@ use crate::{
 pub fn start_logging(logs: &Logs) -> anyhow::Result<()> {
     let filter = match std::env::var("WEFT_LOG") {
         Ok(filter) => EnvFilter::try_new(&filter).map_err(|error| anyhow::anyhow!("WEFT_LOG {filter:?}: {error}"))?,
-        // The libraries' news is of use only when asked for.
+        // The libraries' news is of use only when asked for; what chitchat warns of is counted, and peers could fill a disk
+        // with it.
         Err(_) => EnvFilter::new(format!(
-            "warn,weft={level},weft_node={level},weft_discovery={level},weft_proxy={level},weft_ca={level}",
+            "warn,chitchat=error,weft={level},weft_node={level},weft_discovery={level},weft_proxy={level},weft_ca={level}",
             level = logs.level.as_str()
         )),
     };

@@ -64,6 +64,7 @@ impl Lab {
             resolver: None,
             node: None,
             services: Vec::new(),
+            disk: None,
         };
         Self { hosts: (0..hosts).map(host).collect(), network, files }
     }
@@ -180,6 +181,27 @@ pub struct Host {
     pub resolver: Option<PathBuf>,
     node: Option<Process>,
     services: Vec<Process>,
+    /// After the processes, which use it.
+    disk: Option<Disk>,
+}
+
+/// A file system in memory.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(place: &Path, mib: u32) -> Self {
+        let size = format!("size={mib}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "a file system in memory at {}", place.display());
+        Self(place.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a process that was just killed may hold on to it for a moment.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 impl Host {
@@ -227,6 +249,12 @@ impl Host {
     pub fn join(&self, seed: &str, token: &str) -> Ran {
         let address = self.address.to_string();
         self.weft(&["join", seed, "--token", token, "--name", &self.name, "--advertise", &address])
+    }
+
+    /// Puts the data directory, before there is one, on a disk of its own of so many MiB.
+    pub fn give_disk(&mut self, mib: u32) {
+        fs::create_dir_all(&self.dir).expect("the lab's directory is writable");
+        self.disk = Some(Disk::new(&self.dir, mib));
     }
 
     /// Appends to the node's configuration.

@@ -92,9 +92,8 @@ fn is_token(key: &DocumentKey) -> bool {
 pub type Tokens = Arc<BTreeMap<String, TokenRecord>>;
 
 pub enum Msg {
-    Merge(Vec<SignedDocument>, Option<NodeId>),
-    /// Like `Merge`, and answers whether any was new.
-    MergePulled(Vec<SignedDocument>, NodeId, oneshot::Sender<bool>),
+    /// Answers whether any was new.
+    Merge(Vec<SignedDocument>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
     Have(oneshot::Sender<Vec<(DocumentKey, DocumentVersion)>>),
     MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<Vec<SignedDocument>>),
@@ -172,9 +171,9 @@ impl Handle {
         self.held.borrow().root
     }
 
-    /// Takes in documents from a peer. When the actor is behind they are dropped, counted, and pulled later.
-    pub fn merge(&self, documents: Vec<SignedDocument>, from: Option<NodeId>) {
-        let _ = self.mailbox.try_send(Msg::Merge(documents, from));
+    /// Takes in documents from a peer, and returns when that is done, as [`super::facts::Handle::merge`] does.
+    pub async fn merge(&self, documents: Vec<SignedDocument>, from: NodeId) {
+        let _ = self.mailbox.ask(|reply| Msg::Merge(documents, from, reply)).await;
     }
 
     /// Asks a peer for what it has and this node has not.
@@ -739,7 +738,7 @@ async fn pull(node: NodeId, links: &links::Handle, myself: &Mailbox<Msg>) -> any
         let Response::Documents(documents) = links.request(node, &Request::PullDocuments { have }).await? else {
             bail!("the peer answered something else than documents");
         };
-        let news = myself.ask(|reply| Msg::MergePulled(documents, node, reply)).await?;
+        let news = myself.ask(|reply| Msg::Merge(documents, node, reply)).await?;
         if !pull.again(news) {
             return Ok(());
         }
@@ -846,10 +845,7 @@ impl Actor for DocumentsActor {
                 _ = forget.tick() => self.forget_deleted().await,
                 _ = tick.tick(), if !self.to_save.is_empty() => self.save_waiting().await,
                 message = inbox.recv() => match message {
-                    Some(Msg::Merge(documents, from)) => {
-                        self.merge(documents, from).await;
-                    }
-                    Some(Msg::MergePulled(documents, from, reply)) => {
+                    Some(Msg::Merge(documents, from, reply)) => {
                         let news = self.merge(documents, Some(from)).await;
                         let _ = reply.send(news);
                     }

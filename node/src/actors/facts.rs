@@ -82,9 +82,8 @@ pub struct Node {
 }
 
 pub enum Msg {
-    Merge(Vec<SignedFact>, Option<NodeId>),
-    /// Like `Merge`, and answers whether any was new.
-    MergePulled(Vec<SignedFact>, NodeId, oneshot::Sender<bool>),
+    /// Answers whether any was new.
+    Merge(Vec<SignedFact>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
     Have(oneshot::Sender<Vec<(NodeId, FactKind, FactVersion)>>),
     MissingFor(Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<Vec<SignedFact>>),
@@ -112,9 +111,10 @@ impl Handle {
         &self.published
     }
 
-    /// Takes in facts from a peer. When the actor is behind they are dropped, counted, and pulled later.
-    pub fn merge(&self, facts: Vec<SignedFact>, from: Option<NodeId>) {
-        let _ = self.mailbox.try_send(Msg::Merge(facts, from));
+    /// Takes in facts from a peer, and returns when that is done: a peer that is read no further meanwhile cannot keep
+    /// the actor from the others. What an actor that is stuck does not take is pulled later.
+    pub async fn merge(&self, facts: Vec<SignedFact>, from: NodeId) {
+        let _ = self.mailbox.ask(|reply| Msg::Merge(facts, from, reply)).await;
     }
 
     /// Asks a peer for what it has and this node has not.
@@ -268,7 +268,7 @@ impl FactsActor {
     }
 
     /// Takes in facts from a peer; returns whether any was new.
-    async fn merge(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>) -> bool {
+    async fn merge(&mut self, facts: Vec<SignedFact>, from: NodeId) -> bool {
         let (now, wall_ms) = (Instant::now().into_std(), wall_ms());
         let mut news = Vec::new();
         for (taken, fact) in facts.into_iter().enumerate() {
@@ -294,13 +294,13 @@ impl FactsActor {
         }
         let any = !news.is_empty();
         if any {
-            self.setup.links.push(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), from);
+            self.setup.links.push(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), Some(from));
             news.into_iter().filter(|fact| is_kept(fact)).for_each(|fact| self.unsaved.add(fact));
         }
         any
     }
 
-    fn refuse(&mut self, owner: &NodeName, from: Option<NodeId>, refusal: &Refusal) {
+    fn refuse(&mut self, owner: &NodeName, from: NodeId, refusal: &Refusal) {
         self.count(refusal.label());
         let now = Instant::now();
         self.refused.retain(|_, logged| now - *logged < REFUSAL_INTERVAL);
@@ -308,7 +308,7 @@ impl FactsActor {
         // Peers send it again and again, and the owner may be anybody's invention.
         if new && self.refused.len() < MAX_REFUSALS {
             self.refused.insert((owner.clone(), refusal.label()), now);
-            tracing::warn!(%owner, from = from.map(tracing::field::display), %refusal, "fact refused");
+            tracing::warn!(%owner, %from, %refusal, "fact refused");
         }
     }
 
@@ -473,7 +473,7 @@ where
         // In parts, so that none keeps the actor from its other messages for long.
         while !facts.is_empty() {
             let rest = facts.split_off(facts.len().min(MAX_PUSH_ITEMS));
-            news |= myself.ask(|reply| Msg::MergePulled(facts, node, reply)).await?;
+            news |= myself.ask(|reply| Msg::Merge(facts, node, reply)).await?;
             facts = rest;
         }
         if !pull.again(news) {
@@ -534,13 +534,8 @@ impl Actor for FactsActor {
                     self.coalesce.changed();
                 }
                 message = inbox.recv() => match message {
-                    Some(Msg::Merge(facts, from)) => {
-                        if !self.merge(facts, from).await {
-                            continue;
-                        }
-                    }
-                    Some(Msg::MergePulled(facts, from, reply)) => {
-                        let news = self.merge(facts, Some(from)).await;
+                    Some(Msg::Merge(facts, from, reply)) => {
+                        let news = self.merge(facts, from).await;
                         let _ = reply.send(news);
                         if !news {
                             continue;
@@ -603,7 +598,7 @@ mod tests {
             while let Some(message) = inbox.recv().await {
                 match message {
                     Msg::Have(reply) => drop(reply.send(Vec::new())),
-                    Msg::MergePulled(facts, _, reply) => {
+                    Msg::Merge(facts, _, reply) => {
                         self.parts.lock().push(facts.len());
                         let new = facts.iter().filter(|fact| self.seen.lock().insert(fact.seq)).count();
                         let _ = reply.send(new > 0);

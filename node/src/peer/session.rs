@@ -209,8 +209,8 @@ async fn take_message(stream: RecvStream, from: NodeId, address: SocketAddr, to:
             let push: Push = codec::decode(&payload, MAX_PUSH_LEN)?;
             push.check()?;
             match push {
-                Push::Facts(facts) => to.facts.merge(facts, Some(from)),
-                Push::Documents(documents) => to.documents.merge(documents, Some(from)),
+                Push::Facts(facts) => to.facts.merge(facts, from).await,
+                Push::Documents(documents) => to.documents.merge(documents, from).await,
             }
         }
         Some(UniKind::Missed) => to.membership.missed(from),

@@ -1,5 +1,7 @@
 //! Documents reach every node, whatever happened on the way.
 
+use std::time::Instant;
+
 use weft_tests::lab::{Lab, PATIENCE, wait_for};
 
 /// Requests for `/` go to a subset that does not exist: 503. Others are served.
@@ -83,6 +85,45 @@ fn documents_applied_on_both_sides_of_a_partition_are_the_same_everywhere_after_
         assert_eq!(timeout_seen(&lab, i, "here").as_deref(), Some("1s"));
         assert_eq!(timeout_seen(&lab, i, "there").as_deref(), Some("2s"));
         assert_eq!(timeout_seen(&lab, i, "both").as_deref(), Some("4s"), "the later one holds");
+    }
+}
+
+#[test]
+fn what_both_sides_of_a_partition_write_and_delete_ends_as_the_later_word() {
+    let mut lab = Lab::new(5);
+    lab.form_mesh_of(&[&[], &[], &["--role", "admin"], &[]]);
+    let (one, other) = ([0, 1, 2], [3, 4]);
+    for name in ["deleted", "revived", "deleted-last", "rewritten-last"] {
+        apply(&lab, 0, name, 1);
+    }
+    wait_same_documents(&lab, 5);
+    lab.partition(&one, &other);
+    one.iter().for_each(|i| lab.wait_members(*i, "failed", 2));
+    other.iter().for_each(|i| lab.wait_members(*i, "failed", 3));
+    let delete = |i: usize, name: &str| lab.host(i).weft(&["delete", "vs", name]).ok();
+    delete(0, "deleted");
+    delete(0, "revived");
+    apply(&lab, 3, "revived", 2);
+    apply(&lab, 0, "deleted-last", 3);
+    delete(3, "deleted-last");
+    delete(3, "rewritten-last");
+    apply(&lab, 0, "rewritten-last", 4);
+    apply(&lab, 3, "new", 5);
+    wait_for("each side has its own word", PATIENCE, || {
+        let here = one.iter().all(|i| timeout_seen(&lab, *i, "rewritten-last").as_deref() == Some("4s"));
+        let there = other.iter().all(|i| timeout_seen(&lab, *i, "new").is_some());
+        (here && there).then_some(())
+    });
+    assert_eq!(timeout_seen(&lab, 4, "deleted").as_deref(), Some("1s"), "nobody could tell it");
+
+    lab.heal();
+    let healed = Instant::now();
+    wait_same_documents(&lab, 5);
+    println!("the same documents {:?} after the partition", healed.elapsed());
+    for i in 0..5 {
+        let seen =
+            ["deleted", "revived", "deleted-last", "rewritten-last", "new"].map(|name| timeout_seen(&lab, i, name));
+        assert_eq!(seen.each_ref().map(Option::as_deref), [None, Some("2s"), None, Some("4s"), Some("5s")], "host {i}");
     }
 }
 

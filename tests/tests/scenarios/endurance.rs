@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -114,6 +115,61 @@ fn a_mesh_goes_on_without_its_seed_and_its_first_ca() {
     lab.host(4).join(&seed, token.trim()).ok();
     lab.host_mut(4).start();
     assert_eq!(wait_for("the new one has them", PATIENCE, || timeout_seen(&lab, 4, "after")), "2s");
+}
+
+#[test]
+fn a_node_whose_disk_is_full_serves_from_memory_refuses_to_promise_and_is_whole_again() {
+    let mut lab = Lab::new(3);
+    lab.found_mesh();
+    lab.host_mut(1).give_disk(24);
+    for (i, role) in [(1, "admin"), (2, "member")] {
+        let token = lab.token(&["--allow", "default/*", "--role", role]);
+        lab.join(i, &token).ok();
+        lab.host_mut(i).start();
+    }
+    lab.host_mut(1).host_client();
+    lab.host_mut(2).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(1, "echo", 1);
+    let load = lab.host(1).load("echo", 50);
+
+    let filler = lab.host(1).dir.join("filler");
+    let mut file = fs::File::create(&filler).expect("there is room yet");
+    let mut block = vec![0; 1 << 20];
+    // To the last byte.
+    while !block.is_empty() {
+        if file.write_all(&block).is_err() {
+            block.truncate(block.len() / 2);
+        }
+    }
+    drop(file);
+    apply(&lab, 0, "elsewhere", 1);
+    wait_for("news is taken in", PATIENCE, || timeout_seen(&lab, 1, "elsewhere"));
+    let here = lab.file(
+        "here.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: { name: here }\n\
+        spec: { hosts: [here], http: [{ timeout: 2s, route: [{ destination: { host: here } }] }] }\n",
+    );
+    let apply_here = || lab.host(1).weft(&["apply", "-f", &here.to_string_lossy()]);
+    apply_here().refused(&["nothing was written", "make room on this node's disk"]);
+    assert_eq!(timeout_seen(&lab, 0, "here"), None);
+    wait_for("it says so, once", PATIENCE, || {
+        lab.host(1).log_tail(10_000).contains("documents cannot be written to disk; going on from memory").then_some(())
+    });
+
+    fs::remove_file(&filler).expect("it is there");
+    wait_for("it is written after all", PATIENCE, || {
+        lab.host(1).log_tail(10_000).contains("documents are written to disk again").then_some(())
+    });
+    apply_here().ok();
+    load.finish(200).assert_all_succeeded();
+    lab.host_mut(0).stop();
+    lab.host_mut(2).stop();
+    lab.host_mut(1).kill();
+    lab.host_mut(1).start_unready();
+    for (name, expected) in [("elsewhere", "1s"), ("here", "2s")] {
+        let seen = wait_for("it is on the disk", PATIENCE, || timeout_seen(&lab, 1, name));
+        assert_eq!(seen, expected, "{name}");
+    }
 }
 
 #[test]

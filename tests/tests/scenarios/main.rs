@@ -15,6 +15,7 @@ mod failure;
 mod features;
 mod formation;
 mod gateway_api;
+mod hostile_peer;
 mod logs;
 mod mesh_kinds;
 mod metrics;
