@@ -56,8 +56,9 @@ export function Workbench({ text, namespace, version, deletes, done }: Props) {
     };
     // The editor is the largest part of the console: it comes when it is wanted.
     void import("../ui/editor.ts").then(({ makeEditor }) => {
-      if (gone) return;
-      editor = makeEditor(place.current!, text, changed);
+      // Cleaning up comes a little after the page is gone.
+      if (gone || !place.current) return;
+      editor = makeEditor(place.current, text, changed);
       void check();
     });
     return () => {

@@ -30,11 +30,13 @@ export function Chart({ title, times, lines, unit }: Props) {
 
   useEffect(() => {
     const draw = () => {
+      // Cleaning up comes a little after the page is gone.
+      if (!place.current) return;
       chart.current?.destroy();
       const axis = { stroke: colour("quiet"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
       chart.current = new uPlot(
         {
-          width: place.current!.clientWidth || 300,
+          width: place.current.clientWidth || 300,
           height: 150,
           legend: { live: true },
           cursor: { y: false },
@@ -55,7 +57,7 @@ export function Chart({ title, times, lines, unit }: Props) {
           ],
         },
         data(),
-        place.current!,
+        place.current,
       );
     };
     draw();
