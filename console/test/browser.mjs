@@ -318,6 +318,9 @@ async function item() {
   await page.getByRole("region", { name: "Endpoints" }).getByRole("row", { name: /ratings-v1/ }).waitFor();
   await page.locator(".chart canvas").first().waitFor();
   await page.getByRole("region", { name: "Logs" }).getByRole("log").getByText(/"GET \/ratings/).first().waitFor();
+  await tap.getByRole("button", { name: "Start" }).click();
+  await tap.getByText("1 node watches").waitFor();
+  await tap.getByRole("button", { name: /GET \/ratings/ }).first().waitFor();
   await page.goto(at("mesh"));
   await page.getByRole("row", { name: /host-5/ }).getByText(/\d+ h left/).waitFor();
   await end(opened, "items");

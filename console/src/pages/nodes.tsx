@@ -11,6 +11,7 @@ import { Left } from "../ui/certificate.tsx";
 import { Charts } from "../ui/charts.tsx";
 import { PLACE_COLUMNS, useEndpoints, WORKLOAD_COLUMN } from "../ui/endpoints.tsx";
 import { Log } from "../ui/log.tsx";
+import { Tap } from "../ui/tap.tsx";
 
 export function NodesPage({ path }: PageProps) {
   return path[0] ? <OneNode name={path[0]} /> : <AllNodes />;
@@ -107,6 +108,7 @@ function OneNode({ name }: { name: string }) {
       </ul>
       {events.length === 0 && <p class="quiet">None in the last hour.</p>}
       <Log of={{ node: name }} />
+      <Tap of={`node/${name}`} />
     </>
   );
 }

@@ -34,13 +34,17 @@ const FIELDS: [keyof Filter, string, string, string?][] = [
   ["header", "Header", "end-user: jason"],
 ];
 
-/** The body of `POST /api/v1/tap`; `of` is what the page is about, such as `svc/reviews.default`. */
+/** The body of `POST /api/v1/tap`; `of` is what the page is about, such as `svc/reviews.default` or `node/host-1`. */
 export function question(of: string, isCalled: boolean, filter: Filter) {
   const given = (text: string) => text.trim() || null;
-  const [to, from] = isCalled ? [of, given(filter.other)] : [given(filter.other), of];
   const header = filter.header.split(",").map((one) => one.trim()).filter(Boolean);
   const { method, path, status } = filter;
-  return { query: { to, from, method: given(method), path: given(path), status: given(status), header }, for_ms: LASTS, signed: null };
+  const node = /^node\/(.*)/.exec(of)?.[1];
+  const own = node === undefined ? of : null;
+  const [to, from] = isCalled ? [own, given(filter.other)] : [given(filter.other), own];
+  // A node tells of both sides: of what its workloads are called, and of what they call.
+  const side = node !== undefined && isCalled ? "destination" : "source";
+  return { query: { to, from, ...(node && { node, side }), method: given(method), path: given(path), status: given(status), header }, for_ms: LASTS, signed: null };
 }
 
 type Heard = { seen: Tapped } | { state: TapState };
@@ -71,7 +75,7 @@ function Requests({ of }: { of: string }) {
   const holds = useRef(false);
   holds.current = paused;
   // Services do not call: their workloads do, and those have pages too.
-  const calls = of.startsWith("workload/");
+  const calls = !of.startsWith("svc/");
 
   const end = () => {
     stop.current();

@@ -60,8 +60,9 @@ pub enum TapEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TapState {
-    /// How many nodes watch.
+    /// How many nodes watch, and which.
     pub nodes: usize,
+    pub watching: BTreeSet<String>,
     /// Nodes that do not answer.
     pub silent: Vec<String>,
     /// Nodes that do not watch, and why.
@@ -108,16 +109,19 @@ impl TapDesk {
 
     fn read(&self, tap: &SignedTap) -> anyhow::Result<Told> {
         verify_tap(tap, &MeshAuthority(self.identity.clone()))?;
-        let (read, Passed { seen, missed }) = self.own.read(tap, Instant::now(), wall_ms())?;
         let query: TapQuery = serde_json::from_str(&tap.query).context("a tap in another form")?;
+        let node = self.identity.load().name.to_string();
+        if !query.is_for(&node) {
+            return Ok(Told::default());
+        }
+        let (read, Passed { seen, missed }) = self.own.read(tap, Instant::now(), wall_ms())?;
         if read == Read::Began {
-            let subject = query.to.clone().unwrap_or_else(|| "mesh".to_owned());
+            let subject = query.to.clone().or_else(|| query.node.clone()).unwrap_or_else(|| "mesh".to_owned());
             let seconds = tap.for_ms / 1_000;
             let what = format!("tapped by {} at {}: {}, for {seconds}s", tap.author, tap.reader, query.describe());
             tracing::info!(author = %tap.author, reader = %tap.reader, what, "a tap begins");
             self.events.say(Kind::Tap, subject, what);
         }
-        let node = self.identity.load().name.to_string();
         Ok(Told { seen: seen.iter().filter_map(|tapped| Seen::of(tapped, &node, query.body)).collect(), missed })
     }
 }
@@ -147,6 +151,7 @@ pub fn query(parameters: impl Iterator<Item = (String, String)>) -> anyhow::Resu
             "to" => query.to = Some(value),
             "from" => query.from = Some(value),
             "namespace" => query.namespace = Some(value),
+            "node" => query.node = Some(value),
             "method" => query.method = Some(value),
             "path" => query.path = Some(value),
             "status" => query.status = Some(value),
@@ -159,8 +164,8 @@ pub fn query(parameters: impl Iterator<Item = (String, String)>) -> anyhow::Resu
                 length = read.with_context(|| format!("for: {value:?} is not a duration: write 30s or 5m"))?;
             }
             _ => bail!(
-                "there is no parameter {name}: there are to, from, namespace, method, path, status, header, body, max_rps, \
-                 side, for"
+                "there is no parameter {name}: there are to, from, namespace, node, method, path, status, header, body, \
+                 max_rps, side, for"
             ),
         }
     }
@@ -216,12 +221,13 @@ impl Handles {
         ensure!(tap.reader == identity.name, "this tap is for {} to read", tap.reader);
         // Here as on the others: what this node refuses, they would.
         self.taps.read(&tap)?;
+        let query: TapQuery = serde_json::from_str(&tap.query).context("a tap in another form")?;
         let (events, reader) = mpsc::channel(WAITING);
-        tokio::spawn(self.clone().read_tap(tap, events));
+        tokio::spawn(self.clone().read_tap(tap, query, events));
         Ok(reader)
     }
 
-    async fn read_tap(self, tap: SignedTap, events: mpsc::Sender<TapEvent>) {
+    async fn read_tap(self, tap: SignedTap, query: TapQuery, events: mpsc::Sender<TapEvent>) {
         let ends = Instant::now() + Duration::from_millis(tap.for_ms);
         let mut ticks = interval(ASK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -239,6 +245,11 @@ impl Handles {
                 () = events.closed() => return,
                 () = self.ask_all(&tap, &mut state, &events) => {}
             }
+            // What others answer is of no interest where one is named.
+            state.watching.retain(|node| query.is_for(node));
+            state.silent.retain(|node| query.is_for(node));
+            state.refused.retain(|node, _| query.is_for(node));
+            state.nodes = state.watching.len();
             if state != before {
                 let _ = events.send(TapEvent::State(state.clone())).await;
             }
@@ -281,7 +292,7 @@ impl Handles {
         asked.retain(|node| !answered.contains(node) && !refused.contains_key(node));
         silent.extend(asked);
         silent.sort();
-        (state.nodes, state.silent, state.refused) = (answered.len(), silent, refused);
+        (state.watching, state.silent, state.refused) = (answered, silent, refused);
     }
 }
 

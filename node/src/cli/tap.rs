@@ -36,6 +36,9 @@ pub(super) struct TapArgs {
     /// Only what comes from this: NAME, NAME.NAMESPACE, workload/NAME or ns/NAME.
     #[arg(long, value_name = "X")]
     from: Option<String>,
+    /// Only what this node tells.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// Only this one, such as GET.
     #[arg(long)]
     method: Option<String>,
@@ -86,6 +89,7 @@ impl TapArgs {
             to: self.service.as_ref().map(|service| format!("svc/{service}")).or_else(|| self.to.clone()),
             from: self.from.clone(),
             namespace: self.scope.namespace().map(ToString::to_string),
+            node: self.node.clone(),
             method: self.method.clone(),
             path: self.path.clone(),
             status: self.status.clone(),

@@ -21,6 +21,9 @@ pub struct TapQuery {
     pub from: Option<String>,
     /// Of which either side is.
     pub namespace: Option<String>,
+    /// Which node tells it; left out if it is any, for nodes of an older version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     pub method: Option<String>,
     /// A beginning; with `*` in it, the whole of it.
     pub path: Option<String>,
@@ -42,6 +45,7 @@ impl Default for TapQuery {
             to: None,
             from: None,
             namespace: None,
+            node: None,
             method: None,
             path: None,
             status: None,
@@ -105,6 +109,11 @@ impl TapQuery {
         })
     }
 
+    /// Whether this node is to watch.
+    pub fn is_for(&self, node: &str) -> bool {
+        self.node.as_ref().is_none_or(|wanted| wanted == node)
+    }
+
     /// In words, for the timeline.
     pub fn describe(&self) -> String {
         let mut words = Vec::new();
@@ -112,6 +121,7 @@ impl TapQuery {
             ("to", &self.to),
             ("from", &self.from),
             ("namespace", &self.namespace),
+            ("node", &self.node),
             ("method", &self.method),
             ("path", &self.path),
             ("status", &self.status),

@@ -81,6 +81,20 @@ fn operators_see_requests_of_all_nodes_without_credentials_and_it_is_told() {
     assert_eq!(told["subject"], "svc/web");
 
     live.kill();
+    wait_for("nobody watches once the first is gone", PATIENCE, || (watching(&lab) == 0.0).then_some(()));
+
+    // Of one node alone, by its own word.
+    let (mut one, file) = tap(&lab, 0, "one", &["--node", "host-2", "--side", "destination", "-o", "json"]);
+    wait_for("it watches", PATIENCE, || (lab.host(1).metric("weft_taps", &[]) == 1.0).then_some(()));
+    let mark = ["-H", "authorization: Bearer s3cret"];
+    wait_for("a request has reached it", PATIENCE, || {
+        lab.host(0).call("web", "/of-one", &mark);
+        (!seen(&file).is_empty()).then_some(())
+    });
+    assert_eq!(watching(&lab), 1.0, "no other does");
+    let requests = seen(&file);
+    assert!(requests.iter().all(|seen| seen["node"] == "host-2" && seen["path"] == "/of-one"), "{requests:#?}");
+    one.kill();
     wait_for("nobody watches once the reader is gone", PATIENCE, || (watching(&lab) == 0.0).then_some(()));
 }
 
