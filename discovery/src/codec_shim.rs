@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::membership::Transport;
 
 /// Largest payload of a UDP datagram over IPv4, and so chitchat's largest message.
-pub(crate) const MAX_MESSAGE_LEN: usize = 65_507;
+pub const MAX_MESSAGE_LEN: usize = 65_507;
 /// Loopback answers in microseconds. If it does not within this time, a datagram was lost inside the host and the
 /// order of messages is no longer known: gossip ends and is to be started anew.
 const CODEC_TIMEOUT: Duration = Duration::from_secs(5);

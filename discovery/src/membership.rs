@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use weft_wire::{
     id::{MeshId, NodeId, NodeName},
 };
 
+pub use crate::codec_shim::MAX_MESSAGE_LEN;
 use crate::{
     codec_shim::{Counters, ShimTransport},
     keys,
@@ -33,6 +34,8 @@ use crate::{
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
 /// Half of what one message can carry: time to split the mesh before gossip stops.
 pub const DIGEST_ALARM_BYTES: usize = 32 * 1024;
+/// Some rounds of gossip, so that one that could be sent ends it.
+pub const STALL_LASTS: Duration = Duration::from_secs(10);
 /// Silence, in mean heartbeat intervals, after which a node counts as dead. A throttled host is silent for one or two
 /// seconds routinely, which must not count.
 const PHI_THRESHOLD: f64 = 12.0;
@@ -97,6 +100,25 @@ pub struct Stats {
     pub unsendable: u64,
     /// Messages received that could not be decoded.
     pub malformed: u64,
+}
+
+/// Whether gossip is stuck: its digest has outgrown one message, so that nobody's heartbeats arrive any more. Silence
+/// proves no death then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stall {
+    unsendable: u64,
+    until: Option<Instant>,
+}
+
+impl Stall {
+    /// With how many messages could not be encoded so far: it is stuck from each that could not on, for
+    /// [`STALL_LASTS`].
+    pub fn look(&mut self, unsendable: u64, now: Instant) -> bool {
+        if std::mem::replace(&mut self.unsendable, unsendable) < unsendable {
+            self.until = Some(now + STALL_LASTS);
+        }
+        self.until.is_some_and(|until| now < until)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -293,6 +315,14 @@ mod tests {
                 let _ = to.try_send((from, bytes));
             }
         });
+    }
+
+    #[test]
+    fn gossip_is_stuck_from_each_message_that_cannot_be_sent_until_some_rounds_could_be() {
+        let (mut stall, start) = (Stall::default(), Instant::now());
+        let mut look = |unsendable, after: u64| stall.look(unsendable, start + Duration::from_secs(after));
+        assert_eq!([look(0, 0), look(1, 1), look(1, 10), look(1, 11), look(1, 12)], [false, true, true, false, false]);
+        assert_eq!([look(2, 20), look(5, 29), look(5, 38), look(5, 39)], [true, true, true, false]);
     }
 
     #[tokio::test]

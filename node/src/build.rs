@@ -489,6 +489,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         issuer,
         health,
         membership,
+        gossip: published.gossip_stats.subscribe(),
         links,
         following,
         hosted: published.hosted.subscribe(),
@@ -511,7 +512,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         sessions: Sessions::default(),
         stop,
     };
-    NodeMetrics::new(handles.clone(), published.gossip_stats.subscribe(), data_identities).register(&telemetry);
+    NodeMetrics::new(handles.clone(), data_identities).register(&telemetry);
     let of_api = handles.clone();
     supervisor.start(api_opened, move || {
         let (unix, tcp, metrics) = (unix.clone(), tcp.clone(), metrics.clone());

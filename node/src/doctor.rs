@@ -269,6 +269,23 @@ pub fn versions(own: &str, peers: &[(String, String)]) -> Check {
     )
 }
 
+/// `bytes` of gossip's digest, which must fit into one message of `most`.
+pub fn gossip(bytes: usize, most: usize, is_alarm: bool) -> Check {
+    let what = format!(
+        "the digest of members and former ones takes {} % of a message",
+        bytes.saturating_mul(100) / most.max(1)
+    );
+    match is_alarm {
+        false => Check::ok("gossip", what),
+        true => Check::warning(
+            "gossip",
+            what,
+            "when it fits no more, gossip stops, and members are judged by links and their own words alone",
+            "split the mesh in two; hosts that are gone for good are forgotten sooner after `weft leave`",
+        ),
+    }
+}
+
 /// `mtu`: bytes of the largest packet that QUIC found to get through, and how many of its larger probes were lost.
 pub fn mtu(links: &[(String, u16, u64)]) -> Check {
     let narrow = |(_, mtu, lost): &&(String, u16, u64)| *mtu <= SMALLEST_MTU && *lost >= 3;
@@ -427,6 +444,10 @@ mod tests {
         let peers = [("a".to_owned(), "1.0".to_owned()), ("b".to_owned(), "0.9".to_owned())];
         assert_eq!(versions("1.0", &peers).what, "this node runs 1.0; b 0.9");
         assert_eq!(versions("1.0", &peers[..1]).verdict, Verdict::Ok);
+        assert_eq!(
+            [gossip(900, 65_507, false), gossip(40_000, 65_507, true)].map(|check| check.verdict),
+            [Verdict::Ok, Verdict::Warning]
+        );
         assert_eq!(mtu(&[("a".into(), 1_452, 0)]).verdict, Verdict::Ok);
         assert_eq!(mtu(&[("a".into(), 1_452, 0), ("b".into(), 1_200, 4)]).verdict, Verdict::Warning);
         let ill: Vec<_> =

@@ -23,9 +23,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use rustls::pki_types::UnixTime;
-use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
-use weft_discovery::membership::Stats;
 use weft_policy::experiment::{Experiment, Phase};
 use weft_proxy::{
     metrics::{
@@ -212,13 +210,12 @@ impl Telemetry {
 /// What is read off the node's state at each scrape, rather than counted.
 pub struct NodeMetrics {
     handles: Handles,
-    gossip: watch::Receiver<Option<Stats>>,
     identities: Identities,
 }
 
 impl NodeMetrics {
-    pub fn new(handles: Handles, gossip: watch::Receiver<Option<Stats>>, identities: Identities) -> Self {
-        Self { handles, gossip, identities }
+    pub fn new(handles: Handles, identities: Identities) -> Self {
+        Self { handles, identities }
     }
 
     pub fn register(self, telemetry: &Telemetry) {
@@ -311,7 +308,7 @@ impl Collector for NodeMetrics {
         self.encode_rate_limits(&mut encoder)?;
         self.encode_experiments(&mut encoder)?;
 
-        let Some(stats) = *self.gossip.borrow() else { return Ok(()) };
+        let Some(stats) = *self.handles.gossip.borrow() else { return Ok(()) };
         let help = "Length of the last gossip digest; gossip stops at 64 KiB";
         gauge(&mut encoder, "weft_gossip_digest_bytes", help, &[(vec![], stats.digest_bytes as i64)])?;
         let help = "1 while the gossip digest is above half of its limit: split the mesh";

@@ -34,7 +34,7 @@ use tokio::{
     time::Instant,
 };
 use weft_ca::token::TokenId;
-use weft_discovery::liveness::Status;
+use weft_discovery::{liveness::Status, membership::Stats};
 use weft_policy::{circuit::CircuitTable, endpoint::Endpoint, secrets::Reference, status::Judge, view::Service};
 use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
@@ -105,6 +105,8 @@ pub struct Handles {
     pub issuer: issuer::Handle,
     pub health: health::Handle,
     pub membership: membership::Handle,
+    /// Of gossip; `None` until it has begun.
+    pub gossip: watch::Receiver<Option<Stats>>,
     pub links: links::Handle,
     pub following: follow::Following,
     pub hosted: watch::Receiver<health::HostedSet>,

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use futures_util::{StreamExt, stream};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
-use weft_discovery::liveness::Status;
+use weft_discovery::{liveness::Status, membership::MAX_MESSAGE_LEN};
 use weft_wire::{
     frame::{MESH_PORT, Request, Response},
     id::NodeName,
@@ -87,6 +87,9 @@ impl Handles {
         checks.extend(examined.iter().map(|one| doctor::peer(&name, &one.peer)));
         if unexamined > 0 {
             checks.push(Check::ok("peers", format!("{unexamined} more were not examined: run `weft doctor` there")));
+        }
+        if let Some(gossip) = *self.gossip.borrow() {
+            checks.push(doctor::gossip(gossip.digest_bytes, MAX_MESSAGE_LEN, gossip.digest_alarm));
         }
         checks.push(doctor::mtu(&self.links.packet_sizes()));
         checks.push(doctor::versions(env!("CARGO_PKG_VERSION"), &versions));

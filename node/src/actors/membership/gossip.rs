@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::task::AbortOnDropHandle;
-use weft_discovery::membership::{DEFAULT_INTERVAL, MemberSet, Membership, Settings, Stats, Transport};
+use weft_discovery::membership::{DEFAULT_INTERVAL, MemberSet, Membership, Settings, Stall, Stats, Transport};
 use weft_wire::{
     fact::FactVersion,
     id::{MeshId, NodeName},
@@ -29,6 +29,7 @@ use weft_wire::{
 
 use crate::{
     actors::links,
+    events::Kind,
     supervisor::panic_message,
     telemetry::{Reason, Telemetry},
 };
@@ -134,6 +135,50 @@ where
     }
 }
 
+/// How gossip bears the size of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// Its digest is above half of what fits.
+    Large,
+    Stuck,
+}
+
+impl Health {
+    fn of(stats: &Stats, is_stuck: bool) -> Self {
+        match stats.digest_alarm {
+            _ if is_stuck => Self::Stuck,
+            true => Self::Large,
+            false => Self::Good,
+        }
+    }
+
+    /// Says what has changed.
+    fn follow(self, now: Self, setup: &Setup) -> Self {
+        if self == now {
+            return now;
+        }
+        let what = match now {
+            Self::Good => "gossip's digest is below half of what fits again",
+            Self::Large => {
+                "gossip's digest is above half of what fits: split the mesh before it has twice as many members; members \
+                 that restarted or are gone count for some hours"
+            }
+            Self::Stuck => {
+                "gossip is stuck, as its digest has outgrown one message: members are judged by links and by their own \
+                 words alone, until some that are gone are forgotten"
+            }
+        };
+        match now {
+            Self::Good => tracing::info!("{what}"),
+            Self::Large => tracing::warn!("{what}"),
+            Self::Stuck => tracing::error!("{what}"),
+        }
+        setup.telemetry.events.say(Kind::Member, &setup.name, what);
+        now
+    }
+}
+
 /// Gossips until that fails.
 async fn live(
     setup: Setup,
@@ -146,6 +191,7 @@ async fn live(
     let mut members = membership.watch();
     let started = Instant::now();
     told.mark_changed();
+    let (mut stall, mut health) = (Stall::default(), Health::Good);
     let mut tick = interval(GREET_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -156,7 +202,10 @@ async fn live(
                 let live = live_addresses(&members.borrow());
                 let unheard = setup.table.all().into_iter().map(|link| link.address);
                 unheard.filter(|address| !live.contains(address)).for_each(|address| membership.greet(address));
-                setup.stats.send_replace(Some(membership.stats()));
+                let stats = membership.stats();
+                let is_stuck = stall.look(stats.unsendable, Instant::now().into_std());
+                health = health.follow(Health::of(&stats, is_stuck), &setup);
+                setup.stats.send_replace(Some(stats));
             }
             changed = members.changed() => changed?,
             changed = told.changed() => {
@@ -169,6 +218,10 @@ async fn live(
                     membership.announce_documents(documents).await;
                 }
             }
+        }
+        // What was known before holds: links and the members' own words tell who lives.
+        if health == Health::Stuck {
+            continue;
         }
         let set = with_incarnations(&members.borrow_and_update());
         publish.send_if_modified(|published| {
@@ -250,6 +303,15 @@ mod tests {
         let later = lives.load(Ordering::Relaxed) - soon;
         assert!((100..=250).contains(&later), "{later}");
         assert_eq!(telemetry.gossip_restarts.get(), (soon + later) as u64);
+    }
+
+    #[test]
+    fn a_digest_is_called_large_before_gossip_is_stuck() {
+        let of = |digest_alarm, is_stuck| {
+            let stats = Stats { digest_bytes: 0, digest_alarm, queue_full: 0, unsendable: 0, malformed: 0 };
+            Health::of(&stats, is_stuck)
+        };
+        assert_eq!([of(false, false), of(true, false), of(true, true)], [Health::Good, Health::Large, Health::Stuck]);
     }
 
     #[test]
