@@ -88,6 +88,7 @@ bench-mesh: ## What large meshes take, in the simulator; and what a real fleet l
 	$(CARGO) build --release --locked --package weft-sim --package weft-tests
 	target/release/weft-mesh
 	target/release/weft-fleet
+	target/release/weft-spread
 
 .PHONY: lint
 lint: tools-deny ## Check format, lints, licences and what may depend on what

@@ -173,7 +173,7 @@ impl Fleet {
 }
 
 /// When a line was logged: `2026-01-31T13:05:59.123456Z …`
-fn time_of_day(line: &str) -> Option<Duration> {
+pub fn time_of_day(line: &str) -> Option<Duration> {
     let (_, time) = line.split_once('T')?;
     let mut parts = time.split_once('Z')?.0.split(':').map(|part| part.parse::<f64>().ok());
     let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
