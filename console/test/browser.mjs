@@ -350,13 +350,22 @@ async function editing() {
   await write((text) => text.replace("weight: 80", "wieght: 80"));
   await page.getByText("did you mean weight?").waitFor();
   check(await page.getByRole("button", { name: "Apply" }).isDisabled(), "what is wrong cannot be applied");
-  // Typed over a selection, for which Chromium has styles of its own.
-  await editor.focus();
-  await page.keyboard.press("Control+Home");
-  await page.keyboard.press("Shift+End");
-  await page.keyboard.type("kind: x");
-  await until("it is typed", async () => (await editor.textContent()).startsWith("kind: x"));
-  await page.keyboard.press("Control+Z");
+  // Typed and composed over a selection, for which Chromium has styles of its own.
+  const before = await editor.evaluate((content) => (content.cmTile ?? content.cmView).view.state.doc.toString());
+  const composer = await page.context().newCDPSession(page);
+  const types = () => page.keyboard.type("kind: x");
+  const composes = async () => {
+    await composer.send("Input.imeSetComposition", { text: "に", selectionStart: 1, selectionEnd: 1 });
+    await composer.send("Input.insertText", { text: "日本" });
+  };
+  for (const [write, text] of [[types, "kind: x"], [composes, "日本"]]) {
+    await editor.focus();
+    await page.keyboard.press("Control+Home");
+    await page.keyboard.press("Shift+End");
+    await write();
+    await until(`${text} is there`, async () => (await editor.textContent()).startsWith(text) && !(await editor.textContent()).includes("apiVersion"));
+  }
+  await write(() => before);
   await write((text) => text.replace("wieght: 80", "weight: 60").replace("weight: 20", "weight: 40"));
   await page.locator(".diff .added", { hasText: "weight: 60" }).waitFor();
   await page.getByRole("button", { name: "Apply" }).click();

@@ -89,6 +89,12 @@ const typesOver = EditorView.domEventHandlers({
     event.preventDefault();
     return true;
   },
+  // What is composed, in Japanese say, cannot be typed for the browser: what was selected goes before.
+  compositionstart(_, view) {
+    const { state } = view;
+    if (!state.selection.main.empty && !state.readOnly) view.dispatch(state.replaceSelection(""), { userEvent: "delete.selection" });
+    return false;
+  },
 });
 
 /** Puts an editor into the page; `changed` hears of each new text. */
