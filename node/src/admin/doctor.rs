@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, stream};
 use nix::sys::resource::{Resource, getrlimit};
+use rustls::pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use weft_discovery::{liveness::Status, membership::MAX_MESSAGE_LEN};
 use weft_wire::{
@@ -62,7 +63,15 @@ impl Handles {
         }];
         let certificate = &identity.certificate;
         let (begins_in, left) = (seconds_until(certificate.not_before), seconds_until(certificate.not_after));
-        checks.push(doctor::certificate("certificate", begins_in, left, false));
+        checks.push(match identity.trust.check_revoked(certificate, UnixTime::now()) {
+            Ok(()) => doctor::certificate("certificate", begins_in, left, false),
+            Err(error) => Check::error(
+                "certificate",
+                error,
+                "no other node talks to this one",
+                "`weft token create` on a CA node, then `weft leave` and `weft join` here",
+            ),
+        });
         if let Some(left) = self.issuer_seconds_left() {
             checks.push(doctor::certificate("intermediate", 0, left, true));
         }
