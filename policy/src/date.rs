@@ -48,10 +48,27 @@ impl Date {
 
     /// RFC 3339 in UTC with milliseconds, such as `2026-11-24T04:12:16.123Z`.
     pub fn rfc3339(&self) -> String {
-        let Self { year, month, day, .. } = self;
+        let mut text = String::new();
+        self.push_rfc3339(&mut text);
+        text
+    }
+
+    /// Likewise. By hand: each line of a log has one.
+    pub(crate) fn push_rfc3339(&self, text: &mut String) {
         let (hour, minute, second) = self.time_of_day();
-        let millis = self.since_1970.subsec_millis();
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        let mut shown = *b"0000-00-00T00:00:00.000Z";
+        let millis = self.since_1970.subsec_millis().into();
+        let ends =
+            [(4, self.year), (7, self.month), (10, self.day), (13, hour), (16, minute), (19, second), (23, millis)];
+        for (end, mut number) in ends {
+            let mut at = end;
+            while number > 0 && at > 0 && shown[at - 1].is_ascii_digit() {
+                at -= 1;
+                shown[at] = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        text.push_str(std::str::from_utf8(&shown).unwrap_or_default());
     }
 
     fn time_of_day(&self) -> (u64, u64, u64) {

@@ -6,7 +6,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{access_log::TraceIds, api::mesh::Propagator};
+use crate::{
+    access_log::TraceIds,
+    api::{mesh::Propagator, values::Share},
+};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -16,6 +19,14 @@ const X_B3_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 const X_B3_PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const X_B3_SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 const X_B3_FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The digit of a request's id that says why it is traced, and what it is of those that are: by chance, because the client
+/// wanted it, or a service.
+const REASON_AT: usize = 14;
+const BY_CHANCE: u8 = b'9';
+const WANTED: [u8; 2] = [b'a', b'b'];
+/// Ids fall into so many parts.
+const PARTS: u64 = 10_000;
 
 /// What a request says of the trace that it is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,16 +95,15 @@ impl TraceContext {
             headers.insert(TRACEPARENT, traceparent(span, sampled));
         }
         let decision = if sampled { "1" } else { "0" };
-        let parent = self.parent.map(|parent| format!("{:016x}", parent.span));
         if forms.b3 {
-            let parent = parent.as_ref().map(|parent| format!("-{parent}")).unwrap_or_default();
+            let parent = self.parent.map(|parent| format!("-{:016x}", parent.span)).unwrap_or_default();
             insert(headers, B3, &format!("{}-{:016x}-{decision}{parent}", b3_trace(span.trace), span.span));
         }
         if forms.b3_multi {
             insert(headers, X_B3_TRACE_ID, &b3_trace(span.trace));
             insert(headers, X_B3_SPAN_ID, &format!("{:016x}", span.span));
-            match parent {
-                Some(parent) => insert(headers, X_B3_PARENT, &parent),
+            match self.parent {
+                Some(parent) => insert(headers, X_B3_PARENT, &format!("{:016x}", parent.span)),
                 None => drop(headers.remove(X_B3_PARENT)),
             }
             headers.insert(X_B3_SAMPLED, HeaderValue::from_static(decision));
@@ -113,6 +123,26 @@ fn is_of_trace(name: &HeaderName) -> bool {
             | "x-b3-sampled"
             | "x-b3-flags"
     )
+}
+
+/// Whether a request is traced, by its id, as Envoy decides it: one that says so is, and of others a share by their first
+/// eight digits, so that all who see the id decide alike; the id says so from then on. `None` if it is no UUID.
+/// <https://www.envoyproxy.io/docs/envoy/latest/api-v3/extensions/request_id/uuid/v3/uuid.proto>
+pub fn sampled_by_request_id(share: Share, headers: &mut HeaderMap) -> Option<bool> {
+    let id: [u8; 36] = headers.get(X_REQUEST_ID)?.as_bytes().try_into().ok()?;
+    let first = hex(&id[..8])?;
+    if id[REASON_AT] == BY_CHANCE || WANTED.contains(&id[REASON_AT]) {
+        return Some(true);
+    }
+    let is_sampled = (first % PARTS) < (share.percent() * PARTS as f64 / 100.0).round() as u64;
+    if is_sampled {
+        let mut id = id;
+        id[REASON_AT] = BY_CHANCE;
+        if let Ok(text) = std::str::from_utf8(&id) {
+            insert(headers, X_REQUEST_ID, text);
+        }
+    }
+    Some(is_sampled)
 }
 
 /// Has the spans of a copy of a request not kept.
@@ -212,19 +242,20 @@ fn ids(trace: &[u8], span: &[u8]) -> Option<TraceIds> {
     if !matches!(trace.len(), 16 | 32) || span.len() != 16 {
         return None;
     }
-    let (trace, span) = (hex(trace)?, u64::try_from(hex(span)?).ok()?);
+    let (upper, lower) = trace.split_at(trace.len() - 16);
+    let (trace, span) = (u128::from(hex(upper)?) << 64 | u128::from(hex(lower)?), hex(span)?);
     (trace != 0 && span != 0).then_some(TraceIds { trace, span })
 }
 
-/// Lower-case digits only, as both specifications write them.
-fn hex(text: &[u8]) -> Option<u128> {
-    text.iter().try_fold(0u128, |value, byte| {
+/// Lower-case digits only, as both specifications write them; 16 at most.
+fn hex(text: &[u8]) -> Option<u64> {
+    text.iter().try_fold(0u64, |value, byte| {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             _ => return None,
         };
-        Some(value << 4 | u128::from(digit))
+        Some(value << 4 | u64::from(digit))
     })
 }
 
@@ -316,6 +347,27 @@ mod tests {
             let read = TraceContext::read(&headers);
             assert_eq!((read.parent, read.sampled), (parent, sampled), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn ids_of_requests_decide_as_envoy_has_it() {
+        // 0x2710 is 10,000: what begins so is the first part, and what begins with 0x270f the last.
+        for (id, percent, sampled, becomes) in [
+            ("00002710-58cc-4372-a567-0e02b2c3d479", 0.01, Some(true), "00002710-58cc-9372-a567-0e02b2c3d479"),
+            ("00002710-58cc-4372-a567-0e02b2c3d479", 0.0, Some(false), "00002710-58cc-4372-a567-0e02b2c3d479"),
+            ("0000270f-58cc-4372-a567-0e02b2c3d479", 99.99, Some(false), "0000270f-58cc-4372-a567-0e02b2c3d479"),
+            ("0000270f-58cc-4372-a567-0e02b2c3d479", 100.0, Some(true), "0000270f-58cc-9372-a567-0e02b2c3d479"),
+            ("0000270f-58cc-9372-a567-0e02b2c3d479", 0.0, Some(true), "0000270f-58cc-9372-a567-0e02b2c3d479"),
+            ("0000270f-58cc-a372-a567-0e02b2c3d479", 0.0, Some(true), "0000270f-58cc-a372-a567-0e02b2c3d479"),
+            ("0000270f-58cc-b372-a567-0e02b2c3d479", 0.0, Some(true), "0000270f-58cc-b372-a567-0e02b2c3d479"),
+            ("mine", 100.0, None, "mine"),
+            ("xxxxxxxx-58cc-4372-a567-0e02b2c3d479", 100.0, None, "xxxxxxxx-58cc-4372-a567-0e02b2c3d479"),
+        ] {
+            let mut headers = headers(&[("x-request-id", id)]);
+            assert_eq!(sampled_by_request_id(Share::of_number(percent), &mut headers), sampled, "{id} {percent}");
+            assert_eq!(headers[X_REQUEST_ID], becomes, "{percent}");
+        }
+        assert_eq!(sampled_by_request_id(Share::ALL, &mut HeaderMap::new()), None);
     }
 
     #[test]

@@ -132,6 +132,19 @@ impl LogFormat {
         }
     }
 
+    /// What a tag of a span is worth, where operators without a value are nothing.
+    pub fn tag(&self, entry: &Entry, node: &str) -> String {
+        let Form::Text(pieces) = &self.form else { return String::new() };
+        let mut text = String::new();
+        for piece in pieces {
+            match piece {
+                Piece::Operator(operator) if operator.value(entry, node) == Value::Nothing => {}
+                piece => piece.write(entry, node, &mut text),
+            }
+        }
+        text
+    }
+
     /// The fields of a JSON format; of a text none.
     pub fn labels(&self, entry: &Entry, node: &str) -> serde_json::Map<String, Json> {
         match &self.form {
@@ -160,6 +173,11 @@ impl Label {
                     Value::Nothing => Json::Null,
                     Value::Text(text) => text.into_owned().into(),
                     Value::Number(number) => number.into(),
+                    value @ (Value::Address(_) | Value::Ip(_) | Value::Date(..)) => {
+                        let mut text = String::new();
+                        value.write(&mut text);
+                        text.into()
+                    }
                 },
                 pieces => {
                     let mut text = String::new();
@@ -231,16 +249,24 @@ fn need_heads(pieces: &[Piece]) -> bool {
 
 fn write_text(pieces: &[Piece], entry: &Entry, node: &str, line: &mut String) {
     for piece in pieces {
-        let start = line.len();
-        piece.write(entry, node, line);
-        if let Piece::Operator(_) = piece
-            && line.get(start..).is_some_and(|value| value.contains(breaks_out))
-        {
+        let operator = match piece {
+            Piece::Text(literal) => {
+                line.push_str(literal);
+                continue;
+            }
+            Piece::Operator(operator) => operator,
+        };
+        match operator.value(entry, node) {
             // What callers send must not look like another field, or another line.
-            let safe = line.split_off(start).replace(breaks_out, "_");
-            line.push_str(&safe);
+            Value::Text(text) if !is_plain(&text) => line.push_str(&text.replace(breaks_out, "_")),
+            value => value.write(line),
         }
     }
+}
+
+/// Whether nothing of it breaks out, as of nearly all: told by its bytes alone.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
 }
 
 fn breaks_out(c: char) -> bool {
@@ -251,14 +277,7 @@ impl Piece {
     fn write(&self, entry: &Entry, node: &str, text: &mut String) {
         match self {
             Self::Text(literal) => text.push_str(literal),
-            Self::Operator(operator) => match operator.value(entry, node) {
-                Value::Nothing => text.push('-'),
-                Value::Text(value) => text.push_str(&value),
-                Value::Number(number) => {
-                    // Writing to a text does not fail.
-                    let _ = write!(text, "{number}");
-                }
-            },
+            Self::Operator(operator) => operator.value(entry, node).write(text),
         }
     }
 }

@@ -2,13 +2,18 @@
 //! (<https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>). Those that headers'
 //! values have too are read by `headers/variable.rs`; what each is worth was compared with Envoy 1.40.
 
-use std::{borrow::Cow, net::SocketAddr, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime},
+};
 
 use http::Version;
 
 use super::{Entry, RequestLine, is_always_kept, protocol_name};
 use crate::{
-    date::Date,
+    date::{Date, DateFormat},
     headers::{
         TemplateError,
         variable::{Field, Lookup, Original, Part, Party, Shown},
@@ -23,6 +28,60 @@ pub(super) enum Value<'e> {
     Nothing,
     Text(Cow<'e, str>),
     Number(u64),
+    Address(SocketAddr),
+    Ip(IpAddr),
+    /// RFC 3339 where there is no format.
+    Date(SystemTime, Option<&'e DateFormat>),
+}
+
+impl Value<'_> {
+    /// As a text has it. By hand where each line of a log has several: `core::fmt` costs five times as much.
+    pub(super) fn write(&self, text: &mut String) {
+        match self {
+            Self::Nothing => text.push('-'),
+            Self::Text(value) => text.push_str(value),
+            Self::Number(number) => push_number(*number, text),
+            Self::Ip(ip) => push_ip(*ip, text),
+            Self::Address(SocketAddr::V4(address)) => {
+                push_ip((*address.ip()).into(), text);
+                text.push(':');
+                push_number(address.port().into(), text);
+            }
+            Self::Address(address) => {
+                // Writing to a text does not fail.
+                let _ = write!(text, "{address}");
+            }
+            Self::Date(time, None) => Date::of(*time).push_rfc3339(text),
+            Self::Date(time, Some(format)) => format.write(&Date::of(*time), text),
+        }
+    }
+}
+
+fn push_number(mut number: u64, text: &mut String) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
+}
+
+fn push_ip(ip: IpAddr, text: &mut String) {
+    let IpAddr::V4(ip) = ip else {
+        let _ = write!(text, "{ip}");
+        return;
+    };
+    for (i, octet) in ip.octets().into_iter().enumerate() {
+        if i > 0 {
+            text.push('.');
+        }
+        push_number(octet.into(), text);
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -161,7 +220,7 @@ impl Operator {
     }
 
     /// What it is worth. `node` is the name of this one.
-    pub(super) fn value<'e>(&self, entry: &'e Entry, node: &'e str) -> Value<'e> {
+    pub(super) fn value<'e>(&'e self, entry: &'e Entry, node: &'e str) -> Value<'e> {
         let text = |text: Option<&'e str>| text.map_or(Value::Nothing, |text| Value::Text(text.into()));
         match self {
             Self::Shared(part) => shared(part, entry, node),
@@ -225,11 +284,11 @@ impl Operator {
 /// The header in which Envoy tells how long the upstream took. Nobody sends it here; its value is known all the same.
 const SERVICE_TIME: &str = "x-envoy-upstream-service-time";
 
-fn shared<'e>(part: &Part, entry: &'e Entry, node: &'e str) -> Value<'e> {
+fn shared<'e>(part: &'e Part, entry: &'e Entry, node: &'e str) -> Value<'e> {
     let request = entry.request.as_ref();
     let text = |text: Option<&'e str>| text.map_or(Value::Nothing, |text| Value::Text(text.into()));
     match part {
-        Part::Text(literal) => Value::Text(literal.clone().into()),
+        Part::Text(literal) => Value::Text(literal.as_str().into()),
         Part::Nothing => Value::Nothing,
         Part::Request(lookup) => {
             let found = request.and_then(|request| lookup.find(|field| of_request(field, request)));
@@ -263,8 +322,8 @@ fn shared<'e>(part: &Part, entry: &'e Entry, node: &'e str) -> Value<'e> {
             };
             of.map_or(Value::Nothing, |of| address(of, *shown))
         }
-        Part::Started(format) => Value::Text(date(entry.start, format.as_ref())),
-        Part::Now(format) => Value::Text(date(entry.end(), format.as_ref())),
+        Part::Started(format) => Value::Date(entry.start, format.as_ref()),
+        Part::Now(format) => Value::Date(entry.end(), format.as_ref()),
         Part::Duration => millis(entry.duration),
         Part::UntilResponse => entry.until_response.map_or(Value::Nothing, millis),
         Part::Received => Value::Number(entry.bytes_received),
@@ -282,13 +341,18 @@ fn shared<'e>(part: &Part, entry: &'e Entry, node: &'e str) -> Value<'e> {
 
 fn of_request<'e>(field: &Field, request: &'e RequestLine) -> Option<Cow<'e, str>> {
     Some(match field {
-        Field::Header(name) => String::from_utf8_lossy(request.header(name)?.as_bytes()),
+        Field::Header(name) => lossy(request.header(name)?.as_bytes()),
         Field::Method => request.method.as_str().into(),
         Field::Path => request.path().into(),
         Field::Authority => request.authority()?.into(),
         Field::Scheme => "http".into(),
         Field::Status => return None,
     })
+}
+
+/// Nearly all are ASCII, which the whole of it is quicker to be seen than piece by piece.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 fn of_response<'e>(field: &Field, entry: &'e Entry) -> Option<Cow<'e, str>> {
@@ -318,20 +382,8 @@ fn protocol(version: Version) -> Value<'static> {
 
 fn address(address: SocketAddr, shown: Shown) -> Value<'static> {
     match shown {
-        Shown::Whole => Value::Text(address.to_string().into()),
-        Shown::Ip => Value::Text(address.ip().to_string().into()),
+        Shown::Whole => Value::Address(address),
+        Shown::Ip => Value::Ip(address.ip()),
         Shown::Port => Value::Number(address.port().into()),
-    }
-}
-
-fn date(time: std::time::SystemTime, format: Option<&crate::date::DateFormat>) -> Cow<'static, str> {
-    let date = Date::of(time);
-    match format {
-        None => date.rfc3339().into(),
-        Some(format) => {
-            let mut shown = String::new();
-            format.write(&date, &mut shown);
-            shown.into()
-        }
     }
 }
