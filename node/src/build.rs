@@ -170,6 +170,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let proxy_metrics = telemetry.proxy.clone();
     proxy_metrics.add_runtime("control".into(), Handle::current().metrics());
     let (view_publisher, views) = views(MeshView::empty(trust_domain.clone()));
+    proxy_metrics.shaped_by(views.clone());
     let (identity_publisher, data_identities) = identities(IdentitySnapshot {
         trust_domain: first_identities,
         roots: Arc::new(roots),

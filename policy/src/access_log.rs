@@ -1,7 +1,7 @@
 //! Access logs: what is known of an exchange at its end, how that is written, and which exchanges are. All of it is
 //! worked out where logs are written, never in a request's way.
 
-mod filter;
+mod expression;
 mod format;
 mod operator;
 
@@ -13,9 +13,9 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
-pub(crate) use self::filter::check_filter;
+pub(crate) use self::expression::ExpressionError;
 pub use self::{
-    filter::{FILTER_STACK, FilterContext, LogFilter},
+    expression::{EXPRESSION_STACK, Expression, ExpressionContext, Known},
     format::LogFormat,
 };
 use crate::endpoint::Workload;

@@ -12,6 +12,7 @@ use crate::{
     document::{Document, Spec},
     route::{Client, TargetHost},
     sidecar::Sight,
+    telemetry::{Selected, selected},
     view::MeshView,
 };
 
@@ -57,7 +58,7 @@ pub fn missing_targets(document: &Document, view: &MeshView) -> Option<BTreeSet<
 
 /// Whether the provider that a policy of action `CUSTOM` asks is there, and so is its service; an error says what is not.
 /// `None` for other documents.
-pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), String>> {
+pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), Missing>> {
     let policy = match &document.spec {
         Spec::AuthorizationPolicy(policy) => policy,
         Spec::Telemetry(telemetry) => return signal_providers(telemetry, view),
@@ -65,20 +66,44 @@ pub fn provider(document: &Document, view: &MeshView) -> Option<Result<(), Strin
     };
     let name = policy.provider.as_ref().filter(|_| policy.action == Action::Custom).map(|provider| &provider.name)?;
     Some(match view.settings.providers.get(name) {
-        None => Err(format!("the MeshConfig has no extensionProviders {name}")),
+        None => Err(Missing::provider(format!("the MeshConfig has no extensionProviders {name}"))),
         Some(provider) => match provider.cluster(view, Client { namespace: &document.namespace(), workload: None }) {
-            None => Err(format!("the mesh has no service {} with port {}", provider.host, provider.port)),
+            None => {
+                let what = format!("the mesh has no service {} with port {}", provider.host, provider.port);
+                Err(Missing::provider(what))
+            }
             Some(_) => Ok(()),
         },
     })
 }
 
-/// Whether the providers of a Telemetry are there; `None` if it names none.
-fn signal_providers(telemetry: &Telemetry, view: &MeshView) -> Option<Result<(), String>> {
+/// What a document names in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Of the condition `ResolvedRefs`.
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Missing {
+    fn provider(message: String) -> Self {
+        Self { reason: "ProviderNotFound", message }
+    }
+}
+
+/// Whether the providers and metrics that a Telemetry names are there; `None` if it names none.
+fn signal_providers(telemetry: &Telemetry, view: &MeshView) -> Option<Result<(), Missing>> {
     let names = |providers: &'_ [ProviderRef]| providers.iter().map(|one| one.name.to_string()).collect::<Vec<_>>();
     let logs: Vec<String> = telemetry.access_logging.iter().flat_map(|one| names(&one.providers)).collect();
     let traces: Vec<String> = telemetry.tracing.iter().flat_map(|one| names(&one.providers)).collect();
-    if logs.is_empty() && traces.is_empty() {
+    let metrics: Vec<String> = telemetry.metrics.iter().flat_map(|one| names(&one.providers)).collect();
+    let overrides = telemetry.metrics.iter().flat_map(|one| &one.overrides);
+    let mut unknown = overrides.filter_map(|one| match selected(one.matches.as_ref()) {
+        Selected::Custom(name) => Some(name),
+        Selected::All | Selected::One(_) => None,
+    });
+    let unknown = unknown.next();
+    if logs.is_empty() && traces.is_empty() && metrics.is_empty() && unknown.is_none() {
         return None;
     }
     let signals = &view.settings.signals;
@@ -88,8 +113,14 @@ fn signal_providers(telemetry: &Telemetry, view: &MeshView) -> Option<Result<(),
         let names = missing.into_iter().collect::<Vec<_>>().join(", ");
         (!names.is_empty()).then(|| format!("the MeshConfig has no extensionProviders for {what}: {names}"))
     };
-    let told: Vec<String> = [tell(no_logs, "access logs"), tell(no_traces, "traces")].into_iter().flatten().collect();
-    Some(if told.is_empty() { Ok(()) } else { Err(told.join("; ")) })
+    let no_metrics = signals.missing_metrics(metrics.iter().map(String::as_str));
+    let all = [(no_logs, "access logs"), (no_traces, "traces"), (no_metrics, "metrics")];
+    let told: Vec<String> = all.into_iter().filter_map(|(missing, what)| tell(missing, what)).collect();
+    Some(match unknown {
+        _ if !told.is_empty() => Err(Missing::provider(told.join("; "))),
+        Some(name) => Err(Missing { reason: "MetricNotFound", message: format!("there is no metric istio_{name}") }),
+        None => Ok(()),
+    })
 }
 
 fn destinations(service: &VirtualService) -> impl Iterator<Item = &Destination> {
@@ -129,9 +160,12 @@ mod tests {
         let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: ask}, spec: {action: \
                       CUSTOM, provider: {name: authz}, rules: [{}]}}";
         let judged = |yaml: String| provider(documents(policy).first().unwrap(), &view_of(&documents(&yaml)));
-        assert_eq!(judged(policy.into()), Some(Err("the MeshConfig has no extensionProviders authz".into())));
+        assert_eq!(
+            judged(policy.into()),
+            Some(Err(Missing::provider("the MeshConfig has no extensionProviders authz".into())))
+        );
         let no_service = "the mesh has no service authz.default.svc.cluster.local with port 80";
-        assert_eq!(judged(format!("{config}{policy}")), Some(Err(no_service.into())));
+        assert_eq!(judged(format!("{config}{policy}")), Some(Err(Missing::provider(no_service.into()))));
         assert_eq!(judged(format!("{config}{service}{policy}")), Some(Ok(())));
         let allow = documents(&policy.replace("CUSTOM, provider: {name: authz}", "DENY"));
         assert_eq!(provider(&allow[0], &view_of(&[])), None);

@@ -1,6 +1,8 @@
 //! What workloads tell of their traffic: which access logs and traces, as Telemetry documents and the MeshConfig have it
 //! together. Rules: Istio's `pilot/pkg/model/telemetry.go`.
 
+mod metrics;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,8 +11,10 @@ use std::{
 
 use weft_wire::id::Namespace;
 
+pub use self::metrics::{Metric, MetricShape, MetricsShape, PROMETHEUS, Tag, UNKNOWN};
+pub(crate) use self::metrics::{Selected, selected};
 use crate::{
-    access_log::{LogFilter, LogFormat},
+    access_log::{Expression, LogFormat},
     api::{
         mesh::{
             AccessLogEncoding, FileAccessLogProvider, MeshConfig, OpenTelemetryProvider, OtelAccessLogProvider,
@@ -43,7 +47,9 @@ pub struct WorkloadSignals {
 pub struct Signals {
     pub logs: Logs,
     pub tracing: Tracing,
-    /// Whether a log reads headers or trailers that are not kept unless asked for.
+    /// What becomes of its metrics; `None` leaves them as they are.
+    pub metrics: Option<Arc<MetricsShape>>,
+    /// Whether a log, tag or label reads headers or trailers that are not kept unless asked for.
     pub needs_heads: bool,
 }
 
@@ -60,7 +66,7 @@ pub enum Logs {
 #[derive(Clone, Debug)]
 pub struct LogTo {
     pub output: Arc<LogOutput>,
-    pub filter: Option<Arc<LogFilter>>,
+    pub filter: Option<Arc<Expression>>,
 }
 
 /// A log. Its place in memory tells whether it is the same as another view's.
@@ -108,6 +114,8 @@ pub struct Tracing {
     /// Whether the context is handed on.
     pub propagates: bool,
     pub has_istio_tags: bool,
+    /// Whether ids of requests decide, as Envoy reads them, where no header of traces does.
+    pub samples_by_request_id: bool,
     pub tags: Vec<(String, TagSource)>,
     pub collector: Option<Arc<Collector>>,
     /// Longest path in tags, in characters.
@@ -130,6 +138,8 @@ pub enum TagSource {
         name: String,
         default: String,
     },
+    /// What an access log would write.
+    Format(Arc<LogFormat>),
 }
 
 impl Default for Tracing {
@@ -139,6 +149,7 @@ impl Default for Tracing {
             reports: true,
             propagates: true,
             has_istio_tags: true,
+            samples_by_request_id: false,
             tags: Vec::new(),
             collector: None,
             max_tag_length: MAX_TAG_LENGTH,
@@ -175,6 +186,9 @@ pub(crate) struct SignalProviders {
     has_log: Option<bool>,
     default_logs: Vec<String>,
     default_collector: Option<String>,
+    /// Beside [`PROMETHEUS`].
+    metrics: BTreeSet<String>,
+    default_metrics: Vec<String>,
     sampling: Option<Share>,
     propagators: Vec<Propagator>,
 }
@@ -185,6 +199,7 @@ impl SignalProviders {
             has_log: config.access_log.as_ref().map(|log| log.encoding != AccessLogEncoding::Off),
             default_logs: config.default_providers.access_logging.iter().map(|name| name.to_string()).collect(),
             default_collector: config.default_providers.tracing.first().map(|name| name.to_string()),
+            default_metrics: config.default_providers.metrics.iter().map(|name| name.to_string()).collect(),
             sampling: config.tracing.sampling,
             propagators: config.tracing.propagators.to_vec(),
             ..Self::default()
@@ -209,6 +224,8 @@ impl SignalProviders {
                 providers.logs.insert(name, Arc::new(log));
             } else if let Some(collector) = provider.opentelemetry.as_ref().and_then(span_collector) {
                 providers.collectors.insert(name, collector);
+            } else if provider.prometheus.is_some() {
+                providers.metrics.insert(name);
             }
         }
         providers
@@ -223,9 +240,25 @@ impl SignalProviders {
         }
     }
 
+    /// Likewise of metrics.
+    fn default_metric_names(&self) -> Vec<&str> {
+        match self.default_metrics.as_slice() {
+            [] => vec![PROMETHEUS],
+            names => names.iter().map(String::as_str).collect(),
+        }
+    }
+
+    fn is_metrics(&self, name: &str) -> bool {
+        name == PROMETHEUS || self.metrics.contains(name)
+    }
+
     /// The providers among these that signals cannot go to, and why.
     pub(crate) fn missing_logs<'n>(&self, names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
         names.filter(|name| !self.logs.contains_key(*name)).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn missing_metrics<'n>(&self, names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
+        names.filter(|name| !self.is_metrics(name)).map(str::to_owned).collect()
     }
 
     pub(crate) fn missing_collectors<'n>(&self, names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
@@ -275,8 +308,11 @@ fn span_collector(provider: &OpenTelemetryProvider) -> Option<(Arc<Collector>, u
     Some((Arc::new(collector), longest.unwrap_or(MAX_TAG_LENGTH)))
 }
 
-fn is_for(matches: Option<&ModeSelector>, mode: WorkloadMode) -> bool {
-    let asked = matches.map_or(WorkloadMode::ClientAndServer, |matches| matches.mode);
+fn is_selected(matches: Option<&ModeSelector>, mode: WorkloadMode) -> bool {
+    is_for(matches.map_or(WorkloadMode::ClientAndServer, |matches| matches.mode), mode)
+}
+
+fn is_for(asked: WorkloadMode, mode: WorkloadMode) -> bool {
     asked == WorkloadMode::ClientAndServer || asked == mode
 }
 
@@ -300,9 +336,22 @@ impl Signals {
             Logs::To(all) => all.iter().any(LogTo::needs_heads),
         };
         let tracing = Tracing::merge(levels, mode, providers);
-        let reads_header = |(_, source): &(String, TagSource)| matches!(source, TagSource::Header { .. });
-        let needs_heads = needs_heads || tracing.tags.iter().any(reads_header);
-        Self { logs, tracing, needs_heads }
+        let reads_header = |(_, source): &(String, TagSource)| match source {
+            TagSource::Header { .. } => true,
+            TagSource::Format(format) => format.needs_heads(),
+            TagSource::Literal(_) | TagSource::Environment { .. } => false,
+        };
+        let metrics = MetricsShape::merge(levels, mode, providers);
+        let recorded = metrics.iter().flat_map(|shape| shape.recorded());
+        let needs_heads = needs_heads
+            || tracing.tags.iter().any(reads_header)
+            || recorded.into_iter().any(|expression| expression.needs_heads());
+        Self { logs, tracing, metrics, needs_heads }
+    }
+
+    /// What is to be worked out of each request for its metrics, if anything is.
+    pub fn recorded(&self) -> Option<&Arc<MetricsShape>> {
+        self.metrics.as_ref().filter(|shape| !shape.recorded().is_empty())
     }
 }
 
@@ -333,7 +382,7 @@ impl Logs {
         // The last level that names providers for this mode decides which there are.
         let mut in_scope = defaults.clone();
         for level in &told {
-            let entries = level.iter().filter(|entry| is_for(entry.matches.as_ref(), mode));
+            let entries = level.iter().filter(|entry| is_selected(entry.matches.as_ref(), mode));
             let named: Vec<&str> = entries.flat_map(|entry| names(&entry.providers)).collect();
             if !named.is_empty() {
                 in_scope = named;
@@ -345,7 +394,7 @@ impl Logs {
             if !entry.providers.is_empty() {
                 inherited = names(&entry.providers);
             }
-            if !is_for(entry.matches.as_ref(), mode) {
+            if !is_selected(entry.matches.as_ref(), mode) {
                 continue;
             }
             for name in inherited.iter().filter(|name| in_scope.contains(name)) {
@@ -359,7 +408,7 @@ impl Logs {
             let filter = match expression {
                 None => None,
                 // What cannot be read was not accepted either.
-                Some(expression) => Some(Arc::new(LogFilter::read(expression).ok()?)),
+                Some(expression) => Some(Arc::new(Expression::read(expression).ok()?)),
             };
             Some(LogTo { output: output(name)?, filter })
         });
@@ -378,7 +427,7 @@ impl Tracing {
         }
         let mut collector = providers.default_collector.as_deref();
         for entry in levels.iter().flat_map(|level| &level.tracing) {
-            if !is_for(entry.matches.as_ref(), mode) {
+            if !is_selected(entry.matches.as_ref(), mode) {
                 continue;
             }
             if let Some(provider) = entry.providers.first() {
@@ -395,6 +444,9 @@ impl Tracing {
             }
             if let Some(enabled) = entry.enable_istio_tags {
                 tracing.has_istio_tags = enabled;
+            }
+            if let Some(by_id) = entry.use_request_id_for_trace_sampling {
+                tracing.samples_by_request_id = by_id;
             }
             if !entry.custom_tags.is_empty() {
                 let tags = entry.custom_tags.iter();
@@ -417,6 +469,10 @@ impl TagSource {
         }
         if let Some((name, default)) = tag.environment.as_ref().map(named) {
             return Some(Self::Environment { name, default });
+        }
+        if let Some(format) = &tag.formatter {
+            // What cannot be read was not accepted either.
+            return Some(Self::Format(Arc::new(LogFormat::text(&format.value).ok()?)));
         }
         let (name, default) = tag.header.as_ref().map(named)?;
         Some(Self::Header { name: name.to_ascii_lowercase(), default })

@@ -311,6 +311,11 @@ impl MeshView {
         self.telemetry.of(workload, namespace)
     }
 
+    /// Whether any document says what becomes of metrics.
+    pub fn shapes_metrics(&self) -> bool {
+        self.telemetry.shapes_metrics
+    }
+
     /// All FaultExperiments, the oldest first.
     pub fn all_experiments(&self) -> impl Iterator<Item = &Experiment> {
         self.parts.experiments()

@@ -1,5 +1,6 @@
 //! What has come of each exchange, written where documents or the node's configuration say. Workers hand entries over
-//! without ever waiting; filters are asked, and lines made and written, by a thread of its own. What does not fit, or
+//! without ever waiting; filters are asked, and lines made and written, by a thread of its own. It also asks the
+//! expressions that documents have labels of metrics be, and counts the exchanges that have such. What does not fit, or
 //! cannot be written, is counted.
 
 mod outputs;
@@ -11,21 +12,21 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use weft_policy::{
-    access_log::{Entry, FILTER_STACK, FilterContext, LogFormat},
+    access_log::{EXPRESSION_STACK, Entry, ExpressionContext, LogFormat},
     telemetry::{LogPlace, LogTo, Logs, Signals},
 };
 
 use self::outputs::{Files, Out};
 pub use self::recent::{Line, RecentLines, SideOf};
 use crate::{
-    metrics::Metrics,
+    metrics::{Counted, Metrics, Values, WorkerMetrics},
     ports::{LogRecord, SignalSink},
 };
 
@@ -33,6 +34,8 @@ use crate::{
 const QUEUE: usize = 8_192;
 /// How long lines are gathered.
 const GATHER: Duration = Duration::from_millis(10);
+/// How often series are let go of.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Entries after which everything is flushed, however many more wait.
 const FLUSH_AFTER: usize = 1_024;
 
@@ -75,9 +78,11 @@ pub struct AccessLog {
 }
 
 /// An entry on its way to the writer.
-struct Handed {
-    entry: Arc<Entry>,
-    signals: Arc<Signals>,
+pub(crate) struct Handed {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) signals: Arc<Signals>,
+    /// What is to be counted of it, with the labels that documents ask of requests.
+    pub(crate) counted: Option<Box<Counted>>,
 }
 
 impl AccessLog {
@@ -105,7 +110,10 @@ impl AccessLog {
                 default,
                 node,
                 files: Files::default(),
-                filters: FilterContext::default(),
+                expressions: ExpressionContext::default(),
+                values: Values::default(),
+                counts: WorkerMetrics::new(metrics.clone()),
+                forgot: Instant::now(),
                 metrics,
                 sink,
                 line: String::new(),
@@ -114,7 +122,7 @@ impl AccessLog {
             };
             writer.run(&handed, &writer_reopen);
         };
-        thread::Builder::new().name("weft-access-log".into()).stack_size(FILTER_STACK).spawn(write)?;
+        thread::Builder::new().name("weft-access-log".into()).stack_size(EXPRESSION_STACK).spawn(write)?;
         Ok(Self { entries, reopen, is_on, recent })
     }
 
@@ -131,9 +139,12 @@ impl AccessLog {
         }
     }
 
-    /// Hands an entry to the writer; false if it is too far behind.
-    pub(crate) fn write(&self, entry: Arc<Entry>, signals: Arc<Signals>) -> bool {
-        self.entries.try_send(Some(Handed { entry, signals })).is_ok()
+    /// Hands an entry to the writer, and gets it back if that is too far behind.
+    pub(crate) fn write(&self, handed: Handed) -> Result<(), Handed> {
+        match self.entries.try_send(Some(handed)) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => back.map_or(Ok(()), Err),
+        }
     }
 
     /// Has all files opened anew: somebody has moved them away.
@@ -151,7 +162,12 @@ struct Writer {
     default: LogFormat,
     node: String,
     files: Files,
-    filters: FilterContext,
+    expressions: ExpressionContext,
+    /// What labels were worth that are asked of requests, and the series that have them.
+    values: Values,
+    counts: WorkerMetrics,
+    /// When it last let go of series.
+    forgot: Instant,
     metrics: Metrics,
     sink: Arc<dyn SignalSink>,
     line: String,
@@ -161,7 +177,7 @@ struct Writer {
 
 impl Writer {
     fn run(&mut self, handed: &Receiver<Option<Handed>>, reopen: &AtomicBool) {
-        while let Ok(first) = handed.recv() {
+        while let Some(first) = self.next(handed) {
             let mut next = Ok(first);
             let mut count = 0;
             while let Ok(one) = next {
@@ -170,7 +186,10 @@ impl Writer {
                     self.own.reopen();
                     self.files.close();
                 }
-                if let Some(Handed { entry, signals }) = one {
+                if let Some(Handed { entry, signals, counted }) = one {
+                    if let Some(counted) = counted {
+                        self.count(&counted, &entry, &signals);
+                    }
                     self.write(&entry, &signals);
                 }
                 count += 1;
@@ -183,6 +202,34 @@ impl Writer {
             }
         }
         self.flush();
+    }
+
+    /// Waits for an entry; `None` at the end. Series that are used no more are let go of, as each worker does.
+    fn next(&mut self, handed: &Receiver<Option<Handed>>) -> Option<Option<Handed>> {
+        loop {
+            if self.counts.is_empty() {
+                return handed.recv().ok();
+            }
+            if self.forgot.elapsed() >= FORGET_EVERY {
+                self.forgot = Instant::now();
+                self.counts.forget_parties();
+                self.values.forget(self.forgot);
+            }
+            match handed.recv_timeout(FORGET_EVERY) {
+                Ok(first) => return Some(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn count(&mut self, counted: &Counted, entry: &Entry, signals: &Signals) {
+        let Some(shape) = signals.recorded() else { return };
+        let (recorded, cut) = self.values.of(shape, entry, &self.expressions, Instant::now());
+        if cut > 0 {
+            self.metrics.count_cut_values(cut);
+        }
+        self.counts.count(counted, recorded);
     }
 
     fn flush(&mut self) {
@@ -208,7 +255,7 @@ impl Writer {
             Logs::OfNode => {}
             Logs::To(all) => {
                 for LogTo { output, filter } in all {
-                    if filter.as_ref().is_some_and(|filter| !filter.takes(entry, &self.filters)) {
+                    if filter.as_ref().is_some_and(|filter| !filter.holds(entry, &self.expressions)) {
                         continue;
                     }
                     let format = output.format.as_ref();

@@ -70,6 +70,16 @@ impl Messages {
         self.tell();
     }
 
+    /// As [`Self::sent`], of a call whose messages are counted at its end.
+    pub(crate) fn sent_untold(&self, bytes: &[u8]) {
+        count(&self.sent, &self.responses, bytes);
+    }
+
+    /// The messages that no series has yet, of the caller and to it.
+    pub(crate) fn untold(&self) -> (u64, u64) {
+        (self.requests.take(), self.responses.take())
+    }
+
     /// The call is over.
     pub(crate) fn end(&self, series: impl FnOnce() -> Arc<MessageSeries>) {
         if self.requests.get() > 0 {
@@ -122,7 +132,7 @@ mod tests {
 
     #[test]
     fn they_are_told_from_the_first_answer_on_and_at_the_end() {
-        let series = Arc::new(MessageSeries::default());
+        let series = Arc::new(MessageSeries::of_nobody());
         let told = || (series.requests.load(Ordering::Relaxed), series.responses.load(Ordering::Relaxed));
         let messages = Messages::default();
         messages.received(&call(&[b"a", b"b"]));

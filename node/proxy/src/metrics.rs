@@ -11,22 +11,26 @@ mod clear;
 mod histogram;
 mod labels;
 mod reading;
+mod recorded;
 mod refused;
 mod series;
+mod shape;
 mod table;
 pub mod text;
 
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::UNIX_EPOCH,
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::RuntimeMetrics, time::Instant};
+use tracing::warn;
+use weft_policy::{telemetry::Metric, view::MeshView};
 
 pub use self::{
     clear::SentInTheClear,
@@ -37,17 +41,19 @@ pub use self::{
 use self::{
     clear::Ways,
     histogram::{Exemplars, Histogram},
-    labels::Labels,
     refused::RefusedCounters,
     series::Class,
+    shape::{Amount, Ends, Remainders, Shaping, with_stack},
     table::{Numbers, Table},
     text::{Exemplar, Kind, Page},
 };
 pub(crate) use self::{
     labels::{Flag, RequestProtocol},
+    recorded::{Counted, Recorded, Values},
     refused::Refused,
     series::{Exchanged, HttpOutcome, Parties, WorkerMetrics},
 };
+use crate::ports::Views;
 
 /// The proxy's metrics. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -80,6 +86,13 @@ struct Inner {
     /// Tries that were sent beside one under way.
     hedges: AtomicU64,
     runtimes: RwLock<Vec<(String, RuntimeMetrics)>>,
+    /// Where it is told what documents make of series; set once.
+    views: OnceLock<Views>,
+    remainders: Mutex<Remainders>,
+    /// Whether any series ever had labels that documents ask of requests.
+    has_recorded: AtomicBool,
+    /// Values of labels for which there was no room.
+    values_cut: AtomicU64,
 }
 
 /// What workloads' policies found. Who is let in is not counted here: that is a request like others.
@@ -111,6 +124,7 @@ pub(crate) struct HttpSeries {
     /// Whose requests these are.
     edge: Edge,
     class: Class,
+    ends: Ends,
     requests: AtomicU64,
     /// Tries after the first of their requests.
     retries: AtomicU64,
@@ -122,11 +136,12 @@ pub(crate) struct HttpSeries {
 }
 
 impl HttpSeries {
-    fn new(edge: Edge, class: Class) -> Self {
+    fn new(edge: Edge, class: Class, ends: Ends) -> Self {
         Self {
             id: SeriesId::next(),
             edge,
             class,
+            ends,
             requests: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             duration_ms: Histogram::default(),
@@ -161,13 +176,30 @@ impl Numbers for HttpSeries {
     fn is_remembered(&self) -> bool {
         self.ways.has_any_in_the_clear()
     }
+
+    fn ends(&self) -> &Ends {
+        &self.ends
+    }
 }
 
 /// The messages of gRPC calls of one label set.
-#[derive(Debug, Default)]
 pub(crate) struct MessageSeries {
+    ends: Ends,
     pub(crate) requests: AtomicU64,
     pub(crate) responses: AtomicU64,
+}
+
+impl MessageSeries {
+    fn new(ends: Ends) -> Self {
+        Self { ends, requests: AtomicU64::new(0), responses: AtomicU64::new(0) }
+    }
+}
+
+#[cfg(test)]
+impl MessageSeries {
+    pub(crate) fn of_nobody() -> Self {
+        Self::new(Ends::of(&Parties::new(Reporter::Source)))
+    }
 }
 
 impl Numbers for MessageSeries {
@@ -178,6 +210,10 @@ impl Numbers for MessageSeries {
     fn is_remembered(&self) -> bool {
         false
     }
+
+    fn ends(&self) -> &Ends {
+        &self.ends
+    }
 }
 
 /// The numbers of one label set of TCP. Received is what came from the caller, sent what went to it, as in Istio.
@@ -185,6 +221,7 @@ pub(crate) struct TcpSeries {
     id: SeriesId,
     edge: Edge,
     is_failure: bool,
+    ends: Ends,
     pub(crate) opened: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
@@ -193,11 +230,12 @@ pub(crate) struct TcpSeries {
 }
 
 impl TcpSeries {
-    fn new(edge: Edge, is_failure: bool) -> Self {
+    fn new(edge: Edge, is_failure: bool, ends: Ends) -> Self {
         Self {
             id: SeriesId::next(),
             edge,
             is_failure,
+            ends,
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -216,14 +254,40 @@ impl Numbers for TcpSeries {
     fn is_remembered(&self) -> bool {
         self.ways.has_any_in_the_clear()
     }
+
+    fn ends(&self) -> &Ends {
+        &self.ends
+    }
 }
 
 impl Metrics {
+    /// Has Telemetry documents shape what is told. Only the first time has an effect.
+    pub fn shaped_by(&self, views: Views) {
+        let _ = self.0.views.set(views);
+    }
+
+    /// The view, if its documents shape metrics; or did, and there are series that differ by nothing else.
+    fn shaping_view(&self) -> Option<Arc<MeshView>> {
+        let view = self.0.views.get()?.load();
+        (view.shapes_metrics() || self.0.has_recorded.load(Ordering::Relaxed)).then_some(view)
+    }
+
     /// Forgets the series that are over: see [`table`].
     pub fn expire(&self, now: Instant) {
-        self.0.http.expire(now);
-        self.0.messages.expire(now);
-        self.0.tcp.expire(now);
+        let Inner { http, messages, tcp, remainders, .. } = &*self.0;
+        let Some(view) = self.shaping_view() else {
+            http.expire(now);
+            messages.expire(now);
+            tcp.expire(now);
+            return remainders.lock().clear();
+        };
+        // Without a thread nothing expires; the next time it does.
+        let _ = with_stack(|| {
+            let mut shaping = Shaping::new(view, remainders.lock());
+            shaping.keep(&HTTP, &http.expire(now), http);
+            shaping.keep(&MESSAGES, &messages.expire(now), messages);
+            shaping.keep(&TCP, &tcp.expire(now), tcp);
+        });
     }
 
     /// Has the tasks of a runtime counted.
@@ -253,6 +317,10 @@ impl Metrics {
 
     pub(crate) fn count_dropped_log_lines(&self, lines: u64) {
         self.0.access_log_dropped.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_cut_values(&self, values: u64) {
+        self.0.values_cut.fetch_add(values, Ordering::Relaxed);
     }
 
     #[cfg(test)]
@@ -317,45 +385,93 @@ impl fmt::Debug for Metrics {
     }
 }
 
-type CounterOf<S> = (&'static str, &'static str, fn(&S) -> &AtomicU64);
-type HistogramOf = (&'static str, &'static str, fn(&HttpSeries) -> &Histogram);
+/// One of Istio's metrics.
+struct Family<S> {
+    metric: Metric,
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    read: fn(&S) -> Amount,
+}
 
-const REQUESTS: CounterOf<HttpSeries> = ("istio_requests", "HTTP requests", |series| &series.requests);
-const HISTOGRAMS: [HistogramOf; 3] = [
-    ("istio_request_duration_milliseconds", "Time from a request's head to its response's end", |series| {
-        &series.duration_ms
+const fn counter<S>(metric: Metric, name: &'static str, help: &'static str, read: fn(&S) -> Amount) -> Family<S> {
+    Family { metric, name, help, kind: Kind::Counter, read }
+}
+
+const fn histogram(
+    metric: Metric,
+    name: &'static str,
+    help: &'static str,
+    read: fn(&HttpSeries) -> Amount,
+) -> Family<HttpSeries> {
+    Family { metric, name, help, kind: Kind::Histogram, read }
+}
+
+fn count(value: &AtomicU64) -> Amount {
+    Amount::Count(value.load(Ordering::Relaxed))
+}
+
+static HTTP: [Family<HttpSeries>; 4] = [
+    counter(Metric::RequestCount, "istio_requests", "HTTP requests", |series| count(&series.requests)),
+    histogram(
+        Metric::RequestDuration,
+        "istio_request_duration_milliseconds",
+        "Time from a request's head to its response's end",
+        // Only durations have traces.
+        |series| Amount::Buckets(series.duration_ms.read(Some(&series.exemplars))),
+    ),
+    histogram(Metric::RequestSize, "istio_request_bytes", "Size of HTTP request bodies", |series| {
+        Amount::Buckets(series.request_bytes.read(None))
     }),
-    ("istio_request_bytes", "Size of HTTP request bodies", |series| &series.request_bytes),
-    ("istio_response_bytes", "Size of HTTP response bodies", |series| &series.response_bytes),
+    histogram(Metric::ResponseSize, "istio_response_bytes", "Size of HTTP response bodies", |series| {
+        Amount::Buckets(series.response_bytes.read(None))
+    }),
 ];
-const MESSAGES: [CounterOf<MessageSeries>; 2] = [
-    ("istio_request_messages", "Messages of gRPC callers", |series| &series.requests),
-    ("istio_response_messages", "Messages that went to gRPC callers", |series| &series.responses),
+static MESSAGES: [Family<MessageSeries>; 2] = [
+    counter(Metric::GrpcRequestMessages, "istio_request_messages", "Messages of gRPC callers", |series| {
+        count(&series.requests)
+    }),
+    counter(Metric::GrpcResponseMessages, "istio_response_messages", "Messages that went to gRPC callers", |series| {
+        count(&series.responses)
+    }),
 ];
-const TCP: [CounterOf<TcpSeries>; 4] = [
-    ("istio_tcp_connections_opened", "TCP connections opened", |series| &series.opened),
-    ("istio_tcp_connections_closed", "TCP connections closed", |series| &series.closed),
-    ("istio_tcp_received_bytes", "Bytes that came from callers of TCP services", |series| &series.received_bytes),
-    ("istio_tcp_sent_bytes", "Bytes that went to callers of TCP services", |series| &series.sent_bytes),
+static TCP: [Family<TcpSeries>; 4] = [
+    counter(Metric::TcpOpenedConnections, "istio_tcp_connections_opened", "TCP connections opened", |series| {
+        count(&series.opened)
+    }),
+    counter(Metric::TcpClosedConnections, "istio_tcp_connections_closed", "TCP connections closed", |series| {
+        count(&series.closed)
+    }),
+    counter(
+        Metric::TcpReceivedBytes,
+        "istio_tcp_received_bytes",
+        "Bytes that came from callers of TCP services",
+        |series| count(&series.received_bytes),
+    ),
+    counter(Metric::TcpSentBytes, "istio_tcp_sent_bytes", "Bytes that went to callers of TCP services", |series| {
+        count(&series.sent_bytes)
+    }),
 ];
 
 impl Metrics {
+    /// Istio's metrics, as documents have it.
+    fn write_istios(&self, page: &mut Page, shaping: Option<&Shaping<'_>>) {
+        write(page, &self.0.http, &HTTP, shaping);
+        write(page, &self.0.messages, &MESSAGES, shaping);
+        write(page, &self.0.tcp, &TCP, shaping);
+    }
+
     /// Writes all metrics of the proxy.
     pub fn write(&self, page: &mut Page) {
-        let http = written(self.0.http.tell());
-        counters(page, &http, REQUESTS);
-        for (name, help, histogram) in HISTOGRAMS {
-            page.family(name, help, Kind::Histogram);
-            for (labels, series) in &http {
-                // Only durations have traces.
-                let exemplars = (name == HISTOGRAMS[0].0).then_some(&series.exemplars);
-                histogram(series).write(page, name, labels, exemplars);
+        match self.shaping_view() {
+            None => self.write_istios(page, None),
+            Some(view) => {
+                let write = || self.write_istios(page, Some(&Shaping::new(view, self.0.remainders.lock())));
+                if let Err(error) = with_stack(write) {
+                    warn!(%error, "no thread to write Istio's metrics: they are missing once");
+                }
             }
         }
-        let messages = written(self.0.messages.tell());
-        MESSAGES.into_iter().for_each(|counter| counters(page, &messages, counter));
-        let tcp = written(self.0.tcp.tell());
-        TCP.into_iter().for_each(|counter| counters(page, &tcp, counter));
 
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         page.family("istio_build", "What runs here", Kind::Gauge);
@@ -423,6 +539,11 @@ impl Metrics {
                 "Tries that were not made because too many were under way to the cluster",
                 &self.0.retries_overflow,
             ),
+            (
+                "weft_metric_values_cut",
+                "Values of labels that Telemetry documents ask of requests, for which there was no room: they count as other",
+                &self.0.values_cut,
+            ),
             ("weft_hedges", "Requests that were sent to a second endpoint while the first took long", &self.0.hedges),
             (
                 "weft_inbound_handshakes_refused",
@@ -475,17 +596,24 @@ impl Metrics {
     }
 }
 
-/// Series with their labels as they are written.
-fn written<S>(all: Vec<(Arc<Labels>, Arc<S>)>) -> Vec<(String, Arc<S>)> {
-    let text = |labels: &Labels| text::labels(labels.iter().map(|(name, value)| (*name, &**value)));
-    all.into_iter().map(|(labels, series)| (text(&labels), series)).collect()
-}
-
-fn counters<S>(page: &mut Page, all: &[(String, Arc<S>)], (name, help, value): CounterOf<S>) {
-    page.family(name, help, Kind::Counter);
-    let sample = format!("{name}_total");
-    for (labels, series) in all {
-        page.sample(&sample, labels, value(series).load(Ordering::Relaxed));
+fn write<S: Numbers>(page: &mut Page, table: &Table<S>, families: &[Family<S>], shaping: Option<&Shaping<'_>>) {
+    let all = table.tell();
+    if let Some(shaping) = shaping {
+        for family in families {
+            page.family(family.name, family.help, family.kind);
+            for (labels, sum) in shaping.sums(family, &all) {
+                sum.write(page, family.name, &labels);
+            }
+        }
+        return;
+    }
+    let all: Vec<(String, Arc<S>)> =
+        all.into_iter().map(|(labels, series)| (text::labels(labels.iter()), series)).collect();
+    for family in families {
+        page.family(family.name, family.help, family.kind);
+        for (labels, series) in &all {
+            (family.read)(series).write(page, family.name, labels);
+        }
     }
 }
 
@@ -493,7 +621,10 @@ fn counters<S>(page: &mut Page, all: &[(String, Arc<S>)], (name, help, value): C
 mod tests {
     use std::fs;
 
-    use super::*;
+    use super::{
+        labels::{Labels, Names},
+        *,
+    };
 
     const SERIES: usize = 10_000;
 
@@ -506,13 +637,15 @@ mod tests {
 
     /// Label sets as a mesh has them: names of usual length, none of them shared.
     fn labels(n: usize, outcome: &HttpOutcome) -> Labels {
-        let mut labels = labels::http(&Parties::new(Reporter::Source), RequestProtocol::Http, outcome);
-        for (name, value) in &mut labels {
-            if name.starts_with("source_") || name.starts_with("destination_") {
-                *value = format!("recommendations-{n:05}.shop").into();
+        static NAMES: Names = Names::new();
+        let labels = labels::http(&Parties::new(Reporter::Source), RequestProtocol::Http, outcome);
+        let pairs = labels.iter().map(|(name, value)| match name {
+            _ if name.starts_with("source_") || name.starts_with("destination_") => {
+                (name, format!("recommendations-{n:05}.shop").into())
             }
-        }
-        labels
+            _ => (name, value.to_owned().into()),
+        });
+        Labels::new(&NAMES, pairs.collect())
     }
 
     #[test]
@@ -538,15 +671,17 @@ mod tests {
                 protocol: "http",
             };
             let outcome = HttpOutcome { status: 200, ..HttpOutcome::default() };
-            // As many as there may be of HTTP, which are the largest, and the rest of bytes.
-            match metrics.0.http.len() < table::MAX_SERIES {
-                true => drop(metrics.0.http.get(labels(n, &outcome), || HttpSeries::new(edge, Class::Fine))),
-                false => drop(metrics.0.tcp.get(labels(n, &outcome), || TcpSeries::new(edge, false))),
+            let ends = Ends::of(&Parties::new(Reporter::Source));
+            // As many as there may be of HTTP, which are the largest, then of bytes, and the rest of messages.
+            match (metrics.0.http.len() < table::MAX_SERIES, metrics.0.tcp.len() < table::MAX_SERIES) {
+                (true, _) => drop(metrics.0.http.get(labels(n, &outcome), || HttpSeries::new(edge, Class::Fine, ends))),
+                (false, true) => drop(metrics.0.tcp.get(labels(n, &outcome), || TcpSeries::new(edge, false, ends))),
+                (false, false) => drop(metrics.0.messages.get(labels(n, &outcome), || MessageSeries::new(ends))),
             }
         }
         let took = resident_mib() - before;
-        let kept = metrics.0.http.len() + metrics.0.tcp.len();
+        let kept = metrics.0.http.len() + metrics.0.tcp.len() + metrics.0.messages.len();
         println!("{kept} series ({} of HTTP): {took:.1} MiB", metrics.0.http.len());
-        assert!(took < 30.0, "{took:.1} MiB");
+        assert!(kept == SERIES && took < 30.0, "{kept} series: {took:.1} MiB");
     }
 }

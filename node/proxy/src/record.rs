@@ -20,7 +20,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     experiment::Experiment,
     telemetry::Signals,
-    trace::TraceContext,
+    trace::{TraceContext, sampled_by_request_id},
 };
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     fault,
     grpc::Messages,
     headers::Watched,
-    metrics::{Exchanged, Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
+    metrics::{Counted, Exchanged, Flag, HttpOutcome, Parties, Refused, Reporter, RequestProtocol},
     overdue::Lent,
     ports::{Caller, Span},
     recheck::Stay,
@@ -135,6 +135,8 @@ pub(crate) struct Line {
     signals: Arc<Signals>,
     /// Whether it is logged.
     is_logged: bool,
+    /// Whether its metrics have labels that are worked out where logs are written.
+    is_counted_there: bool,
     /// Whether all headers and trailers are kept.
     keeps_heads: bool,
     trace: Option<Trace>,
@@ -168,6 +170,8 @@ pub(crate) struct Ended {
     pub(crate) outcome: HttpOutcome,
     pub(crate) received: u64,
     pub(crate) sent: u64,
+    /// What is left to be counted.
+    pub(crate) counted: Option<Box<Counted>>,
 }
 
 impl Line {
@@ -185,7 +189,8 @@ impl Line {
     ) -> Option<Box<Self>> {
         let is_logged = worker.access_log.takes(signals);
         let is_watched = worker.taps.is_on();
-        if !is_logged && !is_watched && !signals.tracing.is_on() {
+        let is_counted_there = signals.recorded().is_some();
+        if !is_logged && !is_watched && !is_counted_there && !signals.tracing.is_on() {
             return None;
         }
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
@@ -193,13 +198,14 @@ impl Line {
         let head = RequestLine::of(method, uri, request.version(), headers, keeps_heads);
         let watch = if is_watched { worker.taps.watch(&head) } else { None };
         let line = Self::new(signals, is_logged, downstream, Some(head));
-        Some(Box::new(Self { keeps_heads, watch, ..line }))
+        Some(Box::new(Self { keeps_heads, watch, is_counted_there, ..line }))
     }
 
     fn new(signals: &Arc<Signals>, is_logged: bool, downstream: Downstream, request: Option<RequestLine>) -> Self {
         Self {
             signals: signals.clone(),
             is_logged,
+            is_counted_there: false,
             keeps_heads: signals.needs_heads,
             trace: None,
             watch: None,
@@ -227,7 +233,10 @@ impl Line {
         }
         let trace = context.parent.map_or_else(|| rand::random::<u128>() | 1, |parent| parent.trace);
         let ids = TraceIds { trace, span: rand::random::<u64>() | 1 };
-        let is_sampled = context.sampled.unwrap_or_else(|| tracing.sampling.includes(rand::random()));
+        let is_sampled = context.sampled.unwrap_or_else(|| {
+            let by_id = tracing.samples_by_request_id.then(|| sampled_by_request_id(tracing.sampling, headers));
+            by_id.flatten().unwrap_or_else(|| tracing.sampling.includes(rand::random()))
+        });
         if tracing.propagates {
             context.write(ids, is_sampled, &tracing.propagators, headers);
         }
@@ -293,14 +302,14 @@ impl Line {
 
     /// Hands the finished line over.
     pub(crate) fn end(self, worker: &Worker, parties: &Parties, ended: Ended) {
-        let Ended { started, outcome, received, sent } = ended;
+        let Ended { started, outcome, received, sent, counted } = ended;
         let duration = started.elapsed();
         let span = self.trace.filter(|trace| {
             let is_failure = outcome.is_failure() || (outcome.status == 0 && outcome.flag != Flag::DownstreamGone);
             let is_kept = || worker.tail.borrow_mut().keeps(is_failure, duration, worker.now_ms());
             self.signals.tracing.reports && (trace.is_sampled || is_kept())
         });
-        if !self.is_logged && span.is_none() && self.watch.is_none() {
+        if !self.is_logged && counted.is_none() && span.is_none() && self.watch.is_none() {
             return;
         }
         let is_gone = outcome.flag == Flag::DownstreamGone;
@@ -346,8 +355,8 @@ impl Line {
         if let Some(watch) = self.watch {
             watch.end(&entry, parties.service_id());
         }
-        if self.is_logged {
-            worker.log(entry, self.signals);
+        if self.is_logged || counted.is_some() {
+            worker.log(entry, self.signals, counted);
         }
     }
 }
@@ -552,9 +561,11 @@ impl ExchangeRecord {
     /// Bytes of the upstream's response go to the caller.
     pub(crate) fn sent(&mut self, data: &[u8]) {
         self.add_sent(data.len() as u64);
-        let State { messages, bodies, worker, parties, .. } = &*self.0;
-        if let Some(messages) = messages {
-            messages.sent(data, || worker.metrics.messages(parties));
+        let State { messages, bodies, worker, parties, line, .. } = &*self.0;
+        match messages {
+            Some(messages) if line.as_ref().is_some_and(|line| line.is_counted_there) => messages.sent_untold(data),
+            Some(messages) => messages.sent(data, || worker.metrics.messages(parties)),
+            None => {}
         }
         if let Some(bodies) = bodies {
             bodies.of_response(data);
@@ -630,14 +641,23 @@ impl Drop for ExchangeRecord {
             }
         }
         let metrics = &state.worker.metrics;
-        if let Some(messages) = &state.messages {
-            messages.end(|| metrics.messages(&state.parties));
-        }
+        let (protocol, line) = (state.protocol, state.line.take());
         let exchanged =
             Exchanged { duration, request_bytes, response_bytes, retries: state.retries, trace_id: state.trace_id };
-        metrics.record_http(&state.parties, state.protocol, outcome, &exchanged);
-        if let Some(line) = state.line.take() {
-            let ended = Ended { started: state.started, outcome, received: request_bytes, sent: response_bytes };
+        let is_counted_there = line.as_ref().is_some_and(|line| line.is_counted_there);
+        let counted = is_counted_there.then(|| {
+            let messages = state.messages.as_ref().map(|messages| messages.untold()).unwrap_or_default();
+            Box::new(Counted { parties: state.parties.clone(), protocol, outcome, exchanged, messages })
+        });
+        if counted.is_none() {
+            if let Some(messages) = &state.messages {
+                messages.end(|| metrics.messages(&state.parties));
+            }
+            metrics.record_http(&state.parties, protocol, outcome, &exchanged);
+        }
+        if let Some(line) = line {
+            let (received, sent) = (request_bytes, response_bytes);
+            let ended = Ended { started: state.started, outcome, received, sent, counted };
             line.end(&state.worker, &state.parties, ended);
         }
     }

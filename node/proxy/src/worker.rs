@@ -19,14 +19,14 @@ use tokio_util::{
 use weft_policy::{access_log::Entry, telemetry::Signals, trace::Tail};
 
 use crate::{
-    access_log::AccessLog,
+    access_log::{AccessLog, Handed},
     admission::Handshakes,
     body::Upstream,
     config::Limits,
     connection::Connections,
     decisions::{Decisions, WorkerDecisions},
     error::ProxyError,
-    metrics::{Metrics, WorkerMetrics},
+    metrics::{Counted, Metrics, Recorded, WorkerMetrics},
     original::Originals,
     overdue::Overdue,
     overload::Budget,
@@ -147,9 +147,18 @@ impl Worker {
         if self.is_overloaded.get() { Err(ProxyError::Overload) } else { Ok(()) }
     }
 
-    pub(crate) fn log(&self, entry: Arc<Entry>, signals: Arc<Signals>) {
-        if !self.access_log.write(entry, signals) {
+    /// Hands an entry to the thread that writes logs, which counts it too if it is given what to count.
+    pub(crate) fn log(&self, entry: Arc<Entry>, signals: Arc<Signals>, counted: Option<Box<Counted>>) {
+        let Err(Handed { signals, counted, .. }) = self.access_log.write(Handed { entry, signals, counted }) else {
+            return;
+        };
+        if self.access_log.takes(&signals) {
             self.metrics.shared().count_dropped_log_lines(1);
+        }
+        // What is counted is never lost, only what its labels would have been.
+        if let (Some(counted), Some(shape)) = (counted, signals.recorded()) {
+            self.metrics.shared().count_cut_values(shape.recorded().len() as u64);
+            self.metrics.count(&counted, Recorded::other(shape));
         }
     }
 }

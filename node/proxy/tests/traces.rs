@@ -117,3 +117,48 @@ async fn documents_switch_spans_and_headers_off() {
     call(&mesh, &[]).await;
     assert!(!seen.lock().contains_key("traceparent"));
 }
+
+/// The exemplars of requests' durations on a node.
+fn exemplars(mesh: &Mesh, i: usize) -> String {
+    let page = mesh.nodes[i].metrics_text();
+    page.lines().filter(|line| line.contains(" # {trace_id=")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn traces_that_begin_here_or_come_in_zipkins_headers_are_exemplars() {
+    let (mesh, _) = mesh(&tracing("{randomSamplingPercentage: 100}")).await;
+    call(&mesh, &[]).await;
+    let [client, _] = next(&mesh).await;
+    let own = format!("# {{trace_id=\"{:032x}\"}}", client.ids.trace);
+    assert!([0, 1].iter().all(|i| exemplars(&mesh, *i).contains(&own)), "{}", exemplars(&mesh, 0));
+
+    let (mesh, _) = self::mesh(&tracing("{randomSamplingPercentage: 0}")).await;
+    call(&mesh, &[]).await;
+    assert_eq!((exemplars(&mesh, 0), exemplars(&mesh, 1)), (String::new(), String::new()), "it was not sampled");
+    let span = ("x-b3-spanid", "00f067aa0ba902b7");
+    for (headers, trace) in [
+        ([("x-b3-traceid", "a3ce929d0e0e4736"), span, ("x-b3-sampled", "1")].as_slice(), "a3ce929d0e0e4736"),
+        ([("b3", "b3ce929d0e0e4736-00f067aa0ba902b7-1")].as_slice(), "b3ce929d0e0e4736"),
+    ] {
+        call(&mesh, headers).await;
+        let of = format!("# {{trace_id=\"{trace:0>32}\"}}");
+        for i in [0, 1] {
+            eventually("the trace is an exemplar", || exemplars(&mesh, i).contains(&of)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_of_a_request_decides_where_a_document_says_so() {
+    let (mesh, seen) = mesh(&tracing("{randomSamplingPercentage: 0, useRequestIdForTraceSampling: true}")).await;
+    call(&mesh, &[("x-request-id", "0000270f-58cc-9372-a567-0e02b2c3d479")]).await;
+    let [client, server] = next(&mesh).await;
+    assert!(client.is_sampled && server.is_sampled);
+    assert!(seen.lock()["traceparent"].to_str().unwrap().ends_with("-01"));
+    call(&mesh, &[("x-request-id", "0000270f-58cc-4372-a567-0e02b2c3d479")]).await;
+    assert!(seen.lock()["traceparent"].to_str().unwrap().ends_with("-00"));
+
+    let (mesh, seen) = self::mesh(&tracing("{randomSamplingPercentage: 50, useRequestIdForTraceSampling: true}")).await;
+    call(&mesh, &[("x-request-id", "00000000-58cc-4372-a567-0e02b2c3d479")]).await;
+    assert_eq!(seen.lock()["x-request-id"], "00000000-58cc-9372-a567-0e02b2c3d479", "who sees it later decides alike");
+}

@@ -89,7 +89,7 @@ pub fn status_of(
     if let Some(provider) = reading.in_force.as_ref().and_then(|document| references::provider(document, view)) {
         let refs = match provider {
             Ok(()) => condition("ResolvedRefs", true, "ResolvedRefs", String::new()),
-            Err(what) => condition("ResolvedRefs", false, "ProviderNotFound", what),
+            Err(missing) => condition("ResolvedRefs", false, missing.reason, missing.message),
         };
         conditions.push(Condition { last_transition_time: None, ..refs });
     }

@@ -117,6 +117,7 @@ fn tags(span: &Span) -> Vec<KeyValue> {
                 let value = name.and_then(|name| entry.request.as_ref()?.header(&name));
                 value.and_then(|value| value.to_str().ok()).unwrap_or(default).to_owned()
             }
+            TagSource::Format(format) => format.tag(entry, own.map_or("", |own| own.node.as_str())),
         };
         // Without a value there is no tag.
         add(name, Some(value).filter(|value| !value.is_empty()));

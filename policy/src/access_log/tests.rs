@@ -180,7 +180,7 @@ fn formats_say_whether_they_read_more_of_heads() {
 
 #[test]
 fn filters_choose_by_envoys_attributes() {
-    let context = FilterContext::default();
+    let context = ExpressionContext::default();
     let (request, failed, mtls) = (
         entry(),
         Entry { status: 503, flag: "UF", ..entry() },
@@ -203,23 +203,64 @@ fn filters_choose_by_envoys_attributes() {
         ("response.code", [false, false, false]),
         ("['GET', 'POST'].exists(m, m == request.method)", [true, true, true]),
     ] {
-        let filter = LogFilter::read(expression).unwrap();
-        let taken = [&request, &failed, &mtls].map(|entry| filter.takes(entry, &context));
+        let filter = Expression::read(expression).unwrap();
+        let taken = [&request, &failed, &mtls].map(|entry| filter.holds(entry, &context));
         assert_eq!(taken, takes, "{expression}");
     }
     // A connection has no request, and no code.
-    assert!(!LogFilter::read("response.code < 400").unwrap().takes(&connection(), &context));
+    assert!(!Expression::read("response.code < 400").unwrap().holds(&connection(), &context));
+}
+
+#[test]
+fn labels_are_texts_numbers_or_truths_and_nothing_where_there_is_no_value() {
+    let context = ExpressionContext::default();
+    let peer = Workload {
+        namespace: "shop".parse().unwrap(),
+        name: "web-1".parse().unwrap(),
+        account: "shop/web".parse().unwrap(),
+        principal: "spiffe://cluster.local/ns/shop/sa/web".into(),
+        app: "web".into(),
+        version: "v1".into(),
+        canonical_service: "web".into(),
+        canonical_revision: "v1".into(),
+        service: "web".parse().unwrap(),
+        node: "n1".parse().unwrap(),
+        labels: [("tier".to_owned(), "front".to_owned())].into(),
+    };
+    let called = Entry { is_server: true, source: Some(peer.into()), ..entry() };
+    for (expression, worth) in [
+        ("request.host", Some("reviews:9080")),
+        ("string(destination.port)", Some("15001")),
+        ("destination.port", Some("15001")),
+        ("request.headers['x-b']", None),
+        ("'x-b' in request.headers ? request.headers['x-b'] : 'none'", Some("none")),
+        ("response.code >= 500 ? 'bad' : 'fine'", Some("fine")),
+        ("connection.mtls", Some("false")),
+        ("request.headers", None),
+        ("downstream_peer.labels['tier']", Some("front")),
+        ("filter_state.downstream_peer.namespace + '/' + filter_state['downstream_peer'].workload", Some("shop/web-1")),
+        ("upstream_peer.app", None),
+        ("'a' + 'b'", Some("ab")),
+    ] {
+        let read = Expression::read(expression).unwrap();
+        assert_eq!(read.text(&Known::of(&called), &context).as_deref(), worth, "{expression}");
+    }
+    assert_eq!(Expression::read("'a' + 'b'").unwrap().constant(), Some(Some("ab")));
+    assert_eq!(Expression::read("1 / 0").unwrap().constant(), Some(None));
+    assert_eq!(Expression::read("downstream_peer.app").unwrap().constant(), None);
+    let tag = |format: &str| LogFormat::text(format).unwrap().tag(&entry(), "n1");
+    assert_eq!((tag("%REQ(X-A)% %REQ(X-NONE)%").as_str(), tag("%TRAILER(X)%").as_str()), ("one ", ""));
 }
 
 #[test]
 fn what_is_no_filter_is_refused() {
     for text in ["", "a b", "response.code >=", "(response.code > 1", "'a", "respons.code >= 400", "@"] {
-        assert!(check_filter(text).is_err(), "{text}");
+        assert!(Expression::read(text).is_err(), "{text}");
     }
-    assert!(check_filter("respons.code >= 400").unwrap_err().contains("respons is no attribute"));
-    assert!(check_filter(&"(".repeat(40)).is_err());
-    assert!(check_filter(&format!("{}1 == 1", "1 + ".repeat(300))).is_err());
-    assert!(check_filter(&"a".repeat(MAX_EXPRESSION + 1)).is_err());
+    assert!(Expression::read("respons.code >= 400").unwrap_err().to_string().contains("respons is no attribute"));
+    assert!(Expression::read(&"(".repeat(40)).is_err());
+    assert!(Expression::read(&format!("{}1 == 1", "1 + ".repeat(300))).is_err());
+    assert!(Expression::read(&"a".repeat(MAX_EXPRESSION + 1)).is_err());
 }
 
 const MAX_EXPRESSION: usize = 4096;
@@ -227,18 +268,18 @@ const MAX_EXPRESSION: usize = 4096;
 #[test]
 fn the_deepest_filter_is_read_and_asked() {
     let text = format!("{}1 > 0 || true", "1 + ".repeat(76));
-    let filter = LogFilter::read(&text).unwrap();
-    let ask = move || filter.takes(&entry(), &FilterContext::default());
-    let asked = std::thread::Builder::new().stack_size(FILTER_STACK).spawn(ask).unwrap();
+    let filter = Expression::read(&text).unwrap();
+    let ask = move || filter.holds(&entry(), &ExpressionContext::default());
+    let asked = std::thread::Builder::new().stack_size(EXPRESSION_STACK).spawn(ask).unwrap();
     assert!(asked.join().unwrap());
     let nested = format!("{}true{}", "(".repeat(16), ")".repeat(16));
-    assert_eq!(check_filter(&nested), Ok(()));
+    assert!(Expression::read(&nested).is_ok());
 }
 
 proptest::proptest! {
     #[test]
     fn no_text_makes_reading_panic(text in "[a-c\"'rb.0-9x?:()\\[\\]{},!-\\\\ é\n%A-E_]{0,40}") {
-        let _ = check_filter(&text);
+        let _ = Expression::read(&text);
         let _ = LogFormat::text(&text);
     }
 }

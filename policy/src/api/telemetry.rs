@@ -7,14 +7,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    access_log::check_filter,
+    access_log::{Expression, ExpressionError, LogFormat},
     api::{
         target::{PolicyTargetReference, ROOT_NAMESPACE, Target, WorkloadSelector},
         values::{List, NonEmpty, Timeout},
     },
     document::Checker,
     kinds::Resource,
+    telemetry::{Selected, UNKNOWN, selected},
 };
+
+/// Most labels that one override changes.
+const MAX_TAGS: usize = 64;
 
 /// What workloads tell about their traffic: traces, metrics and access logs. What is not given is as in the
 /// namespace's policy without selector, then as in the mesh's.
@@ -194,7 +198,7 @@ impl Resource for Telemetry {
         checker.each("metrics", &self.metrics, |checker, metrics| metrics.check(checker));
         checker.each("accessLogging", &self.access_logging, |checker, logging| {
             checker.given("filter", &logging.filter, |checker, filter| {
-                if let Err(what) = check_filter(&filter.expression) {
+                if let Err(what) = Expression::read(&filter.expression) {
                     checker.error_in("expression", format!("is not an expression in CEL: {what}"));
                 }
             });
@@ -202,7 +206,6 @@ impl Resource for Telemetry {
         if self.tracing.len() > 1 {
             checker.warn_in("tracing", "has several entries; only one is used for each direction");
         }
-        checker.pending("metrics", !self.metrics.is_empty());
     }
 }
 
@@ -216,8 +219,6 @@ impl Tracing {
         {
             checker.error_in("randomSamplingPercentage", format!("is {percent}; it must be from 0 to 100"));
         }
-        // Each request's decision goes with it.
-        checker.pending("useRequestIdForTraceSampling", self.use_request_id_for_trace_sampling == Some(true));
         checker.field("customTags", |checker| {
             for (name, tag) in &self.custom_tags {
                 if name.is_empty() {
@@ -231,7 +232,11 @@ impl Tracing {
                         ("formatter", tag.formatter.is_some()),
                     ];
                     checker.at_most_one(&sources);
-                    checker.pending("formatter", tag.formatter.is_some());
+                    checker.given("formatter", &tag.formatter, |checker, formatter| {
+                        if let Err(what) = LogFormat::text(&formatter.value) {
+                            checker.error_in("value", what);
+                        }
+                    });
                     if !sources.iter().any(|(_, given)| *given) {
                         checker.warn("has no value: give literal, environment, header or formatter");
                     }
@@ -250,12 +255,19 @@ impl Metrics {
                     ("customMetric", selector.custom_metric.is_some()),
                 ]);
             });
+            let is_of_connections = match selected(one.matches.as_ref()) {
+                Selected::One(metric) => metric.is_of_connections(),
+                Selected::All | Selected::Custom(_) => false,
+            };
+            checker.limit("tagOverrides", one.tag_overrides.len(), MAX_TAGS);
             checker.field("tagOverrides", |checker| {
                 for (name, tag) in &one.tag_overrides {
-                    if name.is_empty() {
-                        checker.error("the name of a label must not be empty");
+                    match name.as_str() {
+                        "" => checker.error("the name of a label must not be empty"),
+                        "le" => checker.error("the label le is that of the buckets of histograms: choose another name"),
+                        _ => {}
                     }
-                    checker.field(name, |checker| tag.check(checker));
+                    checker.field(name, |checker| tag.check(checker, is_of_connections));
                 }
             });
         });
@@ -263,18 +275,33 @@ impl Metrics {
 }
 
 impl TagOverride {
-    fn check(&self, checker: &mut Checker<'_>) {
+    /// `is_of_connections`: whether it is for a metric of connections of bytes alone.
+    fn check(&self, checker: &mut Checker<'_>, is_of_connections: bool) {
         match (self.operation, self.value.is_empty()) {
             (TagOperation::Upsert, true) => checker.error_in("value", "must be given with operation UPSERT"),
             (TagOperation::Remove, false) => checker.error_in("value", "must be left out with operation REMOVE"),
-            (TagOperation::Upsert, false) | (TagOperation::Remove, true) => {}
+            (TagOperation::Remove, true) => {}
+            (TagOperation::Upsert, false) => match Expression::read(&self.value) {
+                Ok(expression) => checker.pending("value", is_of_connections && expression.is_of_connections()),
+                Err(ExpressionError::Malformed(what)) => {
+                    checker.error_in("value", format!("is not an expression in CEL: {what}"));
+                }
+                // Istio's proxies take it, and find no value.
+                Err(error @ ExpressionError::Unknown(_)) => checker.warn_in(
+                    "value",
+                    &format!("makes the label {UNKNOWN}: {error}. A text is written in quotes: \"'text'\""),
+                ),
+            },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::api::testing::{check_refused, check_taken, documents, warnings};
+    use crate::api::{
+        testing::{check_refused, check_taken, documents, of_kind, warnings},
+        tests::pending,
+    };
 
     const KIND: &str = "Telemetry";
 
@@ -337,6 +364,12 @@ mod tests {
                     "{metrics: [{overrides: [{tagOverrides: {a: {operation: REMOVE, value: b}}}]}]}",
                     "must be left out with operation REMOVE",
                 ),
+                (
+                    "{metrics: [{overrides: [{tagOverrides: {a: {value: 'b ='}}}]}]}",
+                    "spec.metrics[0].overrides[0].tagOverrides.a.value: is not an expression in CEL",
+                ),
+                ("{metrics: [{overrides: [{tagOverrides: {le: {operation: REMOVE}}}]}]}", "choose another name"),
+                ("{tracing: [{customTags: {a: {formatter: {value: '%NOPE%'}}}}]}", "formatter.value: %NOPE"),
                 ("{metrics: [{reportingInterval: 0s}]}", "is below 1ms"),
                 ("{metrics: [null]}", "is nothing"),
                 ("{accessLogging: [{filter: {expression: 'a &&'}}]}", "is not an expression in CEL"),
@@ -353,5 +386,28 @@ mod tests {
         );
         assert!(warnings(KIND, "{tracing: [{}, {}]}")[0].contains("several entries"));
         assert!(warnings(KIND, "{tracing: [{customTags: {a: {}}}]}")[0].contains("customTags.a has no value"));
+        let unknown = warnings(KIND, "{metrics: [{overrides: [{tagOverrides: {a: {value: add}}}]}]}");
+        assert!(unknown[0].contains("makes the label unknown: add is no attribute"), "{unknown:?}");
+    }
+
+    #[test]
+    fn of_metrics_of_connections_alone_what_asks_for_the_connection_is_pending() {
+        let of = |metric: &str, value: &str| {
+            let spec = format!(
+                "{{metrics: [{{overrides: [{{match: {{{metric}}}, tagOverrides: {{a: {{value: {value}}}}}}}]}}]}}"
+            );
+            pending(&of_kind(KIND, &spec))
+        };
+        let expected = ["spec.metrics[0].overrides[0].tagOverrides.a.value"];
+        assert_eq!(of("metric: TCP_SENT_BYTES", "string(destination.port)"), expected);
+        assert_eq!(of("customMetric: tcp_sent_bytes_total", "connection.mtls"), expected);
+        for (metric, value) in [
+            ("metric: REQUEST_COUNT", "string(destination.port)"),
+            ("metric: ALL_METRICS", "connection.mtls"),
+            ("metric: TCP_SENT_BYTES", "request.host"),
+            ("metric: TCP_SENT_BYTES", "upstream_peer.app"),
+        ] {
+            assert_eq!(of(metric, value), [""; 0], "{metric} {value}");
+        }
     }
 }

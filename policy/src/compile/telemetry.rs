@@ -32,6 +32,8 @@ pub(crate) struct TelemetryIndex {
     /// Namespaces that have a document for all of their workloads.
     by_namespace: HashMap<Namespace, Arc<WorkloadSignals>>,
     elsewhere: Arc<WorkloadSignals>,
+    /// Whether anything becomes of anybody's metrics.
+    pub(crate) shapes_metrics: bool,
 }
 
 impl TelemetryIndex {
@@ -109,10 +111,17 @@ pub(super) fn compile(
         by_workload.entry(workload.namespace.clone()).or_default().insert(workload.name.clone(), merge(&levels));
     }
     let of_mesh: Vec<&Telemetry> = first(For::Mesh).map(|(spec, _)| spec).into_iter().collect();
+    let by_namespace: HashMap<Namespace, _> =
+        namespaces.into_iter().map(|name| (name.clone(), merge(&wide(&name)))).collect();
+    let elsewhere = merge(&of_mesh);
+    let shapes = |signals: &Arc<WorkloadSignals>| signals.client.metrics.is_some() || signals.server.metrics.is_some();
+    let of_workloads = by_workload.values().flat_map(HashMap::values);
+    let shapes_metrics = of_workloads.chain(by_namespace.values()).chain([&elsewhere]).any(shapes);
     Arc::new(TelemetryIndex {
+        shapes_metrics,
         by_workload,
-        by_namespace: namespaces.into_iter().map(|name| (name.clone(), merge(&wide(&name)))).collect(),
-        elsewhere: merge(&of_mesh),
+        by_namespace,
+        elsewhere,
         documents: documents.to_vec(),
         settings: Some(settings.clone()),
         rows: rows.cloned(),

@@ -425,3 +425,98 @@ fn metrics_reach_collectors_by_grpc_through_the_mesh_and_by_http_beside_it() {
     }
     assert!(lab.host(0).metric("weft_otlp_sent_total", &["signal=\"metrics\""]) > 0.0);
 }
+
+#[test]
+fn telemetry_says_which_metrics_there_are_and_with_which_labels() {
+    let mut lab = Lab::new(2);
+    lab.form_mesh();
+    lab.host_mut(0).host_client();
+    lab.host_mut(1).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let codes = ["200", "200", "404"];
+    for code in codes {
+        lab.host(0).call("echo:8080", "/first", &["-H", &format!("x-status: {code}")]);
+    }
+    let documents = lab.file(
+        "metrics.yaml",
+        "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: { name: mesh, namespace: istio-system }
+spec:
+  metrics:
+  - providers: [{ name: prometheus }]
+    overrides:
+    - { match: { metric: RESPONSE_SIZE }, disabled: true }
+    - { match: { metric: REQUEST_COUNT }, tagOverrides: { response_code: { operation: REMOVE } } }
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: { name: echo }
+spec:
+  selector: { matchLabels: { app: echo } }
+  metrics:
+  - overrides:
+    - match: { metric: REQUEST_COUNT, mode: SERVER }
+      tagOverrides:
+        request_host: { value: request.host }
+        tenant: { value: \"request.headers['x-tenant']\" }
+        peer: { value: \"downstream_peer.namespace + '/' + downstream_peer.workload\" }
+        site: { value: \"'north'\" }
+",
+    );
+    let applied = lab.host(0).weft(&["apply", "-f", &documents.to_string_lossy()]).ok();
+    assert!(!applied.contains("not enforced"), "{applied}");
+    let lines = |i: usize, name: &str| {
+        let page = lab.host(i).curl(&[], "http://127.0.0.1:15000/metrics").body;
+        let of_name = |line: &&str| line.starts_with(&format!("{name}{{"));
+        page.lines().filter(of_name).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let count = |line: &str| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number");
+    // What was counted before has what is left of its labels, added up.
+    let called = wait_for("the caller's node tells less", PATIENCE, || {
+        let all = lines(0, "istio_requests_total");
+        all.iter().all(|line| !line.contains("response_code=")).then_some(all)
+    });
+    assert_eq!(called.iter().map(|line| count(line)).collect::<Vec<_>>(), [codes.len() as f64]);
+    assert!(lines(0, "istio_response_bytes_count").is_empty(), "{called:?}");
+    assert_eq!(lines(0, "istio_request_bytes_count").len(), 2, "by response code, as ever");
+
+    wait_for("the workload's node knows both documents", PATIENCE, || {
+        lines(1, "istio_requests_total").iter().any(|line| line.contains("site=\"north\"")).then_some(())
+    });
+    for tenant in ["one", "one", "two"] {
+        lab.host(0).call("echo:8080", "/second", &["-H", &format!("x-tenant: {tenant}")]);
+    }
+    let served = wait_for("requests are told by tenant", PATIENCE, || {
+        let all = lines(1, "istio_requests_total");
+        (all.iter().map(|line| count(line)).sum::<f64>() == 6.0).then_some(all)
+    });
+    for (labels, expected) in [
+        ("request_host=\"unknown\",site=\"north\",tenant=\"unknown\"", 3.0),
+        ("request_host=\"echo:8080\",site=\"north\",tenant=\"one\"", 2.0),
+        ("request_host=\"echo:8080\",site=\"north\",tenant=\"two\"", 1.0),
+    ] {
+        let of_labels: Vec<_> = served.iter().filter(|line| line.contains(labels)).collect();
+        let [line] = of_labels.as_slice() else { panic!("{labels}: {served:?}") };
+        assert!(count(line) == expected && line.contains("peer=\"default/client-v1\""), "{line}");
+        assert!(!line.contains("response_code="), "the mesh's document holds too: {line}");
+    }
+    let status = lab.host(0).json(&["get", "telemetry", "echo"]);
+    let conditions = status["status"]["conditions"].as_array().expect("a list");
+    assert!(conditions.iter().all(|one| one["status"] == "True"), "{conditions:?}");
+    let edges = lab.host(1).json(&["edges"]);
+    assert!(edges.to_string().contains("echo"), "what the node knows itself stays: {edges}");
+
+    // Gone with the documents.
+    lab.host(0).weft(&["delete", "-f", &documents.to_string_lossy()]).ok();
+    let again = wait_for("all labels are back", PATIENCE, || {
+        let all = lines(1, "istio_requests_total");
+        all.iter().all(|line| line.contains("response_code=") && !line.contains("tenant=")).then_some(all)
+    });
+    assert_eq!(again.iter().map(|line| count(line)).sum::<f64>(), 6.0);
+    let mut names: Vec<_> = again.iter().filter_map(|line| line.rsplit_once(' ')).map(|(labels, _)| labels).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), again.len(), "each set of labels is there once: {again:?}");
+}

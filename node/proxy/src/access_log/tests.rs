@@ -69,6 +69,10 @@ fn signals(place: LogPlace, format: &str) -> Arc<Signals> {
     Arc::new(Signals { logs: Logs::To(vec![LogTo { output, filter: None }]), ..Signals::default() })
 }
 
+fn handed(entry: Arc<Entry>, signals: Arc<Signals>) -> Handed {
+    Handed { entry, signals, counted: None }
+}
+
 fn log(to: NodeLogTo, format: Option<AccessLogFormat>) -> (AccessLog, Arc<Sink>) {
     let sink = Arc::new(Sink::default());
     let log = NodeLog { format, to, node: "n1".into() };
@@ -110,12 +114,15 @@ fn a_file_that_was_moved_away_is_opened_again_when_that_is_said() {
     let (log, _) = log(NodeLogTo::File(own.clone()), Some(AccessLogFormat::Json));
     let to_own = signals(LogPlace::Node, "%REQ(:PATH)%");
     let to_named = signals(LogPlace::File(named.to_str().unwrap().into()), "%REQ(:METHOD)%");
-    assert!(log.write(entry("/one"), to_own.clone()) && log.write(entry("/one"), to_named.clone()));
+    assert!(
+        log.write(handed(entry("/one"), to_own.clone())).is_ok()
+            && log.write(handed(entry("/one"), to_named.clone())).is_ok()
+    );
     wait_until("both files have a line", || holds(&own, "/one\n") && holds(&named, "GET\n"));
     fs::rename(&own, &moved).unwrap();
     fs::remove_file(&named).unwrap();
     log.reopen();
-    assert!(log.write(entry("/two"), to_own) && log.write(entry("/two"), to_named));
+    assert!(log.write(handed(entry("/two"), to_own)).is_ok() && log.write(handed(entry("/two"), to_named)).is_ok());
     wait_until("new files have the next line", || holds(&own, "/two\n") && holds(&named, "GET\n"));
     assert!(holds(&moved, "/one\n"));
     fs::remove_dir_all(&dir).unwrap();
@@ -126,17 +133,17 @@ fn the_latest_lines_are_kept_as_they_were_written_and_older_ones_make_room() {
     let (log, _) = log(nowhere(), None);
     let recent = log.recent();
     let texts = || recent.find(|_| true).into_iter().map(|line| line.text).collect::<Vec<_>>();
-    assert!(log.write(entry("/not-logged"), Arc::default()));
+    assert!(log.write(handed(entry("/not-logged"), Arc::default())).is_ok());
     let to_node = signals(LogPlace::Node, "%REQ(:PATH)% %RESPONSE_CODE%");
     for status in 1..=recent::KEPT as u16 {
-        assert!(log.write(entry_of("/a", status), to_node.clone()));
+        assert!(log.write(handed(entry_of("/a", status), to_node.clone())).is_ok());
         if status.is_multiple_of(256) {
             wait_until("they are written", || texts().len() == usize::from(status));
         }
     }
     assert_eq!((texts()[0].as_str(), texts().len()), ("/a 1", recent::KEPT));
     let long: &'static str = format!("/{}", "ä".repeat(2_000).replace('ä', "%C3%A4")).leak();
-    assert!(log.write(entry_of(long, 7), to_node));
+    assert!(log.write(handed(entry_of(long, 7), to_node)).is_ok());
     wait_until("the oldest is gone", || texts()[0] == "/a 2");
     let last = texts().pop().unwrap();
     assert!(last.starts_with("/%C3") && last.len() <= 2_048 && last.len() > 2_000, "{}", last.len());
@@ -150,7 +157,7 @@ fn what_cannot_be_written_is_counted() {
     let own = NodeLog { format: None, to: nowhere(), node: "n1".into() };
     let log = AccessLog::start(own, metrics.clone(), Arc::new(Sink::default())).unwrap();
     let nowhere = signals(LogPlace::File("/nowhere/at/all".into()), "x");
-    assert!(log.write(entry("/"), nowhere.clone()) && log.write(entry("/"), nowhere));
+    assert!(log.write(handed(entry("/"), nowhere.clone())).is_ok() && log.write(handed(entry("/"), nowhere)).is_ok());
     wait_until("two lines are lost", || metrics.dropped_log_lines() == 2);
 }
 
@@ -160,8 +167,8 @@ fn journald_gets_fields_and_values_with_ends_of_line_by_their_length() {
     let journal = UnixDatagram::bind(&path).unwrap();
     journal.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (log, _) = log(NodeLogTo::Journal(path.clone()), Some(AccessLogFormat::Text));
-    assert!(log.write(entry("/one"), signals(LogPlace::Node, "%REQ(:PATH)%")));
-    assert!(log.write(entry_of("/two", 503), signals(LogPlace::Node, "a\nb")));
+    assert!(log.write(handed(entry("/one"), signals(LogPlace::Node, "%REQ(:PATH)%"))).is_ok());
+    assert!(log.write(handed(entry_of("/two", 503), signals(LogPlace::Node, "a\nb"))).is_ok());
     let mut buffer = [0; 1024];
     let length = journal.recv(&mut buffer).unwrap();
     assert_eq!(
@@ -192,7 +199,7 @@ fn a_collector_gets_records_but_none_of_what_goes_to_itself() {
     };
     let signals = signals(place, "%REQ(:PATH)%");
     for uri in ["http://otel:4317/v1/logs", "http://reviews/0"] {
-        assert!(log.write(entry(uri), signals.clone()));
+        assert!(log.write(handed(entry(uri), signals.clone())).is_ok());
     }
     wait_until("a record has come", || !sink.0.lock().unwrap().is_empty());
     drop(log);

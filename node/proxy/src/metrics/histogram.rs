@@ -54,10 +54,40 @@ impl Histogram {
         self.sum_thousandths.load(Ordering::Relaxed) as f64 / 1_000.0
     }
 
-    pub(super) fn write(&self, page: &mut Page, name: &str, labels: &str, exemplars: Option<&Exemplars>) {
-        let (counts, sum) = (self.counts(), self.sum());
-        let buckets: [(f64, u64); BOUNDS.len()] = std::array::from_fn(|i| (BOUNDS[i], counts[i]));
-        page.histogram(name, labels, &buckets, sum, |bucket| exemplars?.get(bucket));
+    /// As it is now, with these exemplars.
+    pub(super) fn read(&self, exemplars: Option<&Exemplars>) -> Buckets {
+        let exemplars = exemplars.map(|exemplars| exemplars.0.lock().clone()).unwrap_or_default();
+        Buckets { counts: self.counts(), sum: self.sum(), exemplars }
+    }
+}
+
+/// A histogram at one moment, or the sum of several.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Buckets {
+    counts: [u64; BOUNDS.len()],
+    sum: f64,
+    /// By bucket.
+    exemplars: Vec<(usize, Exemplar)>,
+}
+
+impl Buckets {
+    /// Of two exemplars of a bucket the later one stays.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(all, more)| *all += more);
+        self.sum += other.sum;
+        for (bucket, exemplar) in &other.exemplars {
+            match self.exemplars.iter_mut().find(|(of, _)| of == bucket) {
+                Some((_, known)) if known.at < exemplar.at => *known = *exemplar,
+                Some(_) => {}
+                None => self.exemplars.push((*bucket, *exemplar)),
+            }
+        }
+    }
+
+    pub(super) fn write(&self, page: &mut Page, name: &str, labels: &str) {
+        let buckets: [(f64, u64); BOUNDS.len()] = std::array::from_fn(|i| (BOUNDS[i], self.counts[i]));
+        let exemplar = |bucket| self.exemplars.iter().find(|(of, _)| *of == bucket).map(|(_, exemplar)| *exemplar);
+        page.histogram(name, labels, &buckets, self.sum, exemplar);
     }
 }
 
@@ -73,10 +103,6 @@ impl Exemplars {
             Some((_, known)) => *known = exemplar,
             None => all.push((bucket, exemplar)),
         }
-    }
-
-    fn get(&self, bucket: usize) -> Option<Exemplar> {
-        self.0.lock().iter().find(|(of, _)| *of == bucket).map(|(_, exemplar)| *exemplar)
     }
 }
 

@@ -1,13 +1,62 @@
 //! The label sets of Istio's metrics: which labels, in which order, with which values.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    iter,
+    sync::{Arc, OnceLock},
+};
 
 use weft_policy::{endpoint::Workload, service_id::ServiceId};
 
-use super::series::{HttpOutcome, Parties};
+use super::{
+    recorded::Recorded,
+    series::{HttpOutcome, Parties},
+};
 
-/// One series' labels.
-pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
+/// Labels and what they are worth, one after another.
+pub(super) type Pairs = Vec<(&'static str, Cow<'static, str>)>;
+
+/// One series' labels. There are thousands of sets of two dozen: so names are kept once for all, and values end to end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Labels {
+    names: &'static [&'static str],
+    values: Box<str>,
+    /// Where each value ends, in bytes.
+    ends: Box<[u32]>,
+    /// What documents ask of requests beside.
+    pub(super) recorded: Option<Arc<Recorded>>,
+}
+
+/// The names of all label sets of one kind, which the first of them brings.
+pub(super) type Names = OnceLock<Box<[&'static str]>>;
+
+impl Labels {
+    pub(super) fn new(names: &'static Names, pairs: Pairs) -> Self {
+        let mut values = String::with_capacity(pairs.iter().map(|(_, value)| value.len()).sum());
+        let ends = pairs.iter().map(|(_, value)| {
+            values.push_str(value);
+            u32::try_from(values.len()).unwrap_or(u32::MAX)
+        });
+        let ends = ends.collect();
+        let names = names.get_or_init(|| pairs.iter().map(|(name, _)| *name).collect());
+        Self { names, values: values.into(), ends, recorded: None }
+    }
+
+    pub(super) fn with(self, recorded: Option<Arc<Recorded>>) -> Self {
+        Self { recorded, ..self }
+    }
+
+    /// In Istio's order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let starts = iter::once(0).chain(self.ends.iter().copied());
+        let values = starts.zip(&self.ends).map(|(start, end)| self.values.get(start as usize..*end as usize));
+        self.names.iter().copied().zip(values.map(Option::unwrap_or_default))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(label, _)| *label == name).map(|(_, value)| value)
+    }
+}
 
 /// What Istio writes where something is not known.
 const UNKNOWN: &str = "unknown";
@@ -159,6 +208,7 @@ impl RequestProtocol {
 }
 
 pub(super) fn http(parties: &Parties, protocol: RequestProtocol, outcome: &HttpOutcome) -> Labels {
+    static NAMES: Names = OnceLock::new();
     let mut labels = parties_labels(parties);
     labels.extend([
         ("request_protocol", Cow::Borrowed(protocol.as_str())),
@@ -167,27 +217,29 @@ pub(super) fn http(parties: &Parties, protocol: RequestProtocol, outcome: &HttpO
         ("response_flags", outcome.flag.as_str().into()),
         ("connection_security_policy", security_policy(parties).into()),
     ]);
-    labels
+    Labels::new(&NAMES, labels)
 }
 
 /// Those that are known before the call has ended.
 pub(super) fn messages(parties: &Parties) -> Labels {
+    static NAMES: Names = OnceLock::new();
     let mut labels = parties_labels(parties);
     labels.extend([
         ("request_protocol", Cow::Borrowed(RequestProtocol::Grpc.as_str())),
         ("connection_security_policy", security_policy(parties).into()),
     ]);
-    labels
+    Labels::new(&NAMES, labels)
 }
 
 pub(super) fn tcp(parties: &Parties, flag: Flag) -> Labels {
+    static NAMES: Names = OnceLock::new();
     let mut labels = parties_labels(parties);
     labels.extend([
         ("request_protocol", Cow::Borrowed(TCP)),
         ("response_flags", flag.as_str().into()),
         ("connection_security_policy", security_policy(parties).into()),
     ]);
-    labels
+    Labels::new(&NAMES, labels)
 }
 
 /// Only the server side reports how a connection is secured; what comes to it is always mutual TLS.
@@ -198,7 +250,7 @@ fn security_policy(parties: &Parties) -> &'static str {
     }
 }
 
-fn parties_labels(parties: &Parties) -> Labels {
+fn parties_labels(parties: &Parties) -> Pairs {
     let of = |workload: &Option<_>, value: fn(&Workload) -> String| {
         let value = workload.as_deref().map(value).filter(|value: &String| !value.is_empty());
         value.map_or(Cow::Borrowed(UNKNOWN), Cow::Owned)
@@ -232,7 +284,7 @@ fn parties_labels(parties: &Parties) -> Labels {
 
 /// `NAMESPACE/WORKLOAD` of the caller, and the host that is called.
 pub(super) fn parties(labels: &Labels) -> (String, String) {
-    let of = |name: &str| labels.iter().find(|(label, _)| *label == name).map_or(UNKNOWN, |(_, value)| value);
+    let of = |name: &str| labels.get(name).unwrap_or(UNKNOWN);
     (format!("{}/{}", of("source_workload_namespace"), of("source_workload")), of("destination_service").to_owned())
 }
 
@@ -273,10 +325,8 @@ mod tests {
     fn labels_have_istios_names_order_and_words_for_what_is_not_known() {
         let source = Parties::new(Reporter::Source);
         let all = http(&source, RequestProtocol::Http, &HttpOutcome::default());
-        assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), NAMES);
-        let value = |labels: &Labels, name: &str| {
-            labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string())
-        };
+        assert_eq!(all.iter().map(|(name, _)| name).collect::<Vec<_>>(), NAMES);
+        let value = |labels: &Labels, name: &str| labels.get(name).map(str::to_owned);
         for (name, expected) in [
             ("reporter", "source"),
             ("source_cluster", "weft"),
@@ -288,7 +338,7 @@ mod tests {
         ] {
             assert_eq!(value(&all, name).as_deref(), Some(expected), "{name}");
         }
-        assert_eq!(all.iter().filter(|(_, value)| value == "unknown").count(), 18, "{all:?}");
+        assert_eq!(all.iter().filter(|(_, value)| *value == "unknown").count(), 18, "{all:?}");
 
         let destination = Parties::new(Reporter::Destination);
         let outcome = HttpOutcome { status: 200, grpc_status: Some(14), flag: Flag::Timeout };
@@ -300,7 +350,7 @@ mod tests {
         let of_bytes = tcp(&source, Flag::None);
         let is_of_http = |name: &str| name == "response_code" || name == "grpc_response_status";
         let names: Vec<_> = NAMES.into_iter().filter(|name| !is_of_http(name)).collect();
-        assert_eq!(of_bytes.iter().map(|(name, _)| *name).collect::<Vec<_>>(), names);
+        assert_eq!(of_bytes.iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
         assert_eq!(value(&of_bytes, "request_protocol").as_deref(), Some("tcp"));
     }
 }

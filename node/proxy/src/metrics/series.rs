@@ -1,6 +1,11 @@
 //! One worker's way to the series it uses.
 
-use std::{cell::RefCell, hash::Hash, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    hash::Hash,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use foldhash::HashMap;
 use weft_policy::{
@@ -9,10 +14,13 @@ use weft_policy::{
     service_id::ServiceId,
     view::Service,
 };
+use weft_wire::id::Namespace;
 
 use super::{
     HttpSeries, MessageSeries, Metrics, TcpSeries,
     labels::{self, Edge, Flag, Reporter, RequestProtocol},
+    recorded::{Counted, Recorded},
+    shape::Ends,
 };
 
 /// Most entries that a worker keeps before it starts anew.
@@ -26,6 +34,8 @@ pub(crate) struct Parties {
     pub(crate) destination: Option<Arc<Workload>>,
     /// The service that the caller named. At the destination, the workload's own service counts instead.
     pub(crate) service: Option<Arc<Service>>,
+    /// Of a caller that is no workload.
+    pub(crate) namespace: Option<Namespace>,
     way: Way,
 }
 
@@ -36,7 +46,7 @@ impl Parties {
             // What comes from another node is nothing else.
             Reporter::Destination => Way::MutualTls,
         };
-        Self { reporter, source: None, destination: None, service: None, way }
+        Self { reporter, source: None, destination: None, service: None, namespace: None, way }
     }
 
     /// Which endpoint of a cluster is called.
@@ -53,6 +63,12 @@ impl Parties {
     pub(crate) fn service_id(&self) -> Option<ServiceId> {
         let named = self.service.as_deref().map(|service| service.id.clone());
         named.or_else(|| Some(ServiceId::Mesh(self.destination.as_deref()?.service.clone())))
+    }
+
+    /// Who calls: a workload, or somebody of a namespace.
+    pub(crate) fn called_by(&mut self, workload: Option<&Arc<Workload>>, namespace: &Namespace) {
+        self.source = workload.cloned();
+        self.namespace = workload.is_none().then(|| namespace.clone());
     }
 
     /// Identifies the parties as long as they live.
@@ -128,11 +144,13 @@ pub(crate) struct Exchanged {
     pub(crate) trace_id: Option<u128>,
 }
 
+type HttpKey = (PartiesKey, RequestProtocol, HttpOutcome, Option<Arc<Recorded>>);
+
 /// A worker's own map from what it has at hand to the shared series.
 pub(crate) struct WorkerMetrics {
     shared: Metrics,
-    http: Cache<(PartiesKey, RequestProtocol, HttpOutcome), HttpSeries>,
-    messages: Cache<PartiesKey, MessageSeries>,
+    http: Cache<HttpKey, HttpSeries>,
+    messages: Cache<(PartiesKey, Option<Arc<Recorded>>), MessageSeries>,
     tcp: Cache<(PartiesKey, Flag), TcpSeries>,
 }
 
@@ -163,9 +181,39 @@ impl WorkerMetrics {
         outcome: HttpOutcome,
         exchanged: &Exchanged,
     ) {
-        let series = cached(&self.http, (parties.key(), protocol, outcome), parties, || {
-            let make = || HttpSeries::new(Edge::of(parties, protocol.as_str()), outcome.class());
-            self.shared.0.http.get(labels::http(parties, protocol, &outcome), make)
+        self.record(parties, (protocol, outcome), exchanged, None);
+    }
+
+    /// Of a request whose labels documents ask for.
+    pub(crate) fn count(&self, counted: &Counted, recorded: Recorded) {
+        let Counted { parties, protocol, outcome, exchanged, messages: (requests, responses) } = counted;
+        let recorded = Arc::new(recorded);
+        self.shared.0.has_recorded.store(true, Ordering::Relaxed);
+        if requests + responses > 0 {
+            let series = self.messages_of(parties, Some(recorded.clone()));
+            series.requests.fetch_add(*requests, Ordering::Relaxed);
+            series.responses.fetch_add(*responses, Ordering::Relaxed);
+        }
+        self.record(parties, (*protocol, *outcome), exchanged, Some(recorded));
+    }
+
+    /// Whether it keeps series from expiring.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.http.borrow().is_empty() && self.messages.borrow().is_empty()
+    }
+
+    fn record(
+        &self,
+        parties: &Parties,
+        (protocol, outcome): (RequestProtocol, HttpOutcome),
+        exchanged: &Exchanged,
+        recorded: Option<Arc<Recorded>>,
+    ) {
+        let key = (parties.key(), protocol, outcome, recorded);
+        let series = cached(&self.http, key, parties, |(.., recorded)| {
+            let make = || HttpSeries::new(Edge::of(parties, protocol.as_str()), outcome.class(), Ends::of(parties));
+            let labels = labels::http(parties, protocol, &outcome);
+            self.shared.0.http.get(labels.with(recorded.clone()), make)
         });
         // First: whoever subtracts it from all never finds too many.
         series.ways.count(parties.way);
@@ -174,15 +222,20 @@ impl WorkerMetrics {
 
     /// For the messages of a gRPC call.
     pub(crate) fn messages(&self, parties: &Parties) -> Arc<MessageSeries> {
-        cached(&self.messages, parties.key(), parties, || {
-            self.shared.0.messages.get(labels::messages(parties), MessageSeries::default)
+        self.messages_of(parties, None)
+    }
+
+    fn messages_of(&self, parties: &Parties, recorded: Option<Arc<Recorded>>) -> Arc<MessageSeries> {
+        cached(&self.messages, (parties.key(), recorded), parties, |(_, recorded)| {
+            let labels = labels::messages(parties).with(recorded.clone());
+            self.shared.0.messages.get(labels, || MessageSeries::new(Ends::of(parties)))
         })
     }
 
     /// For a new connection.
     pub(crate) fn tcp(&self, parties: &Parties, flag: Flag) -> Arc<TcpSeries> {
-        let series = cached(&self.tcp, (parties.key(), flag), parties, || {
-            let make = || TcpSeries::new(Edge::of(parties, labels::TCP), flag != Flag::None);
+        let series = cached(&self.tcp, (parties.key(), flag), parties, |_| {
+            let make = || TcpSeries::new(Edge::of(parties, labels::TCP), flag != Flag::None, Ends::of(parties));
             self.shared.0.tcp.get(labels::tcp(parties, flag), make)
         });
         series.ways.count(parties.way);
@@ -190,10 +243,10 @@ impl WorkerMetrics {
     }
 }
 
-fn cached<K: Eq + Hash, S>(cache: &Cache<K, S>, key: K, parties: &Parties, find: impl FnOnce() -> Arc<S>) -> Arc<S> {
+fn cached<K: Eq + Hash, S>(cache: &Cache<K, S>, key: K, parties: &Parties, find: impl FnOnce(&K) -> Arc<S>) -> Arc<S> {
     let mut cache = cache.borrow_mut();
     if cache.len() >= MAX_CACHED && !cache.contains_key(&key) {
         cache.clear();
     }
-    cache.entry(key).or_insert_with(|| (find(), parties.clone())).0.clone()
+    cache.entry(key).or_insert_with_key(|key| (find(key), parties.clone())).0.clone()
 }

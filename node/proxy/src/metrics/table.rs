@@ -19,7 +19,7 @@ use std::{
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::labels::Labels;
+use super::{labels::Labels, shape::Ends};
 
 /// See the module's documentation.
 const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -35,6 +35,8 @@ pub(super) trait Numbers {
 
     /// Whether somebody wants to know of it for longer than metrics are kept.
     fn is_remembered(&self) -> bool;
+
+    fn ends(&self) -> &Ends;
 }
 
 pub(super) struct Table<S> {
@@ -95,9 +97,9 @@ impl<S: Numbers> Table<S> {
         all.iter().map(tell).collect()
     }
 
-    /// Forgets what is over.
-    pub(super) fn expire(&self, now: Instant) {
-        self.series.write().retain(|_, kept| {
+    /// Forgets what is over, and gives it back.
+    pub(super) fn expire(&self, now: Instant) -> Vec<(Arc<Labels>, Arc<S>)> {
+        let is_over = |_: &Arc<Labels>, kept: &mut Kept<S>| {
             let progress = kept.series.progress();
             if progress != kept.seen {
                 (kept.seen, kept.since) = (progress, now);
@@ -105,8 +107,9 @@ impl<S: Numbers> Table<S> {
             let is_told = kept.told.load(Ordering::Relaxed) == progress;
             // Whoever counts in it holds it; and gets it only under this lock.
             let is_held = Arc::strong_count(&kept.series) > 1;
-            is_held || now.duration_since(kept.since) < lifetime(is_told, kept.series.is_remembered())
-        });
+            !is_held && now.duration_since(kept.since) >= lifetime(is_told, kept.series.is_remembered())
+        };
+        self.series.write().extract_if(is_over).map(|(labels, kept)| (labels, kept.series)).collect()
     }
 
     pub(super) fn overflows(&self) -> u64 {
@@ -128,10 +131,21 @@ fn lifetime(is_told: bool, is_remembered: bool) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{
+            labels::{Names, Reporter},
+            series::Parties,
+        },
+        *,
+    };
 
-    #[derive(Default)]
-    struct Count(AtomicU64, bool);
+    struct Count(AtomicU64, bool, Ends);
+
+    impl Default for Count {
+        fn default() -> Self {
+            Self(AtomicU64::new(0), false, Ends::of(&Parties::new(Reporter::Source)))
+        }
+    }
 
     impl Numbers for Count {
         fn progress(&self) -> u64 {
@@ -141,10 +155,15 @@ mod tests {
         fn is_remembered(&self) -> bool {
             self.1
         }
+
+        fn ends(&self) -> &Ends {
+            &self.2
+        }
     }
 
     fn labels(value: &str) -> Labels {
-        vec![("label", value.to_owned().into())]
+        static NAMES: Names = Names::new();
+        Labels::new(&NAMES, vec![("label", value.to_owned().into())])
     }
 
     fn count(table: &Table<Count>, value: &str) {
@@ -184,7 +203,7 @@ mod tests {
     fn what_somebody_counts_in_or_remembers_stays() {
         let (table, mut now) = (Table::default(), Instant::now());
         let held = table.get(labels("held"), Count::default);
-        drop(table.get(labels("remembered"), || Count(AtomicU64::new(1), true)));
+        drop(table.get(labels("remembered"), || Count(AtomicU64::new(1), true, Count::default().2)));
         table.tell();
         pass(&table, &mut now, 23 * 60);
         assert_eq!(table.len(), 2);

@@ -150,7 +150,7 @@ impl Page {
 }
 
 /// `name="value"` of each, joined by commas, with what must be escaped escaped.
-pub(super) fn labels<'l>(labels: impl IntoIterator<Item = (&'l str, &'l str)>) -> String {
+pub(super) fn labels<'n, 'v>(labels: impl IntoIterator<Item = (&'n str, &'v str)>) -> String {
     let mut text = String::new();
     for (name, value) in labels {
         let comma = if text.is_empty() { "" } else { "," };

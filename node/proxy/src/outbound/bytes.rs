@@ -116,8 +116,8 @@ impl Outbound {
     ) -> Result<Dialled, ProxyError> {
         let caller = self.caller();
         let caller = caller.as_deref();
-        parties.source = caller.and_then(|caller| workload_of(view, caller)).cloned();
         let namespace = namespace_of(caller);
+        parties.called_by(caller.and_then(|caller| workload_of(view, caller)), namespace);
         let client = Client { namespace, workload: parties.source.as_deref() };
         let found = self.host(view, client, host, port);
         let found = found.inspect_err(|error| count_for(view, client, error, &mut parties.service))?;

@@ -47,8 +47,8 @@ impl Outbound {
         self.worker.refuse_when_overloaded()?;
         target::normalise_path(&mut request, view.settings.path_normalization)?;
         let source = caller.as_deref().and_then(|caller| workload_of(view, caller));
-        record.parties().source = source.cloned();
         let namespace = namespace_of(caller.as_deref());
+        record.parties().called_by(source, namespace);
         let client = Client { namespace, workload: source.map(|workload| &**workload) };
 
         let authority = target::authority(&request)?;

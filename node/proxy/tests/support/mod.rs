@@ -352,6 +352,7 @@ impl Node {
         let (keys, key_reader) = ports::key_sets();
         let (originations, origination_reader) = ports::originations();
         let (metrics, address, log) = (Metrics::default(), own_address(), Log::default());
+        metrics.shaped_by(view.clone());
         let spans = Spans::default();
         let own_log = NodeLog {
             format: Some(AccessLogFormat::Text),

@@ -87,6 +87,8 @@ pub struct DefaultProviders {
     pub access_logging: List<NonEmpty, 0, 16>,
     /// At most one is used.
     pub tracing: List<NonEmpty, 0, 16>,
+    /// Of metrics it is `prometheus`, if absent too.
+    pub metrics: List<NonEmpty, 0, 16>,
 }
 
 /// The log of requests, where no Telemetry says it.

@@ -26,7 +26,7 @@ pub use self::{
     revocation::*,
     signals::{
         FileAccessLogProvider, FileLogFormat, OpenTelemetryProvider, OtelAccessLogProvider, OtelLogFormat, OtlpGrpc,
-        OtlpHeader, OtlpHttp,
+        OtlpHeader, OtlpHttp, PrometheusProvider,
     },
     targets::*,
     timestamp::*,

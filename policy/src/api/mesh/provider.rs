@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use weft_wire::id::{Namespace, is_dns_name};
 
-use super::signals::{FileAccessLogProvider, OpenTelemetryProvider, OtelAccessLogProvider};
+use super::signals::{FileAccessLogProvider, OpenTelemetryProvider, OtelAccessLogProvider, PrometheusProvider};
 use crate::{
     api::values::{Int, List, Port, Timeout},
     document::Checker,
@@ -17,7 +17,7 @@ use crate::{
 /// Names of headers, exact, or with `*` at their beginning or end.
 pub type HeaderPatterns = List<String, 0, 64>;
 
-/// Somebody whom policies of action `CUSTOM` ask, or where access logs and traces go. One of the fields beside the name
+/// Somebody whom policies of action `CUSTOM` ask, or where signals go. One of the fields beside the name
 /// must be given.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -29,6 +29,7 @@ pub struct Provider {
     pub envoy_file_access_log: Option<FileAccessLogProvider>,
     pub envoy_otel_als: Option<OtelAccessLogProvider>,
     pub opentelemetry: Option<OpenTelemetryProvider>,
+    pub prometheus: Option<PrometheusProvider>,
 }
 
 /// An authorizer that is asked by a request like the one that it judges: any answer but 200 refuses it.
@@ -101,6 +102,7 @@ impl Provider {
             ("envoyFileAccessLog", self.envoy_file_access_log.is_some()),
             ("envoyOtelAls", self.envoy_otel_als.is_some()),
             ("opentelemetry", self.opentelemetry.is_some()),
+            ("prometheus", self.prometheus.is_some()),
         ]);
         checker.given("envoyFileAccessLog", &self.envoy_file_access_log, |checker, file| file.check(checker));
         checker.given("envoyOtelAls", &self.envoy_otel_als, |checker, otel| otel.check(checker));

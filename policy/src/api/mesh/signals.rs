@@ -74,6 +74,11 @@ pub struct OpenTelemetryProvider {
     pub grpc: Option<OtlpGrpc>,
 }
 
+/// Another name of the provider `prometheus`: each node's page of metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrometheusProvider {}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct OtlpHttp {
