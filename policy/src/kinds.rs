@@ -138,8 +138,47 @@ pub fn kinds() -> &'static [Kind] {
     KINDS
 }
 
-/// Kinds that configure Envoy itself, which weft is not, and what to use instead.
-const UNSUPPORTED: [(&str, &str, &str); 3] = [
+const ALLOW_WHO: &str =
+    "say who may call in an AuthorizationPolicy (security.istio.io), by the caller's identity; weft filters no packets";
+const INGRESS: &str = "describe the listeners in a Gateway and the routes in HTTPRoutes (gateway.networking.k8s.io)";
+const BY_GATEWAY_API: &str =
+    "write it as the route of the same kind of gateway.networking.k8s.io, with the Service as its parentRef";
+const SPLIT: &str =
+    "give the backends of an HTTPRoute (gateway.networking.k8s.io) or the routes of a VirtualService weights";
+const ROUTES: &str =
+    "timeouts, retries and routes by path stand in an HTTPRoute (gateway.networking.k8s.io) or a VirtualService";
+
+/// Kinds that people bring of other meshes, of Envoy, which weft is not, and of clusters, and what to use instead.
+const UNSUPPORTED: &[(&str, &str, &str)] = &[
+    ("networking.k8s.io", "Ingress", INGRESS),
+    ("extensions", "Ingress", INGRESS),
+    ("networking.k8s.io", "IngressClass", INGRESS),
+    ("networking.k8s.io", "NetworkPolicy", ALLOW_WHO),
+    ("cilium.io", "CiliumNetworkPolicy", ALLOW_WHO),
+    (
+        "install.istio.io",
+        "IstioOperator",
+        "weft has no control plane to install: each host runs `weft up`, and mesh-wide settings stand in a MeshConfig \
+         (weft.mesh/v1alpha1)",
+    ),
+    ("linkerd.io", "ServiceProfile", ROUTES),
+    ("policy.linkerd.io", "HTTPRoute", BY_GATEWAY_API),
+    ("policy.linkerd.io", "GRPCRoute", BY_GATEWAY_API),
+    ("policy.linkerd.io", "Server", ALLOW_WHO),
+    ("policy.linkerd.io", "ServerAuthorization", ALLOW_WHO),
+    ("policy.linkerd.io", "AuthorizationPolicy", ALLOW_WHO),
+    ("policy.linkerd.io", "MeshTLSAuthentication", ALLOW_WHO),
+    ("policy.linkerd.io", "NetworkAuthentication", ALLOW_WHO),
+    ("policy.linkerd.io", "HTTPLocalRateLimitPolicy", "limit requests by a RateLimit (weft.mesh/v1alpha1)"),
+    ("split.smi-spec.io", "TrafficSplit", SPLIT),
+    ("specs.smi-spec.io", "HTTPRouteGroup", ROUTES),
+    ("access.smi-spec.io", "TrafficTarget", ALLOW_WHO),
+    ("consul.hashicorp.com", "ServiceDefaults", "name ports and protocols in a Service, limits in a DestinationRule"),
+    ("consul.hashicorp.com", "ServiceResolver", "subsets, failover and load balancing stand in a DestinationRule"),
+    ("consul.hashicorp.com", "ServiceRouter", ROUTES),
+    ("consul.hashicorp.com", "ServiceSplitter", SPLIT),
+    ("consul.hashicorp.com", "ServiceIntentions", ALLOW_WHO),
+    ("consul.hashicorp.com", "ProxyDefaults", "mesh-wide settings stand in a MeshConfig (weft.mesh/v1alpha1)"),
     (
         "networking.istio.io",
         "EnvoyFilter",
@@ -236,6 +275,15 @@ mod tests {
             assert_eq!(find_kind(word).map(|kind| kind.kind), Some("VirtualService"), "{word}");
         }
         assert!(find_kind("deployment").is_none());
+    }
+
+    #[test]
+    fn what_to_use_instead_is_said_once_for_each_kind_and_of_none_that_weft_has() {
+        for (place, (group, kind, instead)) in UNSUPPORTED.iter().enumerate() {
+            assert_eq!(instead_of(group, kind), Some(*instead), "{group} {kind}");
+            assert!(UNSUPPORTED[..place].iter().all(|(g, k, _)| (g, k) != (group, kind)), "{group} {kind} twice");
+            assert!(!kinds().iter().any(|known| known.group == *group && known.kind == *kind), "{group} {kind}");
+        }
     }
 
     #[test]

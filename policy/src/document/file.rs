@@ -15,6 +15,7 @@ use super::{
     header::{Header, TypeName, title_of},
     read::read,
     read_spec,
+    survey::read_what_is_right,
     tree::{self, Node, Position, read_yaml},
 };
 use crate::{
@@ -170,7 +171,7 @@ fn read_document(
     if !keys.insert(header.key.clone()) {
         return refuse(Problem::Invalid("stands twice in this file".into()));
     }
-    let (spec, mut findings) = read_spec(&header, node).map_err(one)?;
+    let (spec, mut findings) = read_spec(&header, node).map_err(|_| read_what_is_right(&header, node).1)?;
     if let Spec::Secret(secret) = &spec {
         let mut checker = Checker::new(&header, node);
         secret.check_credential(&mut checker);

@@ -7,7 +7,7 @@ use super::{
     file::documents_in,
     header::{Header, TypeName},
     read_spec, steps_of,
-    tree::{Node, read_json},
+    tree::{Node, Step, read_json},
 };
 use crate::kinds::{Spec, is_workload};
 
@@ -97,32 +97,48 @@ impl Found {
         is_workload(&self.group, &self.kind) || (self.group.is_empty() && self.kind == "Node")
     }
 
-    /// Leaves out what is wrong until the rest can be read.
     fn read_spec(&mut self, header: &Header) -> Option<Spec> {
-        let mut rest = self.tree.clone();
-        while self.errors.len() < MAX_ERRORS {
-            match read_spec(header, &rest) {
-                Ok((spec, findings)) => {
-                    if self.errors.is_empty() {
-                        // Otherwise they may follow from what was left out.
-                        self.errors = findings.errors;
-                    }
-                    self.notices.extend(findings.notices);
-                    return Some(spec);
-                }
-                Err(error) => {
-                    let mut path = steps_of(&error.path);
-                    if error.problem == Problem::Missing {
-                        // What lacks a field is left out whole.
-                        path.pop();
-                    }
-                    self.errors.push(error);
-                    if !rest.remove(&path) {
-                        return None;
-                    }
-                }
-            }
-        }
-        None
+        let (spec, errors, notices) = read_what_is_right(header, &self.tree);
+        self.errors.extend(errors);
+        self.notices.extend(notices);
+        spec
     }
+}
+
+/// Leaves out what is wrong until the rest can be read; with all that is wrong, or as much as one wants to hear of, but
+/// not what follows from what was left out.
+pub(super) fn read_what_is_right(header: &Header, tree: &Node) -> (Option<Spec>, Vec<DocumentError>, Vec<Notice>) {
+    let (mut rest, mut errors, mut left_out) = (tree.clone(), Vec::new(), Vec::<Vec<Step>>::new());
+    // Each wrong field costs a reading, and another where what held it needs it.
+    for _ in 0..2 * MAX_ERRORS {
+        let error = match read_spec(header, &rest) {
+            Ok((spec, findings)) => {
+                if errors.is_empty() {
+                    // Otherwise they may follow from what was left out.
+                    errors = findings.errors;
+                }
+                return (Some(spec), errors, findings.notices);
+            }
+            Err(error) => error,
+        };
+        let mut path = steps_of(&error.path);
+        let follows = left_out.iter().any(|gone| gone.starts_with(&path) || path.starts_with(gone));
+        if error.problem == Problem::Missing {
+            // What lacks a field is left out whole.
+            path.pop();
+        }
+        path.truncate(rest.reach(&path));
+        if !follows {
+            errors.push(error);
+        }
+        if errors.len() == MAX_ERRORS || !rest.remove(&path) {
+            break;
+        }
+        if let Some(Step::Item(_)) = path.last() {
+            // The items after it have other numbers now.
+            path.pop();
+        }
+        left_out.push(path);
+    }
+    (None, errors, Vec::new())
 }

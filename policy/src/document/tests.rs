@@ -170,6 +170,31 @@ fn kinds_that_configure_envoy_are_refused_with_what_to_use_instead() {
 }
 
 #[test]
+fn kinds_of_other_meshes_and_of_clusters_are_refused_with_what_to_use_instead() {
+    for (kind, instead) in [
+        ("networking.k8s.io/v1\nkind: Ingress", "HTTPRoutes (gateway.networking.k8s.io)"),
+        ("linkerd.io/v1alpha2\nkind: ServiceProfile", "HTTPRoute"),
+        ("split.smi-spec.io/v1alpha2\nkind: TrafficSplit", "weights"),
+        ("consul.hashicorp.com/v1alpha1\nkind: ServiceIntentions", "AuthorizationPolicy"),
+    ] {
+        let text = format!("apiVersion: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n");
+        let refusal = refusal(&text);
+        assert!(refusal.contains("is not supported: ") && refusal.contains(instead), "{refusal}");
+    }
+}
+
+#[test]
+fn all_fields_of_a_wrong_type_are_told_and_nothing_that_follows_from_them() {
+    let text = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n  host: [a]\n  \
+                subsets:\n  - name: v1\n    labels: x\n  exportTo: 5\n  trafficPolicy: {no: 1}\n";
+    let file = parse_yaml(text, &Namespace::default_namespace()).unwrap();
+    let mut paths: Vec<_> = file.errors.iter().map(|error| (error.path.as_str(), error.at.line)).collect();
+    paths.sort_unstable();
+    let wanted = [("spec.exportTo", 9), ("spec.host", 5), ("spec.subsets[0].labels", 8), ("spec.trafficPolicy.no", 10)];
+    assert_eq!(paths, wanted);
+}
+
+#[test]
 fn unknown_fields_are_refused_everywhere() {
     for (text, path) in [
         (with_route("match:\n- uri: {ends: /}\n"), "spec.http[0].match[0].uri.ends"),

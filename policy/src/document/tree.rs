@@ -200,8 +200,18 @@ impl Node {
 
     /// Where the end of a path stands, or what there is of it.
     pub(crate) fn position(&self, path: &[Step]) -> Position {
-        let (mut node, mut at) = (self, self.at);
-        for step in path {
+        self.walk(path).last().map_or(self.at, |(at, _)| at)
+    }
+
+    /// How many steps of a path there are.
+    pub(crate) fn reach(&self, path: &[Step]) -> usize {
+        self.walk(path).count()
+    }
+
+    /// Each step of a path that there is: where it stands, and what.
+    fn walk<'n>(&'n self, path: &[Step]) -> impl Iterator<Item = (Position, &'n Node)> {
+        let mut node = self;
+        path.iter().map_while(move |step| {
             let next = match (step, &node.value) {
                 (Step::Key(key), Value::Map(entries)) => {
                     entries.iter().find(|entry| entry.key == *key).map(|entry| (entry.at, &entry.node))
@@ -209,10 +219,9 @@ impl Node {
                 (Step::Item(index), Value::List(items)) => items.get(*index).map(|item| (item.at, item)),
                 _ => None,
             };
-            let Some((place, child)) = next else { break };
-            (at, node) = (place, child);
-        }
-        at
+            node = next?.1;
+            next
+        })
     }
 
     /// Takes away what stands at a path, or else the innermost field or item on the way to it. False where there is
