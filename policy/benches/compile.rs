@@ -121,6 +121,11 @@ fn of_classes(number: usize) -> String {
     format!(".*[0-9]{{{}}}{letters}[{}-z]?[a-z]+", 10 + number % 10, char::from(b'a' + (number / 10 % 10) as u8))
 }
 
+/// Letters of which each may be missing, of a thousand such.
+fn optional_letters(number: usize) -> String {
+    format!("[a-{}]?", letters(number).split("").filter(|one| !one.is_empty()).collect::<Vec<_>>().join("]?[a-"))
+}
+
 struct Mesh {
     nodes: Vec<NodeInput>,
     documents: Vec<Arc<Document>>,
@@ -242,11 +247,14 @@ fn main() {
             format!("{{uri: {{prefix: /path}}, withoutHeaders: {{end-user: {{prefix: jas}}, x-{i}: {{exact: a}}}}}}")
         }),
         ("expressions that must not match, and do", &|i| {
-            format!("{{withoutHeaders: {{end-user: {{regex: '[a-z]{{1,{}}}.*'}}}}}}", i % 30 + 1)
+            format!("{{withoutHeaders: {{end-user: {{regex: '{}.*'}}}}}}", optional_letters(i))
         }),
         ("pairs of expressions of which one matches", &|i| {
-            let [all, none] = ["[a-z0-9/]", "[a-z]"].map(|class| format!("{class}+{class}{{0,{}}}", i % 20));
+            let [all, none] = ["[a-z0-9/]+", "[a-z]+"].map(|class| format!("{class}{}", optional_letters(i)));
             format!("{{uri: {{regex: '{all}'}}, headers: {{end-user: {{regex: '{none}[0-9]'}}}}}}")
+        }),
+        ("expressions that are no outline, and must not match, and do", &|i| {
+            format!("{{withoutHeaders: {{end-user: {{regex: '([a-z]{{2}}|{})+.*'}}}}}}", letters(i))
         }),
         ("different headers", &|i| format!("{{headers: {{x-{i}: {{exact: a}}}}}}")),
         ("query parameters", &|i| format!("{{queryParams: {{user: {{exact: user-{i}}}}}}}")),

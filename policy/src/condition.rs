@@ -46,7 +46,7 @@ impl Conditions {
     }
 
     pub(crate) fn hold(&self, request: &Request<'_>) -> bool {
-        let mut values = Values::new(request.head, &self.fields);
+        let mut values = Values::new(request.head, &self.fields, None);
         self.any_of.is_empty() || self.any_of.iter().any(|condition| condition.holds(request, &mut values))
     }
 }
@@ -60,8 +60,14 @@ impl Condition {
             field: fields.place_of(field),
             wanted,
             inverted: false,
+            question: None,
         });
-        let uri = condition.path.clone().map(|value| UriMatch { value, ignore_case: false, whole_segments: false });
+        let uri = condition.path.clone().map(|value| UriMatch {
+            value,
+            ignore_case: false,
+            whole_segments: false,
+            question: None,
+        });
         Self {
             head: RequestMatch { client: ClientMatch::default(), uri, values: values.collect() },
             principals: condition.principals.iter().map(|principal| PrincipalPattern::new(principal)).collect(),

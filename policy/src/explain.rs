@@ -540,7 +540,7 @@ impl<'v> Recorder<'v> for Notes<'v, '_> {
     fn passed_over(&mut self, rule: &'v HttpRule, one: &'v NamedMatch, fields: &'v Fields) {
         let why = match one.request.client.mismatch(&self.query.client, self.query.port) {
             Some(why) => why,
-            None => one.request.mismatch(self.head.path(), &mut Values::new(self.head, fields)).unwrap_or_default(),
+            None => one.request.mismatch(self.head.path(), &mut Values::new(self.head, fields, None)).unwrap_or_default(),
         };
         self.steps.add_of("rule", &rule.document, place_of(rule, one), format!("passed over: {why}"));
     }

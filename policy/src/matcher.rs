@@ -1,5 +1,6 @@
 //! What a rule's `match` asks of a request and of who sends it. Section "D-ROUTE" of Istio's rules.
 
+mod answers;
 mod index;
 
 use std::fmt;
@@ -7,7 +8,8 @@ use std::fmt;
 use http::{HeaderName, HeaderValue, header::GetAll};
 use weft_wire::id::Namespace;
 
-pub(crate) use self::index::MatchIndex;
+use self::answers::Answers;
+pub(crate) use self::{answers::Questions, index::MatchIndex};
 use crate::{
     api::values::StringMatch,
     route::{Client, RequestHead},
@@ -38,6 +40,8 @@ pub(crate) struct UriMatch {
     pub(crate) ignore_case: bool,
     /// A prefix ends where a segment of the path does, as in the Gateway API.
     pub(crate) whole_segments: bool,
+    /// The number of its expression, of [`Questions`].
+    pub(crate) question: Option<u16>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -47,6 +51,8 @@ pub(crate) struct ValueMatch {
     pub(crate) wanted: StringMatch,
     /// The condition must not hold (`withoutHeaders`).
     pub(crate) inverted: bool,
+    /// The number of its expression, of [`Questions`].
+    pub(crate) question: Option<u16>,
 }
 
 /// What a condition may read of a request.
@@ -94,6 +100,7 @@ pub(crate) struct Values<'r> {
     head: &'r RequestHead<'r>,
     fields: &'r Fields,
     kept: [Option<Value<'r>>; KEPT],
+    answers: Option<Answers<'r>>,
 }
 
 /// What a request has of a field.
@@ -114,18 +121,40 @@ impl<'r> Value<'r> {
             _ => Self::Lines(lines),
         }
     }
+
+    /// Whether it is so of any line, of which a missing value has an empty one.
+    fn any(&self, mut is_so: impl FnMut(&[u8]) -> bool) -> bool {
+        match self {
+            Self::Missing => is_so(b""),
+            Self::One(value) => is_so(value),
+            Self::Lines(lines) => lines.iter().any(|line| is_so(line.as_bytes())),
+        }
+    }
 }
 
 impl<'r> Values<'r> {
-    pub(crate) fn new(head: &'r RequestHead<'r>, fields: &'r Fields) -> Self {
-        Self { head, fields, kept: [const { None }; KEPT] }
+    pub(crate) fn new(head: &'r RequestHead<'r>, fields: &'r Fields, questions: Option<&'r Questions>) -> Self {
+        Self { head, fields, kept: [const { None }; KEPT], answers: questions.map(Answers::new) }
     }
 
     fn matches(&mut self, condition: &ValueMatch) -> bool {
         let Some(field) = self.fields.0.get(condition.field) else { return false };
         match self.kept.get_mut(condition.field) {
-            Some(kept) => condition.matches(kept.get_or_insert_with(|| field.value(self.head))),
-            None => condition.matches(&field.value(self.head)),
+            Some(kept) => {
+                let value = kept.get_or_insert_with(|| field.value(self.head));
+                condition.matches(value, self.answers.as_mut())
+            }
+            None => condition.matches(&field.value(self.head), self.answers.as_mut()),
+        }
+    }
+
+    /// How much of the path matches.
+    fn matched_path(&mut self, uri: &UriMatch, path: &str) -> Option<MatchedPath> {
+        match (&uri.value, uri.question, &mut self.answers) {
+            (StringMatch::Regex(regex), Some(question), Some(answers)) => {
+                answers.holds(question, &regex.0, &Value::One(path.as_bytes())).then_some(MatchedPath(path.len()))
+            }
+            _ => uri.matches(path),
         }
     }
 }
@@ -161,11 +190,13 @@ impl Field {
 
 impl ValueMatch {
     /// A missing value never matches. Inverted, it counts as empty, except where only its presence is asked for.
-    fn matches(&self, value: &Value<'_>) -> bool {
-        let matches = match (value, &self.wanted) {
-            (Value::Missing, wanted) => self.inverted && *wanted != StringMatch::Any && wanted.matches(b""),
-            (Value::One(value), wanted) => wanted.matches(value),
-            (Value::Lines(lines), wanted) => lines.iter().any(|line| wanted.matches(line.as_bytes())),
+    fn matches(&self, value: &Value<'_>, answers: Option<&mut Answers<'_>>) -> bool {
+        if matches!(value, Value::Missing) && (!self.inverted || self.wanted == StringMatch::Any) {
+            return self.inverted;
+        }
+        let matches = match (&self.wanted, self.question, answers) {
+            (StringMatch::Regex(regex), Some(question), Some(answers)) => answers.holds(question, &regex.0, value),
+            _ => value.any(|line| self.wanted.matches(line)),
         };
         matches != self.inverted
     }
@@ -217,15 +248,21 @@ impl RequestMatch {
 
     /// How much of the path matched, if all conditions on the request hold.
     pub(crate) fn matches(&self, path: &str, values: &mut Values<'_>) -> Option<MatchedPath> {
-        let by_path = || match &self.uri {
-            Some(uri) => uri.matches(path),
+        let is_expression = |wanted: &StringMatch| matches!(wanted, StringMatch::Regex(_));
+        let by_path = |values: &mut Values<'_>| match &self.uri {
+            Some(uri) => values.matched_path(uri, path),
             None => Some(MatchedPath::ANY),
         };
-        let mut by_values = || self.values.iter().all(|condition| values.matches(condition));
-        // The cheaper question first.
+        let by_values = |values: &mut Values<'_>, expressions: bool| {
+            let mut conditions = self.values.iter().filter(|one| is_expression(&one.wanted) == expressions);
+            conditions.all(|condition| values.matches(condition))
+        };
+        // The cheaper questions first.
         match &self.uri {
-            Some(UriMatch { value: StringMatch::Regex(_), .. }) => by_values().then(by_path).flatten(),
-            _ => by_path().filter(|_| by_values()),
+            Some(uri) if is_expression(&uri.value) => {
+                (by_values(values, false) && by_values(values, true)).then(|| by_path(values)).flatten()
+            }
+            _ => by_path(values).filter(|_| by_values(values, false) && by_values(values, true)),
         }
     }
 }

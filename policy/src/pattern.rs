@@ -23,6 +23,7 @@ pub(crate) struct Pattern {
     source: String,
     needs: Needs,
     outline: Option<Outline>,
+    exact: Option<Box<[Outline]>>,
     /// The longest text of `needs`, where none is the start: most values are ruled out by it, in a fraction of the time.
     finder: Option<Box<Finder<'static>>>,
     whole: Regex,
@@ -54,9 +55,10 @@ impl Pattern {
         let parsed = ParserBuilder::new().utf8(false).build().parse(&translated).ok();
         let needs = parsed.as_ref().map(Needs::of).unwrap_or_default();
         let outline = parsed.as_ref().map(Outline::of);
+        let exact = parsed.as_ref().and_then(outline::exact).map(Into::into);
         let longest = needs.texts.iter().filter(|_| needs.start.is_none()).max_by_key(|text| text.len());
         let finder = longest.map(|text| Box::new(Finder::new(text).into_owned()));
-        Ok(Self { source: source.to_owned(), needs, outline, finder, whole })
+        Ok(Self { source: source.to_owned(), needs, outline, exact, finder, whole })
     }
 
     /// As it was given.
@@ -70,6 +72,12 @@ impl Pattern {
 
     pub(crate) fn outline(&self) -> Option<&Outline> {
         self.outline.as_ref()
+    }
+
+    /// Outlines of which a value that is UTF-8 has one if and only if the whole of it matches, where that is known; what is
+    /// not UTF-8 does not.
+    pub(crate) fn exact(&self) -> Option<&[Outline]> {
+        self.exact.as_deref()
     }
 
     pub(crate) fn is_whole(&self, value: &[u8]) -> bool {

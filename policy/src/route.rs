@@ -48,7 +48,7 @@ pub struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The path without query and fragment.
     pub fn path(&self) -> &'a str {
-        let end = self.path_and_query.find(['?', '#']).unwrap_or(self.path_and_query.len());
+        let end = memchr::memchr2(b'?', b'#', self.path_and_query.as_bytes()).unwrap_or(self.path_and_query.len());
         &self.path_and_query[..end]
     }
 

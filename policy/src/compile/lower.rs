@@ -31,7 +31,7 @@ use crate::{
 pub(super) fn request_match(one: &HttpMatchRequest, audience: Audience<'_>, fields: &mut Fields) -> RequestMatch {
     let mut values = Vec::new();
     let mut ask = |field: Field, wanted: &StringMatch, inverted: bool| {
-        values.push(ValueMatch { field: fields.place_of(field), wanted: wanted.clone(), inverted });
+        values.push(ValueMatch { field: fields.place_of(field), wanted: wanted.clone(), inverted, question: None });
     };
     for (field, wanted) in
         [(Field::Method, &one.method), (Field::Authority, &one.authority), (Field::Scheme, &one.scheme)]
@@ -54,7 +54,12 @@ pub(super) fn request_match(one: &HttpMatchRequest, audience: Audience<'_>, fiel
             true => client_match(one.port, &one.source_namespace, &one.source_labels),
             false => of_port(one.port),
         },
-        uri: one.uri.clone().map(|value| UriMatch { value, ignore_case: one.ignore_uri_case, whole_segments: false }),
+        uri: one.uri.clone().map(|value| UriMatch {
+            value,
+            ignore_case: one.ignore_uri_case,
+            whole_segments: false,
+            question: None,
+        }),
         values,
     }
 }

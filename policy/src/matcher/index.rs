@@ -4,7 +4,7 @@
 //! have too. A request asks only those conditions whose key it has. So the index never decides: it leaves out what
 //! cannot hold.
 
-mod outlines;
+pub(super) mod outlines;
 mod texts;
 
 use foldhash::{HashMap, HashMapExt};

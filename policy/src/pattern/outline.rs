@@ -2,10 +2,14 @@
 //! All that the expression matches whole looks like that; not all that looks like that is matched. So an outline rules
 //! values out, and many are compared with one value at once.
 
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Most steps of one outline. What is longer is told roughly in its middle.
 pub(crate) const MOST_STEPS: usize = 20;
+/// Most steps of an outline that says all that an expression does; with what comes before it fits a word of bits.
+const MOST_EXACT_STEPS: usize = 60;
+/// Most outlines that together say what one expression does.
+const MOST_EXACT: usize = 8;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Outline {
@@ -33,8 +37,17 @@ impl Bytes {
     /// Those of which UTF-8 makes what is not ASCII.
     const WIDE: Self = Self([0, 0, u64::MAX, u64::MAX]);
 
+    /// Those that a character which is not ASCII begins with, and those that go on with it.
+    const LEADS: Self = Self([0, 0, 0, u64::MAX]);
+    const CONTINUED: Self = Self([0, 0, u64::MAX, 0]);
+
     pub(crate) fn has(&self, byte: u8) -> bool {
         self.0[usize::from(byte / 64)] & (1 << (byte % 64)) != 0
+    }
+
+    /// How many they are.
+    pub(crate) fn len(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -71,22 +84,128 @@ impl Bytes {
     }
 }
 
+/// Outlines of which a value, if it is UTF-8, has one if and only if the expression matches the whole of it; `None` where
+/// a few do not say all of that. What is not UTF-8 no expression matches.
+pub(super) fn exact(hir: &Hir) -> Option<Vec<Outline>> {
+    // Of the whole, these are always so at its ends.
+    let parts = match hir.kind() {
+        HirKind::Concat(parts) => parts.as_slice(),
+        _ => std::slice::from_ref(hir),
+    };
+    let is = |part: &Hir, look| matches!(part.kind(), HirKind::Look(is) if *is == look);
+    let parts = parts.split_first().filter(|(first, _)| is(first, Look::Start)).map_or(parts, |(_, rest)| rest);
+    let parts = parts.split_last().filter(|(last, _)| is(last, Look::End)).map_or(parts, |(_, rest)| rest);
+    forms_of_all(parts)
+}
+
+fn forms_of_all(parts: &[Hir]) -> Option<Vec<Outline>> {
+    parts.iter().try_fold(vec![Outline::default()], |all, part| product(&all, &forms(part)?))
+}
+
+fn forms(part: &Hir) -> Option<Vec<Outline>> {
+    match part.kind() {
+        HirKind::Empty => Some(vec![Outline::default()]),
+        HirKind::Look(_) => None,
+        HirKind::Literal(literal) if literal.0.len() > MOST_EXACT_STEPS => None,
+        HirKind::Literal(literal) => Some(vec![Outline::of_literal(&literal.0)]),
+        HirKind::Class(class) => Some(vec![Outline { before: Bytes::default(), steps: vec![character(class)?] }]),
+        HirKind::Capture(capture) => forms(&capture.sub),
+        HirKind::Concat(parts) => forms_of_all(parts),
+        HirKind::Alternation(parts) => parts.iter().try_fold(Vec::new(), |all, part| union(all, forms(part)?)),
+        HirKind::Repetition(repeated) => {
+            let (least, most) = (repeated.min as usize, repeated.max.map(|most| most as usize));
+            if least.max(most.unwrap_or_default()) > MOST_EXACT_STEPS {
+                return None;
+            }
+            let one = forms(&repeated.sub)?;
+            let times = |count: usize, all: Vec<Outline>, one: &[Outline]| {
+                (0..count).try_fold(all, |all, _| product(&all, one))
+            };
+            let all = times(least, vec![Outline::default()], &one)?;
+            let single =
+                || Some(one.as_slice()).filter(|one| one.len() == 1)?.first().filter(|one| one.is_of_any_length());
+            match most {
+                // Any number of what is any number of some bytes.
+                None => product(&all, &[Outline { before: single()?.all(), steps: Vec::new() }]),
+                Some(most) if most == least => Some(all),
+                Some(most) => match single() {
+                    Some(one) => times(most - least, all, &[one.clone().optional()]),
+                    None => {
+                        let counts = (0..=most - least).map(|count| times(count, vec![Outline::default()], &one));
+                        let tails = counts.into_iter().try_fold(Vec::new(), |tails, forms| union(tails, forms?))?;
+                        product(&all, &tails)
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// A character of a class that has none but ASCII, or all else.
+fn character(class: &Class) -> Option<Step> {
+    let (mut bytes, mut then) = (Bytes::default(), Bytes::default());
+    let Class::Unicode(class) = class else { return None };
+    for range in class.ranges() {
+        let ascii = u32::from(range.start())..=u32::from(range.end()).min(0x7f);
+        ascii.filter_map(|byte| u8::try_from(byte).ok()).for_each(|byte| bytes.add(byte));
+        if !range.end().is_ascii() {
+            if range.start() > '\u{80}' || range.end() != char::MAX {
+                return None;
+            }
+            (bytes, then) = (bytes.and(Bytes::LEADS), Bytes::CONTINUED);
+        }
+    }
+    Some(Step { bytes, is_optional: false, then })
+}
+
+/// Each followed by each; `None` if that is too much.
+fn product(all: &[Outline], next: &[Outline]) -> Option<Vec<Outline>> {
+    if all.len() * next.len() > MOST_EXACT {
+        return None;
+    }
+    let both = all.iter().flat_map(|one| next.iter().map(|next| one.clone().joined(next))).collect::<Vec<_>>();
+    both.iter().all(|both| both.steps.len() <= MOST_EXACT_STEPS).then_some(both)
+}
+
+fn union(mut all: Vec<Outline>, more: Vec<Outline>) -> Option<Vec<Outline>> {
+    all.extend(more);
+    (all.len() <= MOST_EXACT).then_some(all)
+}
+
 impl Outline {
+    /// Whether as often as one likes is the same as any number of its bytes, and once or not at all as its steps left out.
+    fn is_of_any_length(&self) -> bool {
+        match self.steps.as_slice() {
+            [] => true,
+            [step] => self.before.is_empty() && (step.then == Bytes::CONTINUED || step.bytes.includes(step.then)),
+            _ => false,
+        }
+    }
+
+    fn of_literal(literal: &[u8]) -> Self {
+        let step = |byte: &u8| {
+            let mut bytes = Bytes::default();
+            bytes.add(*byte);
+            Step { bytes, is_optional: false, then: Bytes::default() }
+        };
+        Self { before: Bytes::default(), steps: literal.iter().map(step).collect() }
+    }
+
     pub(super) fn of(part: &Hir) -> Self {
         match part.kind() {
             // What is looked at beside the bytes is left to the expression.
             HirKind::Empty | HirKind::Look(_) => Self::default(),
-            HirKind::Literal(literal) => Self::of_steps(literal.0.iter().map(|byte| {
-                let mut bytes = Bytes::default();
-                bytes.add(*byte);
-                Step { bytes, is_optional: false, then: Bytes::default() }
-            })),
+            HirKind::Literal(literal) => {
+                let mut outline = Self::of_literal(&literal.0);
+                outline.shorten();
+                outline
+            }
             HirKind::Class(class) => {
                 let bytes = Bytes::of(class);
                 // One character may be several bytes.
                 let is_wide = bytes.includes(Bytes::WIDE);
                 let then = if is_wide { Bytes::WIDE } else { Bytes::default() };
-                Self::of_steps([Step { bytes, is_optional: false, then }].into_iter())
+                Self { before: Bytes::default(), steps: vec![Step { bytes, is_optional: false, then }] }
             }
             HirKind::Capture(capture) => Self::of(&capture.sub),
             HirKind::Concat(parts) => parts.iter().fold(Self::default(), |all, part| all.followed_by(&Self::of(part))),
@@ -108,13 +227,14 @@ impl Outline {
         }
     }
 
-    fn of_steps(steps: impl Iterator<Item = Step>) -> Self {
-        let mut outline = Self { before: Bytes::default(), steps: steps.collect() };
-        outline.shorten();
-        outline
+    fn followed_by(self, next: &Self) -> Self {
+        let mut both = self.joined(next);
+        both.shorten();
+        both
     }
 
-    fn followed_by(mut self, next: &Self) -> Self {
+    /// As many steps as both have.
+    fn joined(mut self, next: &Self) -> Self {
         let last = self.steps.last_mut().map_or(&mut self.before, |step| &mut step.then);
         if next.before.includes(*last) {
             *last = next.before;
@@ -123,7 +243,6 @@ impl Outline {
             self.steps.push(Step { bytes: next.before, is_optional: true, then: next.before });
         }
         self.steps.extend(&next.steps);
-        self.shorten();
         self
     }
 
@@ -155,6 +274,13 @@ impl Outline {
     /// All bytes that it speaks of.
     fn all(&self) -> Bytes {
         self.steps.iter().fold(self.before, |all, step| all.and(step.bytes).and(step.then))
+    }
+
+    /// From its end to its start: what the reversed value looks like.
+    pub(crate) fn reversed(&self) -> Self {
+        let follow: Vec<Bytes> = std::iter::once(self.before).chain(self.steps.iter().map(|step| step.then)).collect();
+        let steps = self.steps.iter().zip(follow.iter()).rev().map(|(step, then)| Step { then: *then, ..*step });
+        Self { before: follow.last().copied().unwrap_or_default(), steps: steps.collect() }
     }
 
     /// Makes one step of those in the middle that are too many.

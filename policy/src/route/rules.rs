@@ -12,7 +12,7 @@ use crate::{
     fault::FaultInjection,
     headers::HeaderRules,
     hosts::{self, HostPattern},
-    matcher::{ClientMatch, Fields, MatchIndex, MatchedPath, RequestMatch, Values},
+    matcher::{ClientMatch, Fields, MatchIndex, MatchedPath, Questions, RequestMatch, Values},
     namespaces::Visibility,
     provider::Provider,
     redirect::Redirect,
@@ -52,6 +52,7 @@ pub(crate) struct HttpRules {
 #[derive(Debug)]
 struct RuleIndex {
     matches: MatchIndex,
+    questions: Option<Questions>,
     /// For each match its rule's place, and its own there.
     places: Box<[(u32, u32)]>,
 }
@@ -75,7 +76,11 @@ impl HttpRules {
         Self::with_index(rules, fields, count >= LEAST_INDEXED)
     }
 
-    fn with_index(rules: Vec<HttpRule>, fields: Fields, is_indexed: bool) -> Self {
+    fn with_index(mut rules: Vec<HttpRule>, fields: Fields, is_indexed: bool) -> Self {
+        let questions = is_indexed.then(|| {
+            let all = rules.iter_mut().flat_map(|rule| &mut rule.matches).map(|one| &mut one.request);
+            Questions::number(all)
+        });
         let requests = || rules.iter().flat_map(|rule| &rule.matches).map(|one| &one.request);
         let mut clients: Vec<ClientMatch> = Vec::new();
         let mut known = HashSet::new();
@@ -83,7 +88,8 @@ impl HttpRules {
         let index = is_indexed.then(|| {
             let places =
                 (0..).zip(&rules).flat_map(|(rule, of)| (0..).zip(&of.matches).map(move |(one, _)| (rule, one)));
-            Box::new(RuleIndex { matches: MatchIndex::new(requests(), &fields), places: places.collect() })
+            let matches = MatchIndex::new(requests(), &fields);
+            Box::new(RuleIndex { matches, questions: questions.flatten(), places: places.collect() })
         });
         Self { clients, index, rules, fields }
     }
@@ -95,7 +101,8 @@ impl HttpRules {
     /// The rule for a request, to the port that the client dialled.
     pub(crate) fn find(&self, client: &Client<'_>, port: u16, head: &RequestHead<'_>) -> Found<'_> {
         let path = head.path();
-        let mut values = Values::new(head, &self.fields);
+        let mut values =
+            Values::new(head, &self.fields, self.index.as_ref().and_then(|index| index.questions.as_ref()));
         let mut holds = |one: &NamedMatch| {
             one.request.client.matches(client, port).then(|| one.request.matches(path, &mut values)).flatten()
         };

@@ -59,7 +59,7 @@ impl Wanted<'_> {
     fn add(&mut self, field: Field, wanted: StringMatch) {
         let field = self.fields.place_of(field);
         if !self.values.iter().any(|known| known.field == field) {
-            self.values.push(ValueMatch { field, wanted, inverted: false });
+            self.values.push(ValueMatch { field, wanted, inverted: false, question: None });
         }
     }
 
@@ -88,7 +88,7 @@ fn path(path: &HttpPathMatch) -> Option<UriMatch> {
         PathMatchType::PathPrefix => (StringMatch::Prefix(path.value.trim_end_matches('/').to_owned()), true),
         PathMatchType::RegularExpression => (regex(Pattern::new(&path.value).ok()?)?, false),
     };
-    Some(UriMatch { value, ignore_case: false, whole_segments })
+    Some(UriMatch { value, ignore_case: false, whole_segments, question: None })
 }
 
 /// gRPC's path is `/SERVICE/METHOD`.
@@ -98,5 +98,5 @@ fn grpc_path(method: &GrpcMethodMatch) -> Option<UriMatch> {
         (ValueMatchType::Exact, Some(service), None) => StringMatch::Prefix(format!("/{service}/")),
         _ => regex(method.path_pattern().ok()?)?,
     };
-    Some(UriMatch { value, ignore_case: false, whole_segments: false })
+    Some(UriMatch { value, ignore_case: false, whole_segments: false, question: None })
 }

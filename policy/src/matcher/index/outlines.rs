@@ -3,7 +3,7 @@
 //! Raffinot, Flexible Pattern Matching in Strings, section 4.2). What this costs depends on the value's length and on
 //! the number of steps alone: there are no states that a value which nobody sent before would have to make.
 
-use std::{array, iter};
+use std::{array, borrow::Cow, iter};
 
 use super::Places;
 use crate::pattern::outline::{Bytes, Outline};
@@ -14,12 +14,17 @@ const WORDS: usize = 8;
 type Bits = [u64; WORDS];
 
 #[derive(Debug)]
-pub(super) struct Outlines(Box<[Block]>);
+pub(in crate::matcher) struct Outlines(Box<[Block]>);
+
+/// An outline in the direction in which it is read, with its number and its places.
+type Numbered<'o> = (usize, Cow<'o, Outline>, Vec<u32>);
 
 /// As many outlines as have room in some words. An outline's bits are in one word: one for what comes before its first
 /// step, and one for each step.
 #[derive(Debug)]
 struct Block {
+    /// Values are read from their end.
+    is_backward: bool,
     /// For each byte its place in `moves`: many bytes are alike.
     alike: [u8; 256],
     moves: Box<[Moves]>,
@@ -52,22 +57,40 @@ struct Gaps {
 
 impl Outlines {
     /// Of some with the places of each; `None` of none.
-    pub(super) fn new(mut outlines: Vec<(&Outline, Vec<u32>)>) -> Option<Self> {
+    pub(in crate::matcher) fn new(outlines: Vec<(&Outline, Vec<u32>)>) -> Option<Self> {
+        let mut directed: Vec<_> = outlines
+            .into_iter()
+            .map(|(outline, places)| match reads_backward(outline) {
+                true => (true, Cow::Owned(outline.reversed()), places),
+                false => (false, Cow::Borrowed(outline), places),
+            })
+            .collect();
         // Alike ones together, then all bits of a block may be lost early; and in the order in which they are asked.
-        outlines.sort_unstable_by_key(|(outline, places)| {
+        directed.sort_unstable_by_key(|(is_backward, outline, places)| {
             let has_gaps = outline.steps.iter().any(|step| step.is_optional);
-            (has_gaps, !outline.before.is_empty(), places.first().copied())
+            (*is_backward, has_gaps, !outline.before.is_empty(), places.first().copied())
         });
+        let forward = directed.partition_point(|(is_backward, ..)| !is_backward);
+        let mut numbered = (0..).zip(directed).map(|(number, (_, outline, places))| (number, outline, places));
         let mut blocks = Vec::new();
-        let mut rest = outlines.into_iter().enumerate().peekable();
-        while rest.peek().is_some() {
-            blocks.push(Block::new(&mut rest));
+        let mut forward_first = numbered.by_ref().take(forward).peekable();
+        while forward_first.peek().is_some() {
+            blocks.push(Block::new(false, &mut forward_first));
+        }
+        let mut backward = numbered.peekable();
+        while backward.peek().is_some() {
+            blocks.push(Block::new(true, &mut backward));
         }
         (!blocks.is_empty()).then(|| Self(blocks.into()))
     }
 
     /// Calls `found` with the places of all outlines that the value has and for whose number `is_new` is true.
-    pub(super) fn visit(&self, value: &[u8], mut is_new: impl FnMut(usize) -> bool, found: &mut impl FnMut(&[u32])) {
+    pub(in crate::matcher) fn visit(
+        &self,
+        value: &[u8],
+        mut is_new: impl FnMut(usize) -> bool,
+        found: &mut impl FnMut(&[u32]),
+    ) {
         for block in &self.0 {
             let mut before = 0;
             for (reached, ends) in iter::zip(block.run(value), block.ends) {
@@ -88,9 +111,20 @@ impl Outlines {
     }
 }
 
+/// Whether a value that is not alike is sooner told from its end: where more steps come before what many bytes go on
+/// with.
+fn reads_backward(outline: &Outline) -> bool {
+    const MANY: u32 = 64;
+    let then = outline.steps.iter().map(|step| step.then);
+    let mut wide = iter::once(outline.before).chain(then).enumerate().filter(|(_, bytes)| bytes.len() >= MANY);
+    let first = wide.next();
+    let last = wide.last().or(first);
+    matches!((first, last), (Some((first, _)), Some((last, _))) if outline.steps.len() - last > first)
+}
+
 /// Where an outline's bits are.
 struct Room<'o> {
-    outline: &'o Outline,
+    outline: Cow<'o, Outline>,
     word: usize,
     /// The bit for what comes before the first step.
     first: u32,
@@ -98,11 +132,10 @@ struct Room<'o> {
 
 impl Block {
     /// Of as many as have room.
-    fn new<'o>(outlines: &mut iter::Peekable<impl Iterator<Item = (usize, (&'o Outline, Vec<u32>))>>) -> Self {
+    fn new<'o>(is_backward: bool, outlines: &mut iter::Peekable<impl Iterator<Item = Numbered<'o>>>) -> Self {
         let (mut rooms, mut places) = (Vec::new(), Vec::new());
         let (mut word, mut used) = (0, 0);
-        while let Some((_, (outline, _))) = outlines.peek() {
-            let outline = *outline;
+        while let Some((_, outline, _)) = outlines.peek() {
             let bits = outline.steps.len() as u32 + 1;
             if used + bits > u64::BITS {
                 (word, used) = (word + 1, 0);
@@ -110,13 +143,16 @@ impl Block {
             if word == WORDS {
                 break;
             }
-            rooms.push(Room { outline, word, first: used });
+            if let Some((number, outline, of_outline)) = outlines.next() {
+                rooms.push(Room { outline, word, first: used });
+                places.push((number, of_outline.into()));
+            }
             used += bits;
-            places.extend(outlines.next().map(|(number, (_, places))| (number, places.into())));
         }
         let (alike, examples) = alike(&rooms);
         let moves = examples.into_iter().map(|byte| Moves::of(byte, &rooms));
         let mut block = Self {
+            is_backward,
             alike,
             moves: moves.collect(),
             starts: Bits::default(),
@@ -136,8 +172,15 @@ impl Block {
 
     /// The bits after the whole value.
     fn run(&self, value: &[u8]) -> Bits {
+        match self.is_backward {
+            false => self.after(value.chunks(8).map(|some| some.iter())),
+            true => self.after(value.rchunks(8).map(|some| some.iter().rev())),
+        }
+    }
+
+    fn after<'v>(&self, value: impl Iterator<Item = impl Iterator<Item = &'v u8>>) -> Bits {
         let mut at = self.starts;
-        for some in value.chunks(8) {
+        for some in value {
             for byte in some {
                 let alike = self.alike[usize::from(*byte)];
                 let Some(moves) = self.moves.get(usize::from(alike)) else { return Bits::default() };
@@ -202,7 +245,7 @@ fn alike(rooms: &[Room<'_>]) -> ([u8; 256], Vec<u8>) {
     let steps = |outline: &'_ Outline| -> Vec<Bytes> {
         outline.steps.iter().flat_map(|step| [step.bytes, step.then]).chain([outline.before]).collect()
     };
-    let mut sets: Vec<Bytes> = rooms.iter().flat_map(|room| steps(room.outline)).collect();
+    let mut sets: Vec<Bytes> = rooms.iter().flat_map(|room| steps(&room.outline)).collect();
     sets.sort_unstable();
     sets.dedup();
     let mut kinds = [0; 256];
@@ -275,6 +318,12 @@ mod tests {
             prop_assume!(!patterns.is_empty());
             let outlines = index(&patterns);
             for value in &values {
+                let exact = patterns.iter().filter_map(|pattern| Some((pattern, pattern.exact()?)));
+                for (pattern, outlines) in exact {
+                    let outlines: Vec<_> = outlines.iter().map(|outline| (outline, vec![0])).collect();
+                    let is_found = Outlines::new(outlines).is_some_and(|outlines| !places_of(&outlines, value).is_empty());
+                    prop_assert_eq!(is_found, pattern.is_whole(value.as_bytes()), "{} on {}", pattern.source(), value);
+                }
                 let found = places_of(&outlines, value);
                 prop_assert!(found.windows(2).all(|two| two[0] < two[1]), "each at most once: {found:?}");
                 for (place, pattern) in (0..).zip(&patterns) {
@@ -283,6 +332,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn of_most_expressions_outlines_say_all() {
+        for (expression, is_exact) in [
+            ("^/api/(v1|v2)/[^/]+/items(/.*)?$", true),
+            (".*[0-9]{10}[a-z]?[a-z]+", true),
+            ("/a/very/long/path/with/more/than/forty/characters/.*", true),
+            ("([a-z/]|17)+", false),
+            ("(ab)*", false),
+            (r"a\b.*", false),
+            ("[à-ü]+", false),
+        ] {
+            assert_eq!(Pattern::new(expression).unwrap().exact().is_some(), is_exact, "{expression}");
+        }
+        assert!(!Pattern::new(".*").unwrap().is_whole(b"\xff"), "what is not UTF-8 no expression matches");
     }
 
     #[test]

@@ -60,9 +60,14 @@ fn fields() -> Fields {
 
 fn condition() -> impl Strategy<Value = RequestMatch> {
     let uri = (string_match(), any::<bool>(), any::<bool>());
-    let uri = uri.prop_map(|(value, ignore_case, whole_segments)| UriMatch { value, ignore_case, whole_segments });
+    let uri = uri.prop_map(|(value, ignore_case, whole_segments)| UriMatch {
+        value,
+        ignore_case,
+        whole_segments,
+        question: None,
+    });
     let value = (0..fields().0.len(), string_match(), prop::bool::weighted(0.2));
-    let value = value.prop_map(|(field, wanted, inverted)| ValueMatch { field, wanted, inverted });
+    let value = value.prop_map(|(field, wanted, inverted)| ValueMatch { field, wanted, inverted, question: None });
     let values = prop::collection::vec(value, 0..3);
     (client_match(), prop::option::weighted(0.7, uri), values).prop_map(|(client, uri, values)| RequestMatch {
         client,
@@ -140,11 +145,16 @@ impl Sent {
 }
 
 /// What the index finds first, and how many conditions it asks.
-fn by_index(conditions: &[RequestMatch], fields: &Fields, sent: &Sent) -> (Option<(usize, MatchedPath)>, usize) {
+fn by_index(
+    conditions: &[RequestMatch],
+    questions: Option<&Questions>,
+    fields: &Fields,
+    sent: &Sent,
+) -> (Option<(usize, MatchedPath)>, usize) {
     let index = MatchIndex::new(conditions.iter(), fields);
     sent.ask(|head, client, port| {
         let asked = Cell::new(0);
-        let mut values = Values::new(head, fields);
+        let mut values = Values::new(head, fields, questions);
         let found = index.first(client, head, |place| {
             asked.set(asked.get() + 1);
             let condition = &conditions[place];
@@ -156,7 +166,7 @@ fn by_index(conditions: &[RequestMatch], fields: &Fields, sent: &Sent) -> (Optio
 
 fn one_by_one(conditions: &[RequestMatch], fields: &Fields, sent: &Sent) -> Option<(usize, MatchedPath)> {
     sent.ask(|head, client, port| {
-        let mut values = Values::new(head, fields);
+        let mut values = Values::new(head, fields, None);
         conditions.iter().enumerate().find_map(|(place, condition)| {
             let found = condition.client.matches(client, port).then(|| condition.matches(head.path(), &mut values));
             Some((place, found.flatten()?))
@@ -169,12 +179,14 @@ proptest! {
 
     #[test]
     fn the_index_finds_what_is_found_by_asking_one_after_the_other(
-        conditions in prop::collection::vec(condition(), 0..40),
+        conditions in prop::collection::vec(condition(), 0..80),
         requests in prop::collection::vec(sent(), 1..16),
     ) {
+        let mut conditions = conditions;
+        let questions = Questions::number(conditions.iter_mut());
         for sent in &requests {
             let expected = one_by_one(&conditions, &fields(), sent);
-            let (found, asked) = by_index(&conditions, &fields(), sent);
+            let (found, asked) = by_index(&conditions, questions.as_ref(), &fields(), sent);
             prop_assert_eq!(found, expected, "{:?}", sent);
             prop_assert!(asked <= conditions.len(), "no condition is asked twice");
         }
@@ -195,7 +207,7 @@ fn asked_of_many(field: Option<Field>, wanted: impl Fn(usize) -> (StringMatch, b
         let (value, ignore_case) = wanted(i);
         match field.clone() {
             None => {
-                let uri = UriMatch { value, ignore_case, whole_segments: false };
+                let uri = UriMatch { value, ignore_case, whole_segments: false, question: None };
                 RequestMatch { uri: Some(uri), ..RequestMatch::default() }
             }
             Some(field) => {
@@ -204,7 +216,7 @@ fn asked_of_many(field: Option<Field>, wanted: impl Fn(usize) -> (StringMatch, b
                     field => field,
                 };
                 let field = fields.place_of(field);
-                let values = vec![ValueMatch { field, wanted: value, inverted: false }];
+                let values = vec![ValueMatch { field, wanted: value, inverted: false, question: None }];
                 RequestMatch { values, ..RequestMatch::default() }
             }
         }
@@ -218,7 +230,7 @@ fn asked_of_many(field: Option<Field>, wanted: impl Fn(usize) -> (StringMatch, b
         labels: BTreeMap::new(),
         port: 80,
     };
-    let (found, asked) = by_index(&conditions, &fields, &sent);
+    let (found, asked) = by_index(&conditions, None, &fields, &sent);
     assert_eq!(found.map(|(place, _)| place), Some(700));
     asked
 }
@@ -246,7 +258,7 @@ fn of_many_conditions_only_those_are_asked_that_could_hold() {
 fn expressions_in_any_case_are_found_by_their_letters() {
     let condition = |i| {
         let value = regex(&format!("(?i)/{}/[a-z]+", letters(i)));
-        let uri = UriMatch { value, ignore_case: false, whole_segments: false };
+        let uri = UriMatch { value, ignore_case: false, whole_segments: false, question: None };
         RequestMatch { uri: Some(uri), ..RequestMatch::default() }
     };
     let conditions: Vec<RequestMatch> = (0..MANY).map(condition).collect();
@@ -258,7 +270,7 @@ fn expressions_in_any_case_are_found_by_their_letters() {
         labels: BTreeMap::new(),
         port: 80,
     };
-    let (found, asked) = by_index(&conditions, &Fields::default(), &sent);
+    let (found, asked) = by_index(&conditions, None, &Fields::default(), &sent);
     assert_eq!((found.map(|(place, _)| place), asked), (Some(700), 1));
 }
 
@@ -277,7 +289,7 @@ fn expressions_without_fixed_text_are_found_by_what_they_look_like() {
 #[test]
 fn what_is_named_often_in_a_request_is_asked_for_once() {
     let fields = Fields(vec![Field::Query("q".into())]);
-    let values = |_| vec![ValueMatch { field: 0, wanted: regex(".*/a[0-9]"), inverted: false }];
+    let values = |_| vec![ValueMatch { field: 0, wanted: regex(".*/a[0-9]"), inverted: false, question: None }];
     let conditions: Vec<RequestMatch> =
         (0..20).map(|i| RequestMatch { values: values(i), ..RequestMatch::default() }).collect();
     let sent = Sent {
@@ -288,14 +300,14 @@ fn what_is_named_often_in_a_request_is_asked_for_once() {
         labels: BTreeMap::new(),
         port: 80,
     };
-    assert_eq!(by_index(&conditions, &fields, &sent), (None, 20));
+    assert_eq!(by_index(&conditions, None, &fields, &sent), (None, 20));
 }
 
 #[test]
 fn several_lines_of_a_header_are_asked_for_once() {
     let fields = Fields(vec![Field::Header(HeaderName::from_static("y"))]);
     let about = |wanted| {
-        let values = vec![ValueMatch { field: 0, wanted, inverted: false }];
+        let values = vec![ValueMatch { field: 0, wanted, inverted: false, question: None }];
         // One more that no request has, so that the header's condition holds for none.
         RequestMatch { uri: None, client: ClientMatch { port: Some(1), ..ClientMatch::default() }, values }
     };
@@ -313,7 +325,7 @@ fn several_lines_of_a_header_are_asked_for_once() {
             labels: BTreeMap::new(),
             port: 80,
         };
-        let asked = |lines| by_index(&conditions, &fields, &sent(lines)).1;
+        let asked = |lines| by_index(&conditions, None, &fields, &sent(lines)).1;
         assert_eq!(asked(100), asked(1), "{line}");
     }
 }
