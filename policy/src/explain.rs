@@ -54,6 +54,13 @@ pub struct Step {
     pub document: String,
     /// Which of its fields.
     pub field: String,
+    /// Where the field, or what there is of the way to it, stands in the document as `weft get` prints it: counted from
+    /// 1; `None` where nobody looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// The document that `document` names.
+    #[serde(skip)]
+    pub key: Option<DocumentKey>,
     pub says: String,
 }
 
@@ -302,7 +309,7 @@ struct Steps(Vec<Step>);
 
 impl Steps {
     fn add(&mut self, about: &'static str, says: String) {
-        self.0.push(Step { about, document: String::new(), field: String::new(), says });
+        self.push(about, None, String::new(), says);
     }
 
     fn add_of(&mut self, about: &'static str, document: &Document, field: String, says: String) {
@@ -310,7 +317,12 @@ impl Steps {
     }
 
     fn add_key(&mut self, about: &'static str, document: &DocumentKey, field: String, says: String) {
-        self.0.push(Step { about, document: title(document), field, says });
+        self.push(about, Some(document), field, says);
+    }
+
+    fn push(&mut self, about: &'static str, document: Option<&DocumentKey>, field: String, says: String) {
+        let (key, document) = (document.cloned(), document.map(title).unwrap_or_default());
+        self.0.push(Step { about, document, field, line: None, key, says });
     }
 
     /// Ends with an answer of the proxy.
@@ -361,9 +373,15 @@ impl Steps {
             self.add("timeout", "none".into());
             return self.add("retries", by_default(&view.settings.default_retry));
         };
-        let field = |name: &str| format!("{}.{name}", place(rule));
+        // As Istio names it, and as the Gateway API does.
+        let field = |name: &str, other: &str| format!("{}.{}", place(rule), if is_istio(rule) { name } else { other });
         if matched.cors.is_some() {
-            self.add_of("cors", &rule.document, field("corsPolicy"), "preflights are answered by the proxy".into());
+            self.add_of(
+                "cors",
+                &rule.document,
+                field("corsPolicy", "filters"),
+                "preflights are answered by the proxy".into(),
+            );
         }
         if let Some(limits) = matched.origin.and_then(|origin| view.limits_of_rule(origin)) {
             for key in limits.policies() {
@@ -371,27 +389,27 @@ impl Steps {
             }
         }
         if let Some(fault) = matched.fault {
-            self.add_of("fault", &rule.document, field("fault"), fault.to_string());
+            self.add_of("fault", &rule.document, field("fault", "filters"), fault.to_string());
         }
         if matched.headers.iter().any(Option::is_some) {
             let says = "headers of the request or the response are changed".into();
-            self.add_of("headers", &rule.document, field("headers"), says);
+            self.add_of("headers", &rule.document, field("headers", "filters"), says);
         }
         let RuleAction::Forward(forward) = &rule.action else { return };
         match forward.timeout {
             Some(timeout) => {
                 let says = format!("{timeout:?} for the whole exchange");
-                self.add_of("timeout", &rule.document, field("timeout"), says);
+                self.add_of("timeout", &rule.document, field("timeout", "timeouts"), says);
             }
             None => self.add("timeout", "none".into()),
         }
         match &forward.retry {
-            Some(retry) => self.add_of("retries", &rule.document, field("retries"), retry.to_string()),
+            Some(retry) => self.add_of("retries", &rule.document, field("retries", "retry"), retry.to_string()),
             None => self.add("retries", by_default(&view.settings.default_retry)),
         }
         if let Some(session) = &forward.session {
             let says = format!("clients stay with the endpoint that answered them first, by the {session}");
-            self.add_of("session", &rule.document, field("sessionPersistence"), says);
+            self.add_of("session", &rule.document, field("sessionPersistence", "sessionPersistence"), says);
         }
     }
 
@@ -540,7 +558,9 @@ impl<'v> Recorder<'v> for Notes<'v, '_> {
     fn passed_over(&mut self, rule: &'v HttpRule, one: &'v NamedMatch, fields: &'v Fields) {
         let why = match one.request.client.mismatch(&self.query.client, self.query.port) {
             Some(why) => why,
-            None => one.request.mismatch(self.head.path(), &mut Values::new(self.head, fields, None)).unwrap_or_default(),
+            None => {
+                one.request.mismatch(self.head.path(), &mut Values::new(self.head, fields, None)).unwrap_or_default()
+            }
         };
         self.steps.add_of("rule", &rule.document, place_of(rule, one), format!("passed over: {why}"));
     }
@@ -559,14 +579,23 @@ impl<'v> Recorder<'v> for Notes<'v, '_> {
     }
 }
 
+/// Says which lines are meant, if any are named.
+fn write_whose_lines<'s>(f: &mut fmt::Formatter<'_>, mut steps: impl Iterator<Item = &'s Step>) -> fmt::Result {
+    match steps.any(|step| step.line.is_some()) {
+        true => writeln!(f, "{:<12}as `weft get KIND NAME -n NAMESPACE -o yaml` prints them", "lines"),
+        false => Ok(()),
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { about, document, field, says } = self;
+        let Self { about, document, field, line, says, key: _ } = self;
         write!(f, "{about:<12}{says}")?;
+        let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
         match (document.as_str(), field.as_str()) {
             ("", _) => Ok(()),
-            (document, "") => write!(f, "  [{document}]"),
-            (document, field) => write!(f, "  [{document} {field}]"),
+            (document, "") => write!(f, "  [{document}{line}]"),
+            (document, field) => write!(f, "  [{document} {field}{line}]"),
         }
     }
 }
@@ -598,6 +627,6 @@ impl fmt::Display for RouteExplanation {
                 writeln!(f, "{:<12}  {workload} on {node} at {address}: {state}", "")?;
             }
         }
-        Ok(())
+        write_whose_lines(f, self.steps.iter())
     }
 }

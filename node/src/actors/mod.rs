@@ -38,6 +38,7 @@ use weft_discovery::{liveness::Status, membership::Stats};
 use weft_policy::{circuit::CircuitTable, endpoint::Endpoint, secrets::Reference, status::Judge, view::Service};
 use weft_proxy::ports::{KeySets, Views};
 use weft_wire::{
+    document::DocumentKey,
     fact::{EndpointHealth, EndpointRow, FactVersion},
     frame::MESH_PORT,
     id::{Namespace, Role, ServiceAccount, WorkloadName},
@@ -305,10 +306,16 @@ impl Handles {
 
     /// All policy documents, by key.
     pub fn documents(&self) -> Vec<api::Document> {
+        self.documents_of(|_| true)
+    }
+
+    /// Those with such keys.
+    pub fn documents_of(&self, is_wanted: impl Fn(&DocumentKey) -> bool) -> Vec<api::Document> {
         let (view, nodes) = (self.views.load(), self.nodes_with_all_documents());
         let (held, secrets) = (self.documents.held(), self.secrets.held());
         let judge = Judge::new(&view);
-        let documents = held.policy().filter_map(|(document, reading)| {
+        let wanted = held.policy().filter(|(document, _)| is_wanted(&document.key));
+        let documents = wanted.filter_map(|(document, reading)| {
             let status = status_of(reading, &view, &judge, nodes.clone(), document.stamp.millis);
             let is_missing = Reference::of_secret(&document.key).is_some_and(|one| secrets.missing.contains(&one));
             Some(api::Document {

@@ -25,6 +25,14 @@ pub fn rfc3339(millis: u64) -> String {
     Date::of(UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH)).rfc3339()
 }
 
+/// A value as YAML, with a newline at its end, as all commands print it.
+///
+/// # Errors
+/// What the value itself cannot be written for.
+pub fn yaml(value: &impl Serialize) -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(value)
+}
+
 /// Why something was not done: what, why, what to do, in one line.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Refusal {
@@ -313,6 +321,29 @@ pub struct Document {
     /// As it is stored.
     pub body: serde_json::Value,
     pub status: DocumentStatus,
+}
+
+impl Document {
+    /// With what a server sets, as `weft get` prints it. Applying it changes nothing: those fields are dropped, but for
+    /// the version, which has a change of it refused when the document is no longer the same.
+    pub fn printed(&self) -> serde_json::Value {
+        let mut value = self.body.clone();
+        value["metadata"]["creationTimestamp"] = rfc3339(self.created_millis).into();
+        value["metadata"]["generation"] = self.updated_millis.into();
+        value["metadata"]["resourceVersion"] = self.version.to_string().into();
+        value["status"] = serde_json::json!(self.status);
+        shorten_digest(&mut value);
+        value
+    }
+}
+
+const DIGEST_SHOWN: usize = 12;
+
+/// Leaves of the digest of a Secret's content enough to tell versions apart.
+pub fn shorten_digest(document: &mut serde_json::Value) {
+    if let Some(serde_json::Value::String(digest)) = document.pointer_mut("/content/digest") {
+        digest.truncate(DIGEST_SHOWN);
+    }
 }
 
 /// What became of a document, as seen from the node that is asked.

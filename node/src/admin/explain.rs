@@ -1,14 +1,20 @@
 //! What would come of a request that nobody sends, by what this node sees.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::{Context, bail};
 use http::{HeaderMap, HeaderName, Method};
 use rustls::pki_types::UnixTime;
-use weft_policy::explain::{
-    RouteExplanation, RouteQuestion,
-    access::{AccessQuestion, explain_access},
-    explain_route,
-    gateway::{GatewayQuestion, explain_gateway},
+use weft_policy::{
+    document::Lines,
+    explain::{
+        RouteExplanation, RouteQuestion, Step,
+        access::{AccessQuestion, explain_access},
+        explain_route,
+        gateway::{GatewayQuestion, explain_gateway},
+    },
 };
+use weft_wire::document::DocumentKey;
 
 use super::api;
 use crate::actors::Handles;
@@ -34,12 +40,29 @@ impl Asked {
     }
 }
 
-fn answer(told: Result<RouteExplanation, String>) -> anyhow::Result<api::Explanation> {
-    let told = told.map_err(anyhow::Error::msg)?;
-    Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed: None })
-}
-
 impl Handles {
+    fn answer(&self, told: Result<RouteExplanation, String>) -> anyhow::Result<api::Explanation> {
+        let mut told = told.map_err(anyhow::Error::msg)?;
+        self.find_lines(told.steps.iter_mut().collect());
+        Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed: None })
+    }
+
+    /// Says where what decided stands in the document as it is printed: that is what a reader can look at, as documents
+    /// are stored without the text that they were written in.
+    fn find_lines(&self, steps: Vec<&mut Step>) {
+        let wanted: HashSet<DocumentKey> = steps.iter().filter_map(|step| step.key.clone()).collect();
+        let documents = self.documents_of(|key| wanted.contains(key)).into_iter();
+        let printed: HashMap<DocumentKey, Lines> = documents
+            .filter_map(|document| {
+                let text = api::yaml(&document.printed()).ok()?;
+                Some((document.key, Lines::read(&text)?))
+            })
+            .collect();
+        for step in steps {
+            step.line = step.key.as_ref().and_then(|key| printed.get(key)?.of(&step.field));
+        }
+    }
+
     /// How a request would be routed.
     pub fn explain_route(&self, question: &api::RouteQuestion) -> anyhow::Result<api::Explanation> {
         let Asked { method, headers } = Asked::read(&question.method, &question.path, &question.headers)?;
@@ -54,7 +77,7 @@ impl Handles {
                 headers: &headers,
                 now_ms: self.views.now_ms(),
             };
-            return answer(explain_gateway(&self.views.load(), &question));
+            return self.answer(explain_gateway(&self.views.load(), &question));
         }
         let Some(from) = &question.from else { bail!("who calls? give a workload, a service or a gateway") };
         let question = RouteQuestion {
@@ -67,7 +90,7 @@ impl Handles {
             headers: &headers,
             now_ms: self.views.now_ms(),
         };
-        answer(explain_route(&self.views.load(), &question))
+        self.answer(explain_route(&self.views.load(), &question))
     }
 
     /// Whether a caller would be let in.
@@ -85,7 +108,9 @@ impl Handles {
             keys: &|at| self.keys.get(at),
             now: UnixTime::now().as_secs(),
         };
-        let told = explain_access(&self.views.load(), &question).map_err(anyhow::Error::msg)?;
+        let mut told = explain_access(&self.views.load(), &question).map_err(anyhow::Error::msg)?;
+        let of_workloads = told.workloads.iter_mut().flat_map(|workload| &mut workload.steps);
+        self.find_lines(told.steps.iter_mut().chain(of_workloads).collect());
         let allowed = Some(told.is_allowed());
         Ok(api::Explanation { text: told.to_string(), explanation: serde_json::to_value(&told)?, allowed })
     }

@@ -13,7 +13,7 @@ use crate::admin::api::{AccessQuestion, Explanation, RouteQuestion};
 
 #[derive(Subcommand)]
 pub(super) enum ExplainCommand {
-    /// Show how a request would be routed, step by step, and which document says so.
+    /// Show how a request would be routed, step by step, and which document and line says so.
     #[command(after_help = "Examples:
   weft explain route --from productpage --to reviews:9080 --path /reviews/0
   weft explain route --from reviews-v2 --to ratings -H 'end-user: jason' --method POST
@@ -21,17 +21,18 @@ pub(super) enum ExplainCommand {
   weft explain route --gateway istio-system/ingress --to bookinfo.example.com --path /productpage
 
 With --gateway the request comes from outside of the mesh, through a Gateway. No node listens for gateways yet: the
-answer says what the documents mean. The node that is asked answers by what it sees itself: as the caller, if the caller runs there. Exit code: 0, or 1 if
-the question makes no sense.")]
+answer says what the documents mean. The node that is asked answers by what it sees itself: as the caller, if the
+caller runs there. Lines are those of `weft get KIND NAME -n NAMESPACE -o yaml`. Exit code: 0, or 1 if the question
+makes no sense.")]
     Route(RouteArgs),
-    /// Show whether a caller is let in, step by step, and which policy says so.
+    /// Show whether a caller is let in, step by step, and which policy and line says so.
     #[command(after_help = "Examples:
   weft explain access --from productpage --to reviews:9080 --path /reviews/0
   weft explain access --from default/web --to ratings --method POST --claim iss=https://issuer.example --claim sub=ann
   weft explain access --from cluster.local/ns/prod/sa/web --to reviews.prod -H 'x-token: abc' -o json
 
 Policies are those of the workloads of the service, wherever they run: any node can be asked. Which service a request
-goes to is for `weft explain route` to tell. Exit code: 0 if all workloads allow it, 1 if one does not or cannot tell,
+goes to is for `weft explain route` to tell. Lines are those of `weft get KIND NAME -n NAMESPACE -o yaml`. Exit code: 0 if all workloads allow it, 1 if one does not or cannot tell,
 2 if the question makes no sense.")]
     Access(AccessArgs),
 }

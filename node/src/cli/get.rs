@@ -19,7 +19,7 @@ use super::{
     select::Selection,
 };
 use crate::{
-    admin::api::{Document, DocumentStatus, rfc3339},
+    admin::api::{Document, DocumentStatus},
     drafts::reference,
     identity::wall_ms,
 };
@@ -85,7 +85,7 @@ async fn watch(
 fn changed(before: &[Document], now: &[Document]) -> Vec<Document> {
     let known: HashMap<&DocumentKey, &Document> = before.iter().map(|document| (&document.key, document)).collect();
     let is_same =
-        |document: &Document| known.get(&document.key).is_some_and(|known| with_status(known) == with_status(document));
+        |document: &Document| known.get(&document.key).is_some_and(|known| known.printed() == document.printed());
     let held: HashSet<&DocumentKey> = now.iter().map(|document| &document.key).collect();
     let others = now.iter().filter(|document| !is_same(document));
     let gone = before.iter().filter(|document| !held.contains(&document.key));
@@ -94,7 +94,7 @@ fn changed(before: &[Document], now: &[Document]) -> Vec<Document> {
 
 fn sort(documents: &mut [Document], path: &Path) {
     documents.sort_by_cached_key(|document| {
-        let value = with_status(document);
+        let value = document.printed();
         SortKey(path.find(&value, &value).first().copied().cloned())
     });
 }
@@ -137,7 +137,6 @@ impl Eq for SortKey {}
 
 const HEADER: [&str; 9] = ["KIND", "NAMESPACE", "NAME", "STATUS", "AUTHOR", "UPDATED", "AGE", "NODES", "MESSAGE"];
 /// Digits of a Secret's digest that are shown.
-const DIGEST_SHOWN: usize = 12;
 /// Columns that are always shown.
 const NARROW: usize = 7;
 
@@ -159,7 +158,7 @@ impl Shown<'_> {
                 Ok(documents.iter().try_for_each(|document| line(format_args!("{}", reference(&document.key))))?)
             }
             _ => {
-                let mut items: Vec<Value> = documents.iter().map(with_status).collect();
+                let mut items: Vec<Value> = documents.iter().map(Document::printed).collect();
                 if self.alone {
                     return items.iter_mut().try_for_each(|item| data(self.format, &item.take(), &[], |_| vec![]));
                 }
@@ -261,25 +260,6 @@ fn summary(status: &DocumentStatus) -> &'static str {
     }
 }
 
-/// The document with what a server sets. Applying it changes nothing: those fields are dropped, but for the version,
-/// which has a change of it refused when the document is no longer the same.
-fn with_status(document: &Document) -> Value {
-    let mut value = document.body.clone();
-    value["metadata"]["creationTimestamp"] = rfc3339(document.created_millis).into();
-    value["metadata"]["generation"] = document.updated_millis.into();
-    value["metadata"]["resourceVersion"] = document.version.to_string().into();
-    value["status"] = json!(document.status);
-    shorten_digest(&mut value);
-    value
-}
-
-/// Leaves of the digest of a Secret's content enough to tell versions apart.
-pub(super) fn shorten_digest(document: &mut Value) {
-    if let Some(Value::String(digest)) = document.pointer_mut("/content/digest") {
-        digest.truncate(DIGEST_SHOWN);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::strategy::Strategy;
@@ -330,7 +310,7 @@ mod tests {
     #[test]
     fn what_is_read_back_is_the_same_document() {
         let document = document(vec![condition("Accepted", "True", "")]);
-        let value = with_status(&document);
+        let value = document.printed();
         assert_eq!(value["metadata"]["creationTimestamp"], "1970-01-01T00:00:01.000Z");
         assert_eq!(value["metadata"]["resourceVersion"], VERSION);
         assert_eq!(

@@ -11,13 +11,12 @@ use super::{
     Common, HistoryArgs, RollbackArgs,
     client::Client,
     documents::Writer,
-    get::shorten_digest,
     output::{self, data},
     select::named,
 };
 use crate::{
     admin::{
-        api::Draft,
+        api::{Draft, shorten_digest},
         compare::{Comparison, NodeDocuments},
         history::{Event, History, Version},
     },

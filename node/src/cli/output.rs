@@ -12,6 +12,7 @@ use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use serde::Serialize;
 
 use super::jsonpath::Template;
+pub(super) use crate::admin::api::yaml;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Format {
@@ -116,11 +117,6 @@ pub(super) fn data<T: Serialize>(
         }
     };
     Ok(print(&text)?)
-}
-
-/// A value as YAML, with a newline at its end.
-pub(super) fn yaml(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_saphyr::to_string(value)?)
 }
 
 /// Writes text to stdout as it is.

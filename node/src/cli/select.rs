@@ -61,9 +61,11 @@ impl Selection {
         self.wanted.iter().all(|wanted| wanted.name.is_some())
     }
 
-    /// Where it looks, in words.
+    /// Where it looks, in words; nowhere in particular if all that it is about has no namespace.
     pub(super) fn place(&self) -> String {
-        self.namespace.as_ref().map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
+        let has_none = |wanted: &Wanted| wanted.kind.is_some_and(|kind| !kind.namespaced);
+        let namespace = self.namespace.as_ref().filter(|_| !self.wanted.iter().all(has_none));
+        namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
     }
 
     /// The documents that it is about, in its order, and what it names and is not there.

@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod file;
 mod header;
+mod lines;
 pub(crate) mod read;
 mod schema;
 pub(crate) mod survey;
@@ -33,6 +34,7 @@ pub use self::{
     check::{Pending, not_enforced},
     error::{DocumentError, Problem},
     file::{Notice, ParsedDocument, ParsedFile, parse_yaml},
+    lines::Lines,
     schema::schema_of,
     tree::Position,
 };

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use weft_wire::id::{Namespace, SpiffeId};
 
-use super::{Step, Steps, described, nobody, title, workloads_named};
+use super::{Step, Steps, described, nobody, workloads_named, write_whose_lines};
 use crate::{
     access::Access,
     api::security::Action,
@@ -346,8 +346,8 @@ impl Asked<'_> {
             let would = if dry_run.is_allowed() { "allow" } else { "deny" };
             steps.add("dry run", format!("the policies in dry run would {would} it"));
         }
-        let of_rule = |rule: RuleRef<'_>| (title(rule.policy), rule_field(rule.rule));
-        let none = || (String::new(), String::new());
+        let of_rule = |rule: RuleRef<'_>| (Some(rule.policy.clone()), rule_field(rule.rule));
+        let none = || (None, String::new());
         let (outcome, says, (document, field)) = match decision.verdict {
             Verdict::Allow(Allowed::ByRule(rule)) => (AccessOutcome::Allowed, "allowed".into(), of_rule(rule)),
             Verdict::Allow(Allowed::ByDefault) => {
@@ -364,7 +364,7 @@ impl Asked<'_> {
                 (AccessOutcome::Unknown, format!("the provider {provider} decides"), of_rule(rule))
             }
         };
-        steps.0.push(Step { about: "verdict", document, field, says });
+        steps.push("verdict", document.as_ref(), field, says);
         outcome
     }
 
@@ -418,6 +418,7 @@ impl fmt::Display for AccessExplanation {
                 writeln!(f, "  {step}")?;
             }
         }
-        Ok(())
+        let of_workloads = self.workloads.iter().flat_map(|workload| &workload.steps);
+        write_whose_lines(f, self.steps.iter().chain(of_workloads))
     }
 }

@@ -113,13 +113,27 @@ fn any_node_explains_a_route_as_it_would_be_taken() {
         let text = lab.host(host).weft(&jason).ok();
         for words in [
             "echo is service echo.default, port 8080",
-            "[VirtualService default/echo spec.http[0].match[0]]",
+            "[VirtualService default/echo spec.http[0].match[0], line ",
             "3s for the whole exchange",
             "100% to outbound|8080||echo.default.svc.cluster.local",
             "healthy, preferred",
         ] {
             assert!(text.contains(words), "{words} in {text}");
         }
+        // The lines are those of the document as anybody can print it.
+        let printed = lab.host(host).weft(&["get", "vs", "echo", "-o", "yaml"]).ok();
+        let steps = lab.host(host).try_json(&jason).unwrap()["steps"].as_array().unwrap().clone();
+        for (field, begins) in [("spec.http[0].match[0]", "- headers:"), ("spec.http[0].timeout", "timeout: 3s")] {
+            let step = steps.iter().find(|step| step["field"] == field).unwrap_or_else(|| panic!("{field} in {text}"));
+            let line = step["line"].as_u64().unwrap() as usize;
+            let found = printed.lines().nth(line - 1).unwrap_or_default();
+            assert!(
+                found.trim_start_matches([' ', '-']).starts_with(begins.trim_start_matches("- ")),
+                "{line}: {printed}"
+            );
+            assert!(text.contains(&format!("[VirtualService default/echo {field}, line {line}]")), "{line} in {text}");
+        }
+        assert!(text.contains("weft get KIND NAME -n NAMESPACE -o yaml"), "{text}");
         // What it says is what happens.
         assert_eq!(lab.host(0).call("echo", "/x", &["-H", "end-user: jason"]).status, 200);
         assert_eq!(lab.host(0).call("echo", "/x", &[]).status, 418);
@@ -165,7 +179,7 @@ fn any_node_explains_what_a_gateway_would_do_and_that_nothing_listens_yet() {
             "[Gateway default/front",
             "no gateway listeners yet",
             "port 80 is http (HTTP)",
-            "[VirtualService default/shop spec.http[0].match[0]]",
+            "[VirtualService default/shop spec.http[0].match[0], line ",
             "100% to outbound|80||echo.default.svc.cluster.local",
         ] {
             assert!(text.contains(words), "{words} in {text}");
