@@ -16,7 +16,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("weft-policy", &["weft-wire"]),
     ("weft-ca", &["weft-wire"]),
     ("weft-discovery", &["weft-wire"]),
-    ("weft-proxy", &["weft-wire", "weft-policy"]),
+    ("weft-proxy", &["weft-wire", "weft-policy", "weft-ca"]),
     ("weft-node", &["weft-wire", "weft-policy", "weft-ca", "weft-discovery", "weft-proxy"]),
     ("weft-tests", &["weft-node"]),
     ("weft-sim", &["weft-wire", "weft-discovery", "weft-policy"]),
