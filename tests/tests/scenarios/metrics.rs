@@ -505,8 +505,9 @@ spec:
     let status = lab.host(0).json(&["get", "telemetry", "echo"]);
     let conditions = status["status"]["conditions"].as_array().expect("a list");
     assert!(conditions.iter().all(|one| one["status"] == "True"), "{conditions:?}");
-    let edges = lab.host(1).json(&["edges"]);
-    assert!(edges.to_string().contains("echo"), "what the node knows itself stays: {edges}");
+    wait_for("what the node itself makes of its metrics stays", PATIENCE, || {
+        lab.host(1).json(&["edges"]).to_string().contains("echo").then_some(())
+    });
 
     // Gone with the documents.
     lab.host(0).weft(&["delete", "-f", &documents.to_string_lossy()]).ok();
