@@ -178,13 +178,15 @@ fn read_all(arguments: &[PathBuf], recursive: bool, namespace: &Namespace) -> an
     Ok(sources)
 }
 
-/// One line for all mistakes, if there are any.
+/// A line for each mistake, if there are any, as the commands print errors.
 fn refuse(mistakes: &[String]) -> anyhow::Result<()> {
-    match mistakes {
-        [] => Ok(()),
-        [only] => bail!("{only}"),
-        [first, rest @ ..] => bail!("{first} (and {} more)", rest.len()),
+    const SHOWN: usize = 20;
+    let (shown, rest) = mistakes.split_at(mistakes.len().min(SHOWN));
+    let mut lines = shown.to_vec();
+    if !rest.is_empty() {
+        lines.push(format!("and {} more", rest.len()));
     }
+    if lines.is_empty() { Ok(()) } else { bail!(lines.join("\nweft: ")) }
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -388,10 +390,12 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_one_line() {
+    fn each_mistake_has_its_line_and_there_are_not_too_many() {
         let mistakes = |count: usize| -> Vec<String> { (0..count).map(|i| format!("mistake {i}")).collect() };
         assert!(refuse(&mistakes(0)).is_ok());
         assert_eq!(refuse(&mistakes(1)).unwrap_err().to_string(), "mistake 0");
-        assert_eq!(refuse(&mistakes(3)).unwrap_err().to_string(), "mistake 0 (and 2 more)");
+        assert_eq!(refuse(&mistakes(2)).unwrap_err().to_string(), "mistake 0\nweft: mistake 1");
+        let many = refuse(&mistakes(25)).unwrap_err().to_string();
+        assert!(many.lines().count() == 21 && many.ends_with("weft: mistake 19\nweft: and 5 more"), "{many}");
     }
 }
