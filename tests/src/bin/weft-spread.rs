@@ -32,6 +32,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 fn main() {
     let Args { nodes, rounds, idle_seconds } = Args::parse();
     assert!(nodes > rounds + 1, "each round stops another node");
+    make_room_for_neighbours(nodes);
     let mut lab = Lab::new(nodes);
     for i in 0..nodes {
         lab.host_mut(i).environment.push(("WEFT_LOG", "warn,weft_node::actors::view=debug"));
@@ -77,6 +78,17 @@ fn main() {
         facts.extend(followed(&lab, 0..stopped, &views, begun));
     }
     println!("a node that is told to stop: out of all others' views after {}", Spread(facts));
+}
+
+/// All network namespaces share the kernel's room for addresses of neighbours, which is for a thousand by default: where
+/// it is used up, packets are lost.
+fn make_room_for_neighbours(nodes: usize) {
+    let (file, wanted) = ("/proc/sys/net/ipv4/neigh/default/gc_thresh3", nodes * nodes * 2);
+    let room = fs::read_to_string(file).ok().and_then(|room| room.trim().parse::<usize>().ok());
+    if room.is_some_and(|room| room < wanted) {
+        fs::write(file, wanted.to_string()).expect("the user is root");
+        println!("net.ipv4.neigh.default.gc_thresh3 is {wanted} from now on, for so many hosts on one kernel");
+    }
 }
 
 /// Time of day, as logs tell it.
