@@ -8,7 +8,7 @@ use crate::{
     compile::gateway_api::{
         attach::service_parents,
         listeners::{Documents, Refusal},
-        route::{backends, is_granted, parents, service_of},
+        route::{ParentKind, backends, is_granted, parents, service_of},
     },
     document::{Document, Spec},
     view::MeshView,
@@ -17,13 +17,14 @@ use crate::{
 /// `None` for a document that is no route.
 pub(super) fn of_route(document: &Document, documents: &Documents<'_>, view: &MeshView) -> Option<GatewayStatus> {
     let (parents, backends) = (parents(&document.spec)?, backends(&document.spec)?);
-    let resolved = resolved_refs(document, &backends, documents, view);
     let of_parent = |parent: &ParentReference| {
         let accepted = match &document.spec {
             Spec::UdpRoute(_) => Condition::bad("Accepted", "UnsupportedValue", "between nodes there are streams only"),
             _ => accepted(document, parent, documents, view),
         };
-        ParentStatus { parent: ParentName::of(parent), conditions: vec![accepted, resolved.clone()] }
+        let kind = if parent.is_service() { ParentKind::Service } else { ParentKind::Gateway };
+        let resolved = resolved_refs(document, &backends, kind, documents, view);
+        ParentStatus { parent: ParentName::of(parent), conditions: vec![accepted, resolved] }
     };
     let parents = parents.iter().filter(|parent| !is_of_another(document, parent, documents));
     Some(GatewayStatus { parents: parents.map(of_parent).collect(), ..GatewayStatus::default() })
@@ -87,6 +88,7 @@ fn service<'v>(view: &'v MeshView, name: &ServiceName) -> Option<&'v crate::view
 fn resolved_refs(
     document: &Document,
     backends: &[Backend<'_>],
+    parent: ParentKind,
     documents: &Documents<'_>,
     view: &MeshView,
 ) -> Condition {
@@ -95,7 +97,7 @@ fn resolved_refs(
         let Some(name) = service_of(*backend, &namespace) else {
             return Some(("InvalidKind", format!("{} {} is no service", backend.kind, backend.name)));
         };
-        if !is_granted(document, &namespace, *backend, documents.grants()) {
+        if parent == ParentKind::Gateway && !is_granted(document, &namespace, *backend, documents.grants()) {
             return Some(("RefNotPermitted", format!("no ReferenceGrant in {} lets it name {name}", name.namespace)));
         }
         if view.parts.is_external_name(&name) {

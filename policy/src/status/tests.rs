@@ -97,12 +97,19 @@ fn backends_are_resolved_if_they_are_services_that_exist_and_may_be_named() {
         ("{name: missing, port: 80}", "", "ResolvedRefs! BackendNotFound"),
         ("{group: example.com, kind: Thing, name: web}", "", "ResolvedRefs! InvalidKind"),
         ("{name: alias, port: 80}", alias, "ResolvedRefs! InvalidKind"),
-        ("{name: db, namespace: prod, port: 80}", "", "ResolvedRefs! RefNotPermitted"),
-        ("{name: db, namespace: prod, port: 80}", grant, "ResolvedRefs"),
+        ("{name: db, namespace: prod, port: 80}", "", "ResolvedRefs"),
     ] {
         let route = route_with("{group: '', kind: Service, name: web}", &format!("{{backendRefs: [{backend}]}}"));
         let status = status(&format!("{route}{more}"), "r");
         assert_eq!(said(&status.parents[0].conditions), format!("Accepted, {expected}"), "{backend}");
+    }
+    // What a gateway opens to others must be granted, by a route of a Service too that has both parents.
+    for (more, expected) in [("", "ResolvedRefs! RefNotPermitted"), (grant, "ResolvedRefs")] {
+        let parents = "{group: '', kind: Service, name: web}, {name: missing}";
+        let route = route_with(parents, "{backendRefs: [{name: db, namespace: prod, port: 80}]}");
+        let status = status(&format!("{route}{more}"), "r");
+        let said = [&status.parents[0], &status.parents[1]].map(|parent| said(&parent.conditions));
+        assert_eq!(said, ["Accepted, ResolvedRefs".to_owned(), format!("Accepted! NoMatchingParent, {expected}")]);
     }
 }
 

@@ -108,7 +108,7 @@ macro_rules! backend_ref {
             #[serde(default = "crate::api::gateway::references::service_kind")]
             pub kind: $crate::api::gateway::KindName,
             pub name: $crate::api::gateway::ObjectName,
-            /// That of this document if absent; another one needs a ReferenceGrant there.
+            /// That of this document if absent; another one needs a ReferenceGrant there, but for routes of Services.
             #[serde(default)]
             #[schemars(with = "Option<String>")]
             pub namespace: Option<weft_wire::id::Namespace>,

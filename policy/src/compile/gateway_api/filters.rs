@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, header::HOST};
 
-use super::route::Route;
+use super::route::Attached;
 use crate::{
     api::{
         gateway::{
@@ -77,7 +77,7 @@ impl<'a> From<&'a GrpcRouteFilter> for Filter<'a> {
 }
 
 impl Filters {
-    pub(super) fn new<'a>(filters: impl IntoIterator<Item = impl Into<Filter<'a>>>, route: &Route) -> Self {
+    pub(super) fn new<'a>(filters: impl IntoIterator<Item = impl Into<Filter<'a>>>, route: &Attached<'_>) -> Self {
         let mut all = Self::default();
         for filter in filters {
             all.add(filter.into(), route);
@@ -85,7 +85,7 @@ impl Filters {
         all
     }
 
-    fn add(&mut self, filter: Filter<'_>, route: &Route) {
+    fn add(&mut self, filter: Filter<'_>, route: &Attached<'_>) {
         if let Some(operations) = filter.request_headers {
             self.headers.get_or_insert_default().request = header_operations(operations);
             let mut set = operations.set.iter().chain(operations.add.iter());

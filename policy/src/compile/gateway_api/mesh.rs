@@ -6,8 +6,8 @@ use weft_wire::id::{Namespace, ServiceName};
 
 use super::{
     attach::service_parents,
-    route::Route,
-    rules::{Attached, grpc_rules, http_rules},
+    route::{Attached, ParentKind, Route},
+    rules::{grpc_rules, http_rules},
 };
 use crate::{
     api::gateway::{ConnectionRule, TlsRoute},
@@ -30,7 +30,11 @@ pub(in crate::compile) fn rule_sets(
     for route in routes {
         let ports = attached_ports(route, service, ports);
         if !ports.is_empty() {
-            by_namespace.entry(&route.namespace).or_default().push(Attached { route, ports });
+            by_namespace.entry(&route.namespace).or_default().push(Attached {
+                route,
+                ports,
+                parent: ParentKind::Service,
+            });
         }
     }
     let producers = by_namespace.remove_entry(&service.namespace);
@@ -91,7 +95,7 @@ fn tls_rules(attached: &[Attached<'_>]) -> Vec<TlsRule> {
             server_names.push(HostPattern::verbatim("*"));
         }
         let of_port = |port: &Option<u16>| TlsMatch { client: at_port(*port), server_names: server_names.clone() };
-        TlsRule { matches: one.ports.iter().map(of_port).collect(), destinations: one.route.connection_targets(rule) }
+        TlsRule { matches: one.ports.iter().map(of_port).collect(), destinations: one.connection_targets(rule) }
     };
     rules.flat_map(|(one, route)| route.rules.iter().map(move |each| rule(one, route, each))).collect()
 }
@@ -108,7 +112,7 @@ pub(in crate::compile) fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
     });
     let rule = |one: &Attached<'_>, rule: &ConnectionRule| TcpRule {
         matches: one.ports.iter().map(|port| at_port(*port)).collect(),
-        destinations: one.route.connection_targets(rule),
+        destinations: one.connection_targets(rule),
     };
     rules.flat_map(|(one, rules)| rules.iter().map(move |each| rule(one, each))).collect()
 }

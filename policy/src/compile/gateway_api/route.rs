@@ -20,8 +20,25 @@ pub(crate) struct Route {
     pub(crate) document: Arc<Document>,
     pub(crate) namespace: Namespace,
     pub(super) seniority: Seniority,
-    /// The services of other namespaces that it names and may name.
+    /// The services of other namespaces that ReferenceGrants let it name.
     granted: BTreeSet<ServiceName>,
+}
+
+/// A route where it holds: at these ports that clients dial, `None` being any.
+pub(in crate::compile) struct Attached<'r> {
+    pub(in crate::compile) route: &'r Route,
+    pub(in crate::compile) ports: Vec<Option<u16>>,
+    pub(in crate::compile) parent: ParentKind,
+}
+
+/// What a route is attached to, which decides what it may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParentKind {
+    /// It rules clients that may call any service anyhow, and so names those of any namespace (GEP-1426, "Namespace
+    /// boundaries"); policies of the services decide who may.
+    Service,
+    /// It opens services to whoever reaches the gateway: those of other namespaces by a ReferenceGrant alone.
+    Gateway,
 }
 
 /// A ReferenceGrant and its namespace.
@@ -65,11 +82,16 @@ impl Route {
     pub(crate) fn parents(&self) -> &[ParentReference] {
         parents(&self.document.spec).unwrap_or_default()
     }
+}
 
+impl Attached<'_> {
     /// What requests for a backend are sent to: nothing if it is no service, or one that the route may not name.
     pub(super) fn target(&self, backend: Backend<'_>) -> Target {
-        let may_name = |service: &ServiceName| service.namespace == self.namespace || self.granted.contains(service);
-        let service = service_of(backend, &self.namespace).filter(may_name);
+        let Route { namespace, granted, .. } = self.route;
+        let may_name = |service: &ServiceName| {
+            self.parent == ParentKind::Service || service.namespace == *namespace || granted.contains(service)
+        };
+        let service = service_of(backend, namespace).filter(may_name);
         Target {
             host: service.map(|service| TargetHost::Backend(service.to_string())),
             port: backend.port.map(|port| port.number()),

@@ -6,7 +6,7 @@ use super::{
     conditions,
     filters::{Filter, Filters},
     rank::{Ranked, Seniority, ranked_grpc, ranked_http},
-    route::Route,
+    route::Attached,
 };
 use crate::{
     api::gateway::{
@@ -25,12 +25,6 @@ use crate::{
     },
     session::{self, Lifetime, Session},
 };
-
-/// A route where it holds: at these ports that clients dial, `None` being any.
-pub(in crate::compile) struct Attached<'r> {
-    pub(in crate::compile) route: &'r Route,
-    pub(in crate::compile) ports: Vec<Option<u16>>,
-}
 
 /// The rules of all HTTPRoutes among these.
 pub(in crate::compile) fn http_rules(attached: &[Attached<'_>], fields: &mut Fields) -> Vec<HttpRule> {
@@ -83,9 +77,10 @@ impl Rules<'_, '_> {
         ranked: &Ranked<'_, Rule, Match>,
         name: Option<&str>,
         mut condition: impl FnMut(Option<u16>) -> Option<RequestMatch>,
-        consequence: impl FnOnce(&Rule, &Route) -> Consequence,
+        consequence: impl FnOnce(&Rule, &Attached<'_>) -> Consequence,
     ) {
-        let Some(Attached { route, ports }) = self.attached.get(ranked.route) else { return };
+        let Some(attached) = self.attached.get(ranked.route) else { return };
+        let Attached { route, ports, .. } = attached;
         let route_name = name.map_or_else(
             || format!("{}.{}.{}", route.namespace, route.document.key.name, ranked.rule_index),
             str::to_owned,
@@ -101,7 +96,7 @@ impl Rules<'_, '_> {
             return;
         }
         let matches = matches.collect();
-        let Consequence { cors, authorizers, headers, action } = consequence(ranked.rule, route);
+        let Consequence { cors, authorizers, headers, action } = consequence(ranked.rule, attached);
         let document = route.document.clone();
         self.rules.push((
             which,
@@ -122,7 +117,7 @@ struct Consequence {
     action: RuleAction,
 }
 
-fn http_consequence(rule: &HttpRouteRule, route: &Route) -> Consequence {
+fn http_consequence(rule: &HttpRouteRule, route: &Attached<'_>) -> Consequence {
     let timeouts = rule.timeouts.unwrap_or_default();
     let manner = Manner {
         timeout: timeouts.request.and_then(|limit| limit.limit()),
@@ -146,7 +141,7 @@ fn cookie_path(matches: &[HttpRouteMatch]) -> &str {
     }
 }
 
-fn grpc_consequence(rule: &GrpcRouteRule, route: &Route) -> Consequence {
+fn grpc_consequence(rule: &GrpcRouteRule, route: &Attached<'_>) -> Consequence {
     let backends = rule.backend_refs.iter();
     let backends = backends.map(|backend| (backend.weight.get(), backend.object(), &*backend.filters));
     let manner =
@@ -168,7 +163,7 @@ impl Consequence {
         filters: &'a [F],
         backends: impl Iterator<Item = (i64, Backend<'a>, &'a [F])>,
         manner: Manner<'_>,
-        route: &Route,
+        route: &Attached<'_>,
     ) -> Self
     where
         Filter<'a>: From<&'a F>,
@@ -216,7 +211,12 @@ fn session(said: &SessionPersistence, path: &str, destinations: &[(u64, HttpDest
     }
 }
 
-fn destination<'a, F: 'a>(backend: Backend<'a>, filters: &'a [F], of_rule: &Filters, route: &Route) -> HttpDestination
+fn destination<'a, F: 'a>(
+    backend: Backend<'a>,
+    filters: &'a [F],
+    of_rule: &Filters,
+    route: &Attached<'_>,
+) -> HttpDestination
 where
     Filter<'a>: From<&'a F>,
 {

@@ -17,8 +17,8 @@ use crate::{
         attach::{Referent, may_refer},
         listeners::{Documents, Listener as ReadListener},
         mesh::{by_age, tcp_rules},
-        route::Route,
-        rules::{Attached, grpc_rules, http_rules},
+        route::{Attached, ParentKind, Route},
+        rules::{grpc_rules, http_rules},
     },
     document::{Document, Spec},
     endpoint::Place,
@@ -160,7 +160,7 @@ fn chain(
 }
 
 fn at_any_port(routes: &[Arc<Route>]) -> Vec<Attached<'_>> {
-    routes.iter().map(|route| Attached { route, ports: vec![None] }).collect()
+    routes.iter().map(|route| Attached { route, ports: vec![None], parent: ParentKind::Gateway }).collect()
 }
 
 /// All routes of a kind are one list, in which the most precise match decides; those of GRPCRoutes come first.
@@ -184,7 +184,7 @@ fn connections(by_host: BTreeMap<HostPattern, Vec<Arc<Route>>>) -> Option<Arc<Ru
             let Spec::TlsRoute(route) = &one.route.document.spec else { continue };
             rules.tls.extend(route.rules.iter().map(|rule| TlsRule {
                 matches: vec![TlsMatch { client: ClientMatch::default(), server_names: vec![name.clone()] }],
-                destinations: one.route.connection_targets(rule),
+                destinations: one.connection_targets(rule),
             }));
         }
     }

@@ -172,9 +172,7 @@ fn a_parent_may_be_one_port_of_a_service() {
 fn a_consumers_routes_beat_the_producers_and_a_third_namespaces_are_ignored() {
     let consumer =
         of_kind("HTTPRoute", "c", "client", "", "{backendRefs: [{name: b, namespace: default, port: 9080}]}");
-    let grant = "{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, metadata: {name: g}, spec: \
-                 {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: client}], to: [{group: '', kind: Service}]}}";
-    let mesh = mesh().apply(&consumer).apply(grant);
+    let mesh = mesh().apply(&consumer);
     let view = mesh.view();
     assert_eq!(["client", "default", "third"].map(|client| fate_for(&view, client, 9080)), ["b", "reviews", "reviews"]);
     let view = mesh.apply(&http_route(&format!("{{{}}}", to("a")))).view();
@@ -182,25 +180,14 @@ fn a_consumers_routes_beat_the_producers_and_a_third_namespaces_are_ignored() {
 }
 
 #[test]
-fn a_backend_of_another_namespace_needs_its_grant() {
-    let route = http_route("{backendRefs: [{name: ratings, namespace: prod, port: 9080}]}");
-    let grant = |to: &str| {
-        format!(
-            "{{apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, \
-             metadata: {{name: g, namespace: prod}}, spec: \
-             {{from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}}], to: [{to}]}}}}"
-        )
-    };
-    let mesh = mesh().apply(&route);
-    let without = mesh.view();
-    assert_eq!(fate(&without, &get("/")), "500");
-    let mut mesh = mesh.apply(&grant("{group: '', kind: Service, name: ratings}"));
-    let with = mesh.view_after(Some(&without));
-    assert_eq!(fate(&with, &get("/")), "ratings", "a grant that comes later counts");
-    mesh.documents.pop();
-    assert_eq!(fate(&mesh.view_after(Some(&with)), &get("/")), "500", "and one that goes");
-    let mesh = mesh.apply(&grant("{group: '', kind: Service, name: other}"));
-    assert_eq!(fate(&mesh.view(), &get("/")), "500");
+fn a_services_route_may_name_backends_of_any_namespace() {
+    for rule in [
+        "{backendRefs: [{name: ratings, namespace: prod, port: 9080}]}",
+        "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: ratings, namespace: prod, port: 9080}}}], \
+          backendRefs: [{name: ratings, namespace: prod, port: 9080}]}",
+    ] {
+        assert_eq!(fate(&mesh().apply(&http_route(rule)).view(), &get("/")), "ratings", "{rule}");
+    }
 }
 
 #[test]

@@ -121,6 +121,27 @@ fn listeners_choose_the_namespaces_and_kinds_of_their_routes() {
 }
 
 #[test]
+fn a_gateways_backend_of_another_namespace_needs_its_grant() {
+    let rule = "{backendRefs: [{name: ratings, namespace: prod, port: 9080}]}";
+    let grant = |to: &str| {
+        let from = "{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}";
+        of_kind("ReferenceGrant", "prod/g", &format!("from: [{from}], to: [{to}]"))
+    };
+    let route = of_kind("HTTPRoute", "r", &format!("parentRefs: [{{name: gw}}], rules: [{rule}]"));
+    let mesh = mesh().node("other", vec![row("ratings.prod", "ratings-v9")]);
+    let mesh = mesh.apply(&gateway(&http("l", 80, ""))).apply(&route);
+    let without = mesh.view();
+    assert_eq!(fate(&without, "gw", "x", "/"), "500");
+    let mut mesh = mesh.apply(&grant("{group: '', kind: Service, name: ratings}"));
+    let with = mesh.view_after(Some(&without));
+    assert_eq!(fate(&with, "gw", "x", "/"), "ratings", "a grant that comes later counts");
+    mesh.documents.pop();
+    assert_eq!(fate(&mesh.view_after(Some(&with)), "gw", "x", "/"), "500", "and one that goes");
+    let mesh = mesh.apply(&grant("{group: '', kind: Service, name: other}"));
+    assert_eq!(fate(&mesh.view(), "gw", "x", "/"), "500");
+}
+
+#[test]
 fn the_most_precise_match_of_all_routes_for_a_host_wins_then_the_oldest() {
     let view = mesh()
         .apply(&gateway(&http("l", 80, "")))
