@@ -1,10 +1,11 @@
 //! How HTTP/2 is spoken, in one place: the limits of every connection, and what is watched on it ([`frames`]).
 //!
 //! What one connection can make us hold: [`CONNECTION_WINDOW`] of what its peer sends and nobody reads on, and
-//! [`MAX_STREAMS`] times [`SEND_BUFFER`] of what its peer does not take. The connection's window is that of all its
-//! streams together: a stream that is not read on blocks none beside it.
+//! [`MAX_STREAMS`] times [`SEND_BUFFER`], and what is gathered ([`gather`]), of what its peer does not take. The
+//! connection's window is that of all its streams together: a stream that is not read on blocks none beside it.
 
 pub mod frames;
+mod gather;
 
 use std::{
     io,
@@ -23,6 +24,7 @@ use tokio::{
 };
 
 use self::frames::{Frames, Sender};
+pub(crate) use self::gather::{Flushed, Flusher, Gathered};
 use crate::{
     connection::{End, Load},
     stall::Deadline,
@@ -70,8 +72,11 @@ pub(crate) fn server(extended: bool) -> server::conn::http2::Builder<LocalExecut
     builder
 }
 
-pub(crate) fn client() -> client::conn::http2::Builder<LocalExecutor> {
-    let mut builder = client::conn::http2::Builder::new(LocalExecutor);
+pub(crate) fn client<S>(flusher: Flusher<S>) -> client::conn::http2::Builder<Flusher<S>>
+where
+    S: AsyncWrite + Unpin + 'static,
+{
+    let mut builder = client::conn::http2::Builder::new(flusher);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

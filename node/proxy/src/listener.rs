@@ -33,7 +33,7 @@ use crate::{
     config::Limits,
     connection::{End, Load},
     http1::{self, Owner, Strict},
-    http2::{self, MAX_HEADER_LIST, Watched},
+    http2::{self, Flushed, Gathered, MAX_HEADER_LIST, Watched},
     metrics::Refused,
     record::{Downstream, with_sources},
     respond::LastOnConnection,
@@ -205,9 +205,10 @@ where
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
     S::Future: 'static,
 {
-    let connection = http2::server(extended)
-        .serve_connection(TokioIo::new(Watched::caller(io, load.clone(), worker.limits.head_timeout)), service);
-    let shut = conn::http2::Connection::graceful_shutdown;
+    let (io, flusher) = Gathered::new(io);
+    let io = Watched::caller(io, load.clone(), worker.limits.head_timeout);
+    let connection = flusher.around(http2::server(extended).serve_connection(TokioIo::new(io), service));
+    let shut = |flushed: Pin<&mut Flushed<_, _>>| conn::http2::Connection::graceful_shutdown(flushed.connection());
     serve(pin!(connection), worker, &load, shut, http2_refusal, || false).await;
 }
 

@@ -26,7 +26,7 @@ use crate::{
     body::RequestBody,
     error::ConnectError,
     http1::{Answers, Strict},
-    http2::{MAX_HEADER_LIST, Watched},
+    http2::{Flusher, Gathered, MAX_HEADER_LIST, Watched},
     metrics::Metrics,
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls, Peer, Role},
@@ -223,7 +223,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
-    begin_http2(to, Watched::upstream(io), settings).await
+    let (io, flusher) = Gathered::new(io);
+    begin_http2(to, Watched::upstream(io), flusher, settings).await
 }
 
 /// As [`http2`], with a server that is not weft: waits for its SETTINGS, for it refuses streams beyond the number there,
@@ -241,8 +242,9 @@ where
 {
     let to: Arc<str> = to.into();
     within(connect_timeout(settings).unwrap_or(default), &to, async {
+        let (io, flusher) = Gathered::new(io);
         let (io, settled) = Watched::upstream_until_settled(io);
-        let sender = begin_http2(&to, io, settings).await?;
+        let sender = begin_http2(&to, io, flusher, settings).await?;
         // If it closes instead, the first request will tell why.
         let _ = settled.await;
         Ok(sender)
@@ -252,14 +254,15 @@ where
 
 async fn begin_http2<IO, B>(
     to: &str,
-    io: Watched<IO>,
+    io: Watched<Gathered<IO>>,
+    flusher: Flusher<IO>,
     settings: Option<&ConnectionSettings>,
 ) -> Result<http2::SendRequest<B>, ConnectError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
-    let mut builder = crate::http2::client();
+    let mut builder = crate::http2::client(flusher);
     if let Some(ping) = settings.and_then(|settings| settings.ping) {
         builder.keep_alive_interval(ping.interval).keep_alive_timeout(ping.timeout);
     }
