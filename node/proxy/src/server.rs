@@ -33,6 +33,9 @@ use crate::{
 
 /// Connections that the kernel keeps for us until we accept them.
 const BACKLOG: i32 = 1_024;
+/// Turns of tasks after which a worker looks for events though more tasks wait: not sooner, so that what comes of one
+/// look goes out together on the connections that requests share. Tokio's 61 are those of some fifteen requests.
+const EVENT_INTERVAL: u32 = 512;
 
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +191,11 @@ fn run_worker(
     slots: ListenerSlots,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .enable_io()
+        .enable_time()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let budget = shared.budget.clone();
         shared.metrics.add_runtime(format!("worker-{number}"), Handle::current().metrics());
