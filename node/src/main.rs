@@ -1,13 +1,5 @@
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
-
-use tikv_jemallocator::Jemalloc;
-
-/// Costs a request less than the C library's, and gives back to the system what a burst needed.
-#[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
-
-fn main() -> ExitCode {
+fn main() -> std::process::ExitCode {
     weft_node::main()
 }
