@@ -145,7 +145,7 @@ tools-servers:
 		echo "Scenarios want servers. On Debian: RUNLEVEL=1 apt-get install --no-install-recommends $(SERVERS)" >&2; exit 1; }
 # Clients and servers that scenarios talk to: as people have them, and not as we would write them.
 tools-clients:
-	@$(CLIENTS_PYTHON) -c 'import grpc, websockets, opentelemetry.proto' 2>/dev/null || { \
+	@$(CLIENTS_PYTHON) -c 'import grpc, websockets, opentelemetry.proto, openapi_spec_validator' 2>/dev/null || { \
 		python3 -m venv $(TOOLS)/clients && $(TOOLS)/clients/bin/pip install --quiet \
-			grpcio==1.76.0 websockets==15.0.1 opentelemetry-proto==1.45.2; } || { \
-		echo "grpcio, websockets and opentelemetry-proto could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }
+			grpcio==1.76.0 websockets==15.0.1 opentelemetry-proto==1.45.2 openapi-spec-validator==0.7.2; } || { \
+		echo "grpcio, websockets, opentelemetry-proto and openapi-spec-validator could not be installed. On Debian: apt-get install python3-venv" >&2; exit 1; }

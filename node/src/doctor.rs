@@ -4,6 +4,7 @@
 
 use std::{fmt::Display, io, net::SocketAddr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpStream, time::timeout};
 use weft_ca::trust::TrustBundle;
@@ -26,7 +27,7 @@ const SMALLEST_MTU: u16 = 1_200;
 const LISTED: usize = 20;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
@@ -36,7 +37,7 @@ pub enum Verdict {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// Such as `clock`, or `peer host-2`.
     pub about: String,

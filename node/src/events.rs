@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{identity::wall_ms, telemetry::LogLimit};
@@ -24,7 +25,7 @@ const MAX_TEXT: usize = 300;
 const SAME_WITHIN_MS: u64 = 10_000;
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Nodes that join, leave, fail, come back, start and stop.
@@ -89,7 +90,7 @@ impl FromStr for Kind {
 }
 
 /// What one node has seen. A field that this version does not know is left out: the event may come from another node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Milliseconds since 1970: by the clock of the node that tells it, or of a document's author.
     pub at: u64,
@@ -100,7 +101,7 @@ pub struct Event {
 }
 
 /// What has happened, as the mesh tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Told {
     #[serde(flatten)]
     pub event: Event,

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::access_log::Entry;
 use weft_proxy::ports::Span;
@@ -24,7 +25,7 @@ const MAX_ENCODED: usize = 16 * 1024;
 const CALLER_GONE: &str = "DC";
 
 /// Which spans are looked for.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Search {
     /// A service: its name, or `NAME.NAMESPACE`. It calls or is called.
@@ -38,7 +39,7 @@ pub struct Search {
 }
 
 /// One side of one hop.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TraceSpan {
     /// 32 hexadecimal digits, and 16.
@@ -71,7 +72,7 @@ pub struct TraceSpan {
 }
 
 /// How a workload deals with the context of traces.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Forwarding {
     /// `NAMESPACE/WORKLOAD`, and its service.

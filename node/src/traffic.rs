@@ -12,6 +12,7 @@ pub mod select;
 pub mod table;
 pub mod windows;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_proxy::metrics::{BOUNDS, Edge, Reporter};
 
@@ -20,7 +21,7 @@ pub const UNKNOWN: &str = "unknown";
 
 /// What went from one workload to another within a window, as told by one node, or by all. A field that this version
 /// does not know is left out: the row may come from another node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     #[serde(flatten)]
     pub call: Call,
@@ -33,7 +34,7 @@ pub struct Row {
 }
 
 /// Who calls whom; `unknown` where it is not known.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Call {
     pub source_namespace: String,
     pub source_workload: String,
@@ -59,7 +60,7 @@ pub struct Call {
 }
 
 /// Which side has told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     Source,
@@ -96,7 +97,7 @@ impl Call {
 }
 
 /// Numbers of a window. Those per second add up, of whichever nodes and calls.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Rates {
     /// HTTP requests per second.

@@ -8,6 +8,7 @@ mod route;
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_wire::id::Namespace;
 
@@ -53,7 +54,7 @@ pub struct ParentStatus {
 }
 
 /// A parent as the route names it, or a target of a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentName {
     pub group: String,

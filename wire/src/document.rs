@@ -5,6 +5,7 @@
 use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,7 +19,7 @@ pub const MAX_DOCUMENT_LEN: usize = 256 * 1024;
 pub const MAX_VERSIONS: usize = 10;
 
 /// What a document is about. Two documents with the same key are versions of one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DocumentKey {
     /// API group, empty for the core group, such as `networking.istio.io`.
     pub group: String,
@@ -42,7 +43,7 @@ impl fmt::Display for DocumentKey {
 
 /// A hybrid logical clock stamp: wall-clock milliseconds since 1970, then a counter (Kulkarni et al., "Logical
 /// Physical Clocks", 2014).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Stamp {
     pub millis: u64,
     pub counter: u16,
@@ -55,7 +56,7 @@ impl fmt::Display for Stamp {
 }
 
 /// One version of a document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SignedDocument {
     pub key: DocumentKey,
     pub stamp: Stamp,
@@ -117,7 +118,7 @@ pub struct KeptVersion {
 
 /// A version of a document as people and programs write it, `MILLIS.COUNTER-HASH`: Kubernetes'
 /// `metadata.resourceVersion`. Enough to tell whether a document is still what somebody has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct VersionId {
     stamp: Stamp,

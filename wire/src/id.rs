@@ -6,6 +6,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest label that DNS and Kubernetes accept (RFC 1123).
@@ -41,7 +42,7 @@ pub fn is_dns_name(s: &str) -> bool {
 macro_rules! checked_name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:ident, $error:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(Arc<str>);
 
@@ -196,7 +197,7 @@ pub fn read_hex<const N: usize>(s: &str) -> Option<[u8; N]> {
 }
 
 /// A service: a name within a namespace, printed `reviews.default`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceName {
     pub namespace: Namespace,
     pub name: ServiceLabel,
@@ -244,7 +245,7 @@ checked_name! {
 }
 
 /// A service account: what workloads run as, printed `namespace/name`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceAccount {
     pub namespace: Namespace,
     pub name: AccountName,
@@ -279,7 +280,7 @@ impl FromStr for ServiceAccount {
 }
 
 /// Who somebody is, as a certificate of the mesh says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {
     pub trust_domain: TrustDomain,
@@ -364,7 +365,7 @@ impl From<SpiffeId> for String {
 }
 
 /// What a node may do beyond hosting. Ordered: each role may do all that the one before may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Hosts and calls services.
@@ -402,7 +403,7 @@ impl FromStr for Role {
 }
 
 /// Which service accounts a node may host: `NS/SA`, `NS/*` or `*/*`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub enum AccountPattern {
     Account(ServiceAccount),

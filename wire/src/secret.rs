@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use aws_lc_rs::digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -15,7 +16,7 @@ pub const MAX_SECRET_LEN: usize = 256 * 1024;
 pub const MAX_SECRET_KEYS: usize = 256;
 
 /// Bytes that must not be seen: they print as `***`, and are overwritten when they are dropped.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretBytes(Vec<u8>);
 
@@ -37,7 +38,7 @@ impl fmt::Debug for SecretBytes {
 }
 
 /// The content of one version of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretPayload {
     /// 32 random bytes, new for each version. Without them, whoever holds the digest could try passwords against it.
     pub salt: SecretBytes,

@@ -1,5 +1,6 @@
 //! A tap: an operator's leave, for one node, to watch requests of the whole mesh for a while.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,7 +15,7 @@ pub const MAX_TAP_MS: u64 = 30 * 60 * 1_000;
 
 /// Signed like a document, by whoever may write documents; but it is given to nobody but the nodes that are asked, and
 /// kept by none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SignedTap {
     /// Tells it from others.
     pub id: u64,

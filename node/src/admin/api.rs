@@ -6,6 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::{date::Date, status::ParentName};
 use weft_wire::{
@@ -34,13 +35,13 @@ pub fn yaml(value: &impl Serialize) -> Result<String, serde_saphyr::ser::Error> 
 }
 
 /// Why something was not done: what, why, what to do, in one line.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
     pub error: String,
 }
 
 /// `GET /api/v1/status`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub name: String,
     pub id: String,
@@ -70,7 +71,7 @@ pub struct Status {
 }
 
 /// An element of `GET /api/v1/members`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     pub name: String,
     pub id: String,
@@ -92,7 +93,7 @@ pub struct Member {
 }
 
 /// An element of `GET /api/v1/services`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     pub name: String,
     pub namespace: String,
@@ -103,7 +104,7 @@ pub struct Service {
     pub healthy: usize,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Port {
     pub port: u16,
     pub name: String,
@@ -112,7 +113,7 @@ pub struct Port {
 
 /// An element of `GET /api/v1/endpoints?service=NAME.NAMESPACE`, or `?service=HOST` of one outside of the mesh, or
 /// `?node=NAME`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
     pub workload: String,
     /// Empty for a place outside of the mesh.
@@ -140,7 +141,7 @@ pub struct Endpoint {
 }
 
 /// An element of `GET /api/v1/workloads`: a workload's port, as its node announces it
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     pub service: ServiceName,
     /// Its name, in its service's namespace; empty if an older version tells it.
@@ -160,7 +161,7 @@ pub struct Workload {
 }
 
 /// Body of `POST /api/v1/explain/route`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RouteQuestion {
     /// A workload or a service, with `.NAMESPACE` if it is of another one. This or `gateway` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,7 +180,7 @@ pub struct RouteQuestion {
 }
 
 /// Body of `POST /api/v1/explain/access`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AccessQuestion {
     /// A workload, a service, a service account or a principal; see `weft_policy::explain::access`.
     pub from: String,
@@ -196,7 +197,7 @@ pub struct AccessQuestion {
 }
 
 /// Answer to `POST /api/v1/explain/route` and `POST /api/v1/explain/access`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// For people.
     pub text: String,
@@ -208,7 +209,7 @@ pub struct Explanation {
 }
 
 /// Body of `POST /api/v1/tokens`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TokenRequest {
     pub role: Role,
     pub ttl_seconds: u64,
@@ -217,13 +218,13 @@ pub struct TokenRequest {
 }
 
 /// Answer to `POST /api/v1/tokens`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCreated {
     pub token: String,
 }
 
 /// An element of `GET /api/v1/tokens`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     pub id: String,
     pub issuer: String,
@@ -235,7 +236,7 @@ pub struct Token {
 }
 
 /// Body of `POST /api/v1/documents/prepare`: what an author is about to sign.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Prepare {
     /// The node itself if absent.
     pub author: Option<SpiffeId>,
@@ -243,7 +244,7 @@ pub struct Prepare {
 }
 
 /// What an author wants to say.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Draft {
     pub key: DocumentKey,
     /// The document as JSON; `None` deletes.
@@ -257,7 +258,7 @@ pub struct Draft {
 }
 
 /// Body of `POST /api/v1/documents`: drafts for the node to sign, or prepared documents that an operator signed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Write {
     Drafts(Vec<Draft>),
@@ -273,14 +274,14 @@ pub enum Write {
 }
 
 /// An element of the answer to both: what happened to one document.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Written {
     pub key: DocumentKey,
     /// `created`, `configured`, `unchanged` or `deleted`, as kubectl says.
     pub outcome: Outcome,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     Created,
@@ -302,14 +303,14 @@ impl Outcome {
 
 /// Answer to `POST /api/v1/documents/prepare`, an element per draft: the document to sign, or none where the mesh
 /// already says the same.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Prepared {
     pub outcome: Outcome,
     pub document: Option<SignedDocument>,
 }
 
 /// An element of `GET /api/v1/documents`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
     pub key: DocumentKey,
     pub author: String,
@@ -347,7 +348,7 @@ pub fn shorten_digest(document: &mut serde_json::Value) {
 }
 
 /// What became of a document, as seen from the node that is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DocumentStatus {
     /// The `metadata.generation` that was judged.
@@ -369,7 +370,7 @@ pub struct DocumentStatus {
 }
 
 /// An address of a Gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayAddress {
     /// `IPAddress`
     #[serde(rename = "type")]
@@ -378,7 +379,7 @@ pub struct GatewayAddress {
 }
 
 /// What a parent of a route, or a gateway of a VirtualService, makes of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ParentStatus {
     pub parent_ref: ParentName,
@@ -387,7 +388,7 @@ pub struct ParentStatus {
 }
 
 /// What became of a policy at one of its targets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AncestorStatus {
     pub ancestor_ref: ParentName,
@@ -396,7 +397,7 @@ pub struct AncestorStatus {
 }
 
 /// What became of a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerStatus {
     pub name: String,
@@ -408,7 +409,7 @@ pub struct ListenerStatus {
 }
 
 /// A kind of routes that a listener takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteKind {
     pub group: String,
     pub kind: String,
@@ -422,7 +423,7 @@ impl DocumentStatus {
 }
 
 /// Kubernetes' `metav1.Condition`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// `Accepted`, `ResolvedRefs` or `Programmed`.
@@ -439,7 +440,7 @@ pub struct Condition {
 }
 
 /// Which nodes of the mesh have all documents that the asked node has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Nodes {
     /// How many have.

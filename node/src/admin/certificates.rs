@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::Instant};
 use weft_proxy::ports::Identities;
@@ -23,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Answer to `GET /api/v1/certificates`
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Certificates {
     pub certificates: Vec<Certificate>,
     /// Nodes that did not answer.
@@ -31,7 +32,7 @@ pub struct Certificates {
 }
 
 /// The certificate of a service account on a node that hosts workloads of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// Filled in by whoever asks.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::{
     circuit::Seen,
@@ -11,7 +12,7 @@ use weft_policy::{
 use crate::{actors::Handles, identity::wall_ms};
 
 /// An element of `GET /api/v1/circuits`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Circuit {
     /// `NODE/NAMESPACE/WORKLOAD:PORT`, `outside` for the node of a place outside of the mesh.
     pub endpoint: String,
@@ -24,7 +25,7 @@ pub struct Circuit {
 }
 
 /// What one node has seen.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Observation {
     pub node: String,
     pub this_node: bool,

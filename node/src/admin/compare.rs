@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     document::{DocumentKey, DocumentVersion, VersionId},
@@ -14,7 +15,7 @@ use super::ask::Answers;
 use crate::actors::Handles;
 
 /// The answer to `POST /api/v1/documents/compare`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// By name.
     pub nodes: Vec<NodeDocuments>,
@@ -23,7 +24,7 @@ pub struct Comparison {
 }
 
 /// What one node holds, against the newest that any node holds.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeDocuments {
     pub node: String,
     /// Equal where the same documents are held, deletions with them.
@@ -31,7 +32,7 @@ pub struct NodeDocuments {
     pub differences: Vec<Difference>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     pub document: DocumentKey,
     pub what: What,
@@ -41,7 +42,7 @@ pub struct Difference {
     pub newest: VersionId,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     /// The node has never heard of it, or not of its deletion.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::{date::Date, explain::title};
 use weft_proxy::decisions::{Asked, DecisionId, Decisions, Finding, Found, Rule};
@@ -19,7 +20,7 @@ use crate::actors::Handles;
 const LISTED: usize = 50;
 
 /// Body of `POST /api/v1/why`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WhyQuestion {
     /// What a caller was told in `x-weft-decision`; `None` asks for the latest of this node.
     pub id: Option<String>,
@@ -27,7 +28,7 @@ pub struct WhyQuestion {
 
 /// An element of the answer to `POST /api/v1/why`, the newest first. A field that this version does not know is
 /// left out: the answer may come from another node.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     pub id: String,
     /// The node that refused: the workload's, or the caller's where it is asked before a workload is chosen.
@@ -54,7 +55,7 @@ pub struct Decision {
     pub why: String,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DecidedRequest {
     pub method: String,
     pub host: String,

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use futures_util::{StreamExt, stream};
 use nix::sys::resource::{Resource, getrlimit};
 use rustls::pki_types::UnixTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_discovery::{liveness::Status, membership::MAX_MESSAGE_LEN};
 use weft_wire::{
@@ -27,7 +28,7 @@ const AT_ONCE: usize = 16;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 
 /// The answer to `POST /api/v1/doctor`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Examination {
     pub node: String,
     pub checks: Vec<Check>,

@@ -1,6 +1,7 @@
 //! Documents as somebody writes them in the console: checked as they are typed, shown as a change, written.
 
 use anyhow::ensure;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weft_policy::document::{self, DocumentError, ParsedDocument, ParsedFile, Position};
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Body of `POST /api/v1/documents/text`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Edit {
     /// YAML, as files for `weft apply` hold it.
     pub text: String,
@@ -35,7 +36,7 @@ fn yes() -> bool {
 }
 
 /// Answer to `POST /api/v1/documents/text`
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Edited {
     pub documents: Vec<EditedDocument>,
     /// If one of them is an error, nothing is written.
@@ -43,7 +44,7 @@ pub struct Edited {
     pub written: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EditedDocument {
     pub key: DocumentKey,
     pub outcome: Outcome,
@@ -52,7 +53,7 @@ pub struct EditedDocument {
 }
 
 /// What is wrong with a text, or deserves a word.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TextProblem {
     /// From 1.
     pub line: u64,

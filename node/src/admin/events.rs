@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_wire::frame::{MAX_TOLD_LEN, Request, Response};
 
@@ -18,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 pub const DEFAULT_SINCE: Duration = Duration::from_secs(600);
 
 /// The answer to `GET /api/v1/events`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Timeline {
     /// The oldest first.
     pub events: Vec<Told>,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use anyhow::{Context, bail, ensure};
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_discovery::{authority::Refusal, documents::verify};
 use weft_wire::{
@@ -15,7 +16,7 @@ use super::{api::rfc3339, ask::Answers};
 use crate::{actors::Handles, identity::MeshAuthority};
 
 /// The answer to `POST /api/v1/documents/history`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     /// The newest first.
     pub versions: Vec<Version>,
@@ -24,7 +25,7 @@ pub struct History {
 }
 
 /// One version of a document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
     pub version: VersionId,
@@ -41,7 +42,7 @@ pub struct Version {
 }
 
 /// What happened to the document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
     Created,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_ca::trust::PeerIdentity;
 use weft_proxy::access_log::{self, RecentLines, SideOf};
@@ -23,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const TOLD_OF_MESH: usize = 1_000;
 
 /// Body of `POST /api/v1/log`, and what nodes ask each other: lines of which either side is all of this.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogQuery {
     pub namespace: Option<String>,
@@ -35,7 +36,7 @@ pub struct LogQuery {
 }
 
 /// Answer to `POST /api/v1/log`
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Lines {
     /// The oldest first.
     pub lines: Vec<Line>,
@@ -47,7 +48,7 @@ pub struct Lines {
     pub off: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// When the exchange began, milliseconds since 1970.
     pub at_ms: u64,

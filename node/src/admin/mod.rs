@@ -15,6 +15,8 @@ mod explain;
 pub mod history;
 pub mod live;
 pub mod log;
+mod openapi;
+mod operations;
 pub mod plaintext;
 pub mod schemas;
 pub mod server;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use weft_proxy::metrics::Metrics;
@@ -17,7 +18,7 @@ use crate::{actors::Handles, plaintext::Sightings};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The answer to `POST /api/v1/plaintext`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Plaintext {
     pub senders: Vec<Sender>,
     /// Nodes that do not answer: what they know is missing.
@@ -26,7 +27,7 @@ pub struct Plaintext {
 
 /// Somebody who sends, or has sent, plaintext. A field that this version does not know is left out: the answer may come
 /// from another node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Sender {
     /// The workload that sends, `NAMESPACE/WORKLOAD`, or the address that it sends from.
     pub from: String,
@@ -45,7 +46,7 @@ pub struct Sender {
     pub last_seconds_ago: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
     /// To a workload of the mesh, by its own port: neither encrypted nor subject to policies.

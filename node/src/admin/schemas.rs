@@ -1,6 +1,7 @@
 //! The kinds of documents, and what each may hold: for `weft schema`, and for editors.
 
 use anyhow::anyhow;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use weft_policy::{
@@ -9,7 +10,7 @@ use weft_policy::{
 };
 
 /// An element of `GET /api/v1/schemas`
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KindEntry {
     pub kind: &'static str,

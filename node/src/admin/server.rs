@@ -1,4 +1,4 @@
-//! Serves the admin API. One `Api` answers on every listener; a listener knows only whether it may write.
+//! Serves the admin API: looks up what is asked for, whether it may be on that listener, and does it.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,9 @@ use weft_proxy::metrics::text::Format;
 
 use super::{
     api::{MAX_REQUEST_LEN, Refusal},
-    console, events, live, schemas,
+    console, events, live, openapi,
+    operations::{Asked, Asker, Operation},
+    schemas,
     sessions::{ConsoleCode, SessionState, Sessions, SignIn, is_cross_origin},
     tap::{self, TapRequest},
     traffic,
@@ -50,20 +52,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept: mostly for want of file descriptors, which come back as connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where taps are asked for.
-const TAP: &str = "/api/v1/tap";
-
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// What clients of a listener may do.
+/// Where a request came in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// The unix socket: whoever may open it owns the node.
-    ReadWrite,
-    /// The loopback address: every process of the host.
-    Read,
-    /// Likewise, of somebody who is signed in to the console.
-    Console,
+enum Listener {
+    /// Whoever may open the unix socket owns the node.
+    Unix,
+    /// Every process of the host.
+    Loopback,
     /// The address of `metrics`: whoever reaches it.
     Metrics,
 }
@@ -92,15 +89,15 @@ impl Actor for ApiActor {
                 },
                 entered = unix.next(|| self.unix.accept()) => {
                     let ((stream, _), place) = entered?;
-                    tokio::spawn(serve(stream, Access::ReadWrite, handles, place));
+                    tokio::spawn(serve(stream, Listener::Unix, handles, place));
                 }
                 entered = tcp.next(|| self.tcp.accept()) => {
                     let ((stream, _), place) = entered?;
-                    tokio::spawn(serve(stream, Access::Read, handles, place));
+                    tokio::spawn(serve(stream, Listener::Loopback, handles, place));
                 }
                 entered = metrics.next(|| accept(self.metrics.as_deref())) => {
                     let ((stream, _), place) = entered?;
-                    tokio::spawn(serve(stream, Access::Metrics, handles, place));
+                    tokio::spawn(serve(stream, Listener::Metrics, handles, place));
                 }
             }
         }
@@ -150,13 +147,13 @@ impl Door {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    access: Access,
+    listener: Listener,
     handles: Handles,
     _place: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request| {
         let handles = handles.clone();
-        async move { Ok::<_, Infallible>(answer(request, access, handles).await) }
+        async move { Ok::<_, Infallible>(answer(request, listener, handles).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -168,61 +165,44 @@ async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, mut access: Access, handles: Handles) -> Response<Body> {
-    let (headers, path) = (request.headers(), request.uri().path());
-    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+async fn answer(request: Request<Incoming>, listener: Listener, handles: Handles) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let (method, headers) = (request.method(), request.headers());
     // A page in a browser on this host could reach the loopback address under a name of its own (DNS rebinding).
-    if access == Access::Read && !host_is_local(&request) {
+    if listener == Listener::Loopback && !host_is_local(&request) {
         return refuse(StatusCode::FORBIDDEN, "the admin address answers to its IP or to localhost only");
     }
-    if access == Access::Read && !reading {
-        if is_cross_origin(headers) {
+    let asked = Asked::find(method, &path);
+    let needed = asked.as_ref().map_or(Asker::Process, |asked| asked.description.asker);
+    let changes = !matches!(*method, Method::GET | Method::HEAD);
+    match listener {
+        Listener::Unix => {}
+        Listener::Loopback if changes && is_cross_origin(headers) => {
             return refuse(StatusCode::FORBIDDEN, "only the console's own pages may ask for that");
         }
-        if handles.sessions.is_signed_in(headers, Instant::now()) {
-            access = Access::Console;
+        Listener::Loopback if needed == Asker::Owner => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "not on the admin address: this is answered on the unix socket in the node's data directory",
+            );
         }
-    }
-    match access {
-        Access::Read if !reading && !is_open(path) && is_for_console(path) => {
+        Listener::Loopback if needed == Asker::Console && !handles.sessions.is_signed_in(headers, Instant::now()) => {
             let why = "sign in first: `weft console` on this host prints the address that does so";
             return refuse(StatusCode::UNAUTHORIZED, why);
         }
-        Access::Read | Access::Console if !reading && !is_open(path) && !is_for_console(path) => {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                "the admin address is read-only; changes go through the unix socket in the node's data directory",
-            );
-        }
-        Access::Metrics if !reading || !matches!(path, "/metrics" | "/healthz" | "/readyz") => {
+        Listener::Loopback => {}
+        Listener::Metrics if needed == Asker::Scraper => {}
+        Listener::Metrics => {
             return refuse(StatusCode::NOT_FOUND, "only /metrics, /healthz and /readyz are served here");
         }
-        _ => {}
     }
-    // By GET too they show what others ask for.
-    if access == Access::Read && request.uri().path() == TAP {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "taps are for operators: sign in (`weft console`) and POST, or ask on the unix socket in the node's data directory",
-        );
-    }
-    match route(request, &handles).await {
-        Ok(response) => response,
-        Err(error) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &format!("{error:#}")),
-    }
-}
-
-/// What every process of the host may ask although it is no GET: to sign in, and what follows from documents that it may
-/// read.
-fn is_open(path: &str) -> bool {
-    matches!(path, "/api/v1/session" | "/api/v1/explain/route" | "/api/v1/explain/access")
-}
-
-/// What whoever is signed in to the console may ask and do: what the console has a page for, and no more.
-fn is_for_console(path: &str) -> bool {
-    let Some(path) = path.strip_prefix("/api/v1/") else { return false };
-    matches!(path, "session/end" | "why" | "traces" | "plaintext" | "doctor" | "tap" | "log")
-        || path.split('/').next() == Some("documents")
+    let answered = match asked {
+        Some(asked) => perform(&asked, request, &handles).await,
+        #[cfg(feature = "testing")]
+        None if listener == Listener::Unix && path.starts_with("/debug/") => fault(&path, &handles).await,
+        None => Ok(file(&request)),
+    };
+    answered.unwrap_or_else(|error| refuse(StatusCode::UNPROCESSABLE_ENTITY, &format!("{error:#}")))
 }
 
 fn host_is_local(request: &Request<Incoming>) -> bool {
@@ -231,21 +211,19 @@ fn host_is_local(request: &Request<Incoming>) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
 }
 
-async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<Response<Body>> {
+async fn perform(asked: &Asked<'_>, request: Request<Incoming>, handles: &Handles) -> anyhow::Result<Response<Body>> {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().trim_start_matches('/').to_owned();
-    let segments: Vec<&str> = path.split('/').collect();
     let query = parts.uri.query().unwrap_or_default();
-    match (parts.method.clone(), segments.as_slice()) {
-        (Method::GET | Method::HEAD, ["healthz"]) => Ok(text(StatusCode::OK, "ok\n".into())),
-        (Method::GET | Method::HEAD, ["readyz"]) => {
+    match asked.description.operation {
+        Operation::Healthz => Ok(text(StatusCode::OK, "ok\n".into())),
+        Operation::Readyz => {
             let missing = handles.not_ready();
             Ok(match missing.is_empty() {
                 true => text(StatusCode::OK, "ready\n".into()),
                 false => text(StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n"),
             })
         }
-        (Method::GET | Method::HEAD, ["metrics"]) => {
+        Operation::Metrics => {
             let accept = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
             let format = Format::asked_for(&accept.collect::<Vec<_>>().join(","));
             let mut response = text(StatusCode::OK, handles.telemetry.encode(format)?);
@@ -253,56 +231,57 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             Ok(response)
         }
-        (Method::GET, ["api", "v1", "status"]) => json(&handles.status()),
-        (Method::GET, ["api", "v1", "members"]) => json(&handles.members()),
-        (Method::GET, ["api", "v1", "services"]) => json(&handles.services()),
-        (Method::GET, ["api", "v1", "workloads"]) => json(&handles.workloads()),
-        (Method::GET, ["api", "v1", "endpoints"]) => {
+        Operation::OpenApi => json(&openapi::describe()),
+        Operation::Status => json(&handles.status()),
+        Operation::Members => json(&handles.members()),
+        Operation::Services => json(&handles.services()),
+        Operation::Workloads => json(&handles.workloads()),
+        Operation::Endpoints => {
             if let Some(node) = parameter(query, "node") {
                 return json(&handles.endpoints_on(&node));
             }
             let service = parameter(query, "service").context("the parameter `service` or `node` is missing")?;
             json(&handles.endpoints(&service)?)
         }
-        (Method::GET, ["api", "v1", "circuits"]) => json(&handles.circuits()),
-        (Method::GET, ["api", "v1", "certificates"]) => json(&*handles.certificates().await),
-        (Method::GET, ["api", "v1", "traffic"]) => {
+        Operation::Circuits => json(&handles.circuits()),
+        Operation::Certificates => json(&*handles.certificates().await),
+        Operation::Traffic => {
             let window = traffic::window(parameter(query, "window").as_deref())?;
             match wants_stream(&parts.headers) {
                 false => json(&*handles.traffic(window).await),
                 true => Ok(live::traffic(handles.clone(), window)),
             }
         }
-        (Method::GET, ["api", "v1", "traffic", "history"]) => {
+        Operation::TrafficHistory => {
             let (since, step) = (parameter(query, "since"), parameter(query, "step"));
             let unix = UNIX_EPOCH.elapsed().unwrap_or_default();
             json(&*handles.traffic_history(traffic::range(since.as_deref(), step.as_deref(), unix)?).await)
         }
-        (Method::GET, ["api", "v1", "tap"]) => {
+        Operation::TapByQuery => {
             let (query, length) = tap::query(parameters(query))?;
             let for_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
             Ok(live::tap(handles.tap(TapRequest { query, for_ms, signed: None })?))
         }
-        (Method::POST, ["api", "v1", "tap"]) => Ok(live::tap(handles.tap(read(body).await?)?)),
-        (Method::GET, ["api", "v1", "events"]) => {
+        Operation::Tap => Ok(live::tap(handles.tap(read(body).await?)?)),
+        Operation::Events => {
             let since = events::since(parameter(query, "since").as_deref())?;
             match wants_stream(&parts.headers) {
                 false => json(&handles.events(since).await),
                 true => Ok(live::events(handles.clone(), since)),
             }
         }
-        (Method::GET, ["api", "v1", "schemas"]) => json(&schemas::list()),
-        (Method::GET, ["api", "v1", "schemas", kind]) => json(&schemas::of(kind)?),
-        (Method::POST, ["api", "v1", "console"]) => {
+        Operation::Schemas => json(&schemas::list()),
+        Operation::Schema => json(&schemas::of(asked.segment("kind"))?),
+        Operation::Console => {
             let code = handles.sessions.new_code(Instant::now());
             let url = format!("http://{}/#/sign-in/{code}", handles.admin);
             json(&ConsoleCode { url, valid_seconds: Sessions::code_life().as_secs() })
         }
-        (Method::GET, ["api", "v1", "session"]) => {
+        Operation::Session => {
             let signed_in = handles.sessions.is_signed_in(&parts.headers, Instant::now());
             json(&SessionState { signed_in, token: None })
         }
-        (Method::POST, ["api", "v1", "session"]) => {
+        Operation::SignIn => {
             let SignIn { code } = read(body).await?;
             let Some(session) = handles.sessions.sign_in(&code, Instant::now()) else {
                 let why = "this code is wrong, was used, or is too old: `weft console` prints a new one";
@@ -313,57 +292,57 @@ async fn route(request: Request<Incoming>, handles: &Handles) -> anyhow::Result<
             response.headers_mut().insert(header::SET_COOKIE, cookie);
             Ok(response)
         }
-        (Method::POST, ["api", "v1", "session", "end"]) => {
+        Operation::SignOut => {
             handles.sessions.sign_out(&parts.headers);
             json(&SessionState { signed_in: false, token: None })
         }
-        // It has other nodes dial this one.
-        (Method::POST, ["api", "v1", "doctor"]) => json(&handles.examine().await),
-        (Method::GET, ["api", "v1", "documents"]) => json(&handles.documents()),
-        (Method::POST, ["api", "v1", "documents", "prepare"]) => {
-            json(&handles.documents.prepare(read(body).await?).await?)
-        }
-        (Method::POST, ["api", "v1", "documents", "compare"]) => json(&handles.compare_documents().await),
-        (Method::POST, ["api", "v1", "documents", "history"]) => json(&handles.history(read(body).await?).await?),
-        (Method::POST, ["api", "v1", "documents", "text"]) => json(&handles.edit(read(body).await?).await?),
-        (Method::POST, ["api", "v1", "documents"]) => json(&handles.write(read(body).await?).await?),
-        (Method::POST, ["api", "v1", "explain", "route"]) => json(&handles.explain_route(&read(body).await?)?),
-        (Method::POST, ["api", "v1", "explain", "access"]) => json(&handles.explain_access(&read(body).await?)?),
-        // Not for each process of the host: it tells what others have asked for.
-        (Method::POST, ["api", "v1", "why"]) => json(&handles.why(&read(body).await?).await?),
-        // Likewise.
-        (Method::POST, ["api", "v1", "traces"]) => json(&handles.traces(&read(body).await?).await?),
-        // Likewise, of access logs.
-        (Method::POST, ["api", "v1", "log"]) => json(&handles.log(&read(body).await?).await?),
-        // Nor this, of workloads that the asking process may have nothing to do with.
-        (Method::POST, ["api", "v1", "plaintext"]) => json(&handles.plaintext().await),
-        (Method::GET, ["api", "v1", "tokens"]) => json(&handles.tokens()),
-        (Method::POST, ["api", "v1", "tokens"]) => json(&handles.issuer.create_token(read(body).await?).await?),
-        (Method::POST, ["api", "v1", "tokens", id, "revoke"]) => json(&handles.issuer.revoke_token(id).await?),
-        (Method::POST, ["api", "v1", "workloads"]) => {
+        Operation::Doctor => json(&handles.examine().await),
+        Operation::Documents => json(&handles.documents()),
+        Operation::PrepareDocuments => json(&handles.documents.prepare(read(body).await?).await?),
+        Operation::CompareDocuments => json(&handles.compare_documents().await),
+        Operation::DocumentHistory => json(&handles.history(read(body).await?).await?),
+        Operation::EditDocuments => json(&handles.edit(read(body).await?).await?),
+        Operation::WriteDocuments => json(&handles.write(read(body).await?).await?),
+        Operation::ExplainRoute => json(&handles.explain_route(&read(body).await?)?),
+        Operation::ExplainAccess => json(&handles.explain_access(&read(body).await?)?),
+        Operation::Why => json(&handles.why(&read(body).await?).await?),
+        Operation::Traces => json(&handles.traces(&read(body).await?).await?),
+        Operation::Log => json(&handles.log(&read(body).await?).await?),
+        Operation::Plaintext => json(&handles.plaintext().await),
+        Operation::Tokens => json(&handles.tokens()),
+        Operation::CreateToken => json(&handles.issuer.create_token(read(body).await?).await?),
+        Operation::RevokeToken => json(&handles.issuer.revoke_token(asked.segment("id")).await?),
+        Operation::Register => {
             let spec: ServiceSpec = read(body).await?;
             let registration = handles.health.register(spec).await?;
             Ok(lasting(registration))
         }
-        (Method::POST, ["api", "v1", "workloads", namespace, name, "drain"]) => {
-            json(&handles.drain_workload(namespace.parse()?, name.parse()?).await?)
-        }
-        (Method::POST, ["api", "v1", "leave"]) => {
+        Operation::DrainWorkload => json(
+            &handles.drain_workload(asked.segment("namespace").parse()?, asked.segment("workload").parse()?).await?,
+        ),
+        Operation::Leave => {
             let force = parameter(query, "force").is_some_and(|force| force == "true");
             json(&handles.leave(force)?)
         }
-        #[cfg(feature = "testing")]
-        (Method::POST, ["debug", "actors", name, fault]) => json(&handles.inject(name, fault)?),
-        #[cfg(feature = "testing")]
-        (Method::POST, ["debug", "certificates", "renew"]) => json(&handles.issuer.renew_all().await?),
-        (method, segments) => {
-            let file = match (method, segments) {
-                (Method::GET | Method::HEAD, [name]) => console::file(name, &parts.headers),
-                _ => None,
-            };
-            let why = || format!("{} /{path} is not part of the admin API", parts.method);
-            Ok(file.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND, &why())))
-        }
+    }
+}
+
+/// One of the console's files.
+fn file(request: &Request<Incoming>) -> Response<Body> {
+    let (method, path) = (request.method(), request.uri().path());
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let file = path.strip_prefix('/').filter(|_| reads).and_then(|name| console::file(name, request.headers()));
+    let why = || format!("{method} {path} is not part of the admin API");
+    file.unwrap_or_else(|| refuse(StatusCode::NOT_FOUND, &why()))
+}
+
+/// What tests have a node do.
+#[cfg(feature = "testing")]
+async fn fault(path: &str, handles: &Handles) -> anyhow::Result<Response<Body>> {
+    match path.split('/').skip(2).collect::<Vec<_>>()[..] {
+        ["actors", name, fault] => json(&handles.inject(name, fault)?),
+        ["certificates", "renew"] => json(&handles.issuer.renew_all().await?),
+        _ => Err(anyhow!("{path} is no fault")),
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, header};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How long a code is good, and how long a session.
@@ -23,11 +24,11 @@ const CODE_LIFE: Duration = Duration::from_secs(10 * 60);
 const SESSION_LIFE: Duration = Duration::from_secs(8 * 3_600);
 /// Codes and sessions that are kept; a new one ends the oldest.
 const KEPT: usize = 64;
-const COOKIE: &str = "weft_session";
-const HEADER: &str = "x-weft-session";
+pub(super) const COOKIE: &str = "weft_session";
+pub(super) const HEADER: &str = "x-weft-session";
 
 /// Answer to `POST /api/v1/console`
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ConsoleCode {
     /// Where the console is, with the code that signs in.
     pub url: String,
@@ -35,13 +36,13 @@ pub struct ConsoleCode {
 }
 
 /// Body of `POST /api/v1/session`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct SignIn {
     pub code: String,
 }
 
 /// Answer to `GET` and `POST /api/v1/session`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionState {
     pub signed_in: bool,
     /// What the page sends in `x-weft-session`: told once.

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
@@ -40,7 +41,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const WAITING: usize = 1_024;
 
 /// Body of `POST /api/v1/tap`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TapRequest {
     pub query: TapQuery,
     pub for_ms: u64,
@@ -49,7 +50,7 @@ pub struct TapRequest {
 }
 
 /// What a reader is told, one after another.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TapEvent {
     Seen(Box<Seen>),
@@ -57,7 +58,7 @@ pub enum TapEvent {
 }
 
 /// How a tap goes on: told at its begin, at its end, and when it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TapState {
     /// How many nodes watch, and which.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     frame::{MAX_TOLD_LEN, Request, Response},
@@ -22,7 +23,7 @@ const TOLD: usize = 500;
 const TOLD_OF_MESH: usize = 5_000;
 
 /// Body of `POST /api/v1/traces`, and what nodes ask each other.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum TraceQuery {
     /// All spans of a trace, by its id or by a request's `x-request-id`.
@@ -34,7 +35,7 @@ pub enum TraceQuery {
 }
 
 /// The answer of one node, or of all that could be asked.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TraceAnswer {
     /// The earliest first.

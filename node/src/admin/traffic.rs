@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use weft_policy::endpoint::Standing;
@@ -38,7 +39,7 @@ const FRESH: Duration = Duration::from_millis(500);
 const FRESH_HISTORY: Duration = Duration::from_secs(5);
 
 /// The answer to `GET /api/v1/traffic`, and each event of its stream.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     pub window_seconds: f64,
     /// Upper bounds of the buckets of durations, in milliseconds; `null` is infinite.
@@ -62,7 +63,7 @@ struct Told {
 }
 
 /// The answer to `GET /api/v1/traffic/history`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficHistory {
     /// When the first point begins, in milliseconds since 1970.
     pub from_ms: u64,

@@ -7,6 +7,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, header,
     uri::{Authority, PathAndQuery},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_wire::{
     fact::Protocol,
@@ -51,7 +52,7 @@ impl ServiceConfig {
 }
 
 /// A service before it is checked.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServiceSpec {
     pub name: String,
@@ -77,7 +78,7 @@ pub struct ServiceSpec {
 }
 
 /// A health check before it is checked: exactly one of `http`, `grpc`, `tcp` and `command`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct HealthCheckSpec {
     pub http: Option<HttpProbeSpec>,
@@ -90,7 +91,7 @@ pub struct HealthCheckSpec {
     pub healthy_after: Option<u64>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpProbeSpec {
     /// `/` if absent.
@@ -105,14 +106,14 @@ pub struct HttpProbeSpec {
 }
 
 /// One status is a number in YAML.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum StatusesSpec {
     One(u64),
     Text(String),
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcProbeSpec {
     /// The server as a whole if absent.
@@ -121,7 +122,7 @@ pub struct GrpcProbeSpec {
     pub port: Option<u64>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TcpProbeSpec {
     /// The target port if absent.

@@ -1,5 +1,6 @@
 //! A request as a tap shows it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::{
     access_log::{Entry, RequestLine, protocol_name},
@@ -20,7 +21,7 @@ const MAX_TEXT: usize = 1_024;
 const MAX_HEADERS: usize = 64;
 
 /// One request and what became of it. A field that this version does not know is left out: it may come from another node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Seen {
     /// When it began: RFC 3339.
     pub at: String,

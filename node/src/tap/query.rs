@@ -2,6 +2,7 @@
 
 use anyhow::{bail, ensure};
 use http::{HeaderName, Method};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_policy::access_log::{Entry, RequestLine};
 
@@ -13,7 +14,7 @@ pub const DEFAULT_MAX_RPS: u32 = 100;
 pub const MAX_RPS: u32 = 1_000;
 
 /// The question, as the admin API and other nodes are asked it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TapQuery {
     /// What is called, or who calls: as in `weft edges`.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_proxy::metrics::{BOUNDS, Counts, Edge};
 
@@ -74,7 +75,7 @@ pub struct Range {
 }
 
 /// What went over one edge, point by point, as told by one node, or by all.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Track {
     #[serde(flatten)]
     pub call: Call,
@@ -83,7 +84,7 @@ pub struct Track {
 }
 
 /// Numbers of each point: counts within it, not rates. What is 0 all the time is left out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
     /// `requests`, of these `failures`, `client_errors` and `retries`; of connections of bytes `opened`, of these
     /// `refused`, and `open` at the point's end; `received_bytes` and `sent_bytes` from and to callers; of requests and

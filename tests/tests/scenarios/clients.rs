@@ -8,7 +8,7 @@ use std::{
 
 use weft_tests::lab::{Lab, PATIENCE, origin, wait_for};
 
-/// A Python that has grpcio, websockets and opentelemetry-proto.
+/// A Python that has grpcio, websockets, opentelemetry-proto and openapi-spec-validator.
 ///
 /// # Panics
 /// If there is none: a test that cannot run has failed.
@@ -16,7 +16,9 @@ pub(crate) fn python() -> String {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/clients/bin/python");
     let candidates = [env::var_os("CLIENTS_PYTHON").map(PathBuf::from), Some(tools), Some("python3".into())];
     let has_all = |python: &PathBuf| {
-        let ran = Command::new(python).args(["-c", "import grpc, websockets, opentelemetry.proto"]).output();
+        let ran = Command::new(python)
+            .args(["-c", "import grpc, websockets, opentelemetry.proto, openapi_spec_validator"])
+            .output();
         ran.is_ok_and(|ran| ran.status.success())
     };
     let found = candidates.into_iter().flatten().find(has_all);

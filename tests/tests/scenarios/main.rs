@@ -3,6 +3,7 @@
 
 mod access;
 mod admission;
+mod api;
 mod circuits;
 mod cli;
 mod clients;
