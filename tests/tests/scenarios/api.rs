@@ -37,8 +37,8 @@ spec: { tracing: [{ randomSamplingPercentage: 100 }], accessLogging: [{ provider
         (statuses == [200, 403]).then_some(())
     });
     wait_for("an edge", PATIENCE, || {
-        let edges = lab.host(0).json(&["edges"]);
-        edges["rows"].as_array().is_some_and(|rows| !rows.is_empty()).then_some(())
+        let traffic = lab.host(0).admin("GET", "/api/v1/traffic?window=1m").json();
+        traffic["rows"].as_array().is_some_and(|rows| !rows.is_empty()).then_some(())
     });
     let socket = lab.host(0).dir.join("weft.sock");
     let socket = socket.to_string_lossy();

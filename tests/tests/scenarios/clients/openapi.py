@@ -15,6 +15,12 @@ SERVICE = "web.default"
 EXPLAIN = {"namespace": "default", "method": "GET", "path": "/", "headers": []}
 KEY = {"group": "networking.istio.io", "kind": "VirtualService", "namespace": "default", "name": "web"}
 DRAFT = {"key": KEY, "body": None}
+OTHER = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "other", "namespace": "default"},
+    "spec": {"hosts": ["other"], "http": [{"directResponse": {"status": 404}}]},
+}
 TEXT = "{apiVersion: v1, kind: Namespace, metadata: {name: other}}"
 BODIES = {
     "/api/v1/explain/route": EXPLAIN | {"to": SERVICE, "from": "client", "scheme": "http"},
@@ -22,14 +28,14 @@ BODIES = {
     "/api/v1/documents/prepare": {"author": None, "drafts": [DRAFT]},
     "/api/v1/documents/history": KEY,
     "/api/v1/documents/text": {"text": TEXT, "namespace": "default"},
-    "/api/v1/documents": {"drafts": [{"key": KEY | {"name": "nobody"}, "body": None}]},
+    "/api/v1/documents": {"drafts": [{"key": KEY | {"name": "other"}, "body": json.dumps(OTHER)}]},
     "/api/v1/why": {"id": None},
     "/api/v1/traces": {"ask": "search", "service": "web"},
     "/api/v1/log": {"service": "web"},
     "/api/v1/tokens": {"role": "member", "ttl_seconds": 60, "uses": 1, "allow": ["default/*"]},
     "/api/v1/tap": {"query": {"to": "web"}, "for_ms": 1000, "signed": None},
 }
-QUERIES = {"/api/v1/endpoints": "?service=" + SERVICE, "/api/v1/tap": "?for=1s"}
+QUERIES = {"/api/v1/endpoints": "?service=" + SERVICE, "/api/v1/tap": "?for=1s", "/api/v1/traffic": "?window=1m"}
 # They take a code that is good once, or end the node or what it hosts.
 LEFT_OUT = {"SignIn", "SignOut", "Register", "DrainWorkload", "Leave"}
 
