@@ -78,7 +78,7 @@ pub enum ListenerProtocol {
     Unsupported,
 }
 
-/// Why a listener cannot be beside one that stands before it.
+/// Why a listener cannot be beside another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
     Protocol,

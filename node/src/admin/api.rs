@@ -402,7 +402,7 @@ pub struct AncestorStatus {
 pub struct ListenerStatus {
     pub name: String,
     /// None of one of Istio's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub supported_kinds: Vec<RouteKind>,
     pub attached_routes: usize,
     pub conditions: Vec<Condition>,

@@ -296,10 +296,81 @@ fn a_listener_says_what_it_takes_and_what_is_wrong_with_it() {
     }
     let two = "{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: TCP}";
     let status = status(&gateway("weft", two), "gw");
-    assert!(
-        said(&status.listeners[1].conditions).starts_with("Accepted! ProtocolConflict, Conflicted ProtocolConflict")
-    );
-    assert_eq!(said(&status.conditions), "Accepted ListenersNotValid, Programmed! NotImplemented");
+    for listener in &status.listeners {
+        assert!(
+            said(&listener.conditions).starts_with("Accepted! Invalid, Conflicted ProtocolConflict"),
+            "{listener:?}"
+        );
+    }
+    assert_eq!(said(&status.conditions), "Accepted! ListenersNotValid, Programmed! NotImplemented");
+}
+
+#[test]
+fn of_listeners_of_one_document_that_exclude_each_other_none_wins() {
+    let ends = "tls: {certificateRefs: [{name: c}]}";
+    for (other, expected) in [
+        ("port: 443, protocol: TLS, tls: {mode: Passthrough}", "Conflicted ProtocolConflict"),
+        ("port: 443, protocol: TLS, hostname: b.test, tls: {mode: Passthrough}", "Conflicted! NoConflicts"),
+        ("port: 444, protocol: TLS, tls: {mode: Passthrough}", "Conflicted! NoConflicts"),
+    ] {
+        let listeners = format!("{{name: a, port: 443, protocol: HTTPS, {ends}}}, {{name: b, {other}}}");
+        let status = status(&gateway("weft", &listeners), "gw");
+        assert!(status.listeners.iter().all(|one| said(&one.conditions).contains(expected)), "{other}: {status:?}");
+    }
+}
+
+#[test]
+fn a_gateway_says_of_which_certificates_and_authorities_of_its_tls_there_are_none() {
+    let pem = include_str!("../../tests/pem/p256.crt");
+    let map = |name: &str| {
+        format!("---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{{name}}}, data: {{ca.crt: {pem:?}}}}}\n")
+    };
+    let maps = map("name: good") + &map("name: far, namespace: prod");
+    let of = |tls: &str| {
+        let listener = "{name: a, port: 443, protocol: HTTPS, tls: {options: {x: y}}}";
+        let spec = format!("{{gatewayClassName: weft, listeners: [{listener}], tls: {{{tls}}}}}");
+        status(&(of_kind("Gateway", "gw", &spec) + &maps), "gw")
+    };
+    for (reference, expected) in [
+        ("name: missing", "ResolvedRefs! InvalidClientCertificateRef"),
+        ("kind: Other, name: missing", "ResolvedRefs! InvalidClientCertificateRef"),
+        ("name: missing, namespace: prod", "ResolvedRefs! RefNotPermitted"),
+    ] {
+        let status = of(&format!("backend: {{clientCertificateRef: {{{reference}}}}}"));
+        assert_eq!(
+            said(&status.conditions),
+            format!("Accepted, Programmed! NotImplemented, {expected}"),
+            "{reference}"
+        );
+    }
+    let reference = |kind: &str, name: &str| format!("{{group: '', kind: {kind}, name: {name}}}");
+    for (references, accepted, resolved) in [
+        (reference("ConfigMap", "good"), "Accepted", "ResolvedRefs"),
+        (reference("ConfigMap", "missing"), "Accepted! NoValidCACertificate", "ResolvedRefs! InvalidCACertificateRef"),
+        (reference("Service", "web"), "Accepted! NoValidCACertificate", "ResolvedRefs! InvalidCACertificateKind"),
+        (
+            reference("ConfigMap", "far, namespace: prod"),
+            "Accepted! NoValidCACertificate",
+            "ResolvedRefs! RefNotPermitted",
+        ),
+        (
+            [reference("ConfigMap", "missing"), reference("ConfigMap", "good")].join(", "),
+            "Accepted",
+            "ResolvedRefs! InvalidCACertificateRef",
+        ),
+    ] {
+        let validation = format!("validation: {{caCertificateRefs: [{references}]}}");
+        let status = of(&format!("frontend: {{default: {{{validation}}}}}"));
+        let expected = format!("{accepted}, Conflicted! NoConflicts, {resolved}, Programmed! NotImplemented");
+        assert_eq!(said(&status.listeners[0].conditions), expected, "{references}");
+        let per_port = format!("{{port: 80, tls: {{{validation}}}}}");
+        let status = of(&format!("frontend: {{default: {{}}, perPort: [{per_port}]}}"));
+        assert!(said(&status.listeners[0].conditions).contains(", ResolvedRefs, "), "of another port");
+    }
+    let good = reference("ConfigMap", "good");
+    let open = format!("validation: {{caCertificateRefs: [{good}], mode: AllowInsecureFallback}}");
+    let said = said(&of(&format!("frontend: {{default: {{{open}}}}}")).conditions);
+    assert!(said.ends_with("InsecureFrontendValidationMode ConfigurationChanged"), "{said}");
 }
 
 #[test]
@@ -331,7 +402,7 @@ fn a_listener_set_adds_listeners_where_it_may() {
     let status = status(&format!("{open}{set}"), "s");
     assert_eq!(said(&status.conditions), "Accepted ListenersNotValid, Programmed! NotImplemented");
     assert!(
-        said(&status.listeners[1].conditions).starts_with("Accepted! HostnameConflict"),
+        said(&status.listeners[1].conditions).starts_with("Accepted! Conflicted, Conflicted HostnameConflict"),
         "the Gateway's own goes first"
     );
 }

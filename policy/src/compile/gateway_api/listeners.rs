@@ -116,27 +116,22 @@ impl<'d> Documents<'d> {
     }
 
     /// The listeners of a Gateway: its own, then those of its ListenerSets, the oldest first. Of two that exclude each
-    /// other the first counts.
+    /// other that of the first document counts; of one document neither does, as none is older (`GatewaySpec.listeners`,
+    /// "Handling indistinct Listeners"; GEP-1713, "Listener Precedence").
     pub(crate) fn listeners(&self, document: &'d Arc<Document>, gateway: &'d Gateway) -> Vec<Listener<'d>> {
         let mut owners: Vec<(&'d Arc<Document>, &'d ListenerSet)> =
             self.all.iter().filter_map(|document| Some((document, listener_set(&document.spec)?))).collect();
         owners.retain(|(set, spec)| self.gateway_of(set, spec).is_some_and(|(found, _)| found.key == document.key));
         owners.sort_by_cached_key(|(set, _)| Seniority::new(set.created, &set.namespace(), &set.key.name));
 
-        let own = gateway.listeners.iter().map(|listener| (document, listener as &'d dyn AnyListener));
-        let added = owners.into_iter().flat_map(|(owner, set)| {
-            set.listeners.iter().map(move |listener| (owner, listener as &'d dyn AnyListener))
-        });
-        let mut listeners: Vec<Listener<'d>> = Vec::new();
-        for (owner, spec) in own.chain(added) {
-            let protocol = spec.protocol();
-            let conflict = listeners.iter().filter(|other| other.conflict.is_none()).find_map(|other| {
-                conflict(
-                    (spec.port(), &protocol, spec.hostname()),
-                    (other.spec.port(), &other.protocol, other.spec.hostname()),
-                )
-            });
-            listeners.push(Listener { owner, spec, protocol, conflict });
+        let read =
+            |owner, spec: &'d dyn AnyListener| Listener { owner, spec, protocol: spec.protocol(), conflict: None };
+        let mut listeners: Vec<Listener<'d>> = gateway.listeners.iter().map(|one| read(document, one)).collect();
+        exclude(&mut listeners, &[]);
+        for (owner, set) in owners {
+            let mut added: Vec<Listener<'d>> = set.listeners.iter().map(|one| read(owner, one)).collect();
+            exclude(&mut added, &listeners);
+            listeners.extend(added);
         }
         listeners
     }
@@ -232,6 +227,25 @@ fn common_hosts(listener: Option<&Hostname>, route: &[Hostname]) -> Option<Vec<S
     }
 }
 
+/// Says of one document's listeners which cannot be: each other, or beside those of the documents before it.
+fn exclude(listeners: &mut [Listener<'_>], before: &[Listener<'_>]) {
+    let conflict_at = |place: usize| {
+        let others = listeners.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, other)| other);
+        let accepted = before.iter().filter(|other| other.conflict.is_none());
+        let one = &listeners[place];
+        accepted.chain(others).find_map(|other| {
+            conflict(
+                (one.spec.port(), &one.protocol, one.spec.hostname()),
+                (other.spec.port(), &other.protocol, other.spec.hostname()),
+            )
+        })
+    };
+    let conflicts: Vec<Option<Conflict>> = (0..listeners.len()).map(conflict_at).collect();
+    for (listener, conflict) in listeners.iter_mut().zip(conflicts) {
+        listener.conflict = conflict;
+    }
+}
+
 /// Whether a listener cannot be beside another one. Those of HTTP are told apart by their hosts, and so are those of
 /// HTTPS and TLS, which can be on one port.
 fn conflict(
@@ -249,7 +263,9 @@ fn conflict(
         None
     } else if kind != other {
         Some(Conflict::Protocol)
+    } else if hostname != other_hostname {
+        None
     } else {
-        (hostname == other_hostname).then_some(Conflict::Hostname)
+        Some(if protocol == other_protocol { Conflict::Hostname } else { Conflict::Protocol })
     }
 }
