@@ -38,6 +38,9 @@ export interface Member {
   this_node: boolean;
   role: string;
   locality: string;
+  /** Not told by a node that knows no cells. */
+  cell?: string;
+  relay?: boolean;
   labels: Record<string, string>;
   version: string;
   endpoints: number;

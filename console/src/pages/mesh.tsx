@@ -4,9 +4,10 @@ import { useState } from "preact/hooks";
 import { inWords, post } from "../api/client.ts";
 import { feeds, useFeed } from "../api/feeds.ts";
 import type { Actor, Check, Comparison } from "../api/types.ts";
+import { cells, type Cell } from "../lib/cells.ts";
 import { documentName } from "../lib/documents.ts";
 import { duration } from "../lib/format.ts";
-import { Facts, ForOperators, Loaded, Mark, Title, toneOfState, Trouble } from "../ui/bits.tsx";
+import { Facts, ForOperators, Loaded, Mark, NodeLink, Title, toneOfState, Trouble } from "../ui/bits.tsx";
 import { Left } from "../ui/certificate.tsx";
 import { Table, type Column } from "../ui/table.tsx";
 import { NODE_COLUMNS } from "./nodes.tsx";
@@ -18,6 +19,13 @@ const ACTORS: Column<Actor>[] = [
   { name: "Queue", number: true, by: ({ queue_depth }) => queue_depth, cell: (actor) => `${actor.queue_depth}/${actor.queue_capacity}` },
   { name: "Dropped", number: true, by: ({ dropped }) => dropped, cell: ({ dropped }) => dropped },
   { name: "Last error", long: true, by: ({ last_error }) => last_error, cell: ({ last_error }) => last_error ?? "" },
+];
+
+const CELLS: Column<Cell>[] = [
+  { name: "Cell", by: ({ name }) => name, cell: ({ name }) => name },
+  { name: "Nodes", number: true, by: ({ nodes }) => nodes, cell: ({ nodes }) => nodes },
+  { name: "Alive", number: true, by: ({ alive }) => alive, cell: ({ alive, nodes }) => <Mark tone={alive === nodes ? "good" : alive > 0 ? "poor" : "bad"}>{alive}</Mark> },
+  { name: "Relays", by: ({ relays }) => relays.length, cell: ({ relays }) => relays.map((name) => <NodeLink key={name} name={name} />) },
 ];
 
 export function MeshPage() {
@@ -44,7 +52,13 @@ export function MeshPage() {
             />
             <h2>Members</h2>
             <Loaded told={members}>
-              {(members) => <Table label="Members" rows={members} columns={NODE_COLUMNS} id={({ id }) => id} />}
+              {(members) => (
+                <>
+                  <Table label="Members" rows={members} columns={NODE_COLUMNS} id={({ id }) => id} />
+                  <h2>Cells</h2>
+                  <Table label="Cells" rows={cells(members)} columns={CELLS} id={({ name }) => name} filter={false} />
+                </>
+              )}
             </Loaded>
             <h2>Documents on each node</h2>
             <ForOperators what="compare nodes and run the doctor">

@@ -22,6 +22,7 @@ export const NODE_COLUMNS: Column<Member>[] = [
   { name: "State", by: ({ state }) => state, cell: ({ state }) => <Mark tone={toneOfState(state)}>{state}</Mark> },
   { name: "Since", number: true, by: ({ since_seconds }) => since_seconds, cell: ({ since_seconds }) => duration(since_seconds) },
   { name: "Role", by: ({ role }) => role, cell: ({ role }) => role },
+  { name: "Cell", by: ({ cell }) => cell ?? "", cell: ({ cell, relay }) => `${cell ?? ""}${relay ? " (relay)" : ""}` },
   { name: "Locality", by: ({ locality }) => locality, cell: ({ locality }) => locality },
   { name: "Endpoints", number: true, by: ({ endpoints }) => endpoints, cell: ({ endpoints }) => endpoints },
   {
@@ -72,6 +73,7 @@ function OneNode({ name }: { name: string }) {
                 ["Since", duration(member.since_seconds)],
                 ["Role", member.role],
                 ["Address", <code>{member.address}</code>],
+                ["Cell", `${member.cell || "default"}${member.relay ? ", of which it is a relay" : ""}`],
                 ["Locality", member.locality || "not given"],
                 ["Labels", Object.entries(member.labels).map(([key, value]) => `${key}=${value}`).join(", ") || "none"],
                 ["Certificate", <Left seconds={member.certificate_seconds_left} of="node" />],
