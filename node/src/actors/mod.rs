@@ -332,7 +332,11 @@ impl Handles {
     }
 
     /// Gives documents to the mesh, and before them what they commit to.
+    ///
+    /// # Errors
+    /// The mesh refuses one of them: then none is written.
     pub async fn write(&self, write: api::Write) -> anyhow::Result<Vec<api::Written>> {
+        self.check_issuers_after(&write)?;
         match write {
             api::Write::Drafts(drafts) => {
                 self.secrets.secure_drafts(&drafts).await?;

@@ -102,7 +102,7 @@ impl Handles {
         let drafts = drafts(&documents)?;
         let live = self.documents();
         let outcomes: Vec<Outcome> = if edit.dry_run || is_wrong {
-            let prepared = self.documents.prepare(Prepare { author: None, drafts }).await?;
+            let prepared = self.prepare(Prepare { author: None, drafts }).await?;
             prepared.into_iter().map(|prepared| prepared.outcome).collect()
         } else {
             self.write(Write::Drafts(drafts)).await?.into_iter().map(|written| written.outcome).collect()

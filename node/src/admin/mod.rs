@@ -13,6 +13,7 @@ pub mod edit;
 pub mod events;
 mod explain;
 pub mod history;
+mod issuers;
 pub mod live;
 pub mod log;
 mod openapi;

@@ -298,7 +298,7 @@ async fn perform(asked: &Asked<'_>, request: Request<Incoming>, handles: &Handle
         }
         Operation::Doctor => json(&handles.examine().await),
         Operation::Documents => json(&handles.documents()),
-        Operation::PrepareDocuments => json(&handles.documents.prepare(read(body).await?).await?),
+        Operation::PrepareDocuments => json(&handles.prepare(read(body).await?).await?),
         Operation::CompareDocuments => json(&handles.compare_documents().await),
         Operation::DocumentHistory => json(&handles.history(read(body).await?).await?),
         Operation::EditDocuments => json(&handles.edit(read(body).await?).await?),

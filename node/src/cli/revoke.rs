@@ -1,19 +1,15 @@
 //! `weft revoke`.
 
-use anyhow::ensure;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use weft_discovery::documents::{REVOCATION_KIND, WEFT_GROUP};
 use weft_wire::{
     document::DocumentKey,
-    id::{NodeName, Role, ServiceAccount},
+    id::{NodeName, ServiceAccount},
 };
 
-use super::{Common, Writing, client::Client, documents::Writer, output::line};
-use crate::{
-    admin::api::{Draft, Member},
-    identity::wall_ms,
-};
+use super::{Common, Writing, documents::Writer, output::line};
+use crate::{admin::api::Draft, identity::wall_ms};
 
 #[derive(Subcommand)]
 pub(super) enum RevokeCommand {
@@ -58,10 +54,7 @@ pub(super) struct How {
 
 pub(super) async fn run(common: &Common, command: RevokeCommand) -> anyhow::Result<()> {
     let (name, spec, how) = match command {
-        RevokeCommand::Node { name, how } => {
-            check_issuers(common, &name).await?;
-            (format!("node-{name}"), json!({"node": name}), how)
-        }
+        RevokeCommand::Node { name, how } => (format!("node-{name}"), json!({"node": name}), how),
         RevokeCommand::Account { account, how } => {
             let name = format!("account-{}-{}", account.namespace, account.name);
             (name, json!({"serviceAccount": account.to_string()}), how)
@@ -89,17 +82,4 @@ fn draft(name: &str, mut spec: Value, reason: Option<String>) -> Draft {
     });
     let key = DocumentKey { group: WEFT_GROUP.into(), kind: REVOCATION_KIND.into(), namespace: None, name };
     Draft { key, body: Some(body.to_string()), content: None, if_version: None }
-}
-
-/// Without a CA node nobody gets a certificate any more.
-async fn check_issuers(common: &Common, name: &NodeName) -> anyhow::Result<()> {
-    let members: Vec<Member> = Client::connect(&common.dir).await?.get("/api/v1/members").await?;
-    let issuers: Vec<&str> =
-        members.iter().filter(|member| member.role == Role::Ca).map(|member| &*member.name).collect();
-    ensure!(
-        issuers != [name.as_str()],
-        "{name} is the only CA node: without one no certificate is renewed. Join another with a token of `weft token \
-         create --role ca` first"
-    );
-    Ok(())
 }

@@ -69,6 +69,9 @@ fn a_revoked_node_is_cut_off_at_once_and_may_join_again() {
 
     lab.host(1).weft(&["revoke", "node", "host-3"]).refused(&["operator", "ca"]);
     lab.host(0).weft(&["revoke", "node", "host-1"]).refused(&["host-1 is the only CA node", "--role ca"]);
+    let last = "{apiVersion: weft.mesh/v1alpha1, kind: Revocation, metadata: {name: last}, spec: {node: host-1}}";
+    let last = lab.file("last.yaml", last);
+    lab.host(0).weft(&["apply", "-f", &last.to_string_lossy()]).refused(&["host-1 is the only CA node"]);
     let said = lab.host(0).weft(&["revoke", "node", "host-2", "--reason", "stolen"]).ok();
     assert!(said.contains("revocation/node-host-2-") && said.contains("created"), "{said}");
     wait_cut(to_it);
