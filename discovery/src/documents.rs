@@ -347,6 +347,13 @@ impl DocumentTable {
         held.map(|(key, held)| (key.clone(), held.version.clone())).collect()
     }
 
+    /// Whether a peer with these versions, which is asking, has something newer, so that it is to be asked in turn.
+    pub fn is_behind(&self, have: &[(DocumentKey, DocumentVersion)]) -> bool {
+        have.iter().any(|(key, version)| {
+            self.is_newer(key, version) && self.archived.get(key).is_none_or(|deletion| deletion < version)
+        })
+    }
+
     /// The documents that a peer with these versions lacks, about `max_bytes` of them and at least one. Deletions past
     /// their time are for those who have something older.
     pub fn missing_for(&self, have: &[(DocumentKey, DocumentVersion)], max_bytes: usize) -> Vec<Arc<SignedDocument>> {

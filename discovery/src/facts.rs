@@ -9,6 +9,7 @@
 //! A fact dies with its owner: some time after the owner left or failed, it is dropped, and remembered just well
 //! enough not to be taken back from a peer that drops it later.
 
+mod cells;
 mod limit;
 mod rules;
 mod unsaved;
@@ -23,11 +24,11 @@ use std::{
 use weft_wire::{
     circuit::CircuitRecord,
     fact::{FactKind, FactVersion, NodeRecord, SignedFact, SpentTokens},
-    id::{NodeId, NodeName},
+    id::{CellName, NodeId, NodeName, Role},
 };
 
-use self::{limit::RateLimit, rules::Claim};
-pub use self::{rules::check_record, unsaved::Unsaved};
+use self::{cells::Crossing, limit::RateLimit, rules::Claim};
+pub use self::{cells::Relay, rules::check_record, unsaved::Unsaved};
 use crate::authority::{Authority, Refusal};
 
 /// How long the facts of an owner that is no member any more are kept.
@@ -54,6 +55,8 @@ pub enum Effect {
     /// Somebody with this node's key claims to be later than this process (a copied data directory, or an
     /// incarnation lost with the disk): start again with a higher incarnation than this.
     OutVersioned(FactVersion),
+    /// Of a node of another cell of which nobody here needs to know.
+    NotWanted,
     /// Neither stored nor to be passed on; to be counted against the link that it came by.
     Refused(Refusal),
 }
@@ -68,6 +71,10 @@ struct Owner {
     expired: BTreeMap<FactKind, FactVersion>,
     absent_since: Option<Instant>,
     limit: RateLimit,
+    /// By the certificate that came with its last fact.
+    role: Role,
+    /// Other cells that are told of it, and since when that is for no reason any more.
+    told: BTreeMap<CellName, Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -79,24 +86,31 @@ struct Held {
 impl Owner {
     fn new(name: NodeName, incarnation: u64) -> Self {
         let (facts, expired) = (BTreeMap::new(), BTreeMap::new());
-        Self { name, incarnation, facts, expired, absent_since: None, limit: RateLimit::default() }
+        let (limit, role, told) = (RateLimit::default(), Role::Member, BTreeMap::new());
+        Self { name, incarnation, facts, expired, absent_since: None, limit, role, told }
     }
 
-    /// How a fact's version relates to what is held; `None` for one version with two bodies.
+    /// How a version relates to what is held.
+    fn order(&self, kind: FactKind, version: FactVersion) -> Ordering {
+        let incarnations = version.incarnation.cmp(&self.incarnation);
+        if incarnations.is_ne() && !outlives_incarnation(kind) {
+            return incarnations;
+        }
+        if let Some(held) = self.facts.get(&kind) {
+            return version.cmp(&held.fact.version());
+        }
+        let Some(expired) = self.expired.get(&kind) else { return Ordering::Greater };
+        match version.cmp(expired) {
+            Ordering::Equal if self.absent_since.is_none() => Ordering::Greater,
+            order => order,
+        }
+    }
+
+    /// How a fact relates to what is held; `None` for one version with two bodies.
     fn compare(&self, fact: &SignedFact) -> Option<Ordering> {
-        let incarnations = fact.incarnation.cmp(&self.incarnation);
-        if incarnations.is_ne() && !outlives_incarnation(fact.kind) {
-            return Some(incarnations);
-        }
-        if let Some(held) = self.facts.get(&fact.kind) {
-            let order = fact.version().cmp(&held.fact.version());
-            return if order.is_eq() && fact.body != held.fact.body { None } else { Some(order) };
-        }
-        let Some(expired) = self.expired.get(&fact.kind) else { return Some(Ordering::Greater) };
-        match fact.version().cmp(expired) {
-            Ordering::Equal if self.absent_since.is_none() => Some(Ordering::Greater),
-            order => Some(order),
-        }
+        let order = self.order(fact.kind, fact.version());
+        let held = self.facts.get(&fact.kind).filter(|_| order.is_eq());
+        if held.is_some_and(|held| held.fact.body != fact.body) { None } else { Some(order) }
     }
 
     /// Stores a fact that holds against what is there. False if its kind is one too many.
@@ -147,6 +161,7 @@ pub struct FactTable {
     /// Of this node's own latest fact.
     seq: u64,
     owners: BTreeMap<NodeId, Owner>,
+    crossing: Crossing,
 }
 
 impl FactTable {
@@ -155,7 +170,8 @@ impl FactTable {
     /// checked again.
     pub fn new(me: NodeName, incarnation: u64, restored: impl IntoIterator<Item = SignedFact>) -> Self {
         let id = me.id();
-        let mut table = Self { me: id, seq: 0, owners: BTreeMap::from([(id, Owner::new(me, incarnation))]) };
+        let owners = BTreeMap::from([(id, Owner::new(me, incarnation))]);
+        let mut table = Self { me: id, seq: 0, owners, crossing: Crossing::default() };
         for fact in restored {
             let Ok(claim) = rules::decode(&fact) else { continue };
             let owner = table.owner_of(&fact);
@@ -199,17 +215,31 @@ impl FactTable {
         if let Some(me) = self.owners.get_mut(&self.me) {
             me.store(fact.clone(), claim);
         }
+        self.stored(self.me, fact.kind);
         Ok(fact)
     }
 
-    /// Takes in a fact that came from a peer. `wall_ms` is Unix milliseconds, against which certificates are checked.
+    /// Takes in a fact from wherever. `wall_ms` is Unix milliseconds, against which certificates are checked.
     pub fn merge(&mut self, fact: SignedFact, authority: &impl Authority, now: Instant, wall_ms: u64) -> Effect {
-        self.try_merge(fact, authority, now, wall_ms).unwrap_or_else(Effect::Refused)
+        self.try_merge(fact, None, authority, now, wall_ms).unwrap_or_else(Effect::Refused)
+    }
+
+    /// Takes in a fact that came from this peer: from another cell only what is needed here.
+    pub fn merge_from(
+        &mut self,
+        peer: NodeId,
+        fact: SignedFact,
+        authority: &impl Authority,
+        now: Instant,
+        wall_ms: u64,
+    ) -> Effect {
+        self.try_merge(fact, Some(peer), authority, now, wall_ms).unwrap_or_else(Effect::Refused)
     }
 
     fn try_merge(
         &mut self,
         fact: SignedFact,
+        from: Option<NodeId>,
         authority: &impl Authority,
         now: Instant,
         wall_ms: u64,
@@ -227,9 +257,12 @@ impl FactTable {
         if matches!(order, Some(Ordering::Less | Ordering::Equal)) {
             return Ok(Effect::Old);
         }
-        let claim = rules::verify(&fact, authority, wall_ms)?;
+        let (claim, role) = rules::verify(&fact, authority, wall_ms)?;
         if fact.owner.id() == self.me {
             return Ok(Effect::OutVersioned(fact.version()));
+        }
+        if from.is_some_and(|peer| !self.admits(&fact, &claim, role, peer)) {
+            return Ok(Effect::NotWanted);
         }
         let Some(owner) = self.owner_of(&fact) else { return Ok(Effect::Old) };
         // After verification: nobody else can use up an owner's allowance.
@@ -237,8 +270,11 @@ impl FactTable {
             return Ok(Effect::RateLimited);
         }
         let holds = order.is_some() || owner.facts.get(&fact.kind).is_some_and(|held| fact.body < held.fact.body);
-        let fact = Arc::new(fact);
+        owner.role = role;
+        let (kind, fact) = (fact.kind, Arc::new(fact));
         let stored = (holds && owner.store(fact.clone(), claim)).then_some(fact);
+        let id = owner.name.id();
+        self.stored(id, kind);
         Ok(match (order, stored) {
             (None, stored) => Effect::Equivocation(stored),
             (Some(_), Some(fact)) => Effect::New(fact),
@@ -286,6 +322,41 @@ impl FactTable {
         first: NodeId,
         max_bytes: usize,
     ) -> Vec<Arc<SignedFact>> {
+        self.missing(have, first, max_bytes, |_, _| true)
+    }
+
+    /// As [`FactTable::missing_for`], to this peer: to one of another cell what is needed there, and of what it has
+    /// already all that is newer.
+    pub fn missing_for_peer(
+        &self,
+        peer: NodeId,
+        have: &[(NodeId, FactKind, FactVersion)],
+        first: NodeId,
+        max_bytes: usize,
+    ) -> Vec<Arc<SignedFact>> {
+        self.missing(have, first, max_bytes, |fact, has_older| has_older || self.passes(fact, peer))
+    }
+
+    /// Whether a peer with these versions, which is asking, is to be asked in turn. Gossip alone need not tell of what
+    /// it has more: another member can spoil what is said of it.
+    pub fn is_behind(&self, peer: NodeId, have: &[(NodeId, FactKind, FactVersion)]) -> bool {
+        let is_here = self.cell_of(peer).is_none_or(|cell| cell == self.crossing.home);
+        have.iter().filter(|(id, kind, _)| *id != self.me && (is_here || *kind != FactKind::WANTS)).any(
+            |&(id, kind, version)| match self.owners.get(&id) {
+                Some(owner) => owner.order(kind, version).is_gt(),
+                // Of nodes of another cell not all are of use here.
+                None => is_here,
+            },
+        )
+    }
+
+    fn missing(
+        &self,
+        have: &[(NodeId, FactKind, FactVersion)],
+        first: NodeId,
+        max_bytes: usize,
+        passes: impl Fn(&SignedFact, bool) -> bool,
+    ) -> Vec<Arc<SignedFact>> {
         let mut incarnations: BTreeMap<NodeId, u64> = BTreeMap::new();
         let mut versions = BTreeMap::new();
         for &(id, kind, version) in have {
@@ -303,7 +374,7 @@ impl FactTable {
             .range(first..)
             .chain(self.owners.range(..first))
             .flat_map(|(&id, owner)| owner.facts.values().map(move |held| (id, &held.fact)))
-            .filter(|(id, fact)| lacks(*id, fact))
+            .filter(|(id, fact)| lacks(*id, fact) && passes(fact, versions.contains_key(&(*id, fact.kind))))
             .map_while(|(_, fact)| {
                 let fits = left > 0;
                 left = left.saturating_sub(encoded_len(fact));
@@ -312,15 +383,15 @@ impl FactTable {
             .collect()
     }
 
-    /// Drops the facts of owners that have not been members for [`KEEP_GONE`], and returns those owners. Call it now
-    /// and then, with who is a member: neither left nor failed.
+    /// Drops the facts of owners that have not been members for [`KEEP_GONE`], or of which nobody in this cell has needed
+    /// to know for as long, and returns those owners. Call it now and then, with who is a member: neither left nor failed.
     ///
     /// What a CA node says of spent tokens is kept: a token must not become good again because its issuer is gone.
     pub fn expire(&mut self, now: Instant, is_member: impl Fn(NodeId) -> bool) -> Vec<NodeName> {
-        let mut dropped = Vec::new();
-        let me = self.me;
+        let (mut dropped, mut strangers) = (Vec::new(), Vec::new());
+        let (me, crossing) = (self.me, &self.crossing);
         self.owners.retain(|&id, owner| {
-            if id == me || is_member(id) {
+            if id == me || (is_member(id) && owner.is_of_use(crossing)) {
                 // Back after a partition: its facts are welcome again, and the next pull brings them.
                 owner.absent_since = None;
                 return true;
@@ -329,11 +400,15 @@ impl FactTable {
             if absent < KEEP_GONE {
                 return true;
             }
+            let cell = owner.record().map(|record| record.cell());
             if owner.let_go() {
                 dropped.push(owner.name.clone());
+                strangers.extend(cell.filter(|cell| *cell != crossing.home).map(|cell| (id, cell)));
             }
             absent < REMEMBER_EXPIRED || !owner.facts.is_empty()
         });
+        strangers.into_iter().for_each(|(node, cell)| self.meet(node, cell));
+        self.review_crossing(now, !dropped.is_empty());
         dropped
     }
 
@@ -343,6 +418,7 @@ impl FactTable {
         let Some(owner) = self.owners.get_mut(&node.id()).filter(|_| node.id() != self.me) else { return false };
         let any = owner.let_go();
         (owner.incarnation, owner.expired) = (0, BTreeMap::new());
+        self.recount();
         any
     }
 

@@ -11,12 +11,16 @@
 //! speaks through a [`membership::Transport`] that the node hands in, and signatures are judged by its
 //! [`authority::Authority`].
 //!
+//! A large mesh is several cells: each gossips for itself, and relays link them. [`facts`] decides what crosses, and
+//! [`cells`] what a node makes of the others.
+//!
 //! There is no separate set of "seen" messages for flooding. A table answers `New` exactly once per version of a fact
 //! or document, and only `New` is forwarded, so each node forwards each version at most once, however many copies
 //! arrive and however late.
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod cells;
 pub mod change;
 pub mod clock;
 pub mod coalesce;

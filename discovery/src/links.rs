@@ -50,10 +50,15 @@ impl<L> Links<L> {
 
     /// The link by which gossip for some member goes, of which `is_to` tells the direct one. Without one, another peer
     /// gets the message in its stead: who talks to whom does not matter to gossip, and dialling whoever it chooses would
-    /// in time link everyone with everyone.
-    pub fn toward(&self, is_to: impl Fn(&L) -> bool, rng: &mut impl Rng) -> Option<&L> {
+    /// in time link everyone with everyone. Peers that `is_here` denies gossip with others.
+    pub fn toward(
+        &self,
+        is_to: impl Fn(&L) -> bool,
+        is_here: impl Fn(NodeId) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<&L> {
         let direct = self.all().map(|(_, link)| link).find(|link| is_to(link));
-        direct.or_else(|| self.peers().map(|(_, link)| link).choose(rng))
+        direct.or_else(|| self.peers().filter(|(node, _)| is_here(*node)).map(|(_, link)| link).choose(rng))
     }
 
     /// Adds a link; returns one that is too many, to be closed.
@@ -170,13 +175,17 @@ mod tests {
     fn gossip_goes_to_its_address_or_else_by_any_peer() {
         let mut rng = SmallRng::seed_from_u64(1);
         let mut links = Links::default();
-        assert_eq!(links.toward(|&link: &u32| link == 1, &mut rng), None);
+        assert_eq!(links.toward(|&link: &u32| link == 1, |_| true, &mut rng), None);
         for n in 1..=3 {
             links.add(NodeId([n; 8]), u32::from(n));
         }
-        assert_eq!(links.toward(|&link| link == 2, &mut rng), Some(&2));
-        let others: BTreeSet<_> = (0..50).filter_map(|_| links.toward(|&link| link == 9, &mut rng).copied()).collect();
-        assert_eq!(others, BTreeSet::from([1, 2, 3]));
+        assert_eq!(links.toward(|&link| link == 2, |_| true, &mut rng), Some(&2));
+        let mut others = |is_here: fn(NodeId) -> bool| {
+            let toward = |_| links.toward(|&link| link == 9, is_here, &mut rng).copied();
+            (0..50).filter_map(toward).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(others(|_| true), BTreeSet::from([1, 2, 3]));
+        assert_eq!(others(|node| node != NodeId([2; 8])), BTreeSet::from([1, 3]), "2 is in another cell");
     }
 
     #[test]

@@ -151,6 +151,15 @@ impl Liveness {
         self.members.get(&node).filter(|member| member.joined).map(|member| member.status)
     }
 
+    /// Nothing more is to be known of this node.
+    pub fn forget(&mut self, node: NodeId) {
+        self.members.remove(&node);
+    }
+
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(|member| member.link == Link::Up)
+    }
+
     /// All members that were ever seen alive, by id.
     pub fn statuses(&self) -> impl Iterator<Item = (NodeId, Status)> {
         self.members.iter().filter(|(_, member)| member.joined).map(|(&node, member)| (node, member.status))

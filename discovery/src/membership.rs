@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use weft_wire::{
     fact::FactVersion,
-    id::{MeshId, NodeId, NodeName},
+    id::{CellName, MeshId, NodeId, NodeName},
 };
 
 pub use crate::codec_shim::MAX_MESSAGE_LEN;
@@ -56,6 +56,8 @@ pub struct Transport {
 
 pub struct Settings {
     pub mesh: MeshId,
+    /// Nodes of other cells are not gossiped with.
+    pub cell: CellName,
     pub name: NodeName,
     /// Must grow with each start, also within one process after [`Membership::terminated`].
     pub incarnation: u64,
@@ -211,7 +213,7 @@ impl Membership {
 fn config(settings: Settings) -> ChitchatConfig {
     ChitchatConfig {
         chitchat_id: ChitchatId::new(settings.name.id().to_string(), settings.incarnation, settings.advertise),
-        cluster_id: settings.mesh.to_string(),
+        cluster_id: cluster_id(settings.mesh, &settings.cell),
         gossip_interval: settings.interval,
         listen_addr: settings.advertise,
         // The caller greets whoever is linked.
@@ -228,6 +230,14 @@ fn config(settings: Settings) -> ChitchatConfig {
         extra_liveness_predicate: None,
         // A mesh that mixes versions must stay at the older; V1 from the first release on needs no such step.
         protocol_version: ProtocolVersion::V1,
+    }
+}
+
+/// chitchat does not listen to those of another. Builds that know no cells are in the default one.
+fn cluster_id(mesh: MeshId, cell: &CellName) -> String {
+    match *cell == CellName::default_cell() {
+        true => mesh.to_string(),
+        false => format!("{mesh}/{cell}"),
     }
 }
 
@@ -300,6 +310,7 @@ mod tests {
         let (outgoing, sent) = mpsc::channel(64);
         let settings = Settings {
             mesh: MeshId([7; 32]),
+            cell: CellName::default_cell(),
             name: "victim".parse().unwrap(),
             incarnation,
             advertise: VICTIM.parse().unwrap(),

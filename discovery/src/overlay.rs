@@ -43,6 +43,16 @@ pub fn neighbours(me: NodeId, live: &BTreeSet<NodeId>, seed: u64) -> BTreeSet<No
     picks
 }
 
+/// Relays of each other cell with which a relay holds links: one may die.
+pub const RELAYS_PER_CELL: usize = 2;
+
+/// So many of these peers, by rendezvous hashing.
+pub fn first_ranked(peers: impl Iterator<Item = NodeId>, seed: u64, count: usize) -> BTreeSet<NodeId> {
+    let mut ranked: Vec<_> = peers.map(|peer| (rank(seed, peer), peer)).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().take(count).map(|(_, peer)| peer).collect()
+}
+
 fn rank(seed: u64, peer: NodeId) -> u64 {
     let mut hasher = DefaultHasher::new();
     (seed, peer).hash(&mut hasher);

@@ -16,12 +16,17 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// others could else hide that something was missed. Half of this to one and a half, by chance.
 const ROUTINE: Duration = Duration::from_secs(20);
 
+/// How often some relay of another cell is asked for facts, whose owners' gossip is not heard here. By chance likewise.
+const ROUTINE_ABROAD: Duration = Duration::from_secs(6);
+
 /// What this node has: of each node's facts so much ([`crate::facts::FactTable::progress`]), and the digest of the
 /// documents.
 pub struct Held<'a> {
     pub me: NodeId,
     pub facts: &'a BTreeMap<NodeId, FactVersion>,
     pub documents: [u8; 16],
+    /// Linked peers of other cells.
+    pub abroad: &'a BTreeSet<NodeId>,
 }
 
 /// What to pull from one peer.
@@ -39,6 +44,7 @@ pub struct Repair {
     /// Peers that had more to push than fitted.
     missed: BTreeSet<NodeId>,
     routine_at: Option<Instant>,
+    abroad_at: Option<Instant>,
 }
 
 impl Repair {
@@ -47,7 +53,7 @@ impl Repair {
         self.asked.insert(peer, now);
     }
 
-    /// This peer says that it had more to push to this node than it could.
+    /// This peer says that it had more to push to this node than it could, or that it has something newer.
     pub fn missed(&mut self, peer: NodeId) {
         self.missed.insert(peer);
     }
@@ -83,19 +89,24 @@ impl Repair {
         for peer in self.missed.extract_if(.., |peer| !self.asked.contains_key(peer)) {
             due.insert(peer, Missing { facts: true, documents: true });
         }
-        if *self.routine_at.get_or_insert_with(|| routine_after(now, rng)) <= now
+        if *self.abroad_at.get_or_insert_with(|| routine_after(ROUTINE_ABROAD, now, rng)) <= now {
+            let free = held.abroad.iter().copied().filter(|peer| !self.asked.contains_key(peer));
+            due.extend(free.choose(rng).map(|peer| (peer, Missing { facts: true, documents: true })));
+            self.abroad_at = Some(routine_after(ROUTINE_ABROAD, now, rng));
+        }
+        if *self.routine_at.get_or_insert_with(|| routine_after(ROUTINE, now, rng)) <= now
             && let Some(peer) = linked.iter().copied().filter(|peer| !self.asked.contains_key(peer)).choose(rng)
         {
             due.insert(peer, Missing { facts: true, documents: true });
-            self.routine_at = Some(routine_after(now, rng));
+            self.routine_at = Some(routine_after(ROUTINE, now, rng));
         }
         self.asked.extend(due.keys().map(|&peer| (peer, now)));
         due
     }
 }
 
-fn routine_after(now: Instant, rng: &mut impl Rng) -> Instant {
-    now + ROUTINE.mul_f64(rng.random_range(0.5..1.5))
+fn routine_after(mean: Duration, now: Instant, rng: &mut impl Rng) -> Instant {
+    now + mean.mul_f64(rng.random_range(0.5..1.5))
 }
 
 #[cfg(test)]
@@ -134,7 +145,7 @@ mod tests {
         let linked = linked.iter().map(|&n| node(n)).collect();
         repair.due(
             &set,
-            &Held { me: node(0), facts: &facts, documents: HERE },
+            &Held { me: node(0), facts: &facts, documents: HERE, abroad: &BTreeSet::new() },
             &linked,
             now,
             &mut SmallRng::seed_from_u64(1),

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use weft_discovery::membership::{Member, MemberSet, Membership, MembershipError, Settings, Transport};
 use weft_wire::{
     fact::FactVersion,
-    id::{MeshId, NodeName},
+    id::{CellName, MeshId, NodeName},
 };
 
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -68,7 +68,14 @@ fn address(n: u8) -> SocketAddr {
 }
 
 async fn start(network: &Network, n: u8, incarnation: u64, mesh: MeshId) -> Membership {
-    let settings = Settings { mesh, name: name(n), incarnation, advertise: address(n), interval: INTERVAL };
+    let settings = Settings {
+        mesh,
+        cell: CellName::default_cell(),
+        name: name(n),
+        incarnation,
+        advertise: address(n),
+        interval: INTERVAL,
+    };
     let membership = Membership::start(settings, network.attach(address(n))).await.unwrap();
     membership.greet(address(1));
     membership

@@ -22,7 +22,10 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
-use weft_discovery::membership::{MemberSet, Stats};
+use weft_discovery::{
+    cells::Abroad,
+    membership::{MemberSet, Stats},
+};
 use weft_policy::{circuit::CircuitTable, compile::ResolvedNames, view::MeshView};
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat, NodeLog, NodeLogTo},
@@ -102,6 +105,7 @@ struct Published {
     hosted: Arc<watch::Sender<health::HostedSet>>,
     standings: Arc<watch::Sender<membership::Standings>>,
     rumours: Arc<watch::Sender<Arc<MemberSet>>>,
+    abroad: Arc<watch::Sender<Arc<Abroad>>>,
     /// The facts of the present view.
     followed: Arc<watch::Sender<Arc<facts::Published>>>,
     certified: Arc<watch::Sender<BTreeSet<ServiceAccount>>>,
@@ -155,7 +159,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         labels: config.labels.clone(),
         build: env!("CARGO_PKG_VERSION").into(),
         endpoints: Vec::new(),
-    };
+    }
+    .in_cell(&config.cell, config.relay);
     let hosted = HealthActor::configured(&about, &config.services).context("the services of node.yaml")?;
     let store = Store::open(dir.path())?;
     let vault = Vault::open(&dir.secrets())?;
@@ -234,6 +239,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         hosted: sender(hosted),
         standings: sender(membership::Standings::default()),
         rumours: sender(Arc::default()),
+        abroad: sender(Arc::default()),
         followed: sender(Arc::default()),
         certified: sender(BTreeSet::new()),
         overloaded: sender(false),
@@ -269,6 +275,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
 
     let setup = facts::Setup {
         about: about.clone(),
+        wants: config.wants(),
         incarnation,
         seq: Arc::new(AtomicU64::new(0)),
         state: Arc::new(watch::channel(NodeState::Up).0),
@@ -296,6 +303,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         links: links.clone(),
         standings: published.standings.subscribe(),
         rumours: published.rumours.subscribe(),
+        abroad: published.abroad.subscribe(),
         myself: documents_box,
         telemetry: telemetry.clone(),
     };
@@ -389,6 +397,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let setup = membership::Setup {
         gossip: gossip::Setup {
             mesh,
+            cell: config.cell.clone(),
             name: name.clone(),
             incarnation,
             advertise,
@@ -403,6 +412,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         remembered: published.remembered.clone(),
         standings: published.standings.clone(),
         rumours: published.rumours.clone(),
+        abroad: published.abroad.clone(),
+        is_relay: config.relay,
         facts: facts.clone(),
         documents: documents.clone(),
     };
@@ -482,6 +493,8 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         identity,
         incarnation,
         advertise: config.advertise,
+        cell: config.cell.clone(),
+        is_relay: config.relay,
         started: Instant::now(),
         supervisor: supervisor.clone(),
         facts,

@@ -9,7 +9,7 @@ mod tests;
 mod yaml;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use std::{
 use weft_policy::telemetry::Collector;
 use weft_wire::{
     frame::MESH_PORT,
-    id::{Locality, NodeName, ServiceAccount, ServiceName, is_dns_name},
+    id::{CellName, Locality, NodeName, ServiceAccount, ServiceName, is_dns_name},
 };
 
 pub use check::{FieldError, duration, label_key, label_value};
@@ -43,6 +43,12 @@ pub struct Config {
     pub seeds: Vec<Seed>,
     pub locality: Locality,
     pub labels: BTreeMap<String, String>,
+    /// With whom the node gossips.
+    pub cell: CellName,
+    /// Whether it holds links with relays of other cells.
+    pub relay: bool,
+    /// Services of other cells that are called from here, besides those of the listeners.
+    pub wants: BTreeSet<ServiceName>,
     pub logs: Logs,
     pub access_log: AccessLog,
     pub access_log_to: AccessLogTo,
@@ -262,9 +268,17 @@ impl Config {
     }
 
     /// The text of a first `node.yaml`: what is known, and what could be there as comments.
-    pub fn starter(name: &NodeName, advertise: IpAddr, seeds: &[Seed]) -> String {
+    pub fn starter(name: &NodeName, advertise: IpAddr, seeds: &[Seed], cell: Option<&CellName>, relay: bool) -> String {
         let seeds = seeds.iter().map(|seed| format!("{:?}", seed.to_string())).collect::<Vec<_>>().join(", ");
-        format!(include_str!("config/starter.yaml"), name = name, advertise = advertise, seeds = seeds)
+        let said = |is_said| if is_said { "" } else { "# " };
+        let name_of_cell = cell.map_or("default", CellName::as_str);
+        let cell = format!("{}cell: {name_of_cell}\n{}relay: true", said(cell.is_some()), said(relay));
+        format!(include_str!("config/starter.yaml"), name = name, advertise = advertise, seeds = seeds, cell = cell)
+    }
+
+    /// The services of other cells of which this node needs the endpoints.
+    pub fn wants(&self) -> BTreeSet<ServiceName> {
+        self.wants.iter().chain(self.listeners.iter().map(|listener| &listener.service)).cloned().collect()
     }
 
     /// Checks that the file means the node whose identity lies in the directory.

@@ -35,7 +35,7 @@ use weft_proxy::{
 use weft_wire::circuit::CircuitState;
 
 use crate::{
-    actors::{Handles, seconds_until},
+    actors::{Handles, facts, seconds_until},
     config::{LogFormat, Logs},
     events::Events,
     identity::wall_ms,
@@ -244,6 +244,7 @@ impl Collector for NodeMetrics {
 
         let links = self.handles.links.count() as i64;
         gauge(&mut encoder, "weft_links", "Nodes with which there is a link", &[(vec![], links)])?;
+        self.encode_cells(&mut encoder)?;
         let help = "Round-trip time of the link with a node";
         let mut times = encoder.encode_descriptor("weft_link_rtt_seconds", help, None, MetricType::Gauge)?;
         for (name, rtt) in self.handles.links.round_trips() {
@@ -318,6 +319,31 @@ impl Collector for NodeMetrics {
 }
 
 impl NodeMetrics {
+    fn encode_cells(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let facts = self.handles.facts.published().borrow().clone();
+        let (mut nodes, mut services): (BTreeMap<String, i64>, BTreeMap<String, i64>) = Default::default();
+        for (cell, summary) in facts.summaries.values() {
+            // Relays of a cell may differ for a moment.
+            let raise = |counts: &mut BTreeMap<String, i64>, count: i64| {
+                let known = counts.entry(cell.to_string()).or_default();
+                *known = count.max(*known);
+            };
+            raise(&mut nodes, i64::from(summary.nodes));
+            raise(&mut services, summary.services.len() as i64);
+        }
+        let by_cell = |counts: BTreeMap<String, i64>| -> Vec<(Labels, i64)> {
+            counts.into_iter().map(|(cell, count)| (vec![("cell", cell)], count)).collect()
+        };
+        gauge(encoder, "weft_cell_nodes", "Nodes of each cell, as its relays tell", &by_cell(nodes))?;
+        gauge(encoder, "weft_cell_services", "Services of each cell, as its relays tell", &by_cell(services))?;
+        let is_abroad = |node: &&facts::Node| node.record.is_relay() && node.record.cell() != self.handles.cell;
+        let abroad: Vec<_> =
+            facts.nodes.iter().filter(|(_, node)| is_abroad(node)).map(|(name, _)| name.id()).collect();
+        let linked = self.handles.links.peers();
+        let links = abroad.iter().filter(|relay| linked.contains(relay)).count() as i64;
+        gauge(encoder, "weft_relay_links", "Relays of other cells with which there is a link", &[(vec![], links)])
+    }
+
     fn encode_circuits(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut own = [CircuitState::Failing, CircuitState::Tripped, CircuitState::Probing].map(|state| (state, 0));
         let mut heard = 0;

@@ -4,6 +4,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
+    cell::{CellSummary, RelayWord, Wants},
     circuit::CircuitRecord,
     codec,
     fact::{FactBody, NodeRecord, SpentTokens},
@@ -55,4 +56,7 @@ pub fn fact_body(bytes: &[u8]) {
     fact::<NodeRecord>(bytes);
     fact::<SpentTokens>(bytes);
     fact::<CircuitRecord>(bytes);
+    fact::<Wants>(bytes);
+    fact::<CellSummary>(bytes);
+    fact::<RelayWord>(bytes);
 }

@@ -47,6 +47,12 @@ impl FactKind {
     pub const SPENT_TOKENS: Self = Self(2);
     /// The body is a [`crate::circuit::CircuitRecord`]. It is not kept on disk: after a restart it is no longer true.
     pub const CIRCUITS: Self = Self(3);
+    /// The body is a [`crate::cell::Wants`]. It stays within the owner's cell.
+    pub const WANTS: Self = Self(4);
+    /// The body is a [`crate::cell::CellSummary`]; only a relay's counts.
+    pub const CELL: Self = Self(5);
+    /// The body is a [`crate::cell::RelayWord`]; only a relay's counts.
+    pub const RELAY: Self = Self(6);
 }
 
 impl SignedFact {

@@ -98,6 +98,23 @@ checked_name! {
     WorkloadName, "workload name", is_label, NotALabel
 }
 
+checked_name! {
+    /// A cell: nodes that gossip with each other. A large mesh has several.
+    CellName, "cell name", is_label, NotALabel
+}
+
+impl CellName {
+    /// The cell of nodes that name none.
+    pub fn default_cell() -> Self {
+        Self("default".into())
+    }
+
+    /// What stands for the whole cell where nodes are told apart by id; no node has it.
+    pub fn id(&self) -> NodeId {
+        short_id(&["cell/", &self.0])
+    }
+}
+
 impl Namespace {
     /// The namespace of what names none.
     pub fn default_namespace() -> Self {
@@ -109,11 +126,15 @@ impl NodeName {
     /// The node's short id: the first 8 bytes of the SHA-256 of its name. Short because membership repeats every id
     /// in each message; derived, so that no table maps one to the other.
     pub fn id(&self) -> NodeId {
-        let hash = digest::digest(&digest::SHA256, self.0.as_bytes());
-        let mut id = [0; 8];
-        id.copy_from_slice(&hash.as_ref()[..8]);
-        NodeId(id)
+        short_id(&[&self.0])
     }
+}
+
+fn short_id(parts: &[&str]) -> NodeId {
+    let hash = digest::digest(&digest::SHA256, parts.concat().as_bytes());
+    let mut id = [0; 8];
+    id.copy_from_slice(&hash.as_ref()[..8]);
+    NodeId(id)
 }
 
 /// A node's short id, printed as 16 hex digits. See [`NodeName::id`].

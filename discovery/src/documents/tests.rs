@@ -251,6 +251,20 @@ fn a_peer_is_sent_what_it_lacks_within_the_bound() {
     assert_eq!(names(full.missing_for(&full.have(), usize::MAX)), [""; 0]);
 }
 
+#[test]
+fn who_asks_is_asked_in_turn_for_what_it_has_newer() {
+    let (mut table, mut asking) = (DocumentTable::default(), DocumentTable::default());
+    merge(&mut table, version(reviews(), 2, OPERATOR, Some("2"))).unwrap();
+    merge(&mut asking, version(reviews(), 1, OPERATOR, Some("1"))).unwrap();
+    assert!(!table.is_behind(&asking.have()) && asking.is_behind(&table.have()));
+    let another = version(key("VirtualService", "ratings"), 1, OPERATOR, Some("1"));
+    merge(&mut asking, another.clone()).unwrap();
+    assert!(table.is_behind(&asking.have()));
+    let archived =
+        [(another.key.clone(), DocumentVersion { stamp: Stamp { millis: 5, counter: 0 }, ..another.version() })];
+    assert!(!table.with_archive(archived, KEEP_DELETED).is_behind(&asking.have()), "deleted since");
+}
+
 /// What `table` lets go of a day after its documents were written, when these members have its digest.
 fn forgotten(table: &mut DocumentTable, all: &[u8], agree: &[u8]) -> Vec<String> {
     let node = |n: &u8| NodeId([*n; 8]);

@@ -8,6 +8,10 @@ use std::{
 };
 
 use weft_wire::{
+    cell::{
+        CellSummary, MAX_CELL_NODES, MAX_CELL_WANTS, MAX_INDEX, MAX_INDEX_PORTS, MAX_LINKED, MAX_WANTS, RelayWord,
+        Wants,
+    },
     circuit::{CircuitRecord, MAX_CIRCUITS, MAX_WATCHED},
     fact::{
         EndpointRow, FactBody, FactKind, MAX_ENDPOINTS, MAX_FACT_BODY_LEN, MAX_LABELS, NodeRecord, SignedFact,
@@ -33,12 +37,16 @@ pub(super) enum Claim {
     Node(Arc<NodeRecord>),
     SpentTokens(Arc<SpentTokens>),
     Circuits(Arc<CircuitRecord>),
+    Wants(Arc<Wants>),
+    Cell(Arc<CellSummary>),
+    Relay(Arc<RelayWord>),
     /// Of a kind that this build does not know: kept and passed on.
     Unknown,
 }
 
-/// Checks a fact from a peer: who signed it, whether that is its owner, and whether the owner may say this.
-pub(super) fn verify(fact: &SignedFact, authority: &impl Authority, wall_ms: u64) -> Result<Claim, Refusal> {
+/// Checks a fact from a peer: who signed it, whether that is its owner, and whether the owner may say this. Returns the
+/// owner's role too.
+pub(super) fn verify(fact: &SignedFact, authority: &impl Authority, wall_ms: u64) -> Result<(Claim, Role), Refusal> {
     at_most("the fact's length", fact.body.len(), MAX_FACT_BODY_LEN)?;
     check_proof(&fact.chain, &fact.signature)?;
     let Signer { id, grant } =
@@ -47,15 +55,18 @@ pub(super) fn verify(fact: &SignedFact, authority: &impl Authority, wall_ms: u64
         return Err(Refusal::ForeignSigner { signer: id, claimed: format!("node {}", fact.owner) });
     }
     let claim = decode(fact)?;
+    let role = grant.as_ref().map_or(Role::Member, |grant| grant.role);
     match &claim {
         Claim::Node(record) => check_accounts(fact, record, grant.as_ref())?,
-        Claim::SpentTokens(_) if grant.is_none_or(|grant| grant.role < Role::Ca) => {
+        Claim::SpentTokens(_) if role < Role::Ca => {
             return Err(Refusal::RoleTooLow { signer: id, needs: "a node with role ca" });
         }
         // Of endpoints everybody may say what it sees; what others make of it is `weft_policy::circuit`.
         Claim::SpentTokens(_) | Claim::Circuits(_) | Claim::Unknown => {}
+        // What these say is believed of a relay's own cell alone, and decides nothing that owners say themselves.
+        Claim::Wants(_) | Claim::Cell(_) | Claim::Relay(_) => {}
     }
-    Ok(claim)
+    Ok((claim, role))
 }
 
 fn check_accounts(fact: &SignedFact, record: &NodeRecord, grant: Option<&Grant>) -> Result<(), Refusal> {
@@ -80,6 +91,25 @@ pub(super) fn decode(fact: &SignedFact) -> Result<Claim, Refusal> {
             let record = CircuitRecord::decode(&fact.body).map_err(malformed)?;
             check_circuits(&record)?;
             Ok(Claim::Circuits(Arc::new(record)))
+        }
+        FactKind::WANTS => {
+            let wants = Wants::decode(&fact.body).map_err(malformed)?;
+            at_most("the number of wanted services", wants.services.len(), MAX_WANTS)?;
+            Ok(Claim::Wants(Arc::new(wants)))
+        }
+        FactKind::CELL => {
+            let summary = CellSummary::decode(&fact.body).map_err(malformed)?;
+            at_most("the number of services of a cell", summary.services.len(), MAX_INDEX)?;
+            at_most("the number of services that a cell wants", summary.wants.len(), MAX_CELL_WANTS)?;
+            let most_ports = summary.services.values().map(Vec::len).max();
+            at_most("the number of ports of a service", most_ports.unwrap_or_default(), MAX_INDEX_PORTS)?;
+            Ok(Claim::Cell(Arc::new(summary)))
+        }
+        FactKind::RELAY => {
+            let word = RelayWord::decode(&fact.body).map_err(malformed)?;
+            at_most("the number of linked relays", word.linked.len(), MAX_LINKED)?;
+            at_most("the number of nodes of a cell", word.alive.len(), MAX_CELL_NODES)?;
+            Ok(Claim::Relay(Arc::new(word)))
         }
         _ => {
             at_most("the fact's length", fact.body.len(), MAX_FACT_BODY_LEN)?;
@@ -195,13 +225,13 @@ mod tests {
         fact
     }
 
-    fn verify_record(record: &NodeRecord) -> Result<Claim, Refusal> {
+    fn verify_record(record: &NodeRecord) -> Result<(Claim, Role), Refusal> {
         verify(&fact(FactKind::NODE, record.encode().unwrap(), "member", "default/*"), &FakeAuthority, 0)
     }
 
     #[test]
     fn a_node_may_announce_what_its_grant_allows() {
-        assert!(matches!(verify_record(&record(vec![row("w", "default", "reviews")])), Ok(Claim::Node(_))));
+        assert!(matches!(verify_record(&record(vec![row("w", "default", "reviews")])), Ok((Claim::Node(_), _))));
     }
 
     #[test]
@@ -251,7 +281,7 @@ mod tests {
     fn spent_tokens_count_only_from_a_ca_node() {
         let body = SpentTokens::default().encode().unwrap();
         let verify_as = |role| verify(&fact(FactKind::SPENT_TOKENS, body.clone(), role, ""), &FakeAuthority, 0);
-        assert!(matches!(verify_as("ca"), Ok(Claim::SpentTokens(_))));
+        assert!(matches!(verify_as("ca"), Ok((Claim::SpentTokens(_), Role::Ca))));
         assert!(matches!(verify_as("admin"), Err(Refusal::RoleTooLow { .. })));
     }
 
@@ -259,7 +289,7 @@ mod tests {
     fn an_unknown_kind_needs_only_its_owners_signature() {
         assert!(matches!(
             verify(&fact(FactKind(999), vec![1, 2, 3], "member", ""), &FakeAuthority, 0),
-            Ok(Claim::Unknown)
+            Ok((Claim::Unknown, _))
         ));
     }
 
@@ -327,7 +357,7 @@ mod tests {
             let record = CircuitRecord { watched: watched.iter().cloned().collect(), circuits };
             verify(&fact(FactKind::CIRCUITS, record.encode().unwrap(), "member", ""), &FakeAuthority, 0)
         };
-        assert!(matches!(verify(MAX_CIRCUITS, MAX_LEASE_MS, &["a.example".into()]), Ok(Claim::Circuits(_))));
+        assert!(matches!(verify(MAX_CIRCUITS, MAX_LEASE_MS, &["a.example".into()]), Ok((Claim::Circuits(_), _))));
         let names: Vec<String> = (0..=MAX_WATCHED).map(|i| format!("h{i}")).collect();
         for refused in [
             verify(MAX_CIRCUITS + 1, 1, &[]),

@@ -222,6 +222,21 @@ fn a_peer_is_sent_what_it_lacks_and_nothing_else() {
 }
 
 #[test]
+fn who_asks_is_asked_in_turn_for_what_it_has_newer() {
+    let (mut table, mut asking) = (table(), FactTable::new("other".parse().unwrap(), 1, []));
+    merge(&mut table, node_fact("a", 1, 2));
+    merge(&mut asking, node_fact("a", 1, 1));
+    assert!(!table.is_behind(id("other"), &asking.have()));
+    merge(&mut asking, fact("a", 1, 3, FactKind(9), vec![1]));
+    assert!(table.is_behind(id("other"), &asking.have()), "another fact");
+    merge(&mut table, fact("a", 1, 3, FactKind(9), vec![1]));
+    merge(&mut asking, node_fact("b", 1, 1));
+    assert!(table.is_behind(id("other"), &asking.have()), "another owner");
+    merge(&mut table, node_fact("b", 2, 1));
+    assert!(!table.is_behind(id("other"), &asking.have()), "of an earlier incarnation");
+}
+
+#[test]
 fn who_missed_one_of_two_facts_has_made_less_progress_though_it_has_the_newest() {
     let (mut full, mut behind) = (table(), table());
     let facts = [node_fact("a", 1, 1), fact("a", 1, 2, FactKind(9), vec![1]), node_fact("a", 1, 3)];

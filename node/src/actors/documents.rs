@@ -16,6 +16,7 @@ use tokio::{
 };
 use weft_ca::token::{TokenClaims, TokenId};
 use weft_discovery::{
+    cells::Abroad,
     documents::{self, DocumentTable, JOIN_TOKEN_KIND, KEEP_DELETED, NotTaken, WEFT_GROUP},
     liveness::Status,
     membership::MemberSet,
@@ -96,7 +97,7 @@ pub enum Msg {
     Merge(Vec<SignedDocument>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
     Have(oneshot::Sender<Vec<(DocumentKey, DocumentVersion)>>),
-    MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<Vec<SignedDocument>>),
+    MissingFor(Vec<(DocumentKey, DocumentVersion)>, oneshot::Sender<(Vec<SignedDocument>, bool)>),
     Prepare(Prepare, oneshot::Sender<anyhow::Result<Vec<Prepared>>>),
     Write(Write, oneshot::Sender<anyhow::Result<Vec<Written>>>),
     HoldBack(Blamed),
@@ -182,7 +183,11 @@ impl Handle {
         let _ = self.mailbox.try_send(Msg::PullFrom(node));
     }
 
-    pub async fn missing_for(&self, have: Vec<(DocumentKey, DocumentVersion)>) -> anyhow::Result<Vec<SignedDocument>> {
+    /// What a peer lacks that has these versions, and whether it has something newer.
+    pub async fn missing_for(
+        &self,
+        have: Vec<(DocumentKey, DocumentVersion)>,
+    ) -> anyhow::Result<(Vec<SignedDocument>, bool)> {
         Ok(self.mailbox.ask(|reply| Msg::MissingFor(have, reply)).await?)
     }
 
@@ -326,6 +331,8 @@ pub struct Setup {
     pub standings: watch::Receiver<Standings>,
     /// The digests that members gossip.
     pub rumours: watch::Receiver<Arc<MemberSet>>,
+    /// Other cells, each of which has to know of a deletion too.
+    pub abroad: watch::Receiver<Arc<Abroad>>,
     /// What this node has of Secrets.
     pub contents: watch::Receiver<Arc<secrets::Held>>,
     pub myself: Mailbox<Msg>,
@@ -470,11 +477,11 @@ impl DocumentsActor {
         self.table.age(wall_ms());
         let root = self.table.root();
         let rumours = self.setup.rumours.borrow().clone();
-        let agree = rumours.members.iter().filter(|(_, member)| member.documents == Some(root));
-        self.table.acknowledged_by(agree.map(|(node, _)| *node));
+        let abroad = self.setup.abroad.borrow().clone();
+        self.table.acknowledged_by(abroad.holders(&rumours, root));
         let standings = self.setup.standings.borrow().clone();
         let members = standings.iter().filter(|(_, standing)| standing.status != Status::Left);
-        let forgotten = self.table.forget_deleted(&members.map(|(node, _)| *node).collect());
+        let forgotten = self.table.forget_deleted(&abroad.witnesses(members.map(|(node, _)| *node)));
         let is_same = forgotten.archived.is_empty() && forgotten.dropped.is_empty();
         if !is_same {
             for document in &forgotten.archived {
@@ -855,7 +862,8 @@ impl Actor for DocumentsActor {
                     Some(Msg::MissingFor(have, reply)) => {
                         self.recall(self.table.unheard_deletions(&have)).await;
                         let missing = self.table.missing_for(&have, MAX_ANSWER);
-                        let _ = reply.send(missing.iter().map(|document| (**document).clone()).collect());
+                        let missing = missing.iter().map(|document| (**document).clone()).collect();
+                        let _ = reply.send((missing, self.table.is_behind(&have)));
                     }
                     Some(Msg::Prepare(Prepare { author, drafts }, reply)) => {
                         let _ = reply.send(self.prepare(author, &drafts));

@@ -28,12 +28,13 @@ use weft_discovery::{
     pull::{MAX_ANSWER, Pull},
 };
 use weft_wire::{
+    cell::{CellSummary, RelayWord, Wants},
     circuit::CircuitRecord,
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
     },
     frame::{MAX_PUSH_ITEMS, Push, Request, Response},
-    id::{NodeId, NodeName, ServiceAccount},
+    id::{CellName, NodeId, NodeName, ServiceAccount, ServiceName},
 };
 
 use crate::{
@@ -69,6 +70,14 @@ pub struct Published {
     pub own: FactVersion,
     /// Uses of each join token, over all CA nodes.
     pub spent: BTreeMap<[u8; 8], u32>,
+    /// Whether any node of another cell is among them.
+    pub has_abroad: bool,
+    /// Linked peers of other cells of which nothing is kept here.
+    pub met: BTreeMap<NodeId, CellName>,
+    /// What relays say, of whichever cell.
+    pub words: BTreeMap<NodeId, Arc<RelayWord>>,
+    /// What relays of other cells tell of these.
+    pub summaries: BTreeMap<NodeId, (CellName, Arc<CellSummary>)>,
     /// All of them as they were signed: what the actor begins with after a crash.
     signed: Vec<Arc<SignedFact>>,
 }
@@ -86,7 +95,7 @@ pub enum Msg {
     Merge(Vec<SignedFact>, NodeId, oneshot::Sender<bool>),
     PullFrom(NodeId),
     Have(oneshot::Sender<Vec<(NodeId, FactKind, FactVersion)>>),
-    MissingFor(Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<Vec<SignedFact>>),
+    MissingFor(NodeId, Vec<(NodeId, FactKind, FactVersion)>, oneshot::Sender<(Vec<SignedFact>, bool)>),
     Spend {
         token: [u8; 8],
         allowed: u32,
@@ -94,6 +103,7 @@ pub enum Msg {
     },
     ForgetUses(Vec<TokenId>),
     SayCircuits(CircuitRecord),
+    SayRelay(RelayWord),
     Say(NodeState, oneshot::Sender<FactVersion>),
 }
 
@@ -123,8 +133,18 @@ impl Handle {
         let _ = self.mailbox.try_send(Msg::PullFrom(node));
     }
 
-    pub async fn missing_for(&self, have: Vec<(NodeId, FactKind, FactVersion)>) -> anyhow::Result<Vec<SignedFact>> {
-        Ok(self.mailbox.ask(|reply| Msg::MissingFor(have, reply)).await?)
+    /// What a peer lacks that has these versions, and whether it has something newer.
+    pub async fn missing_for(
+        &self,
+        peer: NodeId,
+        have: Vec<(NodeId, FactKind, FactVersion)>,
+    ) -> anyhow::Result<(Vec<SignedFact>, bool)> {
+        Ok(self.mailbox.ask(|reply| Msg::MissingFor(peer, have, reply)).await?)
+    }
+
+    /// Tells the mesh what this node sees as a relay. Returns whether the actor has taken it.
+    pub fn say_relay(&self, word: RelayWord) -> bool {
+        self.mailbox.try_send(Msg::SayRelay(word)).is_ok()
     }
 
     /// Counts one use of a join token, on disk before it returns.
@@ -157,6 +177,8 @@ impl Handle {
 pub struct Setup {
     /// All of this node's record but its state and endpoints.
     pub about: NodeRecord,
+    /// The services of other cells of which this node's callers need the endpoints.
+    pub wants: BTreeSet<ServiceName>,
     pub incarnation: u64,
     /// Of this node's newest fact: what was said before a crash must not be said again with the same number.
     pub seq: Arc<AtomicU64>,
@@ -188,6 +210,8 @@ pub struct FactsActor {
     /// Whose facts were refused of late, why, and when that was last logged.
     refused: BTreeMap<(NodeName, &'static str), Instant>,
     coalesce: Coalesce,
+    /// What this node has told of its cell, if it is a relay.
+    told: Option<CellSummary>,
 }
 
 impl FactsActor {
@@ -212,7 +236,14 @@ impl FactsActor {
         // The disk lags behind a little; what was published before a crash does not, and must still get there.
         let published = setup.published.borrow().signed.clone();
         let restored = published.iter().map(|fact| (**fact).clone()).chain(stored.rows);
-        let mut table = FactTable::new(me, setup.incarnation, restored);
+        let identity = setup.identity.load_full();
+        let role = |fact: &SignedFact| {
+            let judged = tls::judge(&identity.trust, &fact.chain, UnixTime::now()).ok()?;
+            judged.identity.grant.map(|grant| grant.role)
+        };
+        let mut table = FactTable::new(me, setup.incarnation, restored)
+            .with_roles(role)
+            .in_cell(setup.about.cell(), identity.grant.role);
         table.resume_after(setup.seq.load(Ordering::Relaxed));
         let mut unsaved = Unsaved::default();
         published.into_iter().filter(|fact| is_kept(fact)).for_each(|fact| unsaved.add(fact));
@@ -226,6 +257,7 @@ impl FactsActor {
             disk: DiskReport::new("facts"),
             refused: BTreeMap::new(),
             coalesce: Coalesce::default(),
+            told: None,
         })
     }
 
@@ -237,9 +269,48 @@ impl FactsActor {
         fact.chain = der_chain(&identity.chain);
         fact.signature = identity.key.sign(&fact.signed_bytes());
         let fact = self.table.publish(fact)?;
-        self.setup.links.push(&Push::Facts(vec![(*fact).clone()]), None);
+        self.spread(std::slice::from_ref(&fact), None);
         if is_kept(&fact) {
             self.unsaved.add(fact);
+        }
+        Ok(())
+    }
+
+    /// Sends news to the linked peers: to those of other cells what these have a reason to know, and whom they have a new
+    /// one to know.
+    fn spread(&mut self, news: &[Arc<SignedFact>], except: Option<NodeId>) {
+        let send = |facts: &[&Arc<SignedFact>], to: &dyn Fn(NodeId) -> bool| {
+            if !facts.is_empty() {
+                let facts = facts.iter().map(|fact| (***fact).clone()).collect();
+                self.setup.links.push_to(&Push::Facts(facts), to);
+            }
+        };
+        let mut abroad: BTreeMap<CellName, BTreeSet<NodeId>> = BTreeMap::new();
+        for peer in self.setup.links.peers() {
+            if let Some(cell) = self.table.cell_of(peer).filter(|cell| cell != self.table.home()) {
+                abroad.entry(cell).or_default().insert(peer);
+            }
+        }
+        let is_abroad = |peer: NodeId| abroad.values().any(|peers| peers.contains(&peer));
+        send(&news.iter().collect::<Vec<_>>(), &|peer| Some(peer) != except && !is_abroad(peer));
+        let introductions = self.table.take_introductions();
+        for (cell, peers) in &abroad {
+            let Some(one) = peers.first() else { continue };
+            let new_there = introductions.get(cell).into_iter().flatten();
+            let passing: Vec<_> = news.iter().filter(|fact| self.table.passes(fact, *one)).chain(new_there).collect();
+            send(&passing, &|peer| Some(peer) != except && peers.contains(&peer));
+        }
+    }
+
+    /// As a relay, tells other cells of this one, if that has changed.
+    fn say_summary(&mut self) -> anyhow::Result<()> {
+        if !self.setup.about.is_relay() {
+            return Ok(());
+        }
+        let summary = self.table.summary();
+        if self.told.as_ref() != Some(&summary) {
+            self.publish(FactKind::CELL, summary.encode()?)?;
+            self.told = Some(summary);
         }
         Ok(())
     }
@@ -270,15 +341,17 @@ impl FactsActor {
     /// Takes in facts from a peer; returns whether any was new.
     async fn merge(&mut self, facts: Vec<SignedFact>, from: NodeId) -> bool {
         let (now, wall_ms) = (Instant::now().into_std(), wall_ms());
+        let met = self.table.met().len();
         let mut news = Vec::new();
         for (taken, fact) in facts.into_iter().enumerate() {
             if taken % YIELD_EVERY == YIELD_EVERY - 1 {
                 tokio::task::yield_now().await;
             }
             let (owner, version) = (fact.owner.clone(), fact.version());
-            match self.table.merge(fact, &self.authority, now, wall_ms) {
+            match self.table.merge_from(from, fact, &self.authority, now, wall_ms) {
                 Effect::New(fact) => news.push(fact),
                 Effect::Old => {}
+                Effect::NotWanted => self.count("not_wanted"),
                 Effect::Equivocation(changed) => {
                     self.count("equivocation");
                     tracing::warn!(%owner, ?version, "node said two things at once: is its data directory copied?");
@@ -293,8 +366,11 @@ impl FactsActor {
             }
         }
         let any = !news.is_empty();
+        if !any && self.table.met().len() != met {
+            self.publish_view();
+        }
         if any {
-            self.setup.links.push(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), Some(from));
+            self.spread(&news, Some(from));
             news.into_iter().filter(|fact| is_kept(fact)).for_each(|fact| self.unsaved.add(fact));
         }
         any
@@ -372,6 +448,11 @@ impl FactsActor {
         }
         let saved = self.save().await;
         self.disk.note(&saved);
+        let told = self.say_summary();
+        if let Err(error) = told {
+            tracing::error!(error = format!("{error:#}"), "this node's cell cannot be told of");
+        }
+        self.spread(&[], None);
     }
 
     /// Drops the facts of nodes that are revoked: who called them finds others at once.
@@ -418,6 +499,13 @@ impl FactsActor {
             |(known, node): (&Node, &Node)| known.version == node.version && Arc::ptr_eq(&known.record, &node.record);
         let are_same = before.nodes.len() == nodes.len() && before.nodes.values().zip(nodes.values()).all(is_same);
         published.nodes = if are_same { before.nodes.clone() } else { Arc::new(nodes) };
+        published.has_abroad = published.nodes.values().any(|node| node.record.cell() != *self.table.home());
+        published.met = self.table.met().clone();
+        for relay in self.table.relays() {
+            published.words.extend(relay.word.map(|word| (relay.name.id(), word.clone())));
+            let summary = relay.summary.map(|summary| (relay.name.id(), (relay.cell.clone(), summary.clone())));
+            published.summaries.extend(summary);
+        }
         published.progress = self.table.progress();
         published.signed = self.table.snapshot();
         published.own = published.progress.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
@@ -447,7 +535,7 @@ impl FactsActor {
 
 /// Whether a fact is still true after a restart.
 fn is_kept(fact: &SignedFact) -> bool {
-    fact.kind != FactKind::CIRCUITS
+    !matches!(fact.kind, FactKind::CIRCUITS | FactKind::RELAY)
 }
 
 /// Waits until then, or for ever.
@@ -498,6 +586,9 @@ impl Actor for FactsActor {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
         }
         self.say_record();
+        if !self.setup.wants.is_empty() {
+            self.publish(FactKind::WANTS, Wants { services: self.setup.wants.clone() }.encode()?)?;
+        }
         self.publish_view();
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -549,9 +640,11 @@ impl Actor for FactsActor {
                         self.pull(node);
                         continue;
                     }
-                    Some(Msg::MissingFor(have, reply)) => {
-                        let missing = self.table.missing_for(&have, NodeId(rand::random()), MAX_ANSWER);
-                        let _ = reply.send(missing.iter().map(|fact| (**fact).clone()).collect());
+                    Some(Msg::MissingFor(peer, have, reply)) => {
+                        let first = NodeId(rand::random());
+                        let missing = self.table.missing_for_peer(peer, &have, first, MAX_ANSWER);
+                        let missing = missing.iter().map(|fact| (**fact).clone()).collect();
+                        let _ = reply.send((missing, self.table.is_behind(peer, &have)));
                         continue;
                     }
                     Some(Msg::Spend { token, allowed, reply }) => {
@@ -560,6 +653,7 @@ impl Actor for FactsActor {
                     }
                     Some(Msg::ForgetUses(tokens)) => self.forget_uses(&tokens)?,
                     Some(Msg::SayCircuits(record)) => self.publish(FactKind::CIRCUITS, record.encode()?)?,
+                    Some(Msg::SayRelay(word)) => self.publish(FactKind::RELAY, word.encode()?)?,
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);
                         self.say_record();

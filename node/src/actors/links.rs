@@ -67,7 +67,7 @@ pub struct Link {
 
 /// The connections with peers; the newest of each peer is the one to send on.
 #[derive(Default)]
-pub struct LinkTable(Mutex<Links<Link>>);
+pub struct LinkTable(Mutex<Links<Link>>, Mutex<BTreeSet<NodeId>>);
 
 impl LinkTable {
     /// The link to use for a peer.
@@ -80,13 +80,29 @@ impl LinkTable {
         self.0.lock().peers().map(|(_, link)| link.clone()).collect()
     }
 
+    /// A link per peer of this node's own cell, or of which it is not known.
+    pub fn here(&self) -> Vec<Link> {
+        let abroad = self.1.lock().clone();
+        self.0.lock().peers().filter(|(node, _)| !abroad.contains(node)).map(|(_, link)| link.clone()).collect()
+    }
+
+    /// These peers are in other cells: no gossip goes to them.
+    pub fn set_abroad(&self, peers: &BTreeSet<NodeId>) {
+        let mut abroad = self.1.lock();
+        if *abroad != *peers {
+            abroad.clone_from(peers);
+        }
+    }
+
     fn has(&self, address: SocketAddr) -> bool {
         self.0.lock().all().any(|(_, link)| link.address == address)
     }
 
     /// The link by which gossip for this address goes.
     fn toward(&self, address: SocketAddr) -> Option<Link> {
-        self.0.lock().toward(|link| link.address == address, &mut rand::rng()).cloned()
+        let abroad = self.1.lock().clone();
+        let is_here = |node| !abroad.contains(&node);
+        self.0.lock().toward(|link| link.address == address, is_here, &mut rand::rng()).cloned()
     }
 
     /// The connections that this node dialled to other addresses than these.
@@ -143,11 +159,16 @@ impl Handle {
 
     /// Sends news to every peer but the one it came from. Never waits.
     pub fn push(&self, push: &Push, except: Option<NodeId>) {
+        self.push_to(push, |node| Some(node) != except);
+    }
+
+    /// Sends news to these peers. Never waits.
+    pub fn push_to(&self, push: &Push, is_meant: impl Fn(NodeId) -> bool) {
         let (messages, left_out) = messages(push);
         if left_out > 0 {
             tracing::error!(left_out, "news is too large to send");
         }
-        for link in self.table.all().iter().filter(|link| Some(link.node) != except) {
+        for link in self.table.all().iter().filter(|link| is_meant(link.node)) {
             for message in &messages {
                 self.queue(link, UniKind::Push, message.clone());
             }
@@ -212,6 +233,11 @@ impl Handle {
         let path = |link: &Link| link.connection.stats().path;
         let links = self.table.all().into_iter();
         links.map(|link| (link.name.to_string(), path(&link).current_mtu, path(&link).lost_plpmtud_probes)).collect()
+    }
+
+    /// The peers with which there is a link.
+    pub fn peers(&self) -> BTreeSet<NodeId> {
+        self.table.0.lock().peers().map(|(node, _)| node).collect()
     }
 
     /// How many peers there is a link with.

@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use weft_discovery::{
+    cells::{Abroad, Known},
     change::{Change, What},
     liveness::Status,
     membership::MemberSet,
@@ -22,6 +23,7 @@ use weft_discovery::{
     repair::{Held, Repair},
 };
 use weft_wire::{
+    cell::RelayWord,
     frame::MESH_PORT,
     id::{NodeId, NodeName},
 };
@@ -36,6 +38,10 @@ use crate::{
 };
 
 const TICK: Duration = Duration::from_millis(100);
+/// A relay that has just started knows too few of its cell; and later it says what has changed so often at most.
+const FIRST_WORD: Duration = Duration::from_secs(2);
+const WORD_EVERY: Duration = Duration::from_millis(200);
+
 /// What this node knows of another node's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -84,7 +90,7 @@ impl Handle {
     pub fn dial_failed(&self, address: SocketAddr) {
         self.tell(Msg::DialFailed(address));
     }
-    /// A peer had more to push than its queue took.
+    /// A peer had more to push than its queue took, or says that it has something newer.
     pub fn missed(&self, node: NodeId) {
         // If this inbox is full too, gossip tells what is missing.
         let _ = self.mailbox.try_send(Msg::Missed(node));
@@ -109,6 +115,8 @@ pub struct Setup {
     pub remembered: Arc<watch::Sender<BTreeSet<SocketAddr>>>,
     pub standings: Arc<watch::Sender<Standings>>,
     pub rumours: Arc<watch::Sender<Arc<MemberSet>>>,
+    pub abroad: Arc<watch::Sender<Arc<Abroad>>>,
+    pub is_relay: bool,
     pub facts: facts::Handle,
     pub documents: documents::Handle,
 }
@@ -117,12 +125,18 @@ pub struct MembershipActor {
     setup: Setup,
     peers: Peers,
     repair: Repair,
+    /// What gossip said last.
+    gossiped: Arc<MemberSet>,
+    /// What this node said last as a relay, and when it may say more.
+    word: (Option<RelayWord>, Instant),
 }
 
 impl MembershipActor {
     pub fn new(setup: Setup) -> Self {
-        let peers = Peers::new(setup.gossip.name.id(), rand::random(), setup.remembered.borrow().clone());
-        Self { setup, peers, repair: Repair::default() }
+        let peers = Peers::new(setup.gossip.name.id(), rand::random(), setup.remembered.borrow().clone())
+            .in_cell(setup.gossip.cell.clone(), setup.is_relay);
+        let word = (None, Instant::now() + FIRST_WORD);
+        Self { setup, peers, repair: Repair::default(), gossiped: Arc::default(), word }
     }
 
     fn report(&self, changes: Vec<Change>) {
@@ -172,16 +186,67 @@ impl MembershipActor {
             incarnation: node.version.incarnation,
             address: SocketAddr::new(node.record.advertise, MESH_PORT),
             state: node.record.state,
+            cell: node.record.cell(),
+            is_relay: node.record.is_relay(),
         });
+        self.peers.on_met(&facts.met);
         self.peers.on_facts(&others.collect::<Vec<_>>(), Instant::now().into_std())
+    }
+
+    fn linked(&self) -> BTreeSet<NodeId> {
+        self.setup.gossip.table.all().iter().map(|link| link.node).collect()
+    }
+
+    /// Looks what relays say of other cells, and says what this node sees if it is one.
+    fn look_abroad(&mut self) -> Vec<Change> {
+        let known = self.setup.facts.published().borrow().clone();
+        let linked = self.linked();
+        let me = self.setup.gossip.name.id();
+        let abroad = if known.has_abroad {
+            let nodes = known.nodes.iter().map(|(name, node)| (name, node.version, &*node.record));
+            let looked_at = Known { home: &self.setup.gossip.cell, nodes, words: &known.words, linked: &linked };
+            let standings = self.setup.standings.borrow().clone();
+            let is_alive = |node: NodeId| {
+                let status = standings.get(&node).map(|standing| standing.status);
+                node == me || matches!(status, Some(Status::Alive | Status::Suspect))
+            };
+            Abroad::look(looked_at, is_alive)
+        } else {
+            Abroad::default()
+        };
+        self.setup.abroad.send_if_modified(|before| {
+            let is_new = **before != abroad;
+            if is_new {
+                *before = Arc::new(abroad.clone());
+            }
+            is_new
+        });
+        let rumours = abroad.with(&self.gossiped);
+        let changes = match *rumours == *self.peers.rumours() {
+            true => Vec::new(),
+            false => {
+                self.setup.rumours.send_replace(rumours.clone());
+                self.peers.on_rumours(rumours, Instant::now().into_std())
+            }
+        };
+        let now = Instant::now();
+        if self.setup.is_relay && self.word.1 <= now {
+            let word = self.peers.relay_word(&linked, self.setup.documents.root());
+            if self.word.0.as_ref() != Some(&word) && self.setup.facts.say_relay(word.clone()) {
+                self.word = (Some(word), now + WORD_EVERY);
+            }
+        }
+        changes
     }
 
     /// Has what this node missed pulled.
     fn repair(&mut self) {
         let known = self.setup.facts.published().borrow().clone();
         let me = self.setup.gossip.name.id();
-        let held = Held { me, facts: &known.progress, documents: self.setup.documents.root() };
-        let linked = self.setup.gossip.table.all().iter().map(|link| link.node).collect();
+        let linked = self.linked();
+        let abroad = self.peers.abroad_of(&linked);
+        self.setup.gossip.table.set_abroad(&abroad);
+        let held = Held { me, facts: &known.progress, documents: self.setup.documents.root(), abroad: &abroad };
         let now = Instant::now().into_std();
         for (peer, missing) in self.repair.due(self.peers.rumours(), &held, &linked, now, &mut rand::rng()) {
             if missing.facts {
@@ -248,9 +313,8 @@ impl Actor for MembershipActor {
                 },
                 changed = rumours.changed() => {
                     changed?;
-                    let set = rumours.borrow_and_update().clone();
-                    self.setup.rumours.send_replace(set.clone());
-                    self.peers.on_rumours(set, Instant::now().into_std())
+                    self.gossiped = rumours.borrow_and_update().clone();
+                    Vec::new()
                 }
                 changed = nodes.changed() => {
                     changed?;
@@ -259,6 +323,8 @@ impl Actor for MembershipActor {
                 }
                 () = seeds.changed() => Vec::new(),
             };
+            self.report(changes);
+            let changes = self.look_abroad();
             self.report(changes);
             let facts = self.setup.facts.published().borrow().own;
             gossip.tell(News { facts, documents: self.setup.documents.root() });

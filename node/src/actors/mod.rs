@@ -41,7 +41,7 @@ use weft_wire::{
     document::DocumentKey,
     fact::{EndpointHealth, EndpointRow, FactVersion},
     frame::MESH_PORT,
-    id::{Namespace, Role, ServiceAccount, WorkloadName},
+    id::{CellName, Namespace, Role, ServiceAccount, WorkloadName},
 };
 
 use crate::{
@@ -98,6 +98,8 @@ pub struct Handles {
     pub identity: IdentityReader,
     pub incarnation: u64,
     pub advertise: std::net::IpAddr,
+    pub cell: CellName,
+    pub is_relay: bool,
     pub started: Instant,
     pub supervisor: Supervisor,
     pub facts: facts::Handle,
@@ -159,6 +161,8 @@ impl Handles {
             mesh: identity.trust.mesh_id().to_string(),
             trust_domain: identity.trust_domain().to_string(),
             role: identity.grant.role,
+            cell: self.cell.to_string(),
+            relay: self.is_relay,
             allow: identity.grant.accounts.clone(),
             advertise: SocketAddr::new(self.advertise, MESH_PORT).to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -202,6 +206,8 @@ impl Handles {
                 this_node: *name == me,
                 role: node.certificate.as_ref().and_then(|c| c.grant.as_ref()).map_or(Role::Member, |grant| grant.role),
                 locality: node.record.locality.to_string(),
+                cell: node.record.cell().to_string(),
+                relay: node.record.is_relay(),
                 labels: node.record.labels.clone(),
                 version: node.record.build.clone(),
                 incarnation: node.version.incarnation,

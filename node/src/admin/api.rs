@@ -48,6 +48,11 @@ pub struct Status {
     pub mesh: String,
     pub trust_domain: String,
     pub role: Role,
+    /// Empty from a node that knows no cells.
+    #[serde(default)]
+    pub cell: String,
+    #[serde(default)]
+    pub relay: bool,
     /// Service accounts that the node may host.
     pub allow: Vec<AccountPattern>,
     pub advertise: String,
@@ -81,6 +86,11 @@ pub struct Member {
     pub this_node: bool,
     pub role: Role,
     pub locality: String,
+    /// Empty from a node that knows no cells.
+    #[serde(default)]
+    pub cell: String,
+    #[serde(default)]
+    pub relay: bool,
     pub labels: BTreeMap<String, String>,
     pub version: String,
     pub incarnation: u64,

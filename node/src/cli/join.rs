@@ -11,7 +11,7 @@ use weft_wire::{
     id::Role,
 };
 
-use super::{Common, InitArgs, JoinArgs, LeaveArgs, client::Client, output::line};
+use super::{CellArgs, Common, InitArgs, JoinArgs, LeaveArgs, client::Client, output::line};
 use crate::{
     config::{Config, Seed},
     dir::{Credential, Dir},
@@ -26,7 +26,7 @@ pub(super) fn init(common: &Common, args: InitArgs) -> anyhow::Result<()> {
     write(&dir.root(), mesh.root.key(), std::slice::from_ref(&root))?;
     write(&dir.issuer(), mesh.issuer.key(), mesh.issuer.chain())?;
     write(&dir.operator(), &mesh.operator.key, &mesh.operator.chain)?;
-    write_config(&dir, &Config::starter(&args.name, args.advertise, &[]))?;
+    write_config(&dir, &Config::starter(&args.name, args.advertise, &[], args.cell.cell.as_ref(), args.cell.relay))?;
     keyfile::write_chain(&dir.roots(), std::slice::from_ref(&root))?;
     // Last: whatever breaks off before leaves no identity, and the command can be repeated.
     write(&dir.node(), &mesh.node.key, &mesh.node.chain)?;
@@ -74,7 +74,8 @@ pub(super) async fn join(common: &Common, args: JoinArgs) -> anyhow::Result<()> 
     let peers = welcome.peers.iter().map(|peer| Seed { host: peer.ip().to_string(), port: peer.port() });
     let mut seeds = vec![args.seed.clone()];
     seeds.extend(peers.filter(|peer| *peer != args.seed && peer.host != args.advertise.to_string()));
-    write_config(&dir, &Config::starter(&args.name, args.advertise, &seeds))?;
+    let CellArgs { cell, relay } = &args.cell;
+    write_config(&dir, &Config::starter(&args.name, args.advertise, &seeds, cell.as_ref(), *relay))?;
     keyfile::write_chain(&dir.roots(), trust.roots())?;
     write(&dir.node(), &key, &chain)?;
     line(format_args!("joined mesh {} as {}", trust.mesh_id(), args.name))?;

@@ -33,7 +33,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use weft_wire::{
     document::VersionId,
-    id::{AccountPattern, Namespace, NodeName, Role, TrustDomain},
+    id::{AccountPattern, CellName, Namespace, NodeName, Role, TrustDomain},
 };
 
 use self::select::Selector;
@@ -321,6 +321,18 @@ struct InitArgs {
     /// The SPIFFE trust domain of the mesh.
     #[arg(long, default_value = "cluster.local", value_name = "TD")]
     trust_domain: TrustDomain,
+    #[command(flatten)]
+    cell: CellArgs,
+}
+
+#[derive(Args)]
+struct CellArgs {
+    /// The cell whose nodes this host gossips with [default: default].
+    #[arg(long, value_name = "CELL")]
+    cell: Option<CellName>,
+    /// Let this host link its cell with others, as two or three in each do.
+    #[arg(long)]
+    relay: bool,
 }
 
 #[derive(Args)]
@@ -337,6 +349,8 @@ struct JoinArgs {
     /// The address at which other hosts reach this one.
     #[arg(long, value_name = "IP")]
     advertise: IpAddr,
+    #[command(flatten)]
+    cell: CellArgs,
 }
 
 #[derive(Args)]

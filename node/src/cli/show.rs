@@ -28,6 +28,13 @@ pub(super) async fn status(common: &Common) -> anyhow::Result<()> {
     if let Some(left) = status.issuer_seconds_left {
         line(format_args!("intermediate {}", certificate(left)))?;
     }
+    if !status.cell.is_empty() {
+        line(format_args!(
+            "cell         {}{}",
+            status.cell,
+            if status.relay { ", of which this is a relay" } else { "" }
+        ))?;
+    }
     line(format_args!("members      {} alive of {} known", status.members_alive, status.members_known))?;
     line(format_args!("documents    {}, digest {}", status.documents, status.documents_digest))?;
     line(format_args!(""))?;
@@ -55,7 +62,7 @@ fn certificate(seconds_left: i64) -> String {
 
 pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
     let members: Vec<Member> = Client::connect(&common.dir).await?.get("/api/v1/members").await?;
-    let header = ["NAME", "ADDRESS", "STATE", "ROLE", "LOCALITY", "ENDPOINTS", "VERSION", "SINCE"];
+    let header = ["NAME", "ADDRESS", "STATE", "ROLE", "CELL", "LOCALITY", "ENDPOINTS", "VERSION", "SINCE"];
     data(&common.output, &members, &header, |members| {
         let cells = |member: &Member| {
             vec![
@@ -63,6 +70,7 @@ pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
                 member.address.clone(),
                 member.state.clone(),
                 member.role.to_string(),
+                if member.relay { format!("{} (relay)", member.cell) } else { member.cell.clone() },
                 member.locality.clone(),
                 member.endpoints.to_string(),
                 member.version.clone(),

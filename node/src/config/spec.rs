@@ -12,8 +12,10 @@ use std::{
 use serde::Deserialize;
 use weft_policy::telemetry::Collector;
 use weft_wire::{
+    cell::{MAX_WANTS, OWN_LABELS},
+    fact::MAX_LABELS,
     frame::MESH_PORT,
-    id::{Locality, Namespace, NodeName, ServiceAccount},
+    id::{CellName, Locality, Namespace, NodeName, ServiceAccount, ServiceName},
 };
 
 use super::{
@@ -25,6 +27,8 @@ use super::{
 const RESERVED_PORTS: [u16; 7] = [ADMIN_PORT, OUTBOUND_PORT, 15006, MESH_PORT, 15020, 15021, 15053];
 const ADMIN_PORT: u16 = 15000;
 const OUTBOUND_PORT: u16 = 15001;
+/// Labels of a node's record that are weft's own.
+const CELL_LABELS: usize = 2;
 /// Longest name of a region, zone or subzone.
 const MAX_LOCALITY_LEN: usize = 63;
 
@@ -37,6 +41,9 @@ pub(super) struct NodeSpec {
     seeds: Vec<String>,
     locality: LocalitySpec,
     labels: BTreeMap<String, String>,
+    cell: Option<String>,
+    relay: bool,
+    wants: Vec<String>,
     logs: LogsSpec,
     access_log: Option<String>,
     access_log_to: Option<String>,
@@ -124,6 +131,32 @@ impl NodeSpec {
         let local = local_ip(origin.advertise.unwrap_or(Ipv4Addr::LOCALHOST.into()));
         let locality = self.locality.checked(checker);
         checker.labels("labels", &self.labels);
+        if let Some(key) = self.labels.keys().find(|key| key.starts_with(OWN_LABELS)) {
+            checker.problem::<()>(
+                "labels",
+                format_args!(
+                    "{key:?}: labels that begin with {OWN_LABELS} are weft's own; say `cell` and `relay` instead"
+                ),
+            );
+        }
+        if self.labels.len() > MAX_LABELS - CELL_LABELS {
+            checker.problem::<()>(
+                "labels",
+                format_args!("{} labels are more than {}", self.labels.len(), MAX_LABELS - CELL_LABELS),
+            );
+        }
+        let cell = match &self.cell {
+            None => Some(CellName::default_cell()),
+            Some(name) => checker.parse("cell", name),
+        };
+        let wants: Vec<ServiceName> = each(checker, "wants", &self.wants, |checker, name| checker.parse("", name));
+        if wants.len() + self.listeners.len() > MAX_WANTS {
+            let all = wants.len() + self.listeners.len();
+            checker.problem::<()>(
+                "wants",
+                format_args!("{all} services, with those of the listeners, are more than {MAX_WANTS}"),
+            );
+        }
         let logs = checker.within("logs", |checker| self.logs.checked(checker));
         let access_log = checker.choice(
             "accessLog",
@@ -175,6 +208,9 @@ impl NodeSpec {
             seeds: origin.seeds,
             locality,
             labels: self.labels.clone(),
+            cell: cell?,
+            relay: self.relay,
+            wants: wants.into_iter().collect(),
             logs: logs?,
             access_log: access_log?,
             access_log_to: access_log_to?,

@@ -264,7 +264,7 @@ fn the_name_must_be_the_identitys() {
 fn the_starter_is_read_as_what_it_was_made_of_even_with_its_comments_opened() {
     let name = "host-1".parse().unwrap();
     let seeds: [Seed; 2] = ["10.0.0.2".parse().unwrap(), "::1".parse().unwrap()];
-    let starter = Config::starter(&name, "10.0.0.1".parse().unwrap(), &seeds);
+    let starter = Config::starter(&name, "10.0.0.1".parse().unwrap(), &seeds, None, false);
     let config = load(&starter).unwrap();
     assert_eq!((config.name, config.seeds), (Some(name), seeds.to_vec()));
     assert!(config.services.is_empty());

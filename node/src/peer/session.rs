@@ -18,7 +18,7 @@ use weft_ca::trust::TrustError;
 use weft_wire::{
     codec::{self, WireError},
     frame::{MAX_FRAME_LEN, MAX_GOSSIP_LEN, MAX_PUSH_LEN, Push, Request, Response, UniKind},
-    id::{NodeId, ServiceAccount},
+    id::{NodeId, NodeName, ServiceAccount},
 };
 
 use super::{
@@ -229,12 +229,25 @@ async fn take_question(
 ) -> Result<(), PeerError> {
     let question: Request = read_value(recv, MAX_FRAME_LEN).await?;
     question.check()?;
+    let node = peer.identity.id.as_node().map(NodeName::id);
     let certify = |wanted, csr| to.issuer.certify(peer.clone(), wanted, csr);
+    // Who asks says what it has.
+    let ask_in_turn =
+        |has_newer: bool| node.filter(|_| has_newer).into_iter().for_each(|node| to.membership.missed(node));
     let answer = match (question, peer.standing == Standing::Member) {
         (Request::RenewNode { csr }, _) => certify(Wanted::Node, csr).await,
         (_, false) => Err(anyhow::anyhow!("your certificate has expired, or who signed it is revoked: renew it first")),
-        (Request::PullFacts { have }, _) => to.facts.missing_for(have).await.map(Response::Facts),
-        (Request::PullDocuments { have }, _) => to.documents.missing_for(have).await.map(Response::Documents),
+        (Request::PullFacts { have }, _) => match node {
+            Some(node) => to.facts.missing_for(node, have).await.map(|(missing, has_newer)| {
+                ask_in_turn(has_newer);
+                Response::Facts(missing)
+            }),
+            None => Err(anyhow::anyhow!("not a node")),
+        },
+        (Request::PullDocuments { have }, _) => to.documents.missing_for(have).await.map(|(missing, has_newer)| {
+            ask_in_turn(has_newer);
+            Response::Documents(missing)
+        }),
         (Request::CertifyWorkload { namespace, account, csr }, _) => {
             certify(Wanted::Workload(ServiceAccount { namespace, name: account }), csr).await
         }

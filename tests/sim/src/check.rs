@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use weft_discovery::{facts::KEEP_GONE, liveness::Status};
-use weft_wire::fact::FactKind;
+use weft_wire::fact::{FactKind, FactVersion};
 
 use crate::{
     node::{Fate, INBOX},
-    process::Process,
-    world::World,
+    process::{Identity, Process},
+    world::{AUTHORS, World},
 };
 
 /// How exactly it is known when a node was a member last.
@@ -122,4 +122,62 @@ pub fn standings_differ(world: &World) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether a node of a mesh of several cells has a reason to know another.
+fn has_reason_to_know(here: &Identity, m: usize, there: &Identity) -> bool {
+    here.cell == there.cell || there.is_relay || m < AUTHORS || here.wants.contains(&there.service)
+}
+
+fn record_of(there: &Identity, at: &Process) -> Option<FactVersion> {
+    Some(at.facts.get(&there.name, FactKind::NODE)?.version())
+}
+
+/// What some node of a mesh of several cells knows without a reason.
+pub fn cells_know_too_much(world: &World) -> Option<String> {
+    for (n, node, process) in world.honest() {
+        let others = world.honest().filter(|&(m, other, _)| !has_reason_to_know(&node.identity, m, &other.identity));
+        for (m, other, _) in others {
+            if let Some(held) = record_of(&other.identity, process) {
+                return Some(format!("n{n} has n{m}'s record in {held:?}, which is none of its business"));
+            }
+        }
+    }
+    None
+}
+
+/// What keeps a mesh of several cells from being at peace: in each cell every live node has the newest record of every
+/// live node of its own cell and of those of the others that it has a reason to know, and holds them for alive; and all
+/// have the same documents.
+pub fn cells_differ(world: &World) -> Option<String> {
+    for (n, node, process) in world.honest() {
+        let others =
+            world.honest().filter(|&(m, other, _)| m != n && has_reason_to_know(&node.identity, m, &other.identity));
+        for (m, other, its_process) in others {
+            let there = &other.identity;
+            let (held, said) = (record_of(there, process), record_of(there, its_process));
+            if held != said {
+                return Some(format!("n{n} has n{m}'s record in {held:?}, not {said:?}"));
+            }
+            let id = there.name.id();
+            let status = process.peers.statuses().find(|(node, _)| *node == id).map(|(_, status)| status);
+            if status != Some(Status::Alive) {
+                return Some(format!("to n{n} n{m} is {status:?}"));
+            }
+        }
+    }
+    for (n, node, process) in world.honest() {
+        for (m, gone) in world.nodes.iter().enumerate().filter(|(_, gone)| gone.fate != Fate::Lives) {
+            let id = gone.identity.name.id();
+            let status = process.peers.statuses().find(|(node, _)| *node == id).map(|(_, status)| status);
+            if matches!(status, Some(Status::Alive | Status::Suspect)) {
+                return Some(format!("to n{n} of {} n{m} is {status:?}, but {:?}", node.identity.cell, gone.fate));
+            }
+        }
+    }
+    let mut documents = world.honest().map(|(_, _, process)| {
+        process.documents.iter().map(|document| (&document.key, document.stamp)).collect::<Vec<_>>()
+    });
+    let first = documents.next()?;
+    documents.any(|documents| documents != first).then(|| "documents differ".into())
 }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use rand::{Rng, rngs::SmallRng, seq::IndexedRandom};
 use weft_discovery::{membership::Member, pull::Pull};
 use weft_wire::{
+    cell::{CellSummary, IndexedPort, RelayWord},
     codec,
     document::{SignedDocument, Stamp},
-    fact::{FactBody, FactKind, FactVersion, SignedFact},
+    fact::{FactBody, FactKind, FactVersion, Protocol, SignedFact},
     frame::{MAX_FRAME_LEN, MAX_PUSH_ITEMS, MAX_PUSH_LEN, Push, Response},
-    id::{NodeName, Role},
+    id::{NodeId, NodeName, Role, ServiceName},
 };
 
 use crate::{
@@ -47,6 +48,9 @@ impl Hostile {
     pub fn attack(&self, node: &Process, others: &[NodeName], wall_ms: u64, rng: &mut SmallRng) -> Vec<Message> {
         let own = &node.identity.credential;
         let Some(victim) = others.choose(rng) else { return Vec::new() };
+        if node.identity.is_relay && rng.random() {
+            return vec![facts([as_relay(node, own, rng)])];
+        }
         match rng.random_range(0..10) {
             0 => vec![facts([forged(node, victim, own, rng)])],
             1 => {
@@ -96,6 +100,24 @@ fn signed(owner: NodeName, incarnation: u64, seq: u64, kind: FactKind, body: Vec
     let mut fact = SignedFact { owner, incarnation, seq, kind, body, chain: by.chain.clone(), signature: vec![] };
     fact.signature = by.sign(&fact.signed_bytes());
     fact
+}
+
+/// What only it may say, and nothing of it is true: nobody lives, or all that was ever invented, in a cell of wonders.
+fn as_relay(node: &Process, by: &Credential, rng: &mut SmallRng) -> SignedFact {
+    let invented = |rng: &mut SmallRng| NodeId(rng.random());
+    let (kind, body) = if rng.random() {
+        let (linked, alive) = ((0..50).map(|_| invented(rng)).collect(), (0..50).map(|_| invented(rng)).collect());
+        let word = RelayWord { linked, alive, documents: rng.random(), agreed: rng.random() };
+        (FactKind::RELAY, word.encode())
+    } else {
+        let service = |n: u32| format!("ghost-{n}.default").parse::<ServiceName>().expect("a service");
+        let ports = vec![IndexedPort { port: 80, protocol: Protocol::Http, endpoints: u32::MAX }];
+        let services = (0..200).map(|_| (service(rng.random()), ports.clone())).collect();
+        let wants = (0..200).map(|_| service(rng.random())).collect();
+        (FactKind::CELL, CellSummary { nodes: u32::MAX, services, wants }.encode())
+    };
+    let seq = node.progress.get(&node.me).map_or(1, |version| version.seq) + rng.random_range(1..1_000);
+    signed(node.identity.name.clone(), node.incarnation, seq, kind, body.unwrap_or_default(), by)
 }
 
 /// The next word of another node, or of one that does not exist.
@@ -158,5 +180,5 @@ fn rumours(node: &Process, others: &[NodeName], rng: &mut SmallRng) -> Message {
             rumours.push((*id, Arc::new(lie)));
         }
     }
-    Message::Gossip { rumours: Arc::new(rumours), answer: rng.random() }
+    Message::Gossip { rumours: Arc::new(rumours), answer: rng.random(), cell: node.identity.cell.clone() }
 }

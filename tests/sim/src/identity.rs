@@ -32,6 +32,11 @@ impl Credential {
     }
 }
 
+/// The role that a chain's leaf names.
+pub fn role(chain: &[Vec<u8>]) -> Option<Role> {
+    std::str::from_utf8(chain.first()?).ok()?.split('|').nth(1)?.parse().ok()
+}
+
 /// Believes what [`Credential`]s sign.
 pub struct SimAuthority;
 

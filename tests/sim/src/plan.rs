@@ -56,6 +56,8 @@ pub struct Plan {
     pub nodes: usize,
     /// The first so many are everyone's seeds.
     pub seeds: usize,
+    /// So many cells, of which the nodes are by turns.
+    pub cells: usize,
     /// The last node has a valid certificate and breaks every rule.
     pub hostile: bool,
     /// One-way latency of most messages.
@@ -82,6 +84,7 @@ impl Plan {
             nodes,
             // So that one of them may go.
             seeds: 2,
+            cells: 1,
             hostile: rng.random_ratio(1, 3),
             latency: Duration::from_micros(if rng.random_ratio(1, 4) { 60_000 } else { rng.random_range(100..3_000) }),
             faults: Vec::new(),

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use weft_discovery::{
+    cells::{Abroad, Known},
     change::Change,
     coalesce::Coalesce,
     documents::{DocumentTable, NotTaken},
@@ -25,17 +26,18 @@ use weft_discovery::{
 };
 use weft_policy::{balance::Outcome, endpoint::Endpoint};
 use weft_wire::{
+    cell::{CellSummary, RelayWord, Wants},
     codec,
     document::{DocumentKey, SignedDocument, Stamp},
     fact::{FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact},
     frame::{MAX_PUSH_LEN, MESH_PORT, Push, Request, Response},
-    id::{NodeId, NodeName},
+    id::{CellName, NodeId, NodeName, Role, ServiceName},
 };
 
 use crate::{
     callers::Callers,
     gossip::{Gossip, Rumours},
-    identity::{Credential, SimAuthority},
+    identity::{Credential, SimAuthority, role},
     network::LinkId,
     record,
 };
@@ -59,6 +61,11 @@ pub struct Identity {
     pub address: SocketAddr,
     pub credential: Credential,
     pub seeds: Vec<SocketAddr>,
+    pub cell: CellName,
+    pub is_relay: bool,
+    /// What it hosts, and what it wants of other cells.
+    pub service: ServiceName,
+    pub wants: BTreeSet<ServiceName>,
 }
 
 #[derive(Clone)]
@@ -67,6 +74,8 @@ pub enum Message {
     Gossip {
         rumours: Rumours,
         answer: bool,
+        /// Others do not listen.
+        cell: CellName,
     },
     Ask(Request, Pull),
     Answer(Arc<Response>, Pull),
@@ -139,6 +148,13 @@ pub struct Process {
     schedule: DialSchedule,
     unneeded: Unneeded<LinkId>,
     gossip: Gossip,
+    /// What it knows of other cells, and what gossip said of its own.
+    pub abroad: Abroad,
+    gossiped: Arc<MemberSet>,
+    /// What it told last as a relay.
+    word: Option<RelayWord>,
+    first_word: Instant,
+    summary: Option<CellSummary>,
     /// Where nodes call each other.
     pub callers: Option<Callers>,
 }
@@ -150,7 +166,9 @@ impl Process {
         disk.incarnation = (disk.incarnation + 1).max(cx.wall_ms / 1_000);
         let (incarnation, me) = (disk.incarnation, identity.name.id());
         let stored = disk.facts.values().map(|fact| (**fact).clone());
-        let facts = FactTable::new(identity.name.clone(), incarnation, stored);
+        let facts = FactTable::new(identity.name.clone(), incarnation, stored)
+            .with_roles(|fact| role(&fact.chain))
+            .in_cell(identity.cell.clone(), role(&identity.credential.chain).unwrap_or(Role::Member));
         let archived = disk.archive.iter().map(|(key, deletion)| (key.clone(), deletion.version()));
         let mut documents = DocumentTable::restore(disk.documents.values().map(|d| (**d).clone()), disk.high_water)
             .with_archive(archived, KEEP_DELETED);
@@ -161,7 +179,13 @@ impl Process {
             facts,
             root: documents.root(),
             documents,
-            peers: Peers::new(me, rand::Rng::random(cx.rng), disk.remembered.clone()),
+            peers: Peers::new(me, rand::Rng::random(cx.rng), disk.remembered.clone())
+                .in_cell(identity.cell.clone(), identity.is_relay),
+            abroad: Abroad::default(),
+            gossiped: Arc::default(),
+            word: None,
+            first_word: cx.now + FIRST_WORD,
+            summary: None,
             links: Links::default(),
             unsaved_facts: Unsaved::default(),
             unsaved_documents: BTreeMap::new(),
@@ -181,6 +205,10 @@ impl Process {
             identity,
         };
         process.say(cx);
+        if !process.identity.wants.is_empty() {
+            let wants = Wants { services: process.identity.wants.clone() };
+            process.publish_fact(FactKind::WANTS, wants.encode().unwrap_or_default(), cx);
+        }
         process.publish();
         process
     }
@@ -277,14 +305,15 @@ impl Process {
                     Ok((Err(_), _)) | Err(_) => self.count("malformed"),
                 }
             }
-            Message::Gossip { rumours, answer } => {
+            Message::Gossip { cell, .. } if cell != self.identity.cell => {}
+            Message::Gossip { rumours, answer, cell } => {
                 self.gossip.merge(&rumours, cx.now);
                 if answer {
-                    let message = Message::Gossip { rumours: self.gossip.tell(), answer: false };
+                    let message = Message::Gossip { rumours: self.gossip.tell(), answer: false, cell };
                     cx.effects.push(Effect::Send(id, message));
                 }
             }
-            Message::Ask(request, pull) => match self.recall_and_answer(request, cx) {
+            Message::Ask(request, pull) => match self.recall_and_answer(from, request, cx) {
                 Some(response) => cx.effects.push(Effect::Send(id, Message::Answer(Arc::new(response), pull))),
                 None => self.count("malformed"),
             },
@@ -308,18 +337,27 @@ impl Process {
         }
     }
 
-    fn recall_and_answer(&mut self, request: Request, cx: &mut Context<'_>) -> Option<Response> {
+    fn recall_and_answer(&mut self, from: NodeId, request: Request, cx: &mut Context<'_>) -> Option<Response> {
         if let Request::PullDocuments { have } = &request {
             self.recall(&self.documents.unheard_deletions(have));
         }
-        self.answer(request, cx)
+        let is_behind = match &request {
+            Request::PullFacts { have } => self.facts.is_behind(from, have),
+            Request::PullDocuments { have } => self.documents.is_behind(have),
+            _ => false,
+        };
+        if is_behind {
+            self.repair.missed(from);
+        }
+        self.answer(from, request, cx)
     }
 
-    fn answer(&self, request: Request, cx: &mut Context<'_>) -> Option<Response> {
+    fn answer(&self, from: NodeId, request: Request, cx: &mut Context<'_>) -> Option<Response> {
         request.check().ok()?;
         match request {
             Request::PullFacts { have } => {
-                let missing = self.facts.missing_for(&have, NodeId(rand::Rng::random(cx.rng)), MAX_ANSWER);
+                let first = NodeId(rand::Rng::random(cx.rng));
+                let missing = self.facts.missing_for_peer(from, &have, first, MAX_ANSWER);
                 Some(Response::Facts(missing.iter().map(|fact| (**fact).clone()).collect()))
             }
             Request::PullDocuments { have } => {
@@ -333,7 +371,9 @@ impl Process {
     // What the facts and documents actors do.
 
     fn say(&mut self, cx: &mut Context<'_>) {
-        let record = NodeRecord { state: self.state, ..record::of(self.identity.address.ip(), self.revision) };
+        let mut record = NodeRecord { state: self.state, ..record::of(self.identity.address.ip(), self.revision) }
+            .in_cell(&self.identity.cell, self.identity.is_relay);
+        record.endpoints.iter_mut().for_each(|row| row.service = self.identity.service.clone());
         self.coalesce.said(cx.now);
         match record.encode() {
             Ok(body) => self.publish_fact(FactKind::NODE, body, cx),
@@ -348,16 +388,21 @@ impl Process {
         let Ok(fact) = self.facts.publish(fact) else { return self.count("record_not_said") };
         self.unsaved_facts.add(fact.clone());
         cx.effects.push(Effect::Said(fact.clone()));
-        self.spread(&Push::Facts(vec![(*fact).clone()]), None, cx);
+        self.spread_facts(&[fact], None, cx);
         self.publish();
     }
 
     fn merge_facts(&mut self, facts: Vec<SignedFact>, from: Option<NodeId>, cx: &mut Context<'_>) -> bool {
         let mut news = Vec::new();
         for fact in facts {
-            match self.facts.merge(fact, &SimAuthority, cx.now, cx.wall_ms) {
+            let effect = match from {
+                Some(from) => self.facts.merge_from(from, fact, &SimAuthority, cx.now, cx.wall_ms),
+                None => self.facts.merge(fact, &SimAuthority, cx.now, cx.wall_ms),
+            };
+            match effect {
                 facts::Effect::New(fact) => news.push(fact),
                 facts::Effect::Old => {}
+                facts::Effect::NotWanted => self.count("not_wanted"),
                 facts::Effect::Equivocation(changed) => {
                     self.count("equivocation");
                     news.extend(changed);
@@ -374,7 +419,7 @@ impl Process {
             self.unsaved_facts.add(fact.clone());
             cx.effects.push(Effect::TookFact(fact.clone()));
         }
-        self.spread(&Push::Facts(news.iter().map(|fact| (**fact).clone()).collect()), from, cx);
+        self.spread_facts(&news, from, cx);
         self.publish();
         if news.iter().any(|fact| fact.kind == FactKind::CIRCUITS) {
             self.see_to_callers(cx);
@@ -423,10 +468,9 @@ impl Process {
     fn forget_deleted(&mut self, cx: &mut Context<'_>) {
         self.documents.age(cx.wall_ms);
         self.root = self.documents.root();
-        let agree = self.peers.rumours().members.iter().filter(|(_, member)| member.documents == Some(self.root));
-        self.documents.acknowledged_by(agree.map(|(node, _)| *node).collect::<Vec<_>>());
+        self.documents.acknowledged_by(self.abroad.holders(self.peers.rumours(), self.root));
         let members = self.peers.statuses().filter(|(_, status)| *status != Status::Left).map(|(node, _)| node);
-        let forgotten = self.documents.forget_deleted(&members.collect());
+        let forgotten = self.documents.forget_deleted(&self.abroad.witnesses(members));
         for deletion in forgotten.archived {
             self.count("deletion_forgotten");
             self.unsaved_documents.remove(&deletion.key);
@@ -436,8 +480,37 @@ impl Process {
     }
 
     fn spread(&mut self, push: &Push, except: Option<NodeId>, cx: &mut Context<'_>) {
+        self.spread_to(push, |node| Some(node) != except, cx);
+    }
+
+    /// As the facts actor does it.
+    fn spread_facts(&mut self, news: &[Arc<SignedFact>], except: Option<NodeId>, cx: &mut Context<'_>) {
+        let mut abroad: BTreeMap<CellName, BTreeSet<NodeId>> = BTreeMap::new();
+        for (peer, _) in self.links.peers() {
+            if let Some(cell) = self.facts.cell_of(peer).filter(|cell| cell != self.facts.home()) {
+                abroad.entry(cell).or_default().insert(peer);
+            }
+        }
+        let introductions = self.facts.take_introductions();
+        let push = |facts: &[&Arc<SignedFact>]| Push::Facts(facts.iter().map(|fact| (***fact).clone()).collect());
+        let here: Vec<_> = news.iter().collect();
+        let is_abroad = |peer: NodeId| abroad.values().any(|peers| peers.contains(&peer));
+        if !here.is_empty() {
+            self.spread_to(&push(&here), |peer| Some(peer) != except && !is_abroad(peer), cx);
+        }
+        for (cell, peers) in &abroad {
+            let Some(one) = peers.first() else { continue };
+            let new_there = introductions.get(cell).into_iter().flatten();
+            let passing: Vec<_> = news.iter().filter(|fact| self.facts.passes(fact, *one)).chain(new_there).collect();
+            if !passing.is_empty() {
+                self.spread_to(&push(&passing), |peer| Some(peer) != except && peers.contains(&peer), cx);
+            }
+        }
+    }
+
+    fn spread_to(&self, push: &Push, is_meant: impl Fn(NodeId) -> bool, cx: &mut Context<'_>) {
         for message in messages(push).0 {
-            for (_, link) in self.links.peers().filter(|(node, _)| Some(*node) != except) {
+            for (_, link) in self.links.peers().filter(|(node, _)| is_meant(*node)) {
                 cx.effects.push(Effect::Send(link.id, Message::Push(message.clone())));
             }
         }
@@ -472,10 +545,18 @@ impl Process {
         }
         dropped.iter().for_each(|name| self.unsaved_facts.forget(name));
         self.forget_deleted(cx);
+        if self.identity.is_relay {
+            let summary = self.facts.summary();
+            if self.summary.as_ref() != Some(&summary) {
+                self.publish_fact(FactKind::CELL, summary.encode().unwrap_or_default(), cx);
+                self.summary = Some(summary);
+            }
+        }
+        self.spread_facts(&[], None, cx);
         let Some(disk) = disk else { return self.count("disk_full") };
         disk.facts.retain(|(name, kind), _| !dropped.contains(name) || *kind == FactKind::SPENT_TOKENS);
         // As `node/src/actors/facts.rs`: after a restart they are no longer true.
-        for fact in self.unsaved_facts.take().into_iter().filter(|fact| fact.kind != FactKind::CIRCUITS) {
+        for fact in self.unsaved_facts.take().into_iter().filter(|fact| is_kept(fact)) {
             disk.facts.insert((fact.owner.clone(), fact.kind), fact);
         }
         let documents = std::mem::take(&mut self.unsaved_documents);
@@ -496,12 +577,17 @@ impl Process {
                 incarnation: version.incarnation,
                 address: SocketAddr::new(record.advertise, MESH_PORT),
                 state: record.state,
+                cell: record.cell(),
+                is_relay: record.is_relay(),
             });
+            self.peers.on_met(self.facts.met());
             let changes = self.peers.on_facts(&said.collect::<Vec<_>>(), cx.now);
             self.report(changes);
         }
-        let held = Held { me: self.me, facts: &self.progress, documents: self.root };
-        let linked = self.links.peers().map(|(node, _)| node).collect();
+        self.look_abroad(cx);
+        let linked = self.linked();
+        let abroad = self.peers.abroad_of(&linked);
+        let held = Held { me: self.me, facts: &self.progress, documents: self.root, abroad: &abroad };
         for (peer, missing) in self.repair.due(self.peers.rumours(), &held, &linked, cx.now, cx.rng) {
             if missing.facts {
                 self.pull_facts(peer, Pull::default(), cx);
@@ -521,6 +607,31 @@ impl Process {
         let unneeded = unneeded.filter(|link| link.dialled && !self.held.contains(&link.address)).map(|link| link.id);
         for id in self.unneeded.to_end(unneeded.collect::<Vec<_>>(), cx.now) {
             cx.effects.push(Effect::End(id));
+        }
+    }
+
+    fn linked(&self) -> BTreeSet<NodeId> {
+        self.links.peers().map(|(node, _)| node).collect()
+    }
+
+    fn look_abroad(&mut self, cx: &mut Context<'_>) {
+        let linked = self.linked();
+        let words = self.facts.relays().filter_map(|relay| Some((relay.name.id(), relay.word?.clone()))).collect();
+        let nodes = self.facts.nodes().map(|(name, version, record)| (name, version, &**record));
+        let alive = self.members();
+        let known = Known { home: &self.identity.cell, nodes, words: &words, linked: &linked };
+        self.abroad = Abroad::look(known, |node| node == self.me || alive.contains(&node));
+        let rumours = self.abroad.with(&self.gossiped);
+        if *rumours != *self.peers.rumours() {
+            let changes = self.peers.on_rumours(rumours, cx.now);
+            self.report(changes);
+        }
+        if self.identity.is_relay && self.first_word <= cx.now {
+            let word = self.peers.relay_word(&linked, self.root);
+            if self.word.as_ref() != Some(&word) {
+                self.publish_fact(FactKind::RELAY, word.encode().unwrap_or_default(), cx);
+                self.word = Some(word);
+            }
         }
     }
 
@@ -584,10 +695,14 @@ impl Process {
         let set = self.heed_rumours(cx);
         let heard: BTreeSet<_> = set.members.values().filter(|member| member.live).map(|m| m.address).collect();
         let mut partners = Gossip::partners(&set, self.me, cx.rng);
-        partners.extend(self.links.peers().map(|(_, link)| link.address).filter(|address| !heard.contains(address)));
-        let message = Message::Gossip { rumours: self.gossip.tell(), answer: true };
+        let abroad = self.peers.abroad_of(&self.linked());
+        let here = self.links.peers().filter(|(node, _)| !abroad.contains(node));
+        partners.extend(here.map(|(_, link)| link.address).filter(|address| !heard.contains(address)));
+        let (rumours, cell) = (self.gossip.tell(), self.identity.cell.clone());
+        let message = Message::Gossip { rumours, answer: true, cell };
         for address in partners {
-            if let Some(link) = self.links.toward(|link| link.address == address, cx.rng) {
+            let is_here = |node| !abroad.contains(&node);
+            if let Some(link) = self.links.toward(|link| link.address == address, is_here, cx.rng) {
                 cx.effects.push(Effect::Send(link.id, message.clone()));
             }
         }
@@ -604,9 +719,9 @@ impl Process {
         };
         self.gossip.beat(own, cx.now);
         let set = self.gossip.members(cx.now);
-        if set != *self.peers.rumours() {
-            let changes = self.peers.on_rumours(Arc::new(set.clone()), cx.now);
-            self.report(changes);
+        if set != *self.gossiped {
+            self.gossiped = Arc::new(set.clone());
+            self.look_abroad(cx);
         }
         set
     }
@@ -624,6 +739,10 @@ impl Process {
     }
 }
 
+fn is_kept(fact: &SignedFact) -> bool {
+    !matches!(fact.kind, FactKind::CIRCUITS | FactKind::RELAY)
+}
+
 fn save_documents(disk: &mut Disk, documents: impl IntoIterator<Item = Arc<SignedDocument>>, high_water: Stamp) {
     disk.documents.extend(documents.into_iter().map(|document| (document.key.clone(), document)));
     disk.high_water = disk.high_water.max(high_water);
@@ -633,4 +752,6 @@ fn save_documents(disk: &mut Disk, documents: impl IntoIterator<Item = Arc<Signe
 pub const KEEP_DELETED: Duration = Duration::from_secs(5);
 /// How often each of a process's timers runs.
 pub const TICK: Duration = Duration::from_millis(100);
+/// As the membership actor has it.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 pub const HOUSEKEEPING: Duration = Duration::from_millis(500);

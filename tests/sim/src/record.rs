@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use weft_wire::{
     document::DocumentKey,
     fact::{EndpointHealth, EndpointRow, NodeRecord, NodeState, Protocol},
-    id::{Locality, Namespace, ServiceName, WorkloadName},
+    id::{CellName, Locality, Namespace, ServiceName, WorkloadName},
 };
 
 /// Accounts that every simulated node may host.
@@ -16,11 +16,25 @@ pub fn workload() -> (Namespace, WorkloadName) {
     ("default".parse().expect("a namespace"), "w".parse().expect("a workload"))
 }
 
+/// The service that all nodes of a mesh of one cell host.
+pub fn service() -> ServiceName {
+    "reviews.default".parse().expect("a service")
+}
+
+/// In a mesh of several cells a node hosts one of two services of its cell, of which others want the one with number 0.
+pub fn service_of(cell: usize, number: usize) -> ServiceName {
+    format!("s{cell}-{number}.default").parse().expect("a service")
+}
+
+pub fn cell(number: usize) -> CellName {
+    if number == 0 { CellName::default_cell() } else { format!("c{number}").parse().expect("a cell") }
+}
+
 /// A record with one endpoint, which differs from revision to revision.
 pub fn of(advertise: IpAddr, revision: u64) -> NodeRecord {
-    let (namespace, workload) = workload();
+    let (_, workload) = workload();
     let endpoint = EndpointRow {
-        service: ServiceName { namespace, name: "reviews".parse().expect("a service") },
+        service: service(),
         workload,
         service_account: "reviews".parse().expect("an account"),
         version: format!("v{revision}"),

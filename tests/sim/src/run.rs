@@ -10,6 +10,8 @@ use crate::{
 
 /// After the last fault every live node has every live record and document within this.
 pub const SAME_STATE: Duration = Duration::from_secs(15);
+/// Where a member spoils what gossip says of others, what was lost without a trace is found by the routine pull.
+pub const SAME_STATE_IF_SPOILED: Duration = Duration::from_secs(35);
 /// And knows of every other whether it lives.
 pub const SAME_STANDINGS: Duration = Duration::from_secs(30);
 /// And uses all endpoints that are well: ejections grow longer, and have to end.
@@ -50,8 +52,9 @@ fn go(mut world: World) -> Result<Healed, Broken> {
     }
     world.rest();
     let begin = world.now;
-    let stamps = (world.stamps_are_past() + STAMPS).max(begin);
-    let state = check_until(&mut world, stamps, SAME_STATE, check::state_differs)?;
+    let stamps = (world.stamps_are_past() + STAMPS).max(world.all_is_read()).max(begin);
+    let within = if world.plan.hostile { SAME_STATE_IF_SPOILED } else { SAME_STATE };
+    let state = check_until(&mut world, stamps, within, check::state_differs)?;
     let standings = check_until(&mut world, begin, SAME_STANDINGS, check::standings_differ)?;
     let circuits = check_until(&mut world, begin, SAME_CIRCUITS, World::circuits_differ)?;
     // It stays so.
@@ -59,7 +62,7 @@ fn go(mut world: World) -> Result<Healed, Broken> {
         step(&mut world)?;
     }
     // All deletions have left the digests by then.
-    let settled = world.now + KEEP_DELETED + STAMPS;
+    let settled = world.now.max(stamps) + KEEP_DELETED;
     while world.now < settled {
         step(&mut world)?;
     }

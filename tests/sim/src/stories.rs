@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use weft_discovery::facts::KEEP_GONE;
 
 use crate::{
     check,
@@ -22,6 +23,7 @@ pub fn plan(nodes: usize) -> Plan {
     Plan {
         nodes,
         seeds: 2,
+        cells: 1,
         hostile: false,
         latency: Duration::from_micros(500),
         faults: Vec::new(),
@@ -118,4 +120,54 @@ pub fn starved(nodes: usize, length: Duration) -> Result<Starved, Broken> {
     }
     let failed = |(_, _, process): (_, _, &crate::process::Process)| process.counts.get("failed").copied().unwrap_or(0);
     Ok(Starved { spells, demoted: world.honest().map(failed).sum() })
+}
+
+/// A mesh of several cells.
+#[derive(Clone, Copy, Debug)]
+pub struct Cells {
+    pub cells: usize,
+    /// In all of them together.
+    pub nodes: usize,
+    pub hostile: bool,
+    pub seed: u64,
+}
+
+/// What befalls a mesh of several cells, for so long, from when it is formed.
+///
+/// # Errors
+/// [`Broken`] if it is not at peace within `within` after all of it is over, or somebody still knows without a reason
+/// what was told before reasons were known, once the time for which that is kept is over too.
+pub fn cells(mesh: Cells, faults: &[Fault], within: Duration) -> Result<World, Broken> {
+    let Cells { cells, nodes, hostile, seed } = mesh;
+    let mut plan = Plan { cells, hostile, change_every: Duration::from_millis(300), documents: 30, ..plan(nodes) };
+    let until = FORMED + Duration::from_secs(30);
+    plan.faults.extend(faults.iter().map(|fault| Scheduled { at: FORMED, until, fault: fault.clone() }));
+    plan.quiet_at = until;
+    let mut world = World::with(plan, SmallRng::seed_from_u64(seed));
+    world.run_until(FORMED - Duration::from_secs(1))?;
+    for end in [until, until + Duration::from_secs(1)] {
+        while world.now < end {
+            world.run_until(world.now + Duration::from_millis(500))?;
+            check::at_any_time(&mut world).map_err(|what| world.broken(what))?;
+        }
+        world.rest();
+    }
+    // What was stamped by a clock that runs ahead is taken by all by then.
+    let settled = world.now.max(world.stamps_are_past() + Duration::from_secs(3));
+    world.run_until(settled)?;
+    let mut wait = |differs: fn(&World) -> Option<String>, within| {
+        while let Some(what) = differs(&world) {
+            if world.now > settled + within {
+                return Err(world.broken(what));
+            }
+            world.run_until(world.now + STEP)?;
+        }
+        Ok(())
+    };
+    wait(check::cells_differ, within)?;
+    wait(check::cells_know_too_much, KEEP_GONE + within)?;
+    match check::cells_differ(&world) {
+        Some(what) => Err(world.broken(what)),
+        None => Ok(world),
+    }
 }

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub fn with(plan: Plan, mut rng: SmallRng) -> Self {
-        let nodes: Vec<_> = (0..plan.nodes).map(|n| new_node(n, plan.seeds, &mut rng)).collect();
+        let nodes: Vec<_> = (0..plan.nodes).map(|n| new_node(n, &plan, &mut rng)).collect();
         let hostile = plan.hostile.then(|| Hostile::new(&nodes[plan.nodes - 1].identity.name));
         let mut world = Self {
             now: Duration::ZERO,
@@ -663,6 +663,11 @@ impl World {
         }
     }
 
+    /// When nodes that were slow have read what had come to them.
+    pub fn all_is_read(&self) -> Duration {
+        self.nodes.iter().map(|node| node.busy_until).max().unwrap_or_default()
+    }
+
     /// When the stamp of the latest document is no longer in the future.
     pub fn stamps_are_past(&self) -> Duration {
         Duration::from_millis(self.ledger.last_stamp().millis.saturating_sub(BEGINNING_MS))
@@ -681,11 +686,26 @@ fn node_of(address: SocketAddr) -> Option<usize> {
     Some(ip.to_bits().checked_sub(NETWORK)? as usize)
 }
 
-fn new_node(n: usize, seeds: usize, rng: &mut SmallRng) -> Node {
+/// Relays of each cell: the first of its nodes.
+const RELAYS: usize = 2;
+
+fn new_node(n: usize, plan: &Plan, rng: &mut SmallRng) -> Node {
     let name: NodeName = format!("n{n}").parse().expect("a name");
     let role = if n < AUTHORS { Role::Admin } else { Role::Member };
     let credential = Credential::of_node(&name, role, record::ACCOUNTS, u64::MAX);
-    let seeds = (0..seeds).filter(|&seed| seed != n).map(address_of).collect();
+    let seeds = (0..plan.seeds).filter(|&seed| seed != n).map(address_of).collect();
     let clock = Clock { offset_ms: rng.random_range(-800..800), drift_ppm: rng.random_range(-200..200) };
-    Node::new(Identity { name, address: address_of(n), credential, seeds }, clock)
+    let (cell, place) = (n % plan.cells, n / plan.cells);
+    let wants = (0..plan.cells).filter(|&other| other != cell).map(|other| record::service_of(other, 0)).collect();
+    let identity = Identity {
+        name,
+        address: address_of(n),
+        credential,
+        seeds,
+        cell: record::cell(cell),
+        is_relay: plan.cells > 1 && place < RELAYS,
+        service: if plan.cells > 1 { record::service_of(cell, place % 2) } else { record::service() },
+        wants,
+    };
+    Node::new(identity, clock)
 }

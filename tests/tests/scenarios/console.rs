@@ -200,7 +200,7 @@ fn a_node_that_may_write_no_documents_is_told_no_access_logs() {
 }
 
 /// Runs one of the browser's scripts on a host, to its end.
-fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)], within: Duration) {
+pub fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)], within: Duration) {
     let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../console");
     let mut command: Command = lab.host(0).command("node");
     command.arg(console.join("test").join(script)).envs(environment.iter().copied());

@@ -232,6 +232,10 @@ async fn attack(intruder: &Intruder, endpoint: &Endpoint, to: SocketAddr, other:
         assert!(matches!(answer, None | Some(Response::Refused { .. })), "{answer:?}");
     }
 
+    // The node, or a busy machine, may have ended the connection by now, and what follows is to be judged.
+    drop(connection);
+    let connection = connect().await.expect("it is a member");
+
     // In others' names, for accounts that it may not host, unsigned.
     let lies = [
         intruder.fact(other, u64::MAX / 2, intruder.record("default")),

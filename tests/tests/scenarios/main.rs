@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod api;
+mod cells;
 mod circuits;
 mod cli;
 mod clients;

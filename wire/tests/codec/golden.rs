@@ -5,6 +5,7 @@
 use std::fs;
 
 use weft_wire::{
+    cell::{CellSummary, RelayWord, Wants},
     circuit::CircuitRecord,
     codec,
     fact::{FactBody, NodeRecord, SpentTokens},
@@ -58,6 +59,9 @@ fn golden_bytes_decode_to_the_values_they_came_from() {
     let stopped = NodeRecord::decode(&golden("fact_body/stopped_node.bin")).expect("decodes");
     assert_eq!(stopped, samples::stopped_node_record());
     assert_eq!(CircuitRecord::decode(&golden("fact_body/circuits.bin")).expect("decodes"), samples::circuits());
+    assert_eq!(Wants::decode(&golden("fact_body/wants.bin")).expect("decodes"), samples::wants());
+    assert_eq!(CellSummary::decode(&golden("fact_body/cell.bin")).expect("decodes"), samples::cell_summary());
+    assert_eq!(RelayWord::decode(&golden("fact_body/relay.bin")).expect("decodes"), samples::relay_word());
     assert_eq!(SpentTokens::decode(&golden("fact_body/spent_tokens.bin")).expect("decodes"), samples::spent_tokens());
 }
 

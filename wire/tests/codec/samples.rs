@@ -7,6 +7,7 @@ use std::{
 };
 
 use weft_wire::{
+    cell::{CellSummary, IndexedPort, RelayWord, Wants},
     circuit::{Circuit, CircuitCause, CircuitRecord, CircuitState, EndpointKey},
     codec,
     document::{DocumentKey, KeptVersion, SignedDocument, Stamp},
@@ -15,7 +16,7 @@ use weft_wire::{
         SpentTokens,
     },
     frame::{Holdings, JoinQuestion, JoinRequest, JoinResponse, MAX_FRAME_LEN, Push, Request, Response, Welcome},
-    id::{Locality, SpiffeId},
+    id::{Locality, NodeId, SpiffeId},
     secret::{SecretBytes, SecretPayload},
     tap::SignedTap,
 };
@@ -62,6 +63,9 @@ pub(crate) fn encoded() -> Vec<(&'static str, Vec<u8>)> {
     all.push(("fact_body/undeclared_node.bin", undeclared_node_record().encode().expect("fits")));
     all.push(("fact_body/spent_tokens.bin", spent_tokens().encode().expect("fits")));
     all.push(("fact_body/circuits.bin", circuits().encode().expect("fits")));
+    all.push(("fact_body/wants.bin", wants().encode().expect("fits")));
+    all.push(("fact_body/cell.bin", cell_summary().encode().expect("fits")));
+    all.push(("fact_body/relay.bin", relay_word().encode().expect("fits")));
     all.push(("signed/fact.bin", fact().signed_bytes()));
     all.push(("signed/document.bin", document(Some(BODY)).signed_bytes()));
     all.push(("signed/deletion.bin", document(None).signed_bytes()));
@@ -254,6 +258,29 @@ pub(crate) fn circuits() -> CircuitRecord {
             ),
             (endpoint(None, "10-0-0-5"), circuit(CircuitState::Probing, CircuitCause::ConsecutiveLocalFailures)),
         ]),
+    }
+}
+
+pub(crate) fn wants() -> Wants {
+    Wants { services: ["reviews.prod".parse().expect("valid")].into() }
+}
+
+pub(crate) fn cell_summary() -> CellSummary {
+    let port = |port, protocol, endpoints| IndexedPort { port, protocol, endpoints };
+    let ports = vec![port(9_080, Protocol::Http, 300), port(9_090, Protocol::Grpc, 2)];
+    CellSummary {
+        nodes: 400,
+        services: BTreeMap::from([("ratings.prod".parse().expect("valid"), ports)]),
+        wants: ["reviews.prod".parse().expect("valid")].into(),
+    }
+}
+
+pub(crate) fn relay_word() -> RelayWord {
+    RelayWord {
+        linked: [fact().owner.id()].into(),
+        alive: [fact().owner.id(), NodeId([7; 8])].into(),
+        documents: [0xd; 16],
+        agreed: true,
     }
 }
 

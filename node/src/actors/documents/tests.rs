@@ -41,6 +41,7 @@ impl Bench {
             links,
             standings: watch::channel(Standings::default()).1,
             rumours: watch::channel(Arc::default()).1,
+            abroad: watch::channel(Arc::default()).1,
             contents,
             myself,
             telemetry,

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use weft_discovery::membership::{DEFAULT_INTERVAL, MemberSet, Membership, Settings, Stall, Stats, Transport};
 use weft_wire::{
     fact::FactVersion,
-    id::{MeshId, NodeName},
+    id::{CellName, MeshId, NodeName},
 };
 
 use crate::{
@@ -66,6 +66,7 @@ impl GossipInbox {
 #[derive(Clone)]
 pub struct Setup {
     pub mesh: MeshId,
+    pub cell: CellName,
     pub name: NodeName,
     pub incarnation: u64,
     pub advertise: SocketAddr,
@@ -200,7 +201,7 @@ async fn live(
             ended = &mut terminated => return Err(ended.into()),
             _ = tick.tick() => {
                 let live = live_addresses(&members.borrow());
-                let unheard = setup.table.all().into_iter().map(|link| link.address);
+                let unheard = setup.table.here().into_iter().map(|link| link.address);
                 unheard.filter(|address| !live.contains(address)).for_each(|address| membership.greet(address));
                 let stats = membership.stats();
                 let is_stuck = stall.look(stats.unsendable, Instant::now().into_std());
@@ -247,6 +248,7 @@ async fn start(setup: &Setup) -> anyhow::Result<Membership> {
     let starts = setup.starts.fetch_add(1, Ordering::Relaxed).min((1 << GENERATION_BITS) - 1);
     let settings = Settings {
         mesh: setup.mesh,
+        cell: setup.cell.clone(),
         name: setup.name.clone(),
         incarnation: (setup.incarnation << GENERATION_BITS) + starts,
         advertise: setup.advertise,
