@@ -1,6 +1,7 @@
 //! Bodies that are passed on frame by frame, counted, and never collected. Here those of responses.
 
 mod request;
+mod upstream;
 
 use std::{
     future::Future as _,
@@ -10,12 +11,17 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 use weft_policy::{endpoint::ActiveRequest, fault::BodyFault};
 
-pub(crate) use self::request::{Beginning, CallerBody, Kept, RequestBody};
+#[cfg(test)]
+pub(crate) use self::request::ByHand;
+pub(crate) use self::{
+    request::{Beginning, CallerBody, Kept, RequestBody, RequestBodyError},
+    upstream::UpstreamBody,
+};
 use crate::{
+    error::UpstreamError,
     fault::Spoiled,
     http2::STREAM_WINDOW,
     metrics::{Flag, Refused},
@@ -29,7 +35,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error(transparent)]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] UpstreamError),
     #[error("upstream request timeout")]
     Timeout,
     #[error("fault filter abort")]
@@ -64,7 +70,7 @@ enum Kind {
 
 /// What a response comes from, and what it holds there.
 pub(crate) struct Upstream {
-    from: Incoming,
+    from: UpstreamBody,
     /// Gives the connection back to its pool when dropped after the end.
     lease: Lease,
     _active: Option<ActiveRequest>,
@@ -85,7 +91,7 @@ impl Supply {
         }
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Incoming) -> T) -> Option<T> {
+    fn look<T>(&self, look: impl FnOnce(&UpstreamBody) -> T) -> Option<T> {
         match self {
             Self::Own(upstream) => Some(look(&upstream.from)),
             Self::Lent(lent) => lent.borrow().as_ref().map(|upstream| look(&upstream.from)),
@@ -113,7 +119,7 @@ impl ResponseBody {
     }
 
     pub(crate) fn upstream(
-        from: Incoming,
+        from: UpstreamBody,
         lease: Lease,
         active: Option<ActiveRequest>,
         deadline: Option<Instant>,
@@ -129,11 +135,11 @@ impl ResponseBody {
 }
 
 /// Most that may have come of a body which is not read on: what its stream's window lets its sender send.
-fn may_wait(body: &Incoming) -> u64 {
+fn may_wait(body: &UpstreamBody) -> u64 {
     body.size_hint().upper().unwrap_or(u64::MAX).min(STREAM_WINDOW.into())
 }
 
-fn has_ended(from: &Incoming, spoiled: Option<&Spoiled>) -> bool {
+fn has_ended(from: &UpstreamBody, spoiled: Option<&Spoiled>) -> bool {
     from.is_end_stream() && spoiled.is_none_or(|spoiled| spoiled.held() == 0)
 }
 

@@ -8,7 +8,7 @@ use http::{StatusCode, uri::Authority};
 use weft_policy::{authenticate, fault::FaultEnd, service_id::ServiceId};
 use weft_wire::id::{ServiceAccount, SpiffeId};
 
-use crate::{decisions::DecisionId, ext_authz::Refusal, limit::Quota};
+use crate::{decisions::DecisionId, ext_authz::Refusal, http1::client, limit::Quota};
 
 /// An exchange that the proxy itself must answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,13 +53,45 @@ pub(crate) enum ProxyError {
     #[error("{0}")]
     Connect(#[from] ConnectError),
     #[error("upstream connect error or disconnect/reset before headers: {0}")]
-    Reset(Arc<hyper::Error>),
+    Reset(Arc<UpstreamError>),
     #[error("upstream request timeout")]
     Timeout,
     #[error("this node holds as much as it may for peers that send or read slowly")]
     Overload,
     #[error("{0}")]
     Denied(Box<Denial>),
+}
+
+/// Why nothing, or no more, comes of a request on the connection that it was given to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error(transparent)]
+    Http1(#[from] client::Error),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl UpstreamError {
+    /// The upstream has answered, but with what is no response.
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self, Self::Http1(client::Error::Malformed(_)))
+    }
+
+    /// Whether the peer says that it has not looked at the request: a refused stream, or one that came after GOAWAY.
+    pub(crate) fn was_refused(&self) -> bool {
+        let Self::Http2(error) = self else { return false };
+        let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        source.is_some_and(|error| {
+            error.is_remote()
+                && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                    || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)))
+        })
+    }
+
+    /// The peer ended the connection before it answered, as one does that has just been idle for too long.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Http1(error) if error.is_unanswered())
+    }
 }
 
 /// The workload's policies do not let the caller in.
@@ -220,7 +252,10 @@ pub(crate) fn certificate_problem(error: &io::Error) -> Option<&'static str> {
 
 /// What is wrong with a certificate, if that is why a connection broke: servers of TLS 1.3 look at the client's only
 /// after the handshake.
-pub(crate) fn reset_by_certificate(error: &hyper::Error) -> Option<&'static str> {
+pub(crate) fn reset_by_certificate(error: &UpstreamError) -> Option<&'static str> {
+    if let UpstreamError::Http1(client::Error::Io(error)) = error {
+        return certificate_problem(error);
+    }
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         if let Some(problem) = error.downcast_ref::<io::Error>().and_then(certificate_problem) {

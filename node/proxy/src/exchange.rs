@@ -24,10 +24,11 @@ use weft_policy::{
 };
 
 use crate::{
-    body::{Beginning, CallerBody, Kept, RequestBody, ResponseBody},
-    error::ProxyError,
+    body::{Beginning, CallerBody, Kept, RequestBody, ResponseBody, UpstreamBody},
+    error::{ProxyError, UpstreamError},
+    http1::client,
     metrics::Flag,
-    pool::{Lease, Need},
+    pool::{Lease, Need, Unanswered},
     recheck::Guest,
     record::{ExchangeRecord, Received, with_sources},
     respond, tcp,
@@ -368,22 +369,19 @@ impl Outgoing {
     }
 
     /// Sends the request; on success the rest is the response's.
-    pub(crate) async fn send(&mut self, lease: &mut Lease) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(&mut self, lease: &mut Lease) -> Result<Response<UpstreamBody>, SendError> {
         let request = self.request(lease.is_http2())?;
-        let mut error = match lease.send(request).await {
+        let Unanswered { error, unsent } = match lease.send(request).await {
             Ok(response) => return Ok(response),
-            Err(error) => error,
+            Err(unanswered) => unanswered,
         };
-        // hyper gives back what it has not begun to send.
-        let unsent = error.take_message();
-        let error = error.into_error();
         if let Some(broke_off) = self.received.as_ref().and_then(|received| received.broke_off.get()) {
             return Err(ProxyError::RequestBroke(broke_off).into());
         }
-        if error.is_parse() {
+        if error.is_malformed() {
             return Err(ProxyError::BadResponse(with_sources(&error)).into());
         }
-        let was_refused = unsent.is_some() || was_refused(&error);
+        let was_refused = unsent.is_some() || error.was_refused();
         if let Some(unsent) = unsent
             && let OutgoingBody::Once(body) = &mut self.body
         {
@@ -442,13 +440,8 @@ impl Outgoing {
 
     /// A kept-alive connection that the peer closed just as the request went out: no byte of a response has come. A
     /// method that changes nothing by being done twice may be repeated then (RFC 9110 section 9.2.2).
-    fn is_lost_to_idle_close(&self, error: &hyper::Error) -> bool {
-        let is_reset = || {
-            let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-            use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-            source.is_some_and(|error| matches!(error.kind(), ConnectionReset | BrokenPipe))
-        };
-        self.method.is_idempotent() && (error.is_incomplete_message() || is_reset())
+    fn is_lost_to_idle_close(&self, error: &UpstreamError) -> bool {
+        self.method.is_idempotent() && error.is_unanswered()
     }
 
     /// Whom to give the connection to, if the upstream switches protocols.
@@ -480,16 +473,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the peer says that it has not looked at the request: a refused stream, or one that came after GOAWAY.
-fn was_refused(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| {
-        error.is_remote()
-            && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)))
-    })
-}
-
 /// A try that brought no response.
 pub(crate) struct SendError {
     pub(crate) error: ProxyError,
@@ -507,7 +490,7 @@ impl From<ProxyError> for SendError {
 
 /// What the upstream answered, with all that must live as long as the answer.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<UpstreamBody>,
     pub(crate) lease: Lease,
     pub(crate) active: Option<ActiveRequest>,
     pub(crate) deadline: Option<Instant>,
@@ -546,21 +529,22 @@ impl Answer {
             let (head, body) = response.into_parts();
             return Response::from_parts(head, ResponseBody::upstream(body, lease, active, deadline, fault, record));
         };
-        let upstream = hyper::upgrade::on(&mut response);
         let (mut head, _) = response.into_parts();
+        let upstream = lease.into_tunnel();
         client.grant(&mut head.status, &mut head.headers, protocol);
         let stream = client.stream;
         let (received, sent) = (record.received(), Cell::new(0));
         worker.tasks.spawn(async move {
-            let _kept = (lease, active);
-            match tokio::try_join!(stream, upstream) {
-                Ok((client, upstream)) => {
+            let _kept = active;
+            let Some(upstream) = upstream else { return record.fail(Flag::UpstreamReset, &client::Error::NoTunnel) };
+            match stream.await {
+                Ok(client) => {
                     let client = tcp::Counted::new(
                         TokioIo::new(client),
                         |bytes| received.add(bytes),
                         |bytes| sent.set(sent.get() + bytes),
                     );
-                    tcp::splice(client, TokioIo::new(upstream), guest.as_deref()).await;
+                    tcp::splice(client, upstream, guest.as_deref()).await;
                     record.add_sent(sent.get());
                     record.complete();
                 }

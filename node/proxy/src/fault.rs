@@ -10,7 +10,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::{Instant, Sleep, sleep, sleep_until},
@@ -21,7 +20,12 @@ use weft_policy::{
     fault::{BodyFault, Fault, FaultEnd},
 };
 
-use crate::{body::BodyError, error::ProxyError, metrics::Flag, record::ExchangeRecord};
+use crate::{
+    body::{BodyError, UpstreamBody},
+    error::ProxyError,
+    metrics::Flag,
+    record::ExchangeRecord,
+};
 
 /// What experiments have in mind for a request.
 #[derive(Default)]
@@ -155,7 +159,7 @@ impl Spoiled {
 
     pub(crate) fn poll_frame(
         &mut self,
-        from: &mut Incoming,
+        from: &mut UpstreamBody,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(next) = &mut self.next {

@@ -1,15 +1,13 @@
-//! HTTP/1.1, read strictly: what hyper reads of a connection passes [`framing`] first.
+//! HTTP/1.1, read strictly: what is read of a connection passes [`framing`] first. hyper serves callers; upstreams are
+//! called by [`client`].
 
+pub(crate) mod client;
 pub mod framing;
 mod lent;
 
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,7 +22,7 @@ use self::framing::{Framing, Refusal, Side};
 pub(crate) use self::lent::Owner;
 use crate::{http2::MAX_HEADER_LIST, stall::Deadline};
 
-/// What hyper reads in place of a head that is refused: no head has a NUL, and the empty line makes hyper look. So it
+/// What is read in place of a head that is refused: no head has a NUL, and the empty line makes hyper look. So it
 /// answers 400 when all earlier requests of the connection have been answered, and closes.
 const POISON: &[u8] = b"\0\r\n\r\n";
 
@@ -42,7 +40,8 @@ const MAX_LINGER: usize = 1 << 20;
 pub(crate) struct Strict<S> {
     stream: S,
     framing: Framing,
-    answers: Answers,
+    /// The responses of the connection answer a HEAD request just now: they have no body, whatever they say.
+    answers_head: bool,
     refused: Option<Rest>,
     /// The peer takes no more bytes, but may have answered before it stopped.
     is_deaf: bool,
@@ -58,16 +57,6 @@ struct Linger {
     left: usize,
 }
 
-/// Whether the responses of a connection answer a HEAD request just now: they have no body then, whatever they say.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answers(Arc<AtomicBool>);
-
-impl Answers {
-    pub(crate) fn to(&self, method: &http::Method) {
-        self.0.store(method == http::Method::HEAD, Ordering::Relaxed);
-    }
-}
-
 /// What is still read of a refused connection.
 enum Rest {
     Poison(&'static [u8]),
@@ -77,16 +66,21 @@ enum Rest {
 impl<S> Strict<S> {
     /// `head_timeout`: how long a head may take, from its first byte on.
     pub(crate) fn requests(stream: S, head_timeout: Duration) -> Self {
-        Self::new(stream, Side::Requests, Answers::default(), Some(Deadline::new(head_timeout)))
+        Self::new(stream, Side::Requests, Some(Deadline::new(head_timeout)))
     }
 
-    pub(crate) fn responses(stream: S, answers: Answers) -> Self {
-        Self::new(stream, Side::Responses, answers, None)
+    pub(crate) fn responses(stream: S) -> Self {
+        Self::new(stream, Side::Responses, None)
     }
 
-    fn new(stream: S, side: Side, answers: Answers, deadline: Option<Deadline>) -> Self {
+    fn new(stream: S, side: Side, deadline: Option<Deadline>) -> Self {
         let framing = Framing::new(side, MAX_HEADER_LIST as usize);
-        Self { stream, framing, answers, refused: None, is_deaf: false, deadline, linger: None }
+        Self { stream, framing, answers_head: false, refused: None, is_deaf: false, deadline, linger: None }
+    }
+
+    /// What is read from here on answers a request of this method.
+    fn answers(&mut self, method: &http::Method) {
+        self.answers_head = method == http::Method::HEAD;
     }
 
     /// Whether all that was read is whole messages.
@@ -152,7 +146,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             Poll::Pending => return this.waits(cx),
         }
         let Some(bytes) = buf.filled().get(before..) else { return Poll::Ready(Ok(())) };
-        let Err(refused) = this.framing.pass(bytes, this.answers.0.load(Ordering::Relaxed)) else {
+        let Err(refused) = this.framing.pass(bytes, this.answers_head) else {
             return Poll::Ready(Ok(()));
         };
         buf.set_filled(before + refused.at);

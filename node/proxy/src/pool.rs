@@ -18,7 +18,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::TrySendError};
 use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
@@ -31,19 +30,22 @@ use weft_policy::{
 
 use self::{
     app::{AppPool, Exclusive, Goal},
-    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, Stream, connect_plain},
+    dial::{APP_CONNECT_TIMEOUT, Http1Sender, MESH_CONNECT_TIMEOUT, connect_plain},
     link::LinkLease,
     mesh::MeshPool,
     tunnel::Tunnelled,
 };
 use crate::{
-    body::RequestBody,
-    error::ConnectError,
+    body::{RequestBody, UpstreamBody},
+    error::{ConnectError, UpstreamError},
+    http1::client::{Tunnel, Turn},
     metrics::{Metrics, Pooled},
     origination::Inside,
     ports::{Caller, Identities, Originations},
     tls::MeshTls,
 };
+
+pub(crate) use self::dial::Stream;
 
 /// Bytes to and from an endpoint, or (right) through it.
 pub(crate) type Channel = Either<Stream, Tunnelled>;
@@ -72,9 +74,10 @@ impl Pools {
         originations: Originations,
         metrics: &Metrics,
     ) -> Self {
-        let apps = Rc::new(AppPool::new(originations.clone()));
+        let turn = Rc::<Turn<Stream>>::default();
+        let apps = Rc::new(AppPool::new(originations.clone(), turn.clone()));
         let pooled = metrics.add_pools();
-        Self { apps, mesh: MeshPool::new(tls, identities, metrics.clone()), originations, pooled }
+        Self { apps, mesh: MeshPool::new(tls, identities, metrics.clone(), turn), originations, pooled }
     }
 
     /// A connection for one exchange with an endpoint, as `caller`, made and kept as its cluster says. `authority` is the
@@ -189,6 +192,13 @@ fn host_of(authority: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 
+/// A request that brought no response.
+pub(crate) struct Unanswered {
+    pub(crate) error: UpstreamError,
+    /// The request, if nothing of it was sent.
+    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+}
+
 /// A connection in use by one exchange.
 pub(crate) enum Lease {
     Exclusive(Exclusive),
@@ -217,14 +227,29 @@ impl Lease {
         matches!(self, Self::Exclusive(exclusive) if exclusive.was_used())
     }
 
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<UpstreamBody>, Unanswered> {
+        let sender = match self {
+            Self::Shared(lease) => {
+                let sent = lease.sender().try_send_request(request).await;
+                return sent.map(|response| response.map(UpstreamBody::Http2)).map_err(|mut error| {
+                    let unsent = error.take_message().map(Box::new);
+                    Unanswered { unsent, error: error.into_error().into() }
+                });
+            }
+            Self::Exclusive(exclusive) => exclusive.sender(),
+            Self::Once(sender) => sender,
+        };
+        let sent = sender.send(request).await;
+        sent.map(|response| response.map(UpstreamBody::Http1))
+            .map_err(|error| Unanswered { unsent: None, error: error.into() })
+    }
+
+    /// The connection's bytes, once its response has switched protocols; `None` if it has not.
+    pub(crate) fn into_tunnel(self) -> Option<Tunnel<Stream>> {
         match self {
-            Self::Exclusive(exclusive) => exclusive.sender().try_send_request(request).await,
-            Self::Shared(lease) => lease.sender().try_send_request(request).await,
-            Self::Once(sender) => sender.try_send_request(request).await,
+            Self::Exclusive(exclusive) => exclusive.into_tunnel(),
+            Self::Once(sender) => sender.into_tunnel(),
+            Self::Shared(_) => None,
         }
     }
 

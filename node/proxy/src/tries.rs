@@ -10,7 +10,6 @@ use std::{
 };
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 use weft_policy::{
     authenticate::Claims,
@@ -24,6 +23,7 @@ use weft_policy::{
 
 use crate::{
     access::LocalGate,
+    body::UpstreamBody,
     error::{ConnectError, ProxyError},
     exchange::{Answer, Outgoing, SendError, X_ENVOY_ATTEMPT_COUNT, X_WEFT_SOURCE, strip},
     ext_authz,
@@ -309,8 +309,8 @@ impl<'a> Tries<'a> {
         &self,
         stay: Option<&Stay>,
         endpoint: &Endpoint,
-        mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, SendError>>>,
-    ) -> Result<Response<Incoming>, SendError> {
+        mut sending: Pin<&mut impl Future<Output = Result<Response<UpstreamBody>, SendError>>>,
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let (Some(stay), Some(workload)) = (stay, &endpoint.workload) else { return sending.await };
         let LocalGate { caller, downstream, .. } = self.gate;
         let sent = poll_fn(|cx| {

@@ -20,8 +20,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: reviews\r\nuser-agent: test\r\n\r\n";
 const REQUESTS: usize = 500;
 /// The most that a request may cost.
-const WITHIN_A_NODE: usize = 28;
-const BETWEEN_NODES: usize = 76;
+const WITHIN_A_NODE: usize = 27;
+const BETWEEN_NODES: usize = 68;
 
 /// Allocations of the whole process for each of many requests on one connection.
 async fn per_request(to: SocketAddr) -> usize {

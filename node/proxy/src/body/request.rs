@@ -243,6 +243,31 @@ impl BodyCopy {
     }
 }
 
+/// Sends the pieces of a body by hand.
+#[cfg(test)]
+pub(crate) struct ByHand(mpsc::Sender<CopiedFrame>);
+
+#[cfg(test)]
+impl ByHand {
+    /// With the body, of which `length` is known.
+    pub(crate) fn body(length: Option<u64>) -> (Self, RequestBody) {
+        let (sender, frames) = mpsc::channel(COPY_FRAMES);
+        (Self(sender), RequestBody::Copy(BodyCopy { frames, rest: length, is_ended: false }))
+    }
+
+    pub(crate) fn data(&self, data: &[u8]) {
+        assert!(self.0.try_send(KeptFrame::Data(Bytes::copy_from_slice(data)).into()).is_ok());
+    }
+
+    pub(crate) fn trailers(&self, trailers: HeaderMap) {
+        assert!(self.0.try_send(KeptFrame::Trailers(trailers).into()).is_ok());
+    }
+
+    pub(crate) fn end(self) {
+        assert!(self.0.try_send(CopiedFrame::End).is_ok());
+    }
+}
+
 /// Most of a request's body that is kept for sending it again, in bytes. A longer one is sent once.
 const MAX_KEPT: usize = 64 * 1024;
 

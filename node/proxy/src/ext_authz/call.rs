@@ -5,7 +5,6 @@ use std::{future::poll_fn, pin::Pin, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::Scheme};
 use http_body::Body;
-use hyper::body::Incoming;
 use weft_policy::{
     authorize::{AccessRequest, HttpAccess, Peer},
     balance::{Attempt, Cluster, Outcome},
@@ -16,7 +15,7 @@ use weft_policy::{
 
 use super::side::Side;
 use crate::{
-    body::RequestBody,
+    body::{RequestBody, UpstreamBody},
     exchange::X_WEFT_SOURCE,
     original::Asked,
     pool::{Lease, Need},
@@ -127,7 +126,7 @@ impl<S: Side> Caller<'_, S> {
                 Err(_) if lease.may_be_stale() && need == Need::Any => need = Need::Fresh,
                 Err(error) => {
                     upstream::record(self.worker, cluster, endpoint, Outcome::Broke);
-                    return Err(Failed { why: error.into_error().to_string(), may_repeat: true });
+                    return Err(Failed { why: error.error.to_string(), may_repeat: true });
                 }
             }
         }
@@ -192,7 +191,7 @@ fn outgoing(
     Ok(sent)
 }
 
-async fn read(response: Response<Incoming>, lease: &mut Lease) -> Result<Answered, String> {
+async fn read(response: Response<UpstreamBody>, lease: &mut Lease) -> Result<Answered, String> {
     let (head, mut from) = response.into_parts();
     let (mut body, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut from).poll_frame(cx)).await {

@@ -3,8 +3,8 @@
 //! hyper reads what it is given leniently, as RFC 9112 allows: a line may end with LF alone, a message may have two
 //! lengths. What we forward is then right, but whoever stands before or behind us may have read the same bytes
 //! otherwise, and that is all that request smuggling needs. So bytes pass here first, and what could be read in two
-//! ways is refused (RFC 9112 sections 2.2, 5.2, 6.3 and 7.1). Names, values and targets are left to hyper, which reads
-//! each line that passes here as we do.
+//! ways is refused (RFC 9112 sections 2.2, 5.2, 6.3 and 7.1). Names, values and targets are left to httparse, which
+//! hyper reads by and we, and which reads each line that passes here in the same way.
 
 use memchr::{memchr, memchr2};
 
@@ -360,7 +360,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     // 18 digits always fit.
     let are_digits = !digits.is_empty() && digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit);
     are_digits.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
@@ -374,7 +374,7 @@ fn is_chunked_once_and_last(value: &[u8]) -> bool {
 }
 
 /// The size that a chunk's line gives (RFC 9112 section 7.1); extensions are read over, if they are such.
-fn chunk_size(line: &[u8]) -> Option<u64> {
+pub(super) fn chunk_size(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, rest) = line.split_at(end);
     // 15 digits are far beyond any size, and always fit.

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     error::ConnectError,
+    http1::client::{Tunnel, Turn},
     origination::{Inside, Originator},
     ports::{OriginationTable, Originations},
 };
@@ -26,6 +27,7 @@ const MAX_IDLE: usize = 1_024;
 
 pub(super) struct AppPool {
     originations: Originations,
+    turn: Rc<Turn<Stream>>,
     /// HTTP/1.1: the most recently used is last, and used first, so that the others may grow old.
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
     http2: RefCell<HashMap<SocketAddr, Vec<OfCluster>>>,
@@ -63,8 +65,8 @@ impl Goal<'_> {
 }
 
 impl AppPool {
-    pub(super) fn new(originations: Originations) -> Self {
-        Self { originations, idle: RefCell::default(), http2: RefCell::default() }
+    pub(super) fn new(originations: Originations, turn: Rc<Turn<Stream>>) -> Self {
+        Self { originations, turn, idle: RefCell::default(), http2: RefCell::default() }
     }
 
     pub(super) async fn checkout(
@@ -123,14 +125,9 @@ impl AppPool {
     }
 
     async fn dial_http1(&self, goal: Goal<'_>) -> Result<(Http1Sender, Life), ConnectError> {
-        let to = goal.address.to_string();
-        let dialled = self.dial(goal, Inside::Http1).await?;
-        let local = local(&dialled.0);
-        let (sender, tls) = match dialled {
-            (Either::Left(stream), _) => (dial::http1(&to, stream).await?, None),
-            (Either::Right(stream), tls) => (dial::http1(&to, stream).await?, tls),
-        };
-        Ok((sender, Life::begin_with(goal.settings.cloned(), tls).from(local)))
+        let (stream, tls) = self.dial(goal, Inside::Http1).await?;
+        let local = local(&stream);
+        Ok((Http1Sender::new(stream, self.turn.clone()), Life::begin_with(goal.settings.cloned(), tls).from(local)))
     }
 
     fn links(&self, goal: Goal<'_>) -> Rc<Links<()>> {
@@ -150,10 +147,10 @@ impl AppPool {
     fn take_idle(&self, goal: Goal<'_>) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         let idle = idle.get_mut(&goal.address)?;
-        // One that is open but not ready still has to see its last exchange off: leave it for later. Those that are over
-        // go with the next sweep: to look for them here would cost each request a look at all.
+        // One that still sends its last request is left for later. Those that are over go with the next sweep: to look
+        // for them here would cost each request a look at all.
         let may_serve = |idle: &Idle| {
-            idle.sender.is_ready() && goal.is_of(idle.life.settings(), idle.life.server()) && idle.is_open()
+            idle.sender.is_done() && goal.is_of(idle.life.settings(), idle.life.server()) && idle.is_open()
         };
         let ready = idle.iter().rposition(may_serve)?;
         Some(idle.remove(ready))
@@ -184,7 +181,7 @@ impl AppPool {
 
 impl Idle {
     fn is_open(&self) -> bool {
-        !self.sender.is_closed() && !self.life.is_over(self.since)
+        !self.life.is_over(self.since) && self.sender.is_open()
     }
 }
 
@@ -236,12 +233,17 @@ impl Exclusive {
     pub(super) fn finished(&mut self) {
         self.give_back = true;
     }
+
+    pub(super) fn into_tunnel(mut self) -> Option<Tunnel<Stream>> {
+        let (sender, _) = self.connection.take()?;
+        sender.into_tunnel()
+    }
 }
 
 impl Drop for Exclusive {
     fn drop(&mut self) {
         let Some((sender, life)) = self.connection.take() else { return };
-        if self.give_back && !sender.is_closed() && life.may_serve() {
+        if self.give_back && sender.may_go_on() && life.may_serve() {
             self.pool.give_back(self.address, sender, life);
         }
     }

@@ -2,12 +2,8 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
-};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -23,10 +19,9 @@ use weft_wire::id::SpiffeId;
 
 use super::protected::{Protected, Servers};
 use crate::{
-    body::RequestBody,
     error::ConnectError,
-    http1::{Answers, Strict},
-    http2::{Flusher, Gathered, MAX_HEADER_LIST, Watched},
+    http1,
+    http2::{Flusher, Gathered, Watched},
     metrics::Metrics,
     ports::{IdentitySnapshot, WorkloadIdentity},
     tls::{self, MeshTls, Peer, Role},
@@ -39,6 +34,9 @@ pub(super) const MESH_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes in the clear, to a workload of this node or to a place outside, or (right) encrypted.
 pub(crate) type Stream = Either<TcpStream, Protected>;
+
+/// Sends requests on one HTTP/1.1 connection, one after another.
+pub(crate) type Http1Sender = http1::client::Client<Stream>;
 
 /// `default` is the time that it may take where documents say nothing.
 pub(super) async fn connect_plain(
@@ -172,45 +170,6 @@ async fn within<T>(
     tokio::time::timeout(limit, connect)
         .await
         .unwrap_or_else(|_| Err(ConnectError::Timeout { to: to.clone(), after: limit }))
-}
-
-/// Begins HTTP/1.1 on a fresh connection; its task ends with the sender, or lives on as a tunnel.
-pub(super) async fn http1<IO>(to: &str, io: IO) -> Result<Http1Sender, ConnectError>
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let answers = Answers::default();
-    let (sender, connection) = http1::Builder::new()
-        .max_header_size(MAX_HEADER_LIST as usize)
-        .handshake(TokioIo::new(Strict::responses(io, answers.clone())))
-        .await
-        .map_err(|source| ConnectError::Http { to: to.into(), source: Arc::new(source) })?;
-    tokio::task::spawn_local(connection.with_upgrades());
-    Ok(Http1Sender { sender, answers })
-}
-
-/// Sends requests on one HTTP/1.1 connection, one after another.
-pub(crate) struct Http1Sender {
-    sender: http1::SendRequest<RequestBody>,
-    answers: Answers,
-}
-
-impl Http1Sender {
-    pub(super) async fn try_send_request(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        self.answers.to(request.method());
-        self.sender.try_send_request(request).await
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
 }
 
 /// Begins HTTP/2 on a fresh connection; its task ends with the last sender and stream.

@@ -22,13 +22,14 @@ use weft_wire::id::{ServiceAccount, SpiffeId};
 
 use super::{
     Lease, Need,
-    dial::{self, MeshDial},
+    dial::{self, Http1Sender, MeshDial, Stream},
     life::{Life, is_same},
     link::{Link, Links},
     protected::{Protected, Servers},
 };
 use crate::{
     error::ConnectError,
+    http1::client::Turn,
     metrics::Metrics,
     ports::{Caller, Identities, IdentitySnapshot, OriginationTable, WorkloadIdentity},
     tls::{ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, MeshTls, Peer},
@@ -38,6 +39,7 @@ pub(super) struct MeshPool {
     tls: Arc<MeshTls>,
     identities: Identities,
     metrics: Metrics,
+    turn: Rc<Turn<Stream>>,
     links: RefCell<HashMap<EndpointKey, ByCaller>>,
     servers: Rc<Servers>,
 }
@@ -81,9 +83,9 @@ impl Hop {
 }
 
 impl MeshPool {
-    pub(super) fn new(tls: Arc<MeshTls>, identities: Identities, metrics: Metrics) -> Self {
+    pub(super) fn new(tls: Arc<MeshTls>, identities: Identities, metrics: Metrics, turn: Rc<Turn<Stream>>) -> Self {
         let servers = Rc::new(Servers::new(identities.clone()));
-        Self { tls, identities, metrics, links: RefCell::default(), servers }
+        Self { tls, identities, metrics, turn, links: RefCell::default(), servers }
     }
 
     pub(super) async fn checkout(
@@ -100,7 +102,7 @@ impl MeshPool {
             let dial = async {
                 let settings = settings.map(|settings| &**settings);
                 let stream = self.connect(endpoint, address, sni, settings, caller, ALPN_HTTP1).await?;
-                dial::http1(sni, stream).await
+                Ok(Http1Sender::new(Stream::Right(stream), self.turn.clone()))
             };
             return Ok(Lease::Once(Box::pin(dial).await?));
         }
