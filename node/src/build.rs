@@ -551,7 +551,7 @@ impl Node {
         let mut remembered = self.published.remembered.subscribe();
         let (stop, code) = loop {
             tokio::select! {
-                _ = tick.tick() => {
+                _ = tick.tick(), if !up || !ready => {
                     // Certificates may be long in coming, if no CA node is up; systemd would not wait for them.
                     if !up && self.handles.first_view.get().is_some() {
                         up = true;

@@ -48,7 +48,7 @@ use crate::{
 const MAX_HANDSHAKES: usize = 64;
 /// Joining hosts that are served at once.
 const MAX_JOINS: usize = 16;
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(200);
 const REVOKED: &str = "a peer says that this node's certificate is revoked: `weft join` it again, with a new token";
 
 /// One connection with one peer.

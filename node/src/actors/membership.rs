@@ -37,7 +37,7 @@ use crate::{
     telemetry::Event,
 };
 
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(200);
 /// A relay that has just started knows too few of its cell; and later it says what has changed so often at most.
 const FIRST_WORD: Duration = Duration::from_secs(2);
 const WORD_EVERY: Duration = Duration::from_millis(200);

@@ -26,6 +26,8 @@ use crate::identity::IdentityReader;
 /// a dead peer is noticed within the sum of the two; with the doubt that membership leaves it, within 3 s. A verdict
 /// only demotes, so erring early is cheap.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// So often the dialler pings when there is nothing else to say. Its ping is heard there and the acknowledgement here, so
+/// one side is enough.
 const KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// Longest wait for a peer to answer a dial.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,7 +61,7 @@ impl Quic {
         let server_crypto = QuicServerConfig::try_from(tls::server_config(identity.clone())?)
             .map_err(|error| PeerError::Tls(error.to_string()))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server_crypto));
-        server.transport_config(transport());
+        server.transport_config(Arc::new(transport()));
         let socket = udp_socket(address).map_err(|source| PeerError::Bind { address, source })?;
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
             .map_err(|source| PeerError::Bind { address, source })?;
@@ -164,21 +166,22 @@ async fn connect(
 fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, PeerError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| PeerError::Tls(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport());
+    let mut transport = transport();
+    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
 /// As strangers have it; [`Quic::peer_of`] opens it for members.
-fn transport() -> Arc<TransportConfig> {
+fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
-        .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW))
         .datagram_receive_buffer_size(None);
-    Arc::new(transport)
+    transport
 }
 
 fn udp_socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
