@@ -346,3 +346,125 @@ impl FactTable {
         summary
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_wire::{
+        cell::Wants,
+        fact::{FactBody, FactVersion},
+    };
+
+    use super::{
+        super::{
+            Effect,
+            tests::{record, row},
+        },
+        *,
+    };
+    use crate::authority::fake::{FakeAuthority, chain, sign};
+
+    fn cell(name: &str) -> CellName {
+        name.parse().unwrap()
+    }
+
+    fn id(name: &str) -> NodeId {
+        name.parse::<NodeName>().unwrap().id()
+    }
+
+    fn fact(owner: &str, seq: u64, body: &impl FactBody) -> SignedFact {
+        let chain = chain(&format!("spiffe://cluster.local/node/{owner}"), "member", "*/*");
+        let (body, kind) = (body.encode().unwrap(), kind_of(body));
+        let owner = owner.parse().unwrap();
+        let mut fact = SignedFact { owner, incarnation: 1, seq, kind, body, chain, signature: vec![] };
+        fact.signature = sign(&fact.chain, &fact.signed_bytes());
+        fact
+    }
+
+    fn kind_of<B: FactBody>(_: &B) -> FactKind {
+        B::KIND
+    }
+
+    /// A node of a cell that hosts this service.
+    fn hosting(service: &str, cell_name: &str) -> NodeRecord {
+        let mut row = row("w", "default", "reviews");
+        row.service = service.parse().unwrap();
+        record(vec![row]).in_cell(&cell(cell_name), false)
+    }
+
+    fn relay(cell_name: &str) -> NodeRecord {
+        record(vec![]).in_cell(&cell(cell_name), true)
+    }
+
+    /// Of the cell `a`, where `reviews` is wanted; it knows the relay of the cell `b`, where `ratings` is.
+    fn table() -> FactTable {
+        let mut table = FactTable::new("me".parse().unwrap(), 1, []).in_cell(cell("a"), Role::Member);
+        let wanted = |service: &str| BTreeSet::from([service.parse().unwrap()]);
+        let of_b = CellSummary { nodes: 2, services: BTreeMap::new(), wants: wanted("ratings.default") };
+        let colleague = record(vec![]).in_cell(&cell("a"), false);
+        for fact in [
+            fact("colleague", 1, &colleague),
+            fact("colleague", 2, &Wants { services: wanted("reviews.default") }),
+            fact("rb", 1, &relay("b")),
+            fact("rb", 2, &of_b),
+        ] {
+            let from = fact.owner.id();
+            assert!(matches!(merge(&mut table, from, fact), Effect::New(_)));
+        }
+        table
+    }
+
+    fn merge(table: &mut FactTable, from: NodeId, fact: SignedFact) -> Effect {
+        table.merge_from(from, fact, &FakeAuthority, Instant::now(), 0)
+    }
+
+    #[test]
+    fn from_another_cell_only_what_is_wanted_is_taken_in() {
+        let mut table = table();
+        assert!(matches!(merge(&mut table, id("rb"), fact("b1", 1, &hosting("reviews.default", "b"))), Effect::New(_)));
+        assert_eq!(merge(&mut table, id("rb"), fact("b2", 1, &hosting("other.default", "b"))), Effect::NotWanted);
+        assert_eq!(table.cell_of(id("b2")), None, "it may not be linked");
+        assert_eq!(merge(&mut table, id("b2"), fact("b2", 1, &hosting("other.default", "b"))), Effect::NotWanted);
+        assert_eq!(table.cell_of(id("b2")), Some(cell("b")));
+        let wants = Wants { services: BTreeSet::from(["other.default".parse().unwrap()]) };
+        assert_eq!(merge(&mut table, id("rb"), fact("b2", 2, &wants)), Effect::NotWanted);
+        let moved = hosting("other.default", "a");
+        assert!(matches!(merge(&mut table, id("b2"), fact("b2", 3, &moved)), Effect::New(_)), "it is here now");
+        assert_eq!(table.met().len(), 0);
+    }
+
+    #[test]
+    fn to_another_cell_goes_what_is_wanted_there_and_where_this_node_is() {
+        let mut table = table();
+        for (owner, service) in [("a1", "ratings.default"), ("a2", "other.default")] {
+            let fact = fact(owner, 1, &hosting(service, "a"));
+            assert!(matches!(merge(&mut table, id(owner), fact.clone()), Effect::New(_)));
+            assert_eq!(table.passes(&fact, id("rb")), owner == "a1");
+            assert!(table.passes(&fact, id("colleague")));
+            assert!(table.passes(&fact, id("unheard-of")), "it may be of this cell");
+        }
+        assert!(table.passes(&fact("me", 1, &hosting("other.default", "a")), id("rb")));
+        let introduced = table.take_introductions();
+        assert!(introduced[&cell("b")].iter().any(|fact| fact.owner.as_str() == "a1"));
+        assert_eq!(table.take_introductions(), BTreeMap::new());
+        let wants = table.get(&"colleague".parse().unwrap(), FactKind::WANTS).unwrap().clone();
+        assert!(!table.passes(&wants, id("rb")));
+        let owners =
+            |missing: Vec<Arc<SignedFact>>| missing.iter().map(|fact| fact.owner.to_string()).collect::<BTreeSet<_>>();
+        let missing = table.missing_for_peer(id("rb"), &[], NodeId([0; 8]), usize::MAX);
+        assert!(owners(missing).is_disjoint(&BTreeSet::from(["a2".into(), "colleague".into()])));
+        let have = [(id("a2"), FactKind::NODE, FactVersion::default())];
+        let missing = table.missing_for_peer(id("rb"), &have, NodeId([0; 8]), usize::MAX);
+        assert!(owners(missing).contains("a2"), "what a cell has already is kept up to date there");
+    }
+
+    #[test]
+    fn who_asks_from_another_cell_is_not_asked_for_strangers_in_turn() {
+        let table = table();
+        let version = FactVersion { incarnation: 1, seq: 9 };
+        let asks = |owner: &str, kind| table.is_behind(id("rb"), &[(id(owner), kind, version)]);
+        assert!(!asks("b9", FactKind::NODE) && !asks("rb", FactKind::WANTS));
+        assert!(asks("rb", FactKind::NODE));
+    }
+}
