@@ -4,6 +4,7 @@
 mod analyze;
 mod circuits;
 mod client;
+mod completions;
 mod console;
 mod doctor;
 mod documents;
@@ -503,7 +504,12 @@ struct DiffArgs {
 #[derive(Args)]
 struct GetArgs {
     /// A kind, several joined by commas, or all; then names, if only these are wanted. Or KIND/NAME, repeatedly.
-    #[arg(required = true, value_name = "KIND [NAME]|KIND/NAME")]
+    #[arg(
+        required = true,
+        value_name = "KIND [NAME]|KIND/NAME",
+        value_parser = completions::Words(&["all"]),
+        hide_possible_values = true
+    )]
     what: Vec<String>,
     /// Only documents with these labels: key=value, key!=value, key in (a,b), key notin (a,b), key, !key; joined by
     /// commas.
@@ -529,7 +535,13 @@ struct GetArgs {
 #[derive(Args)]
 struct Named {
     /// A kind and a name, or KIND/NAME.
-    #[arg(required = true, num_args = 1..=2, value_name = "KIND NAME|KIND/NAME")]
+    #[arg(
+        required = true,
+        num_args = 1..=2,
+        value_name = "KIND NAME|KIND/NAME",
+        value_parser = completions::Words(&[]),
+        hide_possible_values = true
+    )]
     what: Vec<String>,
     /// The namespace that it is in.
     #[arg(short = 'n', long, default_value = "default")]
@@ -559,13 +571,20 @@ struct RollbackArgs {
 #[derive(Args)]
 struct SchemaArgs {
     /// Such as virtualservice, vs, httproute.
+    #[arg(value_parser = completions::Words(&[]), hide_possible_values = true)]
     kind: Option<String>,
 }
 
 #[derive(Args)]
 struct DeleteArgs {
     /// A kind and names, or KIND/NAME, repeatedly; with -l or --all a kind alone.
-    #[arg(required_unless_present = "files", conflicts_with = "files", value_name = "KIND NAME|KIND/NAME")]
+    #[arg(
+        required_unless_present = "files",
+        conflicts_with = "files",
+        value_name = "KIND NAME|KIND/NAME",
+        value_parser = completions::Words(&[]),
+        hide_possible_values = true
+    )]
     what: Vec<String>,
     /// The documents of a file, a directory, or of standard input (-). Repeatable.
     #[arg(short = 'f', long = "filename", conflicts_with_all = ["selector", "all"], value_name = "FILE|DIR|-")]
@@ -655,9 +674,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "weft", &mut script);
-            output::print(&String::from_utf8(script)?)?;
+            output::print(&completions::script(shell, Cli::command())?)?;
         }
         Command::Version => output::line(format_args!("weft {}", env!("CARGO_PKG_VERSION")))?,
     }
