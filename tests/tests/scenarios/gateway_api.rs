@@ -37,6 +37,10 @@ spec:
     filters:
     - type: RequestRedirect
       requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /new }, statusCode: 301 }
+  - matches: [{ path: { type: PathPrefix, value: /gone } }]
+    filters:
+    - type: DirectResponse
+      directResponse: { statusCode: 410, body: { string: it is gone } }
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -122,6 +126,8 @@ fn routes_of_services_hold_on_every_node_for_whom_they_are() {
         assert_eq!((&told["x-set"][0], &told["x-removed"]), (&"by-route".into(), &serde_json::Value::Null));
         let answer = call(i, "echo.default:8080", "/old/page?q=1", &[]);
         assert_eq!((answer.status, answer.header("location")), (301, Some("http://echo.default:8080/new/page?q=1")));
+        let answer = call(i, "echo.default:8080", "/gone", &[]);
+        assert_eq!((answer.status, &*answer.body), (410, "it is gone"));
         assert_eq!(call(i, "echo.default:8080", "/none", &[]).status, 404, "no rule matches");
         assert_eq!(call(i, "echo.default:8090", "/none", &[]).status, 200, "the route is for the other port");
 

@@ -165,6 +165,8 @@ pub struct HttpRouteFilter {
     #[serde(default)]
     pub request_redirect: Option<HttpRequestRedirectFilter>,
     #[serde(default)]
+    pub direct_response: Option<HttpDirectResponseFilter>,
+    #[serde(default)]
     pub url_rewrite: Option<HttpUrlRewriteFilter>,
     #[serde(default)]
     pub cors: Option<HttpCorsFilter>,
@@ -180,6 +182,7 @@ pub enum HttpRouteFilterType {
     ResponseHeaderModifier,
     RequestMirror,
     RequestRedirect,
+    DirectResponse,
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
     #[serde(rename = "CORS")]
@@ -259,6 +262,23 @@ pub struct HttpRequestRedirectFilter {
 pub enum RedirectScheme {
     Http,
     Https,
+}
+
+/// An answer without any backend (GEP-2826). The Gateway API would take a status of 1xx, which answers no request.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpDirectResponseFilter {
+    pub status_code: Int<200, 599>,
+    #[serde(default)]
+    pub body: Option<HttpDirectResponseBody>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpDirectResponseBody {
+    /// 4,096 characters at most.
+    #[schemars(length(max = 4096))]
+    pub string: String,
 }
 
 /// 301, 302, 303, 307 or 308.
@@ -541,6 +561,9 @@ impl HttpRouteRule {
         checker.each("backendRefs", &self.backend_refs, |checker, backend| {
             backend.object().check(checker);
             check_filters(&backend.filters, checker);
+            if backend.filters.iter().any(|filter| filter.direct_response.is_some()) {
+                checker.error_in("filters", "a DirectResponse is for rules, not for backends");
+            }
         });
         self.check_together(checker);
         checker.given("timeouts", &self.timeouts, |checker, timeouts| timeouts.check(checker));
@@ -551,10 +574,12 @@ impl HttpRouteRule {
     }
 
     fn check_together(&self, checker: &mut Checker<'_>) {
-        let redirects = self.filters.iter().any(|filter| filter.request_redirect.is_some());
-        if redirects && !self.backend_refs.is_empty() {
-            checker
-                .error_in("backendRefs", "must be empty in a rule with a RequestRedirect filter, which answers itself");
+        use HttpRouteFilterType as Type;
+        let answers = |filter: &&HttpRouteFilter| matches!(filter.kind, Type::RequestRedirect | Type::DirectResponse);
+        if let Some(filter) = self.filters.iter().find(answers).filter(|_| !self.backend_refs.is_empty()) {
+            let kind = filter.kind.name();
+            let problem = format!("must be empty in a rule with a {kind} filter, which answers itself");
+            checker.error_in("backendRefs", problem);
         }
         let by_one_prefix = match &*self.matches {
             [] => true,
@@ -691,17 +716,24 @@ pub(super) fn refuse_extension(reference: &Option<LocalObjectReference>, checker
     });
 }
 
+/// Of a `DirectResponse`.
+const MAX_BODY_CHARS: usize = 4096;
+
 fn check_filters(filters: &[HttpRouteFilter], checker: &mut Checker<'_>) {
     use HttpRouteFilterType as Type;
     let has = |kind| filters.iter().any(|filter| filter.kind == kind);
     if has(Type::RequestRedirect) && has(Type::UrlRewrite) {
         checker.error_in("filters", "only one of RequestRedirect and URLRewrite may be given");
     }
+    if has(Type::DirectResponse) && (has(Type::RequestRedirect) || has(Type::UrlRewrite)) {
+        checker.error_in("filters", "only one of DirectResponse, RequestRedirect and URLRewrite may be given");
+    }
     // Of the others, each one has an effect.
     let once = [
         Type::RequestHeaderModifier,
         Type::ResponseHeaderModifier,
         Type::RequestRedirect,
+        Type::DirectResponse,
         Type::UrlRewrite,
         Type::Cors,
     ];
@@ -716,6 +748,7 @@ impl HttpRouteFilterType {
             Self::ResponseHeaderModifier => "ResponseHeaderModifier",
             Self::RequestMirror => "RequestMirror",
             Self::RequestRedirect => "RequestRedirect",
+            Self::DirectResponse => "DirectResponse",
             Self::UrlRewrite => "URLRewrite",
             Self::Cors => "CORS",
             Self::ExternalAuth => "ExternalAuth",
@@ -739,6 +772,7 @@ impl HttpRouteFilter {
             ("responseHeaderModifier", Type::ResponseHeaderModifier, self.response_header_modifier.is_some()),
             ("requestMirror", Type::RequestMirror, self.request_mirror.is_some()),
             ("requestRedirect", Type::RequestRedirect, self.request_redirect.is_some()),
+            ("directResponse", Type::DirectResponse, self.direct_response.is_some()),
             ("urlRewrite", Type::UrlRewrite, self.url_rewrite.is_some()),
             ("cors", Type::Cors, self.cors.is_some()),
             ("externalAuth", Type::ExternalAuth, self.external_auth.is_some()),
@@ -751,6 +785,14 @@ impl HttpRouteFilter {
         checker.given("requestMirror", &self.request_mirror, |checker, mirror| mirror.check(checker));
         checker.given("requestRedirect", &self.request_redirect, |checker, redirect| {
             checker.given("path", &redirect.path, |checker, path| path.check(checker));
+        });
+        checker.given("directResponse", &self.direct_response, |checker, response| {
+            checker.given("body", &response.body, |checker, body| {
+                let length = body.string.chars().count();
+                if length > MAX_BODY_CHARS {
+                    checker.error_in("string", format!("has {length} characters; {MAX_BODY_CHARS} are the most"));
+                }
+            });
         });
         checker.given("urlRewrite", &self.url_rewrite, |checker, rewrite| {
             checker.given("path", &rewrite.path, |checker, path| path.check(checker));

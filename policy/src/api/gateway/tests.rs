@@ -341,6 +341,41 @@ fn a_redirect_stands_without_backends() {
     refused("HTTPRoute", "v1", &spec, "spec.rules[0].backendRefs", "must be empty");
 }
 
+/// GEP-2826.
+#[test]
+fn a_direct_response_stands_without_backends_and_is_short() {
+    let filter = |response: &str| format!("{{type: DirectResponse, directResponse: {response}}}");
+    let of_rule = |response: &str| rule(&format!("{{filters: [{}]}}", filter(response)));
+    accepted("HTTPRoute", "v1", &of_rule("{statusCode: 204}"));
+    let of_length = |length: usize| of_rule(&format!("{{statusCode: 200, body: {{string: {}}}}}", "é".repeat(length)));
+    accepted("HTTPRoute", "v1", &of_length(4096));
+    for (spec, path, words) in [
+        (of_length(4097), "filters[0].directResponse.body.string", "4096 are the most"),
+        (of_rule("{statusCode: 199}"), "filters[0].directResponse.statusCode", "from 200 to 599"),
+        (of_rule("{}"), "filters[0].directResponse.statusCode", "is missing"),
+        (
+            rule(&format!("{{backendRefs: [{{name: a, port: 1}}], filters: [{}]}}", filter("{statusCode: 200}"))),
+            "backendRefs",
+            "must be empty in a rule with a DirectResponse filter",
+        ),
+        (
+            rule(&format!("{{backendRefs: [{{name: a, port: 1, filters: [{}]}}]}}", filter("{statusCode: 200}"))),
+            "backendRefs[0].filters",
+            "for rules, not for backends",
+        ),
+        (
+            rule(&format!(
+                "{{filters: [{}, {{type: RequestRedirect, requestRedirect: {{}}}}]}}",
+                filter("{statusCode: 200}")
+            )),
+            "filters",
+            "only one of",
+        ),
+    ] {
+        refused("HTTPRoute", "v1", &spec, &format!("spec.rules[0].{path}"), words);
+    }
+}
+
 #[test]
 fn replacing_the_matched_prefix_needs_exactly_one_prefix_match() {
     let prefix = "{type: ReplacePrefixMatch, replacePrefixMatch: /x}";

@@ -1,14 +1,15 @@
 //! From the `filters` of a route to what is done to requests.
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header::HOST};
 
 use super::route::Attached;
 use crate::{
     api::{
         gateway::{
-            GrpcRouteFilter, HttpCorsFilter, HttpExternalAuthFilter, HttpHeader, HttpHeaderFilter, HttpPathModifier,
-            HttpPathModifierType, HttpRequestMirrorFilter, HttpRequestRedirectFilter, HttpRouteFilter,
-            HttpUrlRewriteFilter, RedirectScheme,
+            GrpcRouteFilter, HttpCorsFilter, HttpDirectResponseFilter, HttpExternalAuthFilter, HttpHeader,
+            HttpHeaderFilter, HttpPathModifier, HttpPathModifierType, HttpRequestMirrorFilter,
+            HttpRequestRedirectFilter, HttpRouteFilter, HttpUrlRewriteFilter, RedirectScheme,
         },
         values::{Regex, Share, StringMatch},
     },
@@ -18,7 +19,7 @@ use crate::{
     provider::Provider,
     redirect::{Redirect, RedirectPath, RedirectPort},
     rewrite::PathRewrite,
-    route::Mirror,
+    route::{DirectResponse, Mirror},
 };
 
 /// What the filters of a rule, or of one of its backends, do together.
@@ -29,6 +30,7 @@ pub(super) struct Filters {
     pub(super) authority: Option<String>,
     pub(super) path_rewrite: Option<PathRewrite>,
     pub(super) redirect: Option<Redirect>,
+    pub(super) response: Option<DirectResponse>,
     pub(super) mirrors: Vec<Mirror>,
     pub(super) cors: Option<Cors>,
     pub(super) authorizers: Vec<Provider>,
@@ -43,6 +45,7 @@ pub(super) struct Filter<'a> {
     response_headers: Option<&'a HttpHeaderFilter>,
     mirror: Option<&'a HttpRequestMirrorFilter>,
     redirect: Option<&'a HttpRequestRedirectFilter>,
+    direct_response: Option<&'a HttpDirectResponseFilter>,
     rewrite: Option<&'a HttpUrlRewriteFilter>,
     cors: Option<&'a HttpCorsFilter>,
     external_auth: Option<&'a HttpExternalAuthFilter>,
@@ -56,6 +59,7 @@ impl<'a> From<&'a HttpRouteFilter> for Filter<'a> {
             response_headers: filter.response_header_modifier.as_ref(),
             mirror: filter.request_mirror.as_ref(),
             redirect: filter.request_redirect.as_ref(),
+            direct_response: filter.direct_response.as_ref(),
             rewrite: filter.url_rewrite.as_ref(),
             cors: filter.cors.as_ref(),
             external_auth: filter.external_auth.as_ref(),
@@ -107,6 +111,9 @@ impl Filters {
         if let Some(to) = filter.redirect {
             self.redirect = redirect(to);
         }
+        if let Some(said) = filter.direct_response {
+            self.response = response(said);
+        }
         if let Some(policy) = filter.cors {
             self.cors = Some(cors(policy));
         }
@@ -150,6 +157,13 @@ fn path_rewrite(path: &HttpPathModifier) -> Option<PathRewrite> {
         HttpPathModifierType::ReplaceFullPath => path.replace_full_path.clone().map(PathRewrite::Whole),
         HttpPathModifierType::ReplacePrefixMatch => prefix_replacement(path).map(PathRewrite::Matched),
     }
+}
+
+/// `None` for a status that its type does not allow.
+fn response(said: &HttpDirectResponseFilter) -> Option<DirectResponse> {
+    let status = StatusCode::from_u16(u16::try_from(said.status_code.get()).ok()?).ok()?;
+    let body = said.body.as_ref().map(|body| Bytes::from(body.string.clone()));
+    Some(DirectResponse { status, body: body.unwrap_or_default() })
 }
 
 /// `None` for a status that its type does not allow.

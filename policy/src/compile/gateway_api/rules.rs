@@ -168,10 +168,11 @@ impl Consequence {
     where
         Filter<'a>: From<&'a F>,
     {
-        let of_rule = Filters::new(filters, route);
-        if let Some(redirect) = of_rule.redirect {
+        let mut of_rule = Filters::new(filters, route);
+        let redirect = of_rule.redirect.take().map(RuleAction::Redirect);
+        if let Some(action) = redirect.or(of_rule.response.take().map(RuleAction::Respond)) {
             let Filters { cors, authorizers, headers, .. } = of_rule;
-            return Self { cors, authorizers, headers, action: RuleAction::Redirect(redirect) };
+            return Self { cors, authorizers, headers, action };
         }
         // Those without weight get nothing, even one alone.
         let backends = backends.filter(|(weight, ..)| *weight > 0 && !of_rule.is_unsupported);

@@ -287,6 +287,17 @@ fn a_redirect_names_the_port_that_is_given_else_the_schemes_else_the_dialled_one
 }
 
 #[test]
+fn a_direct_response_answers_by_itself_with_the_rules_headers() {
+    let response = "{type: DirectResponse, directResponse: {statusCode: 410, body: {string: gone}}}";
+    let header = "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-a, value: b}]}}";
+    let view = mesh().apply(&http_route(&format!("{{filters: [{response}, {header}]}}"))).view();
+    let found = route(&view, &get("/")).unwrap();
+    let Action::Respond(answer) = found.action else { panic!("{:?}", found.action) };
+    assert_eq!((answer.status.as_u16(), &*answer.body), (410, &b"gone"[..]));
+    assert_eq!(found.headers.iter().flatten().count(), 1);
+}
+
+#[test]
 fn a_backend_may_have_filters_of_its_own() {
     let backends = |filter: &str| {
         let rule = format!(
