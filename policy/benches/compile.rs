@@ -172,6 +172,42 @@ fn route(view: &MeshView, host: &str, path: &str, headers: &HeaderMap) -> (Durat
     (elapsed / ROUNDS, region.change().allocations / ROUNDS as usize)
 }
 
+/// How long a route takes whose path nobody sent before, in expressions for which each leads to states of its own.
+fn unseen(bytes: usize) -> Duration {
+    const PATHS: u64 = 200;
+    let condition = |i: usize| {
+        let last = char::from(b'b' + (i / 100) as u8);
+        format!("{{uri: {{regex: '.*a[ab]{{{}}}[a-{last}]c{{{}}}'}}}}", 8 + i % 10, 1 + i / 10 % 10)
+    };
+    let view = Mesh { nodes: Vec::new(), documents: many_rules(condition) }.compile(None);
+    let mut bits = 1_u64;
+    let mut letter = || {
+        // Marsaglia's xorshift.
+        bits ^= bits << 13;
+        bits ^= bits >> 7;
+        bits ^= bits << 17;
+        if bits & 1 == 0 { 'a' } else { 'b' }
+    };
+    let paths = (0..PATHS).map(|_| std::iter::repeat_with(&mut letter).take(bytes).chain("bccc".chars()).collect());
+    let paths: Vec<String> = paths.collect();
+    let (namespace, headers) = ("n0".parse().unwrap(), &HeaderMap::new());
+    let client = Client { namespace: &namespace, workload: None };
+    let (elapsed, ()) = time(|| {
+        for path_and_query in &paths {
+            let head = RequestHead {
+                method: &Method::GET,
+                path_and_query,
+                authority: "rules.example",
+                scheme: "http",
+                headers,
+            };
+            let found = view.host("rules.example", None, client).unwrap();
+            black_box(view.route(found, 9080, &head, client, 7)).unwrap();
+        }
+    });
+    elapsed / PATHS as u32
+}
+
 fn main() {
     let texts = (0..SERVICES).map(service).chain((0..500).map(destination_rule)).chain((0..500).map(virtual_service));
     let documents = texts.enumerate().map(|(age, text)| document(&text, age as u64)).collect();
@@ -264,5 +300,11 @@ fn main() {
         print(&format!("route, {RULES} {what}"), route(&view, "rules.example", path, &jason));
         print("  with a path of 8 KiB", route(&view, "rules.example", &long, &jason));
         print("  with 64 lines of the header", route(&view, "rules.example", path, &lines));
+    }
+    for bytes in [50, 8 << 10] {
+        println!(
+            "route, {RULES} path expressions of many states, a new path of {bytes} bytes each time: {:?}",
+            unseen(bytes)
+        );
     }
 }

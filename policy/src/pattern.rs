@@ -1,6 +1,7 @@
 //! Regular expressions as documents write them: RE2's syntax, run by the `regex` crate, linear in time and bounded
 //! in size.
 
+pub(crate) mod automaton;
 pub(crate) mod outline;
 
 use memchr::memmem::Finder;
@@ -52,7 +53,7 @@ impl Pattern {
         // Compiled alone first, so that `a)|(b` cannot close the group that makes the match whole.
         compile(&translated)?;
         let whole = compile(&format!(r"\A(?:{translated})\z"))?;
-        let parsed = ParserBuilder::new().utf8(false).build().parse(&translated).ok();
+        let parsed = parse(&translated);
         let needs = parsed.as_ref().map(Needs::of).unwrap_or_default();
         let outline = parsed.as_ref().map(Outline::of);
         let exact = parsed.as_ref().and_then(outline::exact).map(Into::into);
@@ -78,6 +79,11 @@ impl Pattern {
     /// not UTF-8 does not.
     pub(crate) fn exact(&self) -> Option<&[Outline]> {
         self.exact.as_deref()
+    }
+
+    /// What the parser makes of it.
+    pub(crate) fn parsed(&self) -> Option<Hir> {
+        translated(&self.source).ok().and_then(|translated| parse(&translated))
     }
 
     pub(crate) fn is_whole(&self, value: &[u8]) -> bool {
@@ -141,6 +147,10 @@ fn letter_of(part: &Hir) -> Option<u8> {
 /// An expression that is searched for, not matched whole: that of `uriRegexRewrite`.
 pub(crate) fn search(source: &str) -> Result<Regex, String> {
     compile(&translated(source)?)
+}
+
+fn parse(translated: &str) -> Option<Hir> {
+    ParserBuilder::new().utf8(false).build().parse(translated).ok()
 }
 
 fn compile(translated: &str) -> Result<Regex, String> {

@@ -2,18 +2,21 @@
 //!
 //! Rules of one host often ask the same, or ask many things that all hold but for one; then each rule is asked. What an
 //! expression said is remembered for the request, so that it is run once, and after some were run, all those of the
-//! value are answered together, in one pass over it, whose outlines say all that they do (see
-//! [`outlines`](super::index::outlines)). The others are run one by one.
+//! value are answered together, in one pass over it: those whose outlines say all that they do by these (see
+//! [`outlines`](super::index::outlines)), the others by an [`Automaton`] where that knows the value's states. Else they
+//! are run one by one.
 
-use std::{collections::BTreeMap, ops::Range, str, sync::Arc};
+use std::{collections::BTreeMap, iter, ops::Range, str, sync::Arc};
 
 use super::{RequestMatch, StringMatch, UriMatch, Value, index::outlines::Outlines};
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, automaton::Automaton};
 
 /// So many expressions of a host are remembered; others are run each time that they are asked.
 const MOST: usize = 2048;
 /// After so many were run for a request, others are answered together. As many or fewer take about as long.
 const RUN_FIRST: u32 = 16;
+/// How much work running one is, for [`Automaton::visit`].
+const STEPS: usize = 32;
 
 /// The expressions of all rules of a host, each once for each value that it is asked of.
 #[derive(Debug)]
@@ -23,7 +26,14 @@ pub(crate) struct Questions(Box<[Together]>);
 #[derive(Debug)]
 struct Together {
     numbers: Range<usize>,
-    outlines: Outlines,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// These say all that the expressions do.
+    Outlines(Outlines),
+    Automaton(Automaton),
 }
 
 /// Of what an expression is asked: the path, or one of the fields.
@@ -63,11 +73,23 @@ impl Questions {
         let groups = numbered.chunk_by(|((_, one, _), _), ((_, other, _), _)| one == other).filter_map(|group| {
             let numbers = next..next + group.len();
             next = numbers.end;
-            let exact = (0..).zip(&numbered).skip(numbers.start).take(group.len());
-            let exact = exact.flat_map(|(number, (_, pattern))| {
-                pattern.exact().unwrap_or_default().iter().map(move |outline| (outline, vec![number]))
-            });
-            Some(Together { numbers, outlines: Outlines::new(exact.collect())? })
+            let outlines: Option<Vec<_>> = (numbers.start as u32..)
+                .zip(group)
+                .map(|(number, (_, pattern))| Some((number, pattern.exact()?)))
+                .collect();
+            let way = match outlines {
+                Some(exact) => {
+                    let each = exact
+                        .into_iter()
+                        .flat_map(|(number, outlines)| iter::zip(outlines, iter::repeat(vec![number])));
+                    Way::Outlines(Outlines::new(each.collect())?)
+                }
+                None => {
+                    let parsed: Option<Vec<_>> = group.iter().map(|(_, pattern)| pattern.parsed()).collect();
+                    Way::Automaton(Automaton::new(parsed?.into_iter())?)
+                }
+            };
+            Some(Together { numbers, way })
         });
         Some(Self(groups.collect()))
     }
@@ -80,6 +102,8 @@ pub(crate) struct Answers<'q> {
     yes: Bits,
     /// How many were run.
     run: u32,
+    /// Groups that could not be answered together.
+    apart: u64,
 }
 
 type Bits = [u64; MOST / 64];
@@ -94,9 +118,14 @@ fn set(bits: &mut Bits, number: usize) {
     }
 }
 
+/// The bit of a group; the last is that of all further groups.
+fn apart(group: u32) -> u64 {
+    1 << group.min(u64::BITS - 1)
+}
+
 impl<'q> Answers<'q> {
     pub(crate) fn new(questions: &'q Questions) -> Self {
-        Self { questions, known: [0; MOST / 64], yes: [0; MOST / 64], run: 0 }
+        Self { questions, known: [0; MOST / 64], yes: [0; MOST / 64], run: 0, apart: 0 }
     }
 
     /// Whether an expression with this number matches its value; of several lines any, and one that is missing is empty.
@@ -110,25 +139,44 @@ impl<'q> Answers<'q> {
 
     fn find(&mut self, number: usize, pattern: &Pattern, value: &Value<'_>) {
         if self.run >= RUN_FIRST
-            && let Some(together) = self.questions.0.iter().find(|group| group.numbers.contains(&number))
+            && let Some((group, together)) =
+                (0..).zip(&self.questions.0).find(|(_, group)| group.numbers.contains(&number))
+            && self.apart & apart(group) == 0
         {
-            value.any(|line| {
-                // No expression matches what is not UTF-8.
-                if str::from_utf8(line).is_ok() {
-                    let yes = &mut self.yes;
-                    let mut found = |numbers: &[u32]| numbers.iter().for_each(|number| set(yes, *number as usize));
-                    together.outlines.visit(line, |_| true, &mut found);
-                }
-                // Other lines cannot change what is so of one.
-                together.numbers.clone().all(|number| has(&self.yes, number))
-            });
-            together.numbers.clone().for_each(|number| set(&mut self.known, number));
-            return;
+            if self.find_all(together, value) {
+                together.numbers.clone().for_each(|number| set(&mut self.known, number));
+                return;
+            }
+            self.apart |= apart(group);
         }
         self.run += 1;
         set(&mut self.known, number);
         if value.any(|line| pattern.is_whole(line)) {
             set(&mut self.yes, number);
         }
+    }
+    /// Finds which expressions of a group match the value, if they can be answered together.
+    fn find_all(&mut self, together: &Together, value: &Value<'_>) -> bool {
+        let Together { numbers, way } = together;
+        let yes = &mut self.yes;
+        let mut is_known = true;
+        value.any(|line| {
+            // No expression matches what is not UTF-8.
+            if str::from_utf8(line).is_ok() {
+                match way {
+                    Way::Outlines(outlines) => {
+                        let mut found = |numbers: &[u32]| numbers.iter().for_each(|number| set(yes, *number as usize));
+                        outlines.visit(line, |_| true, &mut found);
+                    }
+                    Way::Automaton(automaton) => {
+                        let mut found = |number| set(yes, numbers.start + number);
+                        is_known = automaton.visit(line, STEPS * numbers.len(), &mut found);
+                    }
+                }
+            }
+            // Other lines cannot change what is so of one.
+            !is_known || numbers.clone().all(|number| has(yes, number))
+        });
+        is_known
     }
 }

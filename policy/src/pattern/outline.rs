@@ -2,7 +2,7 @@
 //! All that the expression matches whole looks like that; not all that looks like that is matched. So an outline rules
 //! values out, and many are compared with one value at once.
 
-use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Look, Repetition};
 
 /// Most steps of one outline. What is longer is told roughly in its middle.
 pub(crate) const MOST_STEPS: usize = 20;
@@ -64,6 +64,12 @@ impl Bytes {
 
     fn includes(self, other: Self) -> bool {
         self.and(other) == self
+    }
+
+    /// An expression for one of these.
+    fn parsed(self) -> Hir {
+        let bytes = (0..=u8::MAX).filter(|byte| self.has(*byte));
+        Hir::class(Class::Bytes(ClassBytes::new(bytes.map(|byte| ClassBytesRange::new(byte, byte)))))
     }
 
     fn of(class: &Class) -> Self {
@@ -225,6 +231,19 @@ impl Outline {
                 }
             }
         }
+    }
+
+    /// An expression that matches whole what has this outline.
+    pub(crate) fn parsed(&self) -> Hir {
+        let times = |bytes: Bytes, max| {
+            let sub = Box::new(bytes.parsed());
+            Hir::repetition(Repetition { min: 0, max, greedy: true, sub })
+        };
+        let steps = self.steps.iter().flat_map(|step| {
+            let one = if step.is_optional { times(step.bytes, Some(1)) } else { step.bytes.parsed() };
+            [one, times(step.then, None)]
+        });
+        Hir::concat([times(self.before, None)].into_iter().chain(steps).collect())
     }
 
     fn followed_by(self, next: &Self) -> Self {

@@ -1,23 +1,32 @@
-//! Places by outlines of expressions, many of which are compared with a value in one pass: of each a bit for each of
-//! its steps, set while what was read may end there ("Shift-And" with classes, optional and repeated bytes; Navarro and
-//! Raffinot, Flexible Pattern Matching in Strings, section 4.2). What this costs depends on the value's length and on
-//! the number of steps alone: there are no states that a value which nobody sent before would have to make.
+//! Places by outlines of expressions, many of which are compared with a value in one pass: by an [`Automaton`] where that
+//! knows the value's states, and else by a bit for each of their steps, set while what was read may end there ("Shift-And"
+//! with classes, optional and repeated bytes; Navarro and Raffinot, Flexible Pattern Matching in Strings, section 4.2).
+//! What this costs depends on the value's length and on the number of steps alone: there are no states that a value which
+//! nobody sent before would have to make.
 
 use std::{array, borrow::Cow, iter};
 
 use super::Places;
-use crate::pattern::outline::{Bytes, Outline};
+use crate::pattern::{
+    automaton::Automaton,
+    outline::{Bytes, Outline},
+};
 
 /// Words that are moved on together: a line of the processor's cache.
 const WORDS: usize = 8;
 
 type Bits = [u64; WORDS];
 
-#[derive(Debug)]
-pub(in crate::matcher) struct Outlines(Box<[Block]>);
+/// Below so many bytes times blocks the bits are as fast as the automaton.
+const FEW: usize = 64;
 
-/// An outline in the direction in which it is read, with its number and its places.
-type Numbered<'o> = (usize, Cow<'o, Outline>, Vec<u32>);
+#[derive(Debug)]
+pub(in crate::matcher) struct Outlines {
+    blocks: Box<[Block]>,
+    automaton: Option<Automaton>,
+    /// Of each outline, by its number.
+    places: Box<[Places]>,
+}
 
 /// As many outlines as have room in some words. An outline's bits are in one word: one for what comes before its first
 /// step, and one for each step.
@@ -31,8 +40,8 @@ struct Block {
     starts: Bits,
     gaps: Option<Box<Gaps>>,
     ends: Bits,
-    /// In the order of the ends, each with a number of its own.
-    places: Box<[(usize, Places)]>,
+    /// The number of the outline of the first end; the others follow.
+    first: usize,
 }
 
 /// What bytes that are alike do.
@@ -58,30 +67,26 @@ struct Gaps {
 impl Outlines {
     /// Of some with the places of each; `None` of none.
     pub(in crate::matcher) fn new(outlines: Vec<(&Outline, Vec<u32>)>) -> Option<Self> {
-        let mut directed: Vec<_> = outlines
-            .into_iter()
-            .map(|(outline, places)| match reads_backward(outline) {
-                true => (true, Cow::Owned(outline.reversed()), places),
-                false => (false, Cow::Borrowed(outline), places),
-            })
-            .collect();
+        let mut directed: Vec<_> =
+            outlines.into_iter().map(|(outline, places)| (reads_backward(outline), outline, places)).collect();
         // Alike ones together, then all bits of a block may be lost early; and in the order in which they are asked.
         directed.sort_unstable_by_key(|(is_backward, outline, places)| {
-            let has_gaps = outline.steps.iter().any(|step| step.is_optional);
-            (*is_backward, has_gaps, !outline.before.is_empty(), places.first().copied())
+            let read = read(outline, *is_backward);
+            let has_gaps = read.steps.iter().any(|step| step.is_optional);
+            (*is_backward, has_gaps, !read.before.is_empty(), places.first().copied())
         });
-        let forward = directed.partition_point(|(is_backward, ..)| !is_backward);
-        let mut numbered = (0..).zip(directed).map(|(number, (_, outline, places))| (number, outline, places));
+        let automaton = Automaton::new(directed.iter().map(|(_, outline, _)| outline.parsed()));
         let mut blocks = Vec::new();
-        let mut forward_first = numbered.by_ref().take(forward).peekable();
-        while forward_first.peek().is_some() {
-            blocks.push(Block::new(false, &mut forward_first));
+        for alike in directed.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let is_backward = alike.first().is_some_and(|(is_backward, ..)| *is_backward);
+            let mut outlines = alike.iter().map(|(_, outline, _)| read(outline, is_backward)).peekable();
+            while outlines.peek().is_some() {
+                let first = blocks.last().map_or(0, Block::next);
+                blocks.push(Block::new(is_backward, first, &mut outlines));
+            }
         }
-        let mut backward = numbered.peekable();
-        while backward.peek().is_some() {
-            blocks.push(Block::new(true, &mut backward));
-        }
-        (!blocks.is_empty()).then(|| Self(blocks.into()))
+        let places = directed.into_iter().map(|(.., places)| places.into()).collect();
+        (!blocks.is_empty()).then(|| Self { blocks: blocks.into(), automaton, places })
     }
 
     /// Calls `found` with the places of all outlines that the value has and for whose number `is_new` is true.
@@ -91,24 +96,38 @@ impl Outlines {
         mut is_new: impl FnMut(usize) -> bool,
         found: &mut impl FnMut(&[u32]),
     ) {
-        for block in &self.0 {
-            let mut before = 0;
+        let mut found = |number: usize| {
+            if is_new(number)
+                && let Some(places) = self.places.get(number)
+            {
+                found(places);
+            }
+        };
+        let steps = value.len() * self.blocks.len();
+        if steps >= FEW
+            && let Some(automaton) = &self.automaton
+            && automaton.visit(value, steps, &mut found)
+        {
+            return;
+        }
+        for block in &self.blocks {
+            let mut before = block.first;
             for (reached, ends) in iter::zip(block.run(value), block.ends) {
                 let mut reached = reached & ends;
                 while reached != 0 {
                     let end = reached & reached.wrapping_neg();
                     reached ^= end;
-                    let place = before + (ends & (end - 1)).count_ones();
-                    if let Some((number, places)) = block.places.get(place as usize)
-                        && is_new(*number)
-                    {
-                        found(places);
-                    }
+                    found(before + (ends & (end - 1)).count_ones() as usize);
                 }
-                before += ends.count_ones();
+                before += ends.count_ones() as usize;
             }
         }
     }
+}
+
+/// An outline in the direction in which it is read.
+fn read(outline: &Outline, is_backward: bool) -> Cow<'_, Outline> {
+    if is_backward { Cow::Owned(outline.reversed()) } else { Cow::Borrowed(outline) }
 }
 
 /// Whether a value that is not alike is sooner told from its end: where more steps come before what many bytes go on
@@ -132,10 +151,14 @@ struct Room<'o> {
 
 impl Block {
     /// Of as many as have room.
-    fn new<'o>(is_backward: bool, outlines: &mut iter::Peekable<impl Iterator<Item = Numbered<'o>>>) -> Self {
-        let (mut rooms, mut places) = (Vec::new(), Vec::new());
+    fn new<'o>(
+        is_backward: bool,
+        first: usize,
+        outlines: &mut iter::Peekable<impl Iterator<Item = Cow<'o, Outline>>>,
+    ) -> Self {
+        let mut rooms = Vec::new();
         let (mut word, mut used) = (0, 0);
-        while let Some((_, outline, _)) = outlines.peek() {
+        while let Some(outline) = outlines.peek() {
             let bits = outline.steps.len() as u32 + 1;
             if used + bits > u64::BITS {
                 (word, used) = (word + 1, 0);
@@ -143,9 +166,8 @@ impl Block {
             if word == WORDS {
                 break;
             }
-            if let Some((number, outline, of_outline)) = outlines.next() {
+            if let Some(outline) = outlines.next() {
                 rooms.push(Room { outline, word, first: used });
-                places.push((number, of_outline.into()));
             }
             used += bits;
         }
@@ -158,7 +180,7 @@ impl Block {
             starts: Bits::default(),
             gaps: Gaps::of(&rooms),
             ends: Bits::default(),
-            places: places.into(),
+            first,
         };
         for room in &rooms {
             block.starts[room.word] |= 1 << room.first;
@@ -168,6 +190,11 @@ impl Block {
             gaps.close(&mut block.starts);
         }
         block
+    }
+
+    /// The number after that of its last outline.
+    fn next(&self) -> usize {
+        self.first + self.ends.iter().map(|ends| ends.count_ones() as usize).sum::<usize>()
     }
 
     /// The bits after the whole value.
