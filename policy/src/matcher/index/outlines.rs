@@ -70,7 +70,7 @@ impl Outlines {
         let mut directed: Vec<_> =
             outlines.into_iter().map(|(outline, places)| (reads_backward(outline), outline, places)).collect();
         // Alike ones together, then all bits of a block may be lost early; and in the order in which they are asked.
-        directed.sort_unstable_by_key(|(is_backward, outline, places)| {
+        directed.sort_by_cached_key(|(is_backward, outline, places)| {
             let read = read(outline, *is_backward);
             let has_gaps = read.steps.iter().any(|step| step.is_optional);
             (*is_backward, has_gaps, !read.before.is_empty(), places.first().copied())
@@ -110,6 +110,11 @@ impl Outlines {
         {
             return;
         }
+        self.by_bits(value, &mut found);
+    }
+
+    /// Calls `found` with the numbers of all outlines that the value has.
+    fn by_bits(&self, value: &[u8], found: &mut impl FnMut(usize)) {
         for block in &self.blocks {
             let mut before = block.first;
             for (reached, ends) in iter::zip(block.run(value), block.ends) {
@@ -327,6 +332,14 @@ mod tests {
         places
     }
 
+    /// Without the automaton.
+    fn by_bits(outlines: &Outlines, value: &str) -> Vec<u32> {
+        let mut places = Vec::new();
+        outlines.by_bits(value.as_bytes(), &mut |number| places.extend_from_slice(&outlines.places[number]));
+        places.sort_unstable();
+        places
+    }
+
     fn index(patterns: &[Pattern]) -> Outlines {
         let outlines = (0..).zip(patterns).filter_map(|(place, pattern)| Some((pattern.outline()?, vec![place])));
         Outlines::new(outlines.collect()).unwrap()
@@ -352,6 +365,15 @@ mod tests {
                     prop_assert_eq!(is_found, pattern.is_whole(value.as_bytes()), "{} on {}", pattern.source(), value);
                 }
                 let found = places_of(&outlines, value);
+                if let Some(automaton) = &outlines.automaton {
+                    // It answers when it has made the states, some at a time.
+                    let mut by_automaton = Vec::new();
+                    let mut place = |number: usize| by_automaton.extend_from_slice(&outlines.places[number]);
+                    let answers = (0..100).any(|_| automaton.visit(value.as_bytes(), 1 << 20, &mut place));
+                    by_automaton.sort_unstable();
+                    prop_assert!(answers, "{value}");
+                    prop_assert_eq!(&by_automaton, &by_bits(&outlines, value), "{}", value);
+                }
                 prop_assert!(found.windows(2).all(|two| two[0] < two[1]), "each at most once: {found:?}");
                 for (place, pattern) in (0..).zip(&patterns) {
                     let is_found = found.binary_search(&place).is_ok();
