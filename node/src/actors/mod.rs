@@ -219,8 +219,10 @@ impl Handles {
         members.collect()
     }
 
+    /// Those of which endpoints are known here, and those that relays of other cells tell of.
     pub fn services(&self) -> Vec<api::Service> {
         let view = self.views.load();
+        let mut elsewhere = self.services_elsewhere();
         let services = view.services().chain(view.externals()).map(|service| {
             let endpoints: Vec<_> = endpoints(service).map(|(_, endpoint)| endpoint).collect();
             let versions: BTreeSet<&str> =
@@ -241,9 +243,43 @@ impl Handles {
                 versions: versions.into_iter().filter(|version| !version.is_empty()).map(str::to_owned).collect(),
                 healthy: endpoints.iter().filter(|endpoint| endpoint.health == EndpointHealth::Healthy).count(),
                 endpoints: endpoints.len(),
+                cells: elsewhere.remove(&*service.fqdn).map(|service| service.cells).unwrap_or_default(),
             }
         });
-        services.collect()
+        let mut services: Vec<_> = services.collect();
+        services.extend(elsewhere.into_values());
+        services
+    }
+
+    /// By host: what relays of other cells tell. Those of one cell may differ for a moment.
+    fn services_elsewhere(&self) -> BTreeMap<String, api::Service> {
+        let facts = self.facts.published().borrow().clone();
+        let mut found: BTreeMap<String, api::Service> = BTreeMap::new();
+        for (cell, summary) in facts.summaries.values().filter(|(cell, _)| *cell != self.cell) {
+            for (service, ports) in &summary.services {
+                let host = service.fqdn();
+                let known = found.entry(host.clone()).or_insert_with(|| api::Service {
+                    name: service.name.to_string(),
+                    namespace: service.namespace.to_string(),
+                    host,
+                    ports: Vec::new(),
+                    versions: Vec::new(),
+                    endpoints: 0,
+                    healthy: 0,
+                    cells: BTreeMap::new(),
+                });
+                for port in ports {
+                    if known.ports.iter().all(|known| known.port != port.port) {
+                        let (port, protocol) = (port.port, port.protocol.as_str().to_owned());
+                        known.ports.push(api::Port { port, name: String::new(), protocol });
+                    }
+                }
+                let most = ports.iter().map(|port| port.endpoints).max().unwrap_or_default();
+                let told = known.cells.entry(cell.to_string()).or_default();
+                *told = most.max(*told);
+            }
+        }
+        found
     }
 
     /// What nodes announce, also of nodes that are gone for now: their services are still meant.

@@ -112,6 +112,9 @@ pub struct Service {
     pub versions: Vec<String>,
     pub endpoints: usize,
     pub healthy: usize,
+    /// Its endpoints in other cells, as relays of these tell: a node that wants them names the service in `wants`.
+    #[serde(default)]
+    pub cells: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -83,7 +83,8 @@ pub(super) async fn members(common: &Common) -> anyhow::Result<()> {
 
 pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
     let services: Vec<Service> = Client::connect(&common.dir).await?.get("/api/v1/services").await?;
-    data(&common.output, &services, &["NAMESPACE", "NAME", "PORTS", "VERSIONS", "HEALTHY"], |services| {
+    let header = ["NAMESPACE", "NAME", "PORTS", "VERSIONS", "HEALTHY", "OTHER CELLS"];
+    data(&common.output, &services, &header, |services| {
         let cells = |service: &Service| {
             let ports: Vec<_> = service.ports.iter().map(|port| format!("{}/{}", port.port, port.protocol)).collect();
             vec![
@@ -92,6 +93,12 @@ pub(super) async fn services(common: &Common) -> anyhow::Result<()> {
                 ports.join(","),
                 service.versions.join(","),
                 format!("{}/{}", service.healthy, service.endpoints),
+                service
+                    .cells
+                    .iter()
+                    .map(|(cell, endpoints)| format!("{cell}:{endpoints}"))
+                    .collect::<Vec<_>>()
+                    .join(","),
             ]
         };
         services.iter().map(cells).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, wait_for};
 
 use crate::{console::in_browser, documents::apply};
@@ -55,6 +55,7 @@ fn two_cells_are_one_mesh_and_a_relay_may_be_killed() {
     let mut lab = two_cells();
     lab.host_mut(1).host_client();
     lab.host_mut(4).host_service("echo", "v1", 8080, 5);
+    lab.host_mut(5).host_service("unwanted", "v1", 8081, 5);
     lab.wait_healthy(1, "echo", 1);
     wait_for("each cell knows its own nodes, relays, and hosts of what it wants", PATIENCE, || {
         let is = |i: usize, known: &[&str]| names(&lab, i).is_some_and(|names| names == known);
@@ -67,6 +68,14 @@ fn two_cells_are_one_mesh_and_a_relay_may_be_killed() {
     assert_eq!(lab.host(0).metric("weft_cell_nodes", &["cell=\"west\""]), 4.0);
     assert_eq!(lab.host(0).metric("weft_relay_links", &[]), 2.0);
     assert_page_shows(&lab, "default 2 2 host-1host-2; west 3 3 host-3host-4");
+    wait_for("also what is not wanted is in the index", PATIENCE, || {
+        let services = lab.host(0).try_json(&["services"])?;
+        let told = |name: &str| services.as_array()?.iter().find(|one| one["name"] == name).cloned();
+        let (wanted, unwanted) = (told("echo")?, told("unwanted")?);
+        let are = |one: &Value| (one["endpoints"].clone(), one["cells"].clone());
+        (are(&wanted) == (json!(1), json!({ "west": 1 })) && are(&unwanted) == (json!(0), json!({ "west": 1 })))
+            .then_some(())
+    });
     apply(&lab, 0, "first", 1);
     wait_same_documents(&lab, &[0, 1, 2, 3, 4, 5], PATIENCE);
 
