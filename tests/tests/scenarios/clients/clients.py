@@ -46,7 +46,9 @@ def call_grpc():
             next(slow)
             raise AssertionError("a deadline passed unnoticed")
         except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+            # On a busy machine weft, which knows the deadline, is first: with the status that Envoy gives.
+            by_weft = (grpc.StatusCode.UNAVAILABLE, "upstream request timeout")
+            assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or (error.code(), error.details()) == by_weft, error
     print("grpc ok")
 
 
