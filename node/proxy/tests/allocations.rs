@@ -19,6 +19,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: reviews\r\nuser-agent: test\r\n\r\n";
 const REQUESTS: usize = 500;
+const ROUNDS: usize = 6;
 /// The most that a request may cost.
 const WITHIN_A_NODE: usize = 27;
 const BETWEEN_NODES: usize = 68;
@@ -27,9 +28,10 @@ const BETWEEN_NODES: usize = 68;
 async fn per_request(to: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let mut answer = [0; 4_096];
-    let mut counted = 0;
-    // What is made once, such as connections and tables that grow, is made in the first round.
-    for _ in 0..2 {
+    let mut fewest = usize::MAX;
+    // What is made once, such as connections and tables that grow, is made in the first round; what other tasks allocate
+    // meanwhile is in some more than in others.
+    for round in 0..ROUNDS {
         let before = ALLOCATOR.stats().allocations;
         for _ in 0..REQUESTS {
             stream.write_all(REQUEST).await.unwrap();
@@ -39,10 +41,11 @@ async fn per_request(to: SocketAddr) -> usize {
             }
             assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
         }
-        counted = ALLOCATOR.stats().allocations - before;
+        if round > 0 {
+            fewest = fewest.min(ALLOCATOR.stats().allocations - before);
+        }
     }
-    // What other tasks allocate meanwhile is a fraction of one.
-    (counted + REQUESTS / 2) / REQUESTS
+    (fewest + REQUESTS / 2) / REQUESTS
 }
 
 #[tokio::test]
