@@ -35,3 +35,4 @@ pub mod overlay;
 pub mod peers;
 pub mod pull;
 pub mod repair;
+pub mod wants;

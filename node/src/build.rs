@@ -30,6 +30,7 @@ use weft_policy::{circuit::CircuitTable, compile::ResolvedNames, view::MeshView}
 use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat, NodeLog, NodeLogTo},
     config::{ListenerConfig, ListenerProtocol, ProxyConfig},
+    elsewhere::Elsewhere,
     metrics::Metrics,
     ports::{Caller, IdentitySnapshot, identities, key_sets, originations, views},
     resolve::host_resolver,
@@ -189,11 +190,15 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let exporters = Exporters::new(&telemetry);
     let supervisor = Supervisor::new(Limits::default())?;
     let (spans, traces_opened) = supervisor.open("traces", 4_096);
+    let (facts_box, facts_opened) = supervisor.open("facts", 128);
+    let told = facts_box.clone();
+    // What is not taken is told again with the next call.
+    let elsewhere = Arc::new(Elsewhere::new(move |service| drop(told.try_send(facts::Msg::Call(service.to_owned())))));
     let signals = Arc::new(Signals { spans, exporters: exporters.clone() });
     let own_taps = OwnTaps::default();
     let access_log = access_log(&config, &name, proxy_metrics.clone(), signals.clone())?;
     let proxy = BoundProxy::bind(
-        proxy_config(&config, access_log.clone(), signals, own_taps.taps.clone()),
+        proxy_config(&config, access_log.clone(), signals, own_taps.taps.clone(), elsewhere.clone()),
         views.clone(),
         data_identities.clone(),
         keys.clone(),
@@ -215,7 +220,6 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
         }
     };
 
-    let (facts_box, facts_opened) = supervisor.open("facts", 128);
     let (documents_box, documents_opened) = supervisor.open("documents", 128);
     let (secrets_box, secrets_opened) = supervisor.open("secrets", 64);
     let (links_box, links_opened) = supervisor.open("links", 256);
@@ -276,6 +280,7 @@ pub async fn build(config: Arc<Config>, dir: Dir) -> anyhow::Result<Node> {
     let setup = facts::Setup {
         about: about.clone(),
         wants: config.wants(),
+        elsewhere,
         incarnation,
         seq: Arc::new(AtomicU64::new(0)),
         state: Arc::new(watch::channel(NodeState::Up).0),
@@ -661,7 +666,13 @@ fn access_log(config: &Config, name: &NodeName, metrics: Metrics, signals: Arc<S
     })
 }
 
-fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>, taps: Arc<Taps>) -> ProxyConfig {
+fn proxy_config(
+    config: &Config,
+    access_log: AccessLog,
+    signals: Arc<Signals>,
+    taps: Arc<Taps>,
+    elsewhere: Arc<Elsewhere>,
+) -> ProxyConfig {
     let listeners = config.listeners.iter().map(|listener| ListenerConfig {
         listen: listener.listen,
         service: listener.service.clone(),
@@ -681,6 +692,7 @@ fn proxy_config(config: &Config, access_log: AccessLog, signals: Arc<Signals>, t
         access_log,
         signals,
         taps,
+        elsewhere,
         limits: weft_proxy::config::Limits {
             connections: config.limits.connections,
             held_bytes: config.limits.held_bytes,

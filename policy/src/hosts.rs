@@ -31,6 +31,11 @@ pub(crate) fn with_lookup_name<T>(
     std::str::from_utf8(lookup).ok().map(found)
 }
 
+/// The service that a client means by a host, as `name.namespace`; `None` if no service can have this name.
+pub fn service_name(host: &str, client_namespace: &Namespace) -> Option<String> {
+    with_lookup_name(host, client_namespace, str::to_owned)
+}
+
 /// Longest name of a host, in characters.
 const MAX_HOST_LEN: usize = 253;
 

@@ -45,7 +45,7 @@ mod external;
 pub mod fault;
 pub mod gateway;
 pub mod headers;
-mod hosts;
+pub mod hosts;
 pub mod kinds;
 pub mod learned;
 pub mod limit;

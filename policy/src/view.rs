@@ -507,6 +507,11 @@ pub(crate) struct PortClusters {
 }
 
 impl Service {
+    /// Whether any endpoint of it is known.
+    pub fn has_endpoints(&self) -> bool {
+        self.clusters.elsewhere().others.ports.iter().any(|port| !port.all.endpoints.is_empty())
+    }
+
     /// The port that a client dialled: that of the authority or of the listener. `None` means the only port.
     pub fn port(&self, dialled: Option<u16>) -> Option<&ServicePort> {
         match (dialled, self.ports.as_slice()) {

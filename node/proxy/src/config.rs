@@ -6,6 +6,7 @@ use weft_wire::id::ServiceName;
 
 use crate::{
     access_log::AccessLog,
+    elsewhere::Elsewhere,
     ports::{Caller, SignalSink},
     tap::Taps,
 };
@@ -27,6 +28,8 @@ pub struct ProxyConfig {
     pub signals: Arc<dyn SignalSink>,
     /// Who watches requests as they go by.
     pub taps: Arc<Taps>,
+    /// What other cells have.
+    pub elsewhere: Arc<Elsewhere>,
     pub limits: Limits,
 }
 

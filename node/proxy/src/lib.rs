@@ -16,6 +16,7 @@ pub mod config;
 mod connection;
 pub mod decisions;
 mod detect;
+pub mod elsewhere;
 mod error;
 mod exchange;
 pub mod ext_authz;

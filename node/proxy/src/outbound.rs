@@ -15,10 +15,14 @@ use std::{
 
 use http::{Request, Response};
 use hyper::{body::Incoming, service::Service as HyperService};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use weft_policy::{
     balance::Cluster,
     endpoint::Workload,
+    hosts::service_name,
     route::Client,
     telemetry::Signals,
     unserved::Unserved,
@@ -30,6 +34,7 @@ use crate::{
     body::ResponseBody,
     connection::Load,
     detect::Begun,
+    elsewhere,
     error::ProxyError,
     exchange,
     listener::{limit_unread, serve_http1_application, serve_http2, speaks_http2},
@@ -37,7 +42,7 @@ use crate::{
     original::Asked,
     ports::Caller,
     record::{Downstream, ExchangeRecord, Line},
-    respond, upgrade,
+    respond, target, upgrade,
     worker::Worker,
 };
 
@@ -176,7 +181,11 @@ impl Outbound {
         downstream: Downstream,
         load: Rc<Load>,
     ) -> Result<Response<ResponseBody>, Infallible> {
-        let (view, caller) = (self.worker.views.load(), self.caller());
+        let (mut view, caller) = (self.worker.views.load(), self.caller());
+        if self.worker.elsewhere.is_any() {
+            // Boxed, so that requests in a mesh of one cell are no larger.
+            view = Box::pin(self.with_endpoints(view, &request, caller.as_deref())).await;
+        }
         let told = (Reporter::Source, signals(&view, caller.as_deref()));
         let mut record = ExchangeRecord::begin(&self.worker, told, downstream, &load, &request);
         match upgrade::is_plain_connect(&mut request) {
@@ -186,6 +195,53 @@ impl Outbound {
         }
         let reply = self.reply(request, &view, caller, downstream, &mut record).await;
         Ok(exchange::finish(&self.worker, reply, record))
+    }
+}
+
+impl Outbound {
+    /// A view to serve a request with: if endpoints of the service that it names are known in other cells alone, one that
+    /// has some, should it come in time.
+    async fn with_endpoints(
+        &self,
+        view: Arc<MeshView>,
+        request: &Request<Incoming>,
+        caller: Option<&Caller>,
+    ) -> Arc<MeshView> {
+        let Ok(authority) = target::authority(request) else { return view };
+        let (host, port) = target::host_and_port(&authority);
+        let (views, elsewhere) = (&self.worker.views, &self.worker.elsewhere);
+        let is_to_come = |view: &MeshView| {
+            self.without_endpoints(view, caller, host, port).is_some_and(|service| elsewhere.call(&service))
+        };
+        if !is_to_come(&view) {
+            return view;
+        }
+        let (mut changes, deadline) = (views.changes(), Instant::now() + elsewhere::PATIENCE);
+        let mut view = views.load();
+        while is_to_come(&view) && timeout_at(deadline, changes.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+            view = views.load();
+        }
+        view
+    }
+
+    /// The service that a host means, as `name.namespace`, if no endpoint of it is known.
+    fn without_endpoints(
+        &self,
+        view: &MeshView,
+        caller: Option<&Caller>,
+        host: &str,
+        port: Option<u16>,
+    ) -> Option<String> {
+        let (host, port) = match &self.target {
+            Target::Named => (host, port),
+            Target::Fixed { host, port } => (&**host, *port),
+        };
+        let client = client(view, caller);
+        match view.host(host, port, client) {
+            Some(Host::Service(service)) if !service.has_endpoints() => service.id.mesh().map(ToString::to_string),
+            Some(_) => None,
+            None => service_name(host, client.namespace),
+        }
     }
 }
 

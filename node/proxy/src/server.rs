@@ -94,7 +94,8 @@ impl BoundProxy {
         metrics: Metrics,
         verdicts: Arc<dyn VerdictSink>,
     ) -> Result<Self, StartError> {
-        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, signals, taps, limits } = config;
+        let ProxyConfig { workers, inbound, outbound, mut listeners, access_log, signals, taps, elsewhere, limits } =
+            config;
         let tls = Arc::new(MeshTls::new(views.clone(), identities.clone())?);
         let (inbound_sockets, inbound) = bind(workers.get(), inbound, "data from other nodes")?;
         let (outbound_sockets, outbound) = bind(workers.get(), outbound, "calls of local applications")?;
@@ -125,6 +126,7 @@ impl BoundProxy {
             access_log,
             signals,
             taps,
+            elsewhere,
             limits,
             budget,
         };

@@ -16,10 +16,12 @@ use weft_policy::{
     balance::{Attempt, Cluster, Held, Outcome, Overflow},
     condition, deadline,
     endpoint::{Endpoint, EndpointAddress},
+    hosts::service_name,
     learned::Spoken,
     retry::{Failure, RetryPolicy},
     session::Sticky,
 };
+use weft_wire::id::Namespace;
 
 use crate::{
     access::LocalGate,
@@ -100,7 +102,7 @@ impl<'a> Tries<'a> {
         let hedging = self.hedging(outgoing);
         loop {
             let endpoint = self.pick(&progress.tried);
-            let endpoint = endpoint.ok_or_else(|| ProxyError::NoEndpoint(self.cluster.fqdn.to_string()))?;
+            let endpoint = endpoint.ok_or_else(|| self.no_endpoint())?;
             record.endpoint(self.cluster, endpoint);
             self.awaited.begin(self.cluster, endpoint);
             let hedged = hedging.and_then(|hedging| Some((hedging, outgoing.again(false)?)));
@@ -167,6 +169,15 @@ impl<'a> Tries<'a> {
             }
             sleep(self.policy.pause(*retries, rand::random())).await;
         }
+    }
+
+    #[cold]
+    fn no_endpoint(&self) -> ProxyError {
+        // Where documents lead: nobody waited for it.
+        if let Some(service) = service_name(&self.cluster.fqdn, &Namespace::default_namespace()) {
+            self.worker.elsewhere.call(&service);
+        }
+        ProxyError::NoEndpoint(self.cluster.fqdn.to_string())
     }
 
     /// Whether a host has one more address to try, of which the first few are.

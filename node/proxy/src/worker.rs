@@ -25,6 +25,7 @@ use crate::{
     config::Limits,
     connection::Connections,
     decisions::{Decisions, WorkerDecisions},
+    elsewhere::Elsewhere,
     error::ProxyError,
     metrics::{Counted, Metrics, Recorded, WorkerMetrics},
     original::Originals,
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) access_log: AccessLog,
     pub(crate) signals: Arc<dyn SignalSink>,
     pub(crate) taps: Arc<Taps>,
+    pub(crate) elsewhere: Arc<Elsewhere>,
     pub(crate) limits: Limits,
     pub(crate) budget: Budget,
 }
@@ -80,6 +82,7 @@ pub(crate) struct Worker {
     pub(crate) access_log: AccessLog,
     pub(crate) signals: Arc<dyn SignalSink>,
     pub(crate) taps: Arc<Taps>,
+    pub(crate) elsewhere: Arc<Elsewhere>,
     /// Which spans are kept that were not sampled.
     pub(crate) tail: RefCell<Tail>,
     pub(crate) limits: Limits,
@@ -109,6 +112,7 @@ impl Worker {
             access_log: shared.access_log,
             signals: shared.signals,
             taps: shared.taps,
+            elsewhere: shared.elsewhere,
             tail: RefCell::default(),
             limits: shared.limits,
             tasks,

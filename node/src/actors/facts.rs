@@ -26,9 +26,11 @@ use weft_discovery::{
     facts::{Effect, FactTable, Unsaved},
     liveness::Status,
     pull::{MAX_ANSWER, Pull},
+    wants::Wants,
 };
+use weft_proxy::{elsewhere::Elsewhere, metrics::Reporter};
 use weft_wire::{
-    cell::{CellSummary, RelayWord, Wants},
+    cell::{self, CellSummary, RelayWord},
     circuit::CircuitRecord,
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
@@ -53,6 +55,8 @@ use crate::{
 
 /// How often new facts are written to disk and old ones looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often it is looked which services of other cells are still called. Metrics know for a quarter of an hour.
+const REVIEW_WANTS: Duration = Duration::from_secs(60);
 /// A refusal is logged again after this time if it persists, and so many different ones are within it.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_REFUSALS: usize = 64;
@@ -104,6 +108,8 @@ pub enum Msg {
     ForgetUses(Vec<TokenId>),
     SayCircuits(CircuitRecord),
     SayRelay(RelayWord),
+    /// A service, as `name.namespace`, that is called here, and of which other cells alone have endpoints.
+    Call(String),
     Say(NodeState, oneshot::Sender<FactVersion>),
 }
 
@@ -177,8 +183,10 @@ impl Handle {
 pub struct Setup {
     /// All of this node's record but its state and endpoints.
     pub about: NodeRecord,
-    /// The services of other cells of which this node's callers need the endpoints.
+    /// The services of other cells of which this node's callers need the endpoints, by its configuration.
     pub wants: BTreeSet<ServiceName>,
+    /// What the data path hears of services of other cells.
+    pub elsewhere: Arc<Elsewhere>,
     pub incarnation: u64,
     /// Of this node's newest fact: what was said before a crash must not be said again with the same number.
     pub seq: Arc<AtomicU64>,
@@ -212,6 +220,10 @@ pub struct FactsActor {
     coalesce: Coalesce,
     /// What this node has told of its cell, if it is a relay.
     told: Option<CellSummary>,
+    wants: Wants,
+    /// What it has told of these.
+    told_wants: BTreeSet<ServiceName>,
+    reviewed_wants: Instant,
 }
 
 impl FactsActor {
@@ -236,6 +248,7 @@ impl FactsActor {
         // The disk lags behind a little; what was published before a crash does not, and must still get there.
         let published = setup.published.borrow().signed.clone();
         let restored = published.iter().map(|fact| (**fact).clone()).chain(stored.rows);
+        let wants = Wants::new(setup.wants.clone());
         let identity = setup.identity.load_full();
         let role = |fact: &SignedFact| {
             let judged = tls::judge(&identity.trust, &fact.chain, UnixTime::now()).ok()?;
@@ -258,6 +271,9 @@ impl FactsActor {
             refused: BTreeMap::new(),
             coalesce: Coalesce::default(),
             told: None,
+            wants,
+            told_wants: BTreeSet::new(),
+            reviewed_wants: Instant::now(),
         })
     }
 
@@ -313,6 +329,47 @@ impl FactsActor {
             self.told = Some(summary);
         }
         Ok(())
+    }
+
+    /// Tells this node's cell what it wants of others, if that has changed.
+    fn say_wants(&mut self) -> anyhow::Result<()> {
+        let services = self.wants.services();
+        if services != self.told_wants {
+            self.publish(FactKind::WANTS, cell::Wants { services: services.clone() }.encode()?)?;
+            self.told_wants = services;
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, service: &str) -> anyhow::Result<()> {
+        let Ok(service) = service.parse::<ServiceName>() else { return Ok(()) };
+        if !self.told_wants.contains(&service) {
+            tracing::info!(%service, "called, and only other cells have endpoints of it: they are asked for them");
+        }
+        self.wants.call(service, Instant::now().into_std());
+        self.say_wants()
+    }
+
+    /// What is called goes on being wanted, also after a restart.
+    fn review_wants(&mut self) -> anyhow::Result<()> {
+        if self.reviewed_wants.elapsed() < REVIEW_WANTS {
+            return Ok(());
+        }
+        self.reviewed_wants = Instant::now();
+        let now = self.reviewed_wants.into_std();
+        let published = self.setup.published.borrow().clone();
+        let mut called = BTreeSet::new();
+        if !published.summaries.is_empty() {
+            self.setup.telemetry.proxy.read(|_, edge, _| {
+                if edge.reporter == Reporter::Source && !edge.is_outside {
+                    called.extend(format!("{}.{}", edge.service, edge.service_namespace).parse::<ServiceName>());
+                }
+            });
+        }
+        called.retain(|service| self.elsewhere(&published).any(|summary| summary.services.contains_key(service)));
+        called.into_iter().for_each(|service| self.wants.call(service, now));
+        self.wants.forget(now);
+        self.say_wants()
     }
 
     fn say_record(&mut self) {
@@ -448,9 +505,9 @@ impl FactsActor {
         }
         let saved = self.save().await;
         self.disk.note(&saved);
-        let told = self.say_summary();
+        let told = self.say_summary().and_then(|()| self.review_wants());
         if let Err(error) = told {
-            tracing::error!(error = format!("{error:#}"), "this node's cell cannot be told of");
+            tracing::error!(error = format!("{error:#}"), "what this node has to say of cells cannot be told");
         }
         self.spread(&[], None);
     }
@@ -483,6 +540,23 @@ impl FactsActor {
         tls::judge(&self.setup.identity.load().trust, &fact.chain, UnixTime::now()).ok().map(|peer| peer.identity)
     }
 
+    /// Tells the data path what other cells have, if that has changed.
+    fn publish_elsewhere(&self, before: &Published, now: &Published) {
+        let mut pairs = before.summaries.iter().zip(&now.summaries);
+        let are_same = before.summaries.len() == now.summaries.len()
+            && pairs.all(|((a, (_, one)), (b, (_, other)))| a == b && Arc::ptr_eq(one, other));
+        if !are_same {
+            let services = self.elsewhere(now).flat_map(|summary| summary.services.keys().map(ToString::to_string));
+            self.setup.elsewhere.publish(services.collect());
+        }
+    }
+
+    /// What relays of other cells tell.
+    fn elsewhere<'p>(&self, published: &'p Published) -> impl Iterator<Item = &'p CellSummary> {
+        let home = self.table.home().clone();
+        published.summaries.values().filter(move |(cell, _)| *cell != home).map(|(_, summary)| &**summary)
+    }
+
     fn publish_view(&self) {
         let before = self.setup.published.borrow().clone();
         let (mut published, mut nodes) = (Published::default(), BTreeMap::new());
@@ -506,6 +580,7 @@ impl FactsActor {
             let summary = relay.summary.map(|summary| (relay.name.id(), (relay.cell.clone(), summary.clone())));
             published.summaries.extend(summary);
         }
+        self.publish_elsewhere(&before, &published);
         published.progress = self.table.progress();
         published.signed = self.table.snapshot();
         published.own = published.progress.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
@@ -586,9 +661,7 @@ impl Actor for FactsActor {
             self.publish(FactKind::SPENT_TOKENS, self.spent.encode()?)?;
         }
         self.say_record();
-        if !self.setup.wants.is_empty() {
-            self.publish(FactKind::WANTS, Wants { services: self.setup.wants.clone() }.encode()?)?;
-        }
+        self.say_wants()?;
         self.publish_view();
         let mut tick = tokio::time::interval(HOUSEKEEPING);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -653,6 +726,7 @@ impl Actor for FactsActor {
                     }
                     Some(Msg::ForgetUses(tokens)) => self.forget_uses(&tokens)?,
                     Some(Msg::SayCircuits(record)) => self.publish(FactKind::CIRCUITS, record.encode()?)?,
+                    Some(Msg::Call(service)) => self.call(&service)?,
                     Some(Msg::SayRelay(word)) => self.publish(FactKind::RELAY, word.encode()?)?,
                     Some(Msg::Say(state, reply)) => {
                         self.setup.state.send_replace(state);

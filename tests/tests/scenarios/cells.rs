@@ -76,6 +76,8 @@ fn two_cells_are_one_mesh_and_a_relay_may_be_killed() {
         (are(&wanted) == (json!(1), json!({ "west": 1 })) && are(&unwanted) == (json!(0), json!({ "west": 1 })))
             .then_some(())
     });
+    // Nobody has named it: the first call has its endpoints sent here.
+    assert_eq!(lab.host(1).call("unwanted", "/", &[]).status, 200);
     apply(&lab, 0, "first", 1);
     wait_same_documents(&lab, &[0, 1, 2, 3, 4, 5], PATIENCE);
 

@@ -50,6 +50,7 @@ use weft_proxy::{
     access_log::{AccessLog, AccessLogFormat, NodeLog, NodeLogTo},
     config::{Limits, ListenerConfig, ListenerProtocol, ProxyConfig},
     decisions::Decisions,
+    elsewhere::Elsewhere,
     metrics::{
         Metrics,
         text::{Format, Page},
@@ -377,6 +378,7 @@ impl Node {
             access_log: AccessLog::start(own_log, metrics.clone(), Arc::new(spans.clone())).unwrap(),
             signals: Arc::new(spans.clone()),
             taps: Arc::default(),
+            elsewhere: Arc::new(Elsewhere::new(|_| {})),
             limits: plan.limits,
         };
         let circuits = Arc::new(Circuits::default());
