@@ -76,11 +76,11 @@ pub struct Published {
     pub spent: BTreeMap<[u8; 8], u32>,
     /// Whether any node of another cell is among them.
     pub has_abroad: bool,
-    /// Linked peers of other cells of which nothing is kept here.
+    /// Peers of other cells of which nothing but that is kept here.
     pub met: BTreeMap<NodeId, CellName>,
     /// What relays say, of whichever cell.
     pub words: BTreeMap<NodeId, Arc<RelayWord>>,
-    /// What relays of other cells tell of these.
+    /// What relays tell of their cells, those of this one too.
     pub summaries: BTreeMap<NodeId, (CellName, Arc<CellSummary>)>,
     /// All of them as they were signed: what the actor begins with after a crash.
     signed: Vec<Arc<SignedFact>>,
