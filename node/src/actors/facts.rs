@@ -1,6 +1,9 @@
 //! The `facts` actor: what every node says about itself. It signs and spreads this node's own facts, takes in those
 //! of others (each verified before it is stored or passed on), and answers peers that missed some.
 
+mod cells;
+mod published;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -16,29 +19,27 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior},
 };
-use weft_ca::{
-    token::TokenId,
-    trust::{PeerIdentity, TrustError},
-};
+use weft_ca::{token::TokenId, trust::TrustError};
 use weft_discovery::{
     authority::Refusal,
     coalesce::Coalesce,
     facts::{Effect, FactTable, Unsaved},
     liveness::Status,
     pull::{MAX_ANSWER, Pull},
-    wants::Wants,
 };
-use weft_proxy::{elsewhere::Elsewhere, metrics::Reporter};
+use weft_proxy::elsewhere::Elsewhere;
 use weft_wire::{
-    cell::{self, CellSummary, RelayWord},
+    cell::RelayWord,
     circuit::CircuitRecord,
     fact::{
         EndpointHealth, EndpointRow, FactBody, FactKind, FactVersion, NodeRecord, NodeState, SignedFact, SpentTokens,
     },
-    frame::{MAX_PUSH_ITEMS, Push, Request, Response},
-    id::{CellName, NodeId, NodeName, ServiceAccount, ServiceName},
+    frame::{MAX_PUSH_ITEMS, Request, Response},
+    id::{NodeId, NodeName, ServiceAccount, ServiceName},
 };
 
+use self::cells::Cells;
+pub use self::published::{Node, Published};
 use crate::{
     actors::{
         circuits,
@@ -55,44 +56,11 @@ use crate::{
 
 /// How often new facts are written to disk and old ones looked for.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// How often it is looked which services of other cells are still called. Metrics know for a quarter of an hour.
-const REVIEW_WANTS: Duration = Duration::from_secs(60);
 /// A refusal is logged again after this time if it persists, and so many different ones are within it.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_REFUSALS: usize = 64;
 /// Verified facts after which others get their turn on the thread.
 const YIELD_EVERY: usize = 32;
-
-/// What all facts together say. Published whole, so that readers see one moment.
-#[derive(Debug, Default)]
-pub struct Published {
-    /// The same place in memory as before if none has said anything new.
-    pub nodes: Arc<BTreeMap<NodeName, Node>>,
-    /// How much of each node's facts is here ([`FactTable::progress`]).
-    pub progress: BTreeMap<NodeId, FactVersion>,
-    /// How much this node has said of itself.
-    pub own: FactVersion,
-    /// Uses of each join token, over all CA nodes.
-    pub spent: BTreeMap<[u8; 8], u32>,
-    /// Whether any node of another cell is among them.
-    pub has_abroad: bool,
-    /// Peers of other cells of which nothing but that is kept here.
-    pub met: BTreeMap<NodeId, CellName>,
-    /// What relays say, of whichever cell.
-    pub words: BTreeMap<NodeId, Arc<RelayWord>>,
-    /// What relays tell of their cells, those of this one too.
-    pub summaries: BTreeMap<NodeId, (CellName, Arc<CellSummary>)>,
-    /// All of them as they were signed: what the actor begins with after a crash.
-    signed: Vec<Arc<SignedFact>>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Node {
-    pub record: Arc<NodeRecord>,
-    pub version: FactVersion,
-    /// What the node's certificate says; `None` if it no longer leads to our roots.
-    pub certificate: Option<Arc<PeerIdentity>>,
-}
 
 pub enum Msg {
     /// Answers whether any was new.
@@ -218,12 +186,7 @@ pub struct FactsActor {
     /// Whose facts were refused of late, why, and when that was last logged.
     refused: BTreeMap<(NodeName, &'static str), Instant>,
     coalesce: Coalesce,
-    /// What this node has told of its cell, if it is a relay.
-    told: Option<CellSummary>,
-    wants: Wants,
-    /// What it has told of these.
-    told_wants: BTreeSet<ServiceName>,
-    reviewed_wants: Instant,
+    cells: Cells,
 }
 
 impl FactsActor {
@@ -248,7 +211,7 @@ impl FactsActor {
         // The disk lags behind a little; what was published before a crash does not, and must still get there.
         let published = setup.published.borrow().signed.clone();
         let restored = published.iter().map(|fact| (**fact).clone()).chain(stored.rows);
-        let wants = Wants::new(setup.wants.clone());
+        let cells = Cells::new(setup.wants.clone());
         let identity = setup.identity.load_full();
         let role = |fact: &SignedFact| {
             let judged = tls::judge(&identity.trust, &fact.chain, UnixTime::now()).ok()?;
@@ -270,10 +233,7 @@ impl FactsActor {
             disk: DiskReport::new("facts"),
             refused: BTreeMap::new(),
             coalesce: Coalesce::default(),
-            told: None,
-            wants,
-            told_wants: BTreeSet::new(),
-            reviewed_wants: Instant::now(),
+            cells,
         })
     }
 
@@ -290,86 +250,6 @@ impl FactsActor {
             self.unsaved.add(fact);
         }
         Ok(())
-    }
-
-    /// Sends news to the linked peers: to those of other cells what these have a reason to know, and whom they have a new
-    /// one to know.
-    fn spread(&mut self, news: &[Arc<SignedFact>], except: Option<NodeId>) {
-        let send = |facts: &[&Arc<SignedFact>], to: &dyn Fn(NodeId) -> bool| {
-            if !facts.is_empty() {
-                let facts = facts.iter().map(|fact| (***fact).clone()).collect();
-                self.setup.links.push_to(&Push::Facts(facts), to);
-            }
-        };
-        let mut abroad: BTreeMap<CellName, BTreeSet<NodeId>> = BTreeMap::new();
-        for peer in self.setup.links.peers() {
-            if let Some(cell) = self.table.cell_of(peer).filter(|cell| cell != self.table.home()) {
-                abroad.entry(cell).or_default().insert(peer);
-            }
-        }
-        let is_abroad = |peer: NodeId| abroad.values().any(|peers| peers.contains(&peer));
-        send(&news.iter().collect::<Vec<_>>(), &|peer| Some(peer) != except && !is_abroad(peer));
-        let introductions = self.table.take_introductions();
-        for (cell, peers) in &abroad {
-            let Some(one) = peers.first() else { continue };
-            let new_there = introductions.get(cell).into_iter().flatten();
-            let passing: Vec<_> = news.iter().filter(|fact| self.table.passes(fact, *one)).chain(new_there).collect();
-            send(&passing, &|peer| Some(peer) != except && peers.contains(&peer));
-        }
-    }
-
-    /// As a relay, tells other cells of this one, if that has changed.
-    fn say_summary(&mut self) -> anyhow::Result<()> {
-        if !self.setup.about.is_relay() {
-            return Ok(());
-        }
-        let summary = self.table.summary();
-        if self.told.as_ref() != Some(&summary) {
-            self.publish(FactKind::CELL, summary.encode()?)?;
-            self.told = Some(summary);
-        }
-        Ok(())
-    }
-
-    /// Tells this node's cell what it wants of others, if that has changed.
-    fn say_wants(&mut self) -> anyhow::Result<()> {
-        let services = self.wants.services();
-        if services != self.told_wants {
-            self.publish(FactKind::WANTS, cell::Wants { services: services.clone() }.encode()?)?;
-            self.told_wants = services;
-        }
-        Ok(())
-    }
-
-    fn call(&mut self, service: &str) -> anyhow::Result<()> {
-        let Ok(service) = service.parse::<ServiceName>() else { return Ok(()) };
-        if !self.told_wants.contains(&service) {
-            tracing::info!(%service, "called, and only other cells have endpoints of it: they are asked for them");
-        }
-        self.wants.call(service, Instant::now().into_std());
-        self.say_wants()
-    }
-
-    /// What is called goes on being wanted, also after a restart.
-    fn review_wants(&mut self) -> anyhow::Result<()> {
-        if self.reviewed_wants.elapsed() < REVIEW_WANTS {
-            return Ok(());
-        }
-        self.reviewed_wants = Instant::now();
-        let now = self.reviewed_wants.into_std();
-        let published = self.setup.published.borrow().clone();
-        let mut called = BTreeSet::new();
-        if !published.summaries.is_empty() {
-            self.setup.telemetry.proxy.read(|_, edge, _| {
-                if edge.reporter == Reporter::Source && !edge.is_outside {
-                    called.extend(format!("{}.{}", edge.service, edge.service_namespace).parse::<ServiceName>());
-                }
-            });
-        }
-        called.retain(|service| self.elsewhere(&published).any(|summary| summary.services.contains_key(service)));
-        called.into_iter().for_each(|service| self.wants.call(service, now));
-        self.wants.forget(now);
-        self.say_wants()
     }
 
     fn say_record(&mut self) {
@@ -533,79 +413,6 @@ impl FactsActor {
         let forgotten = self.setup.store.call(move |store| store.forget_facts(&name)).await;
         self.disk.note(&forgotten);
     }
-
-    /// What the certificate says that came with a node's fact, also one that has run out since.
-    fn certificate(&self, name: &NodeName) -> Option<PeerIdentity> {
-        let fact = self.table.get(name, FactKind::NODE)?;
-        tls::judge(&self.setup.identity.load().trust, &fact.chain, UnixTime::now()).ok().map(|peer| peer.identity)
-    }
-
-    /// Tells the data path what other cells have, if that has changed.
-    fn publish_elsewhere(&self, before: &Published, now: &Published) {
-        let mut pairs = before.summaries.iter().zip(&now.summaries);
-        let are_same = before.summaries.len() == now.summaries.len()
-            && pairs.all(|((a, (_, one)), (b, (_, other)))| a == b && Arc::ptr_eq(one, other));
-        if !are_same {
-            let services = self.elsewhere(now).flat_map(|summary| summary.services.keys().map(ToString::to_string));
-            self.setup.elsewhere.publish(services.collect());
-        }
-    }
-
-    /// What relays of other cells tell.
-    fn elsewhere<'p>(&self, published: &'p Published) -> impl Iterator<Item = &'p CellSummary> {
-        let home = self.table.home().clone();
-        published.summaries.values().filter(move |(cell, _)| *cell != home).map(|(_, summary)| &**summary)
-    }
-
-    fn publish_view(&self) {
-        let before = self.setup.published.borrow().clone();
-        let (mut published, mut nodes) = (Published::default(), BTreeMap::new());
-        for (name, version, record) in self.table.nodes() {
-            let unchanged = before.nodes.get(name).filter(|node| node.version == version).cloned();
-            let node = unchanged.unwrap_or_else(|| Node {
-                record: record.clone(),
-                version,
-                certificate: self.certificate(name).map(Arc::new),
-            });
-            nodes.insert(name.clone(), node);
-        }
-        let is_same =
-            |(known, node): (&Node, &Node)| known.version == node.version && Arc::ptr_eq(&known.record, &node.record);
-        let are_same = before.nodes.len() == nodes.len() && before.nodes.values().zip(nodes.values()).all(is_same);
-        published.nodes = if are_same { before.nodes.clone() } else { Arc::new(nodes) };
-        published.has_abroad = published.nodes.values().any(|node| node.record.cell() != *self.table.home());
-        published.met = self.table.met().clone();
-        for relay in self.table.relays() {
-            published.words.extend(relay.word.map(|word| (relay.name.id(), word.clone())));
-            let summary = relay.summary.map(|summary| (relay.name.id(), (relay.cell.clone(), summary.clone())));
-            published.summaries.extend(summary);
-        }
-        self.publish_elsewhere(&before, &published);
-        published.progress = self.table.progress();
-        published.signed = self.table.snapshot();
-        published.own = published.progress.get(&self.authority.0.load().name.id()).copied().unwrap_or_default();
-        for (_, spent) in self.table.spent_tokens() {
-            spent.uses.iter().for_each(|(token, uses)| *published.spent.entry(*token).or_default() += uses);
-        }
-        self.setup.published.send_replace(Arc::new(published));
-        self.publish_heard();
-    }
-
-    fn publish_heard(&self) {
-        let said = |(name, version, record): (&NodeName, FactVersion, &Arc<CircuitRecord>)| {
-            (name.clone(), (version, record.clone()))
-        };
-        let heard: BTreeMap<_, _> = self.table.circuits().map(said).collect();
-        self.setup.heard.send_if_modified(|known| {
-            let versions =
-                |heard: &BTreeMap<_, (FactVersion, _)>| heard.values().map(|(version, _)| *version).collect::<Vec<_>>();
-            let has_changed = !known.keys().eq(heard.keys()) || versions(known) != versions(&heard);
-            if has_changed {
-                *known = Arc::new(heard);
-            }
-            has_changed
-        });
-    }
 }
 
 /// Whether a fact is still true after a restart.
@@ -743,80 +550,4 @@ impl Actor for FactsActor {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU32;
-
-    use parking_lot::Mutex;
-    use weft_discovery::pull::MAX_ROUNDS;
-
-    use super::*;
-    use crate::supervisor::{Limits, Supervisor};
-
-    /// Takes facts whose `seq` is new, and notes how many came at once.
-    #[derive(Clone, Default)]
-    struct Taker {
-        seen: Arc<Mutex<BTreeSet<u64>>>,
-        parts: Arc<Mutex<Vec<usize>>>,
-    }
-
-    impl Actor for Taker {
-        type Msg = Msg;
-
-        async fn run(self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
-            while let Some(message) = inbox.recv().await {
-                match message {
-                    Msg::Have(reply) => drop(reply.send(Vec::new())),
-                    Msg::Merge(facts, _, reply) => {
-                        self.parts.lock().push(facts.len());
-                        let new = facts.iter().filter(|fact| self.seen.lock().insert(fact.seq)).count();
-                        let _ = reply.send(new > 0);
-                    }
-                    _ => bail!("no other message belongs to a pull"),
-                }
-            }
-            Ok(())
-        }
-    }
-
-    fn facts(seqs: std::ops::Range<u64>) -> Vec<SignedFact> {
-        let fact = |seq| SignedFact {
-            owner: "a".parse().unwrap(),
-            incarnation: 1,
-            seq,
-            kind: FactKind::NODE,
-            body: vec![],
-            chain: vec![],
-            signature: vec![],
-        };
-        seqs.map(fact).collect()
-    }
-
-    /// Pulls from a peer that gives these answers; returns how often it was asked, and what came of it.
-    async fn pulled(answer: impl Fn(u64) -> Vec<SignedFact>) -> (u32, Taker) {
-        let supervisor = Supervisor::new(Limits::default()).unwrap();
-        let (mailbox, opened) = supervisor.open("facts", 4);
-        let (taker, asked) = (Taker::default(), AtomicU32::new(0));
-        let actor = taker.clone();
-        supervisor.start(opened, move || Ok(actor.clone()));
-        let ask = |_| {
-            let answer = answer(asked.fetch_add(1, Ordering::Relaxed).into());
-            async { Ok(Response::Facts(answer)) }
-        };
-        pull(NodeId([1; 8]), ask, &mailbox).await.unwrap();
-        (asked.into_inner(), taker)
-    }
-
-    #[tokio::test]
-    async fn a_peer_is_asked_until_it_has_no_news_and_its_answers_are_taken_in_parts() {
-        let (asked, taker) = pulled(|round| if round == 0 { facts(0..1_100) } else { facts(1_000..1_200) }).await;
-        assert_eq!(asked, 3);
-        assert_eq!(*taker.parts.lock(), [512, 512, 76, 200, 200]);
-        assert_eq!(taker.seen.lock().len(), 1_200);
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_always_has_news_is_not_asked_for_ever() {
-        let (asked, _) = pulled(|round| facts(round..round + 1)).await;
-        assert_eq!(asked, MAX_ROUNDS);
-    }
-}
+mod tests;
