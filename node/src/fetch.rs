@@ -11,13 +11,13 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
-use weft_proxy::ports::Views;
+use weft_proxy::{crypto, ports::Views};
 use weft_wire::id::Namespace;
 
 use crate::originations::system_roots;
@@ -76,7 +76,7 @@ impl Fetcher {
         if let Some(tls) = self.tls.get() {
             return Ok(tls.clone());
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()?
             .with_root_certificates(system_roots()?)
             .with_no_client_auth();

@@ -16,6 +16,19 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Callers that are remembered; of more, those that were seen last.
 const MAX_SIGHTINGS: usize = 1_024;
 
+/// Closed connections stay in the kernel's table for a minute at least where this host closed them first; others are
+/// seen only while they are open.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Where a look takes long: its table has a place for each 64 KiB of the host's memory, which the kernel goes through.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(20);
+/// Looking takes one part in so many of the time, unless that were too seldom.
+const SHARE: u32 = 1_000;
+
+/// How long to wait until the next look, after one that has taken so long.
+pub fn pause(took: Duration) -> Duration {
+    took.saturating_mul(SHARE).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)
+}
+
 /// A connection in the kernel's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -169,6 +182,12 @@ mod tests {
         let mut others = Sightings::default();
         others.observe(Instant::now(), connections(TABLE), &[(9090, [key("web")].into())].into());
         assert_eq!(seen(&others), [], "nobody of this mesh listens there");
+    }
+
+    #[test]
+    fn looking_takes_a_thousandth_of_the_time_but_is_not_too_seldom() {
+        let pauses = [0, 4, 12, 20, 65, u64::MAX / 1_000].map(|took| pause(Duration::from_millis(took)).as_secs());
+        assert_eq!(pauses, [5, 5, 12, 20, 20, 20]);
     }
 
     #[test]

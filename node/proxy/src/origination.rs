@@ -11,7 +11,7 @@ use rustls::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{
@@ -23,7 +23,10 @@ use webpki::{
 };
 use weft_policy::origination::Origination;
 
-use crate::tls::{ALPN_HTTP1, ALPN_HTTP2, OneCertificate, verify_chain};
+use crate::{
+    crypto,
+    tls::{ALPN_HTTP1, ALPN_HTTP2, OneCertificate, verify_chain},
+};
 
 /// What an [`Origination`] refers to, as it is now.
 pub struct Material<'m> {
@@ -62,7 +65,7 @@ impl Originator {
     /// # Errors
     /// What is wrong with the material; nothing of a key.
     pub fn new(origination: &Origination, material: &Material<'_>) -> Result<Self, String> {
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+        let provider = crypto::provider();
         let identity =
             material.identity.map(|(certificates, key)| identity(certificates, key, &provider)).transpose()?;
         let verifier = Verifier {
@@ -219,7 +222,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -228,7 +231,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, sleep},
 };
 use weft_policy::{
@@ -27,12 +27,11 @@ use crate::{
     pool::Channel,
     recheck::Guest,
     record::{Ended, Line},
+    splice::both_ways,
     upstream::{self, Timed},
     worker::Worker,
 };
 
-/// Buffer per direction.
-const BUFFER: usize = 64 * 1024;
 /// A connection on which no byte has passed for so long is cut. Istio's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Endpoints that are tried before a caller is turned away.
@@ -156,8 +155,8 @@ pub(crate) async fn dial(
 /// Copies both ways, each side's end to the other, until both have ended or one fails, or the workload lets its guest
 /// in no more.
 pub(crate) async fn splice(
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut upstream: impl AsyncRead + AsyncWrite + Unpin,
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: impl AsyncRead + AsyncWrite + Unpin,
     guest: Option<&Guest>,
 ) {
     let refused = async {
@@ -169,7 +168,7 @@ pub(crate) async fn splice(
     tokio::select! {
         biased;
         // An error is one side's way to hang up; dropping both streams tells the other.
-        _ = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {}
+        _ = both_ways(client, upstream) => {}
         () = refused => {}
     }
 }

@@ -15,7 +15,7 @@ use rustls::{
         ResolvesClientCert, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -30,6 +30,7 @@ use weft_wire::id::{SpiffeId, Subject, TrustDomain};
 pub(crate) use self::verified::Role;
 use self::verified::VerifiedChains;
 use crate::{
+    crypto,
     error::PeerError,
     ports::{Identities, IdentitySnapshot, Views, WorkloadIdentity},
 };
@@ -50,7 +51,7 @@ pub(crate) struct MeshTls {
 
 impl MeshTls {
     pub(crate) fn new(views: Views, identities: Identities) -> Result<Self, Error> {
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+        let provider = crypto::provider();
         let algorithms = provider.signature_verification_algorithms;
         let verified = Arc::<VerifiedChains>::default();
         let mut server = ServerConfig::builder_with_provider(provider.clone())
@@ -191,7 +192,7 @@ impl ServerCertVerifier for MeshServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -244,7 +245,7 @@ impl ClientCertVerifier for MeshClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -5,23 +5,19 @@ use std::{
     convert::Infallible,
     io,
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, sleep_until},
 };
 
 use super::health::HostedSet;
 use crate::{
-    plaintext::{Connection, Sightings, connections},
+    plaintext::{Connection, Sightings, connections, pause},
     supervisor::{Actor, Inbox},
 };
 
-/// Closed connections stay in the kernel's table for a minute at least where this host closed them first; others are
-/// seen only while they are open.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Of the network that this process is in.
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
@@ -64,9 +60,7 @@ impl Actor for PlaintextActor {
     type Msg = Infallible;
 
     async fn run(self, inbox: &mut Inbox<Infallible>) -> anyhow::Result<()> {
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut was_told = false;
+        let (mut next, mut was_told) = (Instant::now(), false);
         loop {
             tokio::select! {
                 biased;
@@ -74,9 +68,12 @@ impl Actor for PlaintextActor {
                     Some(never) => match never {},
                     None => return Ok(()),
                 },
-                _ = tick.tick() => {}
+                () = sleep_until(next) => {}
             }
-            match self.look().await {
+            let begun = Instant::now();
+            let looked = self.look().await;
+            next = Instant::now() + pause(begun.elapsed());
+            match looked {
                 Ok(()) => was_told = false,
                 Err(error) if was_told => tracing::debug!(%error, "cannot look at this host's connections"),
                 Err(error) => {

@@ -12,7 +12,7 @@ use rustls::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         ClientHello, ResolvesServerCert,
@@ -21,6 +21,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use weft_ca::trust::{PeerIdentity, TrustBundle, TrustError};
+use weft_proxy::crypto;
 use weft_wire::{
     frame::{ALPN_JOIN, ALPN_MEMBER},
     id::MeshId,
@@ -71,14 +72,9 @@ pub fn judge<C: AsRef<[u8]>>(trust: &TrustBundle, chain: &[C], now: UnixTime) ->
     Ok(Peer { identity, standing })
 }
 
-/// TLS 1.3 with aws-lc-rs, X25519MLKEM768 preferred.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
 /// For connections that this node accepts: members show their certificate, joining hosts have none.
 pub fn server_config(identity: IdentityReader) -> Result<rustls::ServerConfig, PeerError> {
-    let provider = provider();
+    let provider = crypto::provider();
     let verifier = MeshVerifier::new(Expect::Members(identity.clone()), &provider);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -96,7 +92,7 @@ pub fn member_client_config(
     identity: IdentityReader,
     refused: &Arc<OnceLock<TrustError>>,
 ) -> Result<rustls::ClientConfig, PeerError> {
-    let provider = provider();
+    let provider = crypto::provider();
     let mut verifier = MeshVerifier::new(Expect::Members(identity.clone()), &provider);
     verifier.refused = refused.clone();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -115,7 +111,7 @@ pub fn join_client_config(
     mesh: MeshId,
     refused: &Arc<OnceLock<TrustError>>,
 ) -> Result<rustls::ClientConfig, PeerError> {
-    let provider = provider();
+    let provider = crypto::provider();
     let mut verifier = MeshVerifier::new(Expect::Mesh(mesh), &provider);
     verifier.refused = refused.clone();
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
