@@ -229,7 +229,13 @@ impl Liveness {
         Self::settle(node, member, restarted, now)
     }
 
-    /// Lets doubts grow old, and forgets who has long been gone. Call it a few times a second.
+    /// When the first doubt is over, if nothing is heard until then: time for [`Liveness::tick`].
+    pub fn doubt_ends(&self) -> Option<Instant> {
+        let suspects = self.members.values().filter(|member| member.status == Status::Suspect);
+        suspects.filter_map(|member| Some(member.doubt_since? + DOUBT)).min()
+    }
+
+    /// Lets doubts grow old, and forgets who has long been gone. Call it when a doubt ends, and now and then.
     pub fn tick(&mut self, now: Instant) -> Vec<Change> {
         let mut changes: Vec<_> =
             self.members.iter_mut().filter_map(|(&node, member)| Self::settle(node, member, false, now)).collect();
@@ -435,6 +441,9 @@ mod tests {
         let changes = story.liveness.observe_members(&MemberSet::default(), NodeId([0; 8]), story.now);
         assert_eq!(changes, [Change { node: NODE, what: What::Changed }]);
         assert_eq!(story.status(), Some(Status::Suspect));
+        assert_eq!(story.liveness.doubt_ends(), Some(story.now + DOUBT));
+        assert_eq!(story.wait(DOUBT), [What::Failed]);
+        assert_eq!(story.liveness.doubt_ends(), None);
     }
 
     fn evidence() -> impl Strategy<Value = Evidence> {

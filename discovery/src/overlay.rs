@@ -111,6 +111,15 @@ impl DialSchedule {
         .collect()
     }
 
+    /// When [`DialSchedule::due`] has something to dial, if nothing else happens.
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = |dialling: &Dialling| match dialling.state {
+            DialState::DueAt(at) => Some(at),
+            DialState::Dialling | DialState::ConnectedAt(_) => None,
+        };
+        self.addresses.values().filter_map(due).min()
+    }
+
     /// A link to this address is up, whoever dialled.
     pub fn connected(&mut self, address: SocketAddr, now: Instant) {
         if let Some(dialling) = self.addresses.get_mut(&address)
@@ -288,7 +297,7 @@ mod tests {
         let mut waits = Vec::new();
         assert_eq!(schedule.due(now), [address()]);
         for _ in 0..50 {
-            assert_eq!(schedule.due(now), [], "one dial at a time");
+            assert_eq!((schedule.due(now), schedule.next_due()), (Vec::new(), None), "one dial at a time");
             schedule.failed(address(), now, &mut rng);
             waits.push(wait_until_due(&mut schedule, now));
             now += waits[waits.len() - 1];
@@ -340,8 +349,10 @@ mod tests {
 
     /// Hands out the next dial.
     fn wait_until_due(schedule: &mut DialSchedule, now: Instant) -> Duration {
-        let wait = (0..20_000).map(Duration::from_millis).find(|&wait| !schedule.due(now + wait).is_empty());
-        wait.expect("dialled at some time")
+        let at = schedule.next_due().expect("dialled at some time");
+        assert_eq!(schedule.due(at - Duration::from_nanos(1)), [], "not sooner");
+        assert_eq!(schedule.due(at), [address()]);
+        at.saturating_duration_since(now)
     }
 
     #[test]

@@ -193,7 +193,12 @@ impl Peers {
         changes
     }
 
-    /// Lets doubts grow old. Call it a few times a second.
+    /// When [`Peers::tick`] has somebody to judge, if nothing else happens.
+    pub fn doubt_ends(&self) -> Option<Instant> {
+        self.liveness.doubt_ends()
+    }
+
+    /// Lets doubts grow old. Call it when one ends, and now and then.
     pub fn tick(&mut self, now: Instant) -> Vec<Change> {
         self.liveness.tick(now)
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, sleep_until},
 };
 use weft_discovery::{
     links::{Links, QUEUE, Unneeded, messages},
@@ -48,7 +48,8 @@ use crate::{
 const MAX_HANDSHAKES: usize = 64;
 /// Joining hosts that are served at once.
 const MAX_JOINS: usize = 16;
-const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked for links to end, and for those of whose end nothing was heard.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const REVOKED: &str = "a peer says that this node's certificate is revoked: `weft join` it again, with a new token";
 
 /// One connection with one peer.
@@ -450,15 +451,18 @@ impl Actor for LinksActor {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             joins: Arc::new(Semaphore::new(MAX_JOINS)),
         };
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep_at = Instant::now();
         loop {
+            self.dial_due();
+            let due = self.schedule.next_due().map_or(sweep_at, |due| sweep_at.min(due.into()));
             tokio::select! {
                 biased;
-                _ = tick.tick() => {
-                    self.sweep();
-                    self.dial_due();
-                    self.end_unneeded();
+                () = sleep_until(due) => {
+                    if sweep_at <= Instant::now() {
+                        self.sweep();
+                        self.end_unneeded();
+                        sweep_at = Instant::now() + SWEEP_EVERY;
+                    }
                 }
                 message = inbox.recv() => match message {
                     Some(message) => self.on(message),

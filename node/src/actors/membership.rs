@@ -30,14 +30,15 @@ use weft_wire::{
 
 use self::gossip::{Gossip, News};
 use crate::{
-    actors::{documents, facts},
+    actors::{documents, facts, refresh::until},
     events::Kind,
     seeds::Seeds,
     supervisor::{Actor, Inbox, Mailbox},
     telemetry::Event,
 };
 
-const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked for what peers have and this node lacks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A relay that has just started knows too few of its cell; and later it says what has changed so often at most.
 const FIRST_WORD: Duration = Duration::from_secs(2);
 const WORD_EVERY: Duration = Duration::from_millis(200);
@@ -298,15 +299,17 @@ impl Actor for MembershipActor {
             self.report(changes);
         }
         let mut held = BTreeSet::new();
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let doubt_ends = self.peers.doubt_ends().map(Instant::from);
             let changes = tokio::select! {
                 biased;
                 _ = tick.tick() => {
                     self.repair();
                     self.peers.tick(Instant::now().into_std())
                 }
+                () = until(doubt_ends) => self.peers.tick(Instant::now().into_std()),
                 message = inbox.recv() => match message {
                     Some(message) => self.on(message),
                     None => return Ok(()),

@@ -5,12 +5,12 @@
 mod fetch;
 mod shelf;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 use weft_ca::trust::PeerIdentity;
 use weft_discovery::liveness::Status;
@@ -31,6 +31,7 @@ use crate::{
         documents::{self, SecretState},
         facts, links,
         membership::Standings,
+        refresh::until,
     },
     admin::api::Draft,
     identity::{IdentityReader, MeshAuthority},
@@ -39,8 +40,6 @@ use crate::{
     vault::Vault,
 };
 
-/// How often it is looked for what is due: fetches, and contents whose time is over.
-const TICK: Duration = Duration::from_millis(200);
 /// Keepers that are asked in turn to take a Secret.
 const MAX_KEEPERS_ASKED: usize = 3;
 
@@ -317,14 +316,13 @@ impl Actor for SecretsActor {
 
     async fn run(mut self, inbox: &mut Inbox<Msg>) -> anyhow::Result<()> {
         self.sync(Instant::now());
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let due = [self.shelf.expiry(), self.fetches.next_due()].into_iter().flatten().min();
             let Setup { documents, policy, facts, standings, .. } = &mut self.setup;
             tokio::select! {
                 biased;
-                _ = tick.tick() => {
-                    if self.shelf.has_expired(Instant::now()) {
+                () = until(due) => {
+                    if self.shelf.expiry().is_some_and(|expiry| expiry <= Instant::now()) {
                         self.sync(Instant::now());
                     }
                     self.fetch_due();

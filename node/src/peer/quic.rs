@@ -26,9 +26,9 @@ use crate::identity::IdentityReader;
 /// a dead peer is noticed within the sum of the two; with the doubt that membership leaves it, within 3 s. A verdict
 /// only demotes, so erring early is cheap.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// So often the dialler pings when there is nothing else to say. Its ping is heard there and the acknowledgement here, so
-/// one side is enough.
-const KEEP_ALIVE: Duration = Duration::from_millis(400);
+/// So often the dialler pings when there is nothing else to say: one ping may be lost. It is heard there and the
+/// acknowledgement here, so one side is enough.
+const KEEP_ALIVE: Duration = Duration::from_millis(650);
 /// Longest wait for a peer to answer a dial.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A member may have so many messages, so many questions, and so many bytes of them under way.

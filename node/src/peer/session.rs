@@ -85,7 +85,7 @@ pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>, 
     let mut last_push: Option<SendStream> = None;
     while let Some(outgoing) = queue.recv().await {
         match outgoing {
-            Outgoing::Message(kind, payload) => match send_uni(&connection, kind, &payload).await {
+            Outgoing::Message(kind, payload) => match send_uni(&connection, kind, payload).await {
                 Ok(stream) if kind == UniKind::Push => last_push = Some(stream),
                 Ok(_) => {}
                 Err(_) => return,
@@ -100,7 +100,7 @@ pub async fn write(connection: Connection, mut queue: mpsc::Receiver<Outgoing>, 
         }
         if queue.is_empty()
             && missed.swap(false, Ordering::Relaxed)
-            && send_uni(&connection, UniKind::Missed, &[]).await.is_err()
+            && send_uni(&connection, UniKind::Missed, Bytes::new()).await.is_err()
         {
             return;
         }

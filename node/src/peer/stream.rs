@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use serde::{Serialize, de::DeserializeOwned};
 use weft_wire::{
@@ -17,10 +18,11 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Sends one message of the given kind on a stream of its own, so that messages never wait for each other. The stream
 /// that is returned tells when the peer has it all ([`SendStream::stopped`]).
-pub async fn send_uni(connection: &Connection, kind: UniKind, payload: &[u8]) -> Result<SendStream, PeerError> {
+pub async fn send_uni(connection: &Connection, kind: UniKind, payload: Bytes) -> Result<SendStream, PeerError> {
     let mut stream = connection.open_uni().await.map_err(broken)?;
-    stream.write_all(&[kind as u8]).await.map_err(broken)?;
-    stream.write_all(payload).await.map_err(broken)?;
+    // In one piece, for one packet if it is small: each write wakes the connection.
+    let mut message = [Bytes::copy_from_slice(&[kind as u8]), payload];
+    stream.write_all_chunks(&mut message).await.map_err(broken)?;
     stream.finish().map_err(broken)?;
     Ok(stream)
 }

@@ -15,8 +15,8 @@ use weft_wire::id::NodeId;
 
 /// Peers that are asked in a round, as in chitchat.
 const FANOUT: usize = 3;
-/// 12 mean intervals of silence, as `weft_discovery::membership` has it.
-const DEAD_AFTER: Duration = Duration::from_secs(6);
+/// 8 mean intervals of silence, as `weft_discovery::membership` has it.
+const DEAD_AFTER: Duration = Duration::from_secs(8);
 /// Half of the grace that it has.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 

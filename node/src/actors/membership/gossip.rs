@@ -37,7 +37,7 @@ use crate::{
 /// Messages of gossip that wait to be sent or handled.
 const QUEUE: usize = 256;
 /// How often linked peers are looked for that gossip does not hear.
-const GREET_INTERVAL: Duration = Duration::from_millis(250);
+const GREET_INTERVAL: Duration = Duration::from_millis(500);
 /// Gossip that starts anew knows nobody at first: until so much later, what was known before may count instead.
 const WARM_UP: Duration = Duration::from_secs(10);
 const MIN_BACKOFF: Duration = Duration::from_millis(100);

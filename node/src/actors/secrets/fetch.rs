@@ -120,6 +120,13 @@ impl Fetches {
         begun.collect()
     }
 
+    /// When [`Fetches::due`] has something to begin with, if nothing else happens.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let (under_way, waiting): (Vec<_>, Vec<_>) = self.0.values().partition(|fetch| fetch.under_way);
+        let due = waiting.iter().map(|fetch| fetch.due).min();
+        due.filter(|_| under_way.len() < MAX_UNDER_WAY)
+    }
+
     pub(super) fn done(&mut self, reference: &Reference) {
         self.0.remove(reference);
     }
@@ -160,11 +167,10 @@ mod tests {
         let mut now = start;
         let mut tries = 0;
         while now < start + Duration::from_secs(600) {
-            if !fetches.due(now).is_empty() {
-                tries += 1;
-                fetches.failed(&reference("a"), DIGEST, now);
-            }
-            now += Duration::from_millis(100);
+            assert_eq!(fetches.due(now), [(reference("a"), DIGEST)]);
+            tries += 1;
+            fetches.failed(&reference("a"), DIGEST, now);
+            now = fetches.next_due().expect("it is tried again");
         }
         assert!((25..60).contains(&tries), "{tries}");
         fetches.retry(now);
@@ -180,9 +186,11 @@ mod tests {
         let now = Instant::now();
         let names: Vec<String> = (0..6).map(|number| number.to_string()).collect();
         fetches.want(names.iter().map(|name| (reference(name), DIGEST)), now);
+        assert_eq!(fetches.next_due(), Some(now));
         assert_eq!(fetches.due(now).len(), MAX_UNDER_WAY);
-        assert_eq!(fetches.due(now).len(), 0);
+        assert_eq!((fetches.due(now).len(), fetches.next_due()), (0, None));
         fetches.done(&reference("0"));
+        assert_eq!(fetches.next_due(), Some(now));
         assert_eq!(fetches.due(now).len(), 1);
         let newer = SecretDigest([2; 32]);
         let mut fetches = Fetches::default();

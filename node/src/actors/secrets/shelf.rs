@@ -23,6 +23,8 @@ const BEFORE_ITS_DOCUMENT: Duration = Duration::from_secs(600);
 /// A content of which no document is known, not even a deletion, stays so long: the documents may have been lost and
 /// come back from peers.
 const WITHOUT_DOCUMENT: Duration = Duration::from_secs(24 * 3600);
+/// What could not be removed from disk is tried again after this.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 
 struct Kept {
     reference: Reference,
@@ -117,14 +119,16 @@ impl Shelf {
                 // It stays known, and is tried again.
                 Err(error) => {
                     tracing::error!(%error, "a Secret that is needed no longer cannot be removed from disk");
-                    self.expiry = Some(now);
+                    let again = now + REMOVE_AGAIN;
+                    self.expiry = Some(self.expiry.map_or(again, |first| first.min(again)));
                 }
             }
         }
     }
 
-    pub(super) fn has_expired(&self, now: Instant) -> bool {
-        self.expiry.is_some_and(|expiry| expiry <= now)
+    /// When something that is kept is to go.
+    pub(super) fn expiry(&self) -> Option<Instant> {
+        self.expiry
     }
 
     /// What is in force.
@@ -219,8 +223,7 @@ mod tests {
             let mut bench = Bench::new();
             bench.save("one", Duration::ZERO);
             assert_eq!(bench.sync(state, false, SOON).1, 1);
-            assert!(!bench.shelf.has_expired(bench.start + SOON));
-            assert!(bench.shelf.has_expired(bench.start + BEFORE_ITS_DOCUMENT));
+            assert_eq!(bench.shelf.expiry(), Some(bench.start + BEFORE_ITS_DOCUMENT));
             assert_eq!(bench.sync(state, false, BEFORE_ITS_DOCUMENT).1, 0);
         }
     }

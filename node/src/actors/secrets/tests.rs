@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use rustls::pki_types::UnixTime;
 use weft_ca::init::NewMesh;
 use weft_policy::document::parse_yaml;
