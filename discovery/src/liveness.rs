@@ -3,7 +3,7 @@
 //! * A link that is up proves life. Whatever gossip says, the node is `Alive`.
 //! * A link that broke, a dial that failed, or gossip's death verdict raise doubt: the node is `Suspect`, and `Failed`
 //!   when a dial fails or [`DOUBT`] passes without proof of life. Links notice silence within 2 s, so a killed
-//!   neighbour is `Failed` within 3 s; gossip alone takes some 6 s.
+//!   neighbour is `Failed` within 3 s; gossip alone takes some 8 s.
 //! * Doubt about a link is not dispelled by gossip: others may reach the node when this one cannot. The caller keeps
 //!   dialling, and the next link clears it.
 //! * `Left` is the owner's own signed word, that it has left or stopped. Only a later incarnation takes it back.

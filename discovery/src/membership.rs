@@ -30,8 +30,7 @@ use crate::{
     keys,
 };
 
-/// Links notice most failures sooner, so gossip may be slow: its cost grows with the mesh, and this is most of what an
-/// idle node takes.
+/// Links notice most failures sooner, so gossip may be slow: what it costs grows with the mesh.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// Half of what one message can carry: time to split the mesh before gossip stops.
 pub const DIGEST_ALARM_BYTES: usize = 32 * 1024;

@@ -111,9 +111,9 @@ impl Fetches {
 
     /// Those to begin with now.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(Reference, SecretDigest)> {
-        let under_way = self.0.values().filter(|fetch| fetch.under_way).count();
+        let room = self.room();
         let due = self.0.iter_mut().filter(|(_, fetch)| !fetch.under_way && fetch.due <= now);
-        let begun = due.take(MAX_UNDER_WAY.saturating_sub(under_way)).map(|(reference, fetch)| {
+        let begun = due.take(room).map(|(reference, fetch)| {
             (fetch.under_way, fetch.last) = (true, Some(now));
             (reference.clone(), fetch.digest)
         });
@@ -122,9 +122,13 @@ impl Fetches {
 
     /// When [`Fetches::due`] has something to begin with, if nothing else happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let (under_way, waiting): (Vec<_>, Vec<_>) = self.0.values().partition(|fetch| fetch.under_way);
-        let due = waiting.iter().map(|fetch| fetch.due).min();
-        due.filter(|_| under_way.len() < MAX_UNDER_WAY)
+        let waiting = self.0.values().filter(|fetch| !fetch.under_way);
+        waiting.map(|fetch| fetch.due).min().filter(|_| self.room() > 0)
+    }
+
+    /// How many more may be under way.
+    fn room(&self) -> usize {
+        MAX_UNDER_WAY.saturating_sub(self.0.values().filter(|fetch| fetch.under_way).count())
     }
 
     pub(super) fn done(&mut self, reference: &Reference) {
