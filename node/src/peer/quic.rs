@@ -23,12 +23,13 @@ use super::{
 use crate::identity::IdentityReader;
 
 /// A link on which nothing was heard for so long is lost. QUIC counts from the first packet that stays unanswered, so
-/// a dead peer is noticed within the sum of the two; with the doubt that membership leaves it, within 3 s. A verdict
+/// a dead peer is noticed within this and a ping's wait; with the doubt that membership leaves it, within 3 s. A verdict
 /// only demotes, so erring early is cheap.
-const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// So often the dialler pings when there is nothing else to say: one ping may be lost. It is heard there and the
-/// acknowledgement here, so one side is enough.
-const KEEP_ALIVE: Duration = Duration::from_millis(650);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(1_300);
+/// Who hears nothing for so long pings: one ping may be lost. The dialler's is heard there and the acknowledgement here,
+/// so while both live only the dialler pings.
+const DIALLER_PINGS_AFTER: Duration = Duration::from_millis(600);
+const DIALLED_PINGS_AFTER: Duration = Duration::from_millis(700);
 /// Longest wait for a peer to answer a dial.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A member may have so many messages, so many questions, and so many bytes of them under way.
@@ -61,7 +62,7 @@ impl Quic {
         let server_crypto = QuicServerConfig::try_from(tls::server_config(identity.clone())?)
             .map_err(|error| PeerError::Tls(error.to_string()))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server_crypto));
-        server.transport_config(Arc::new(transport()));
+        server.transport_config(Arc::new(transport(DIALLED_PINGS_AFTER)));
         let socket = udp_socket(address).map_err(|source| PeerError::Bind { address, source })?;
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
             .map_err(|source| PeerError::Bind { address, source })?;
@@ -166,16 +167,15 @@ async fn connect(
 fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, PeerError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| PeerError::Tls(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    let mut transport = transport();
-    transport.keep_alive_interval(Some(KEEP_ALIVE));
-    config.transport_config(Arc::new(transport));
+    config.transport_config(Arc::new(transport(DIALLER_PINGS_AFTER)));
     Ok(config)
 }
 
 /// As strangers have it; [`Quic::peer_of`] opens it for members.
-fn transport() -> TransportConfig {
+fn transport(pings_after: Duration) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
+        .keep_alive_interval(Some(pings_after))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))

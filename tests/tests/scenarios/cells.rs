@@ -39,7 +39,7 @@ fn names(lab: &Lab, i: usize) -> Option<Vec<String>> {
 /// What the page of the mesh shows at the first host.
 fn assert_page_shows(lab: &Lab, cells: &str) {
     let url = lab.host(0).weft(&["console"]).ok();
-    in_browser(lab, "cells.mjs", &[("CONSOLE_URL", url.trim()), ("CELLS", cells)], PATIENCE * 2);
+    in_browser(lab, "cells.mjs", &[("CONSOLE_URL", url.trim()), ("CELLS", cells)]);
 }
 
 fn wait_same_documents(lab: &Lab, hosts: &[usize], within: Duration) {

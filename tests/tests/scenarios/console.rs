@@ -1,6 +1,6 @@
 //! The console: how it is served, who may do what, and its pages in a real browser.
 
-use std::{collections::BTreeSet, env, fs, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 use weft_tests::lab::{Http, Lab, PATIENCE, wait_for, weft};
@@ -200,17 +200,15 @@ fn a_node_that_may_write_no_documents_is_told_no_access_logs() {
 }
 
 /// Runs one of the browser's scripts on a host, to its end.
-pub fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)], within: Duration) {
+pub fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)]) {
     let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../console");
     let mut command: Command = lab.host(0).command("node");
     command.arg(console.join("test").join(script)).envs(environment.iter().copied());
-    let started = std::time::Instant::now();
     let output = command.output().expect("Node.js is there: make test gets it");
     let told = String::from_utf8_lossy(&output.stdout);
     println!("{told}");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}:\n{told}\n{errors}");
-    assert!(started.elapsed() < within, "{script} took {:?}", started.elapsed());
 }
 
 #[test]
@@ -232,12 +230,12 @@ fn every_page_works_in_a_browser_on_the_running_demo() {
         ("DEMO_DIR", &dir.to_string_lossy()),
         ("CONSOLE_SHOTS", &shots),
     ];
-    in_browser(&lab, "browser.mjs", &environment, PATIENCE * 6);
+    in_browser(&lab, "browser.mjs", &environment);
     assert!(fs::metadata(dir.join("host-1/weft.sock")).is_ok(), "the demo is still there");
 }
 
 #[test]
 fn the_graph_of_a_large_mesh_moves() {
     let lab = Lab::new(1);
-    in_browser(&lab, "large.mjs", &[], PATIENCE * 3);
+    in_browser(&lab, "large.mjs", &[]);
 }

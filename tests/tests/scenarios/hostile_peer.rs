@@ -312,7 +312,9 @@ fn a_member_that_lies_and_floods_harms_nobody() {
     std::thread::scope(|scope| {
         let attacks = || {
             lab.host(2).enter();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            // On a thread of its own the connection lives while this one signs for seconds.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let mut endpoint = Endpoint::client((intruder.address, 0).into()).expect("a socket");
                 endpoint.set_default_client_config(intruder.config.clone());
