@@ -17,8 +17,10 @@ use weft_wire::id::NodeId;
 const FANOUT: usize = 3;
 /// 8 mean intervals of silence, as `weft_discovery::membership` has it.
 const DEAD_AFTER: Duration = Duration::from_secs(8);
-/// Half of the grace that it has.
-const FORGET_AFTER: Duration = Duration::from_secs(300);
+/// The grace that it has: half of it long nodes that are silent are still told of, and all of it long remembered, so that
+/// those who stop telling a little later bring nobody back.
+const TELL_FOR: Duration = Duration::from_secs(300);
+const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// What is said of one node. The later incarnation counts, then the later heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,10 @@ impl Gossip {
     }
 
     pub fn tell(&self) -> Rumours {
-        Arc::new(self.heard.iter().map(|(&node, heard)| (node, heard.rumour.clone())).collect())
+        let last_beat = self.heard.get(&self.me).map(|own| own.at);
+        let is_old = |heard: &Heard| last_beat.is_some_and(|now| now.saturating_duration_since(heard.at) >= TELL_FOR);
+        let told = self.heard.iter().filter(|(_, heard)| !is_old(heard));
+        Arc::new(told.map(|(&node, heard)| (node, heard.rumour.clone())).collect())
     }
 
     /// Takes in what another says; of this node itself it knows best.
