@@ -31,6 +31,7 @@ mod virtual_hosts;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use foldhash::{HashMap, HashMapExt};
+use ipnet::IpNet;
 use weft_wire::{
     document::DocumentKey,
     fact::NodeRecord,
@@ -193,6 +194,10 @@ pub(crate) struct Ingredients {
 }
 
 impl Ingredients {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &IpNet> {
+        self.entries.iter().flat_map(Selected::ranges)
+    }
+
     /// The VirtualServices whose host matches, in the order in which they are asked.
     pub(crate) fn rules(&self) -> &[Arc<RuleSet>] {
         &self.rules

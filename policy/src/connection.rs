@@ -1,9 +1,10 @@
 //! How connections to the endpoints of a cluster are made, and how long they are kept: what DestinationRules say of that
 //! in `connectionPool` and `tls`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::uri::Authority;
+use weft_wire::id::SpiffeId;
 
 use crate::origination::Protection;
 
@@ -26,6 +27,8 @@ pub struct ConnectionSettings {
     pub ping: Option<Ping>,
     /// Of connections to places outside of the mesh; those to its workloads are encrypted anyway.
     pub protection: Option<Protection>,
+    /// Whom workloads of the mesh have to prove to be one of, instead of who they are announced as.
+    pub servers: Option<Arc<[SpiffeId]>>,
     /// Of connections of bytes.
     pub tunnel: Option<Tunnel>,
     /// Of HTTP, to places outside of the mesh.

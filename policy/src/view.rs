@@ -8,6 +8,7 @@ use std::{
 };
 
 use foldhash::{HashMap, HashMapExt};
+use ipnet::IpNet;
 use weft_wire::{
     fact::Protocol,
     id::{Namespace, ServiceAccount, TrustDomain, WorkloadName},
@@ -29,7 +30,10 @@ use crate::{
     limit::{Limits, RateLimiter},
     namespaces::PerNamespace,
     origination::Origination,
-    route::{Client, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost, TcpRouting, passed},
+    route::{
+        Callee, Client, Destination, Matched, Mirror, Origin, Query, RequestHead, RuleSet, Ruling, TargetHost,
+        TcpRouting, passed,
+    },
     secrets::Credentials,
     service_id::ServiceId,
     settings::MeshSettings,
@@ -263,21 +267,28 @@ impl MeshView {
     }
 
     /// Whether the server that a client names in its TLS handshake decides where its connection to a service goes.
-    pub fn reads_server_name<'v>(&'v self, service: &'v Arc<Service>, port: u16, client: Client<'_>) -> bool {
-        self.query(port, client, 0).reads_server_name(service.rules.of(client.namespace))
+    /// `address` is the one that it asks for, if it names no host.
+    pub fn reads_server_name<'v>(
+        &'v self,
+        service: &'v Arc<Service>,
+        port: u16,
+        client: Client<'_>,
+        address: Option<IpAddr>,
+    ) -> bool {
+        let callee = Callee { address, service: Some(service) };
+        self.query(port, client, 0).reads_server_name(service.rules.of(client.namespace), callee)
     }
 
-    /// Where a connection to a service goes that is not read as HTTP. `server_name` is the one of the client's TLS
-    /// handshake, where that was read; `random` is a fresh, uniform number.
+    /// Where a connection to a service goes that is not read as HTTP. `random` is a fresh, uniform number.
     pub fn route_tcp<'v>(
         &'v self,
         service: &'v Arc<Service>,
         port: u16,
         client: Client<'_>,
-        server_name: Option<&str>,
+        destination: Destination<'_>,
         random: u64,
     ) -> TcpRouting<'v> {
-        self.query(port, client, random).tcp(service.rules.of(client.namespace), service, server_name)
+        self.query(port, client, random).tcp(service.rules.of(client.namespace), service, destination)
     }
 
     /// Where a copy of a request goes, if this one is of the share that is mirrored. `port` is the one that the client
@@ -507,6 +518,11 @@ pub(crate) struct PortClusters {
 }
 
 impl Service {
+    /// The addresses that ServiceEntries have for it, which clients may ask for instead of its host.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = &IpNet> {
+        self.ingredients.ranges()
+    }
+
     /// Whether any endpoint of it is known.
     pub fn has_endpoints(&self) -> bool {
         self.clusters.elsewhere().others.ports.iter().any(|port| !port.all.endpoints.is_empty())

@@ -285,7 +285,11 @@ impl fmt::Display for PeerError {
                 for (i, id) in expected.iter().enumerate() {
                     write!(f, "{}{id}", if i == 0 { "" } else { " or " })?;
                 }
-                if expected.is_empty() { f.write_str("nobody: no signed fact allows an identity") } else { Ok(()) }
+                if expected.is_empty() {
+                    f.write_str("nobody: no signed fact, or none of a rule's subjectAltNames, is of the mesh")
+                } else {
+                    Ok(())
+                }
             }
             Self::NoIdentity => f.write_str("the certificate does not carry exactly one SPIFFE id"),
             Self::NotAllowed(id) => write!(f, "{id} is no workload or node of this mesh's trust domain"),

@@ -23,7 +23,7 @@ use weft_policy::{
     balance::Cluster,
     endpoint::Workload,
     hosts::service_name,
-    route::Client,
+    route::{Client, Destination},
     telemetry::Signals,
     unserved::Unserved,
     view::{HTTP_PORT, Host, MeshView, Service, ServicePort},
@@ -162,6 +162,16 @@ impl Outbound {
             Host::Virtual(_) | Host::Passthrough(_) => port.unwrap_or(HTTP_PORT),
         };
         Ok((found, port))
+    }
+
+    /// What a connection is to, as rules ask for it.
+    fn destination<'a>(&self, Named { host, server_name, .. }: Named<'a>) -> Destination<'a> {
+        let host = match &self.target {
+            Target::Named => host,
+            Target::Fixed { host, .. } => host,
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        Destination { address: address.parse().ok(), server_name }
     }
 
     /// What a request for a host asks for, where that decides where it goes.

@@ -27,6 +27,7 @@ use weft_policy::{
     endpoint::{Endpoint, EndpointAddress},
     origination::Protection,
 };
+use weft_wire::id::SpiffeId;
 
 use self::{
     app::{AppPool, Exclusive, Goal},
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{
     body::{RequestBody, UpstreamBody},
-    error::{ConnectError, UpstreamError},
+    error::{ConnectError, PeerError, UpstreamError},
     http1::client::{Tunnel, Turn},
     metrics::{Metrics, Pooled},
     origination::Inside,
@@ -94,7 +95,7 @@ impl Pools {
     ) -> Result<Lease, ConnectError> {
         match &endpoint.address {
             EndpointAddress::Local(address) => {
-                AppPool::checkout(&self.apps, local(*address, settings), http2, need).await
+                AppPool::checkout(&self.apps, workload(endpoint, *address, settings)?, http2, need).await
             }
             EndpointAddress::Outside(address) => {
                 AppPool::checkout(&self.apps, outside(*address, settings, authority)?, http2, need).await
@@ -128,7 +129,9 @@ impl Pools {
         let http2 = endpoint.protocol.is_http2();
         let inside = if tunnel.is_some() && http2 { Inside::Http2 } else { Inside::Bytes };
         let stream = match &endpoint.address {
-            EndpointAddress::Local(address) => self.apps.tunnel(local(*address, settings), inside).await?,
+            EndpointAddress::Local(address) => {
+                self.apps.tunnel(workload(endpoint, *address, settings)?, inside).await?
+            }
             EndpointAddress::Outside(address) => self.apps.tunnel(outside(*address, settings, host)?, inside).await?,
             EndpointAddress::Remote { address, sni } => {
                 let caller = caller.ok_or(ConnectError::NoCaller)?;
@@ -164,6 +167,29 @@ impl Pools {
 
 fn local(address: SocketAddr, settings: Option<&Arc<ConnectionSettings>>) -> Goal<'_> {
     Goal { address, server: None, settings, connect_timeout: APP_CONNECT_TIMEOUT }
+}
+
+/// Whom the server of an endpoint has to be one of.
+fn expected<'a>(endpoint: &'a Endpoint, settings: Option<&'a ConnectionSettings>) -> &'a Arc<[SpiffeId]> {
+    settings.and_then(|settings| settings.servers.as_ref()).unwrap_or(&endpoint.identities)
+}
+
+/// A workload of this node, which is known without proof.
+///
+/// # Errors
+/// It is none of those that documents let the cluster's servers be.
+fn workload<'a>(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    settings: Option<&'a Arc<ConnectionSettings>>,
+) -> Result<Goal<'a>, ConnectError> {
+    if let Some(expected) = settings.and_then(|settings| settings.servers.as_ref())
+        && let Some(shown) = endpoint.identities.first().filter(|shown| !expected.contains(shown))
+    {
+        let source = PeerError::WrongIdentity { shown: shown.clone(), expected: expected.clone() };
+        return Err(ConnectError::Peer { to: address.to_string().into(), source });
+    }
+    Ok(local(address, settings))
 }
 
 /// # Errors

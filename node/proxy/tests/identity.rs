@@ -36,6 +36,36 @@ async fn a_server_with_another_identity_is_refused_and_the_reason_names_both() {
 }
 
 #[tokio::test]
+async fn a_rule_may_name_whom_servers_have_to_be_on_other_nodes_and_on_this_one() {
+    let [reviews_id, ratings_id] =
+        ["reviews", "ratings"].map(|account| format!("spiffe://cluster.local/ns/default/sa/{account}"));
+    for (names, is_let) in [
+        (reviews_id.clone(), true),
+        (format!("{ratings_id}, {reviews_id}"), true),
+        (ratings_id.clone(), false),
+        ("reviews.example.com".into(), false),
+    ] {
+        let rule = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: reviews}}, spec: \
+             {{host: reviews, trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL, subjectAltNames: ['{}']}}}}}}}}",
+            names.replace(", ", "', '")
+        );
+        for plans in [vec![caller().await, reviews().await], vec![reviews().await]] {
+            let nodes = plans.len();
+            let mesh = Mesh::start_with(&rule, plans);
+            let response = send(mesh.client().outbound, get("reviews", "/")).await;
+            if is_let {
+                assert_eq!(response.status(), StatusCode::OK, "{names}, {nodes} nodes");
+                continue;
+            }
+            assert_eq!(response.headers()["x-weft-reason"], "wrong_identity", "{names}, {nodes} nodes");
+            let reason = read(response).await;
+            assert!(reason.contains(&reviews_id), "{reason}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_of_a_foreign_root_is_refused() {
     let foreign = Plan { foreign: Some(Ca::new()), ..reviews().await };
     let mesh = Mesh::start(vec![caller().await, foreign]);

@@ -97,6 +97,10 @@ pub(super) struct Selected {
 }
 
 impl Selected {
+    pub(super) fn ranges(&self) -> &[IpNet] {
+        &self.entry.ranges
+    }
+
     /// `host` is the one of the entry's hosts that is made.
     pub(super) fn new(
         entry: &Arc<Entry>,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
+use ipnet::IpNet;
 use weft_wire::id::Namespace;
 
 use super::audience::Audience;
@@ -18,12 +19,13 @@ use crate::{
     headers::{HeaderOperations, HeaderRules, Put, Template, is_of_connection},
     hosts::HostPattern,
     matcher::{ClientMatch, Field, Fields, RequestMatch, UriMatch, ValueMatch},
+    ranges,
     redirect::{Redirect, RedirectPath, RedirectPort},
     retry::RetryPolicy,
     rewrite::{PathRewrite, RegexRewrite},
     route::{
-        DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TargetHost, TcpRule, TlsMatch,
-        TlsRule, Unresolved, Weighted,
+        ConnectionMatch, DirectResponse, ForwardRule, HttpDestination, Mirror, RuleAction, Target, TargetHost, TcpRule,
+        TlsMatch, TlsRule, Unresolved, Weighted,
     },
     session::{self, Lifetime, Session},
 };
@@ -251,16 +253,20 @@ fn authority(headers: &Headers) -> Option<String> {
     values.find(|(name, _)| networking::is_authority(name)).map(|(_, value)| value.clone())
 }
 
+/// Of a document that was checked.
+fn subnets(subnets: &[String]) -> Box<[IpNet]> {
+    subnets.iter().filter_map(|text| ranges::read(text)).collect()
+}
+
 /// `None` for a rule that no client of the audience could match.
 pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TlsRule> {
-    // As for TCP below.
-    let holds = |one: &&networking::TlsMatchAttributes| {
-        audience.takes(&one.gateways, namespace) && one.destination_subnets.is_empty()
-    };
-    let matches = rule.matches.iter().filter(holds).map(|one| TlsMatch {
-        client: match audience.is_known() {
-            true => client_match(one.port, &one.source_namespace, &one.source_labels),
-            false => of_port(one.port),
+    let matches = rule.matches.iter().filter(|one| audience.takes(&one.gateways, namespace)).map(|one| TlsMatch {
+        connection: ConnectionMatch {
+            client: match audience.is_known() {
+                true => client_match(one.port, &one.source_namespace, &one.source_labels),
+                false => of_port(one.port),
+            },
+            subnets: subnets(&one.destination_subnets),
         },
         server_names: one.sni_hosts.iter().map(|name| HostPattern::verbatim(name)).collect(),
     });
@@ -271,19 +277,15 @@ pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace, audience: Audienc
 
 /// `None` for a rule that no client of the audience could match.
 pub(super) fn tcp_rule(rule: &TcpRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TcpRule> {
-    // Clients dial services by name, so no connection is to a subnet.
-    let holds = |one: &&networking::L4MatchAttributes| {
-        audience.takes(&one.gateways, namespace) && one.destination_subnets.is_empty()
-    };
-    let matches: Vec<ClientMatch> = rule
-        .matches
-        .iter()
-        .filter(holds)
-        .map(|one| match audience.is_known() {
+    let matches = rule.matches.iter().filter(|one| audience.takes(&one.gateways, namespace));
+    let matches = matches.map(|one| ConnectionMatch {
+        client: match audience.is_known() {
             true => client_match(one.port, &one.source_namespace, &one.source_labels),
             false => of_port(one.port),
-        })
-        .collect();
+        },
+        subnets: subnets(&one.destination_subnets),
+    });
+    let matches: Vec<ConnectionMatch> = matches.collect();
     let destinations = rule.route.iter().map(|share| (weight(share.weight), target(&share.destination, namespace)));
     let never = matches.is_empty() && !rule.matches.is_empty();
     (!never).then(|| TcpRule { matches, destinations: Weighted::new(destinations) })

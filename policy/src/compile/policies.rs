@@ -4,16 +4,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use http::HeaderName;
-use weft_wire::id::Namespace;
+use weft_wire::id::{Namespace, SpiffeId};
 
 use super::services::Model;
 use crate::{
     api::{
         mesh::{BackendTrafficPolicy, CircuitPolicy},
         networking::{
-            ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute, Failover,
-            H2UpgradePolicy, HttpSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy, RetryBudget,
-            SimpleLb, Subset, TcpKeepalive, TrafficPolicy, TunnelSettings,
+            ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, DestinationRule, Distribute,
+            Failover, H2UpgradePolicy, HttpSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy,
+            RetryBudget, SimpleLb, Subset, TcpKeepalive, TrafficPolicy, TunnelSettings,
         },
         values::{Count, Labels, Limit, Share, Span, Timeout},
     },
@@ -253,6 +253,7 @@ impl<'a> Settings<'a> {
             protection: model
                 .protection(port)
                 .or_else(|| Protection::read(self.tls?, model.certificate_names(), self.credentials)),
+            servers: self.tls.and_then(servers),
             tunnel: self.tunnel.and_then(tunnel),
             version: http.map_or(VersionChoice::Declared, version),
         }
@@ -408,6 +409,13 @@ fn hash_policy(hash: &ConsistentHashLb) -> Option<HashPolicy> {
 /// 0 is not set, as in Istio.
 fn limit(limit: Option<Limit>) -> Option<u32> {
     limit.and_then(|limit| u32::try_from(limit.get()).ok()).filter(|limit| *limit > 0)
+}
+
+/// Names that are none of the mesh's certificates' are none of a workload's.
+fn servers(tls: &ClientTlsSettings) -> Option<Arc<[SpiffeId]>> {
+    let names = Some(&tls.subject_alt_names).filter(|names| !names.is_empty())?;
+    let is_of_mesh = tls.mode == Some(ClientTlsMode::IstioMutual);
+    is_of_mesh.then(|| names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 fn keepalive(keepalive: TcpKeepalive) -> Keepalive {

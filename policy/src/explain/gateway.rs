@@ -8,7 +8,7 @@ use weft_wire::id::Namespace;
 use super::{Notes, Outcome, RouteExplanation, Steps, conclude, host_and_port};
 use crate::{
     gateway::{Chain, Gateway, ListenerProtocol, NOT_SERVED, Port},
-    route::{Client, Query, RequestHead, Ruling, Target, Weighted},
+    route::{Callee, Client, Query, RequestHead, Ruling, Target, Weighted},
     view::MeshView,
 };
 
@@ -56,8 +56,8 @@ pub fn explain_gateway(view: &MeshView, question: &GatewayQuestion<'_>) -> Resul
         ListenerProtocol::Https => "https",
         protocol => {
             let rules = match protocol {
-                ListenerProtocol::Passthrough => query.by_server_name(&chain.connections, host),
-                _ => query.by_tcp_rules(&chain.connections),
+                ListenerProtocol::Passthrough => query.by_server_name(&chain.connections, Callee::default(), host),
+                _ => query.by_tcp_rules(&chain.connections, Callee::default()),
             };
             return Ok(steps.connection(&query, rules, question.now_ms));
         }

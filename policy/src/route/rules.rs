@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, ops::Deref, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use weft_wire::{document::Stamp, id::Namespace};
 
 use super::{Client, DirectResponse, RequestHead};
@@ -226,9 +227,23 @@ pub(crate) struct TlsRule {
     pub(crate) destinations: Weighted<Target>,
 }
 
+/// From whom a connection is, and where to.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionMatch {
+    pub(crate) client: ClientMatch,
+    /// Any of these; none at all is anywhere.
+    pub(crate) subnets: Box<[IpNet]>,
+}
+
+impl From<ClientMatch> for ConnectionMatch {
+    fn from(client: ClientMatch) -> Self {
+        Self { client, subnets: Box::default() }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TlsMatch {
-    pub(crate) client: ClientMatch,
+    pub(crate) connection: ConnectionMatch,
     /// Any of these, as the client writes them in its SNI.
     pub(crate) server_names: Vec<HostPattern>,
 }
@@ -248,7 +263,7 @@ impl TlsMatch {
 #[derive(Debug)]
 pub(crate) struct TcpRule {
     /// Any of these; none at all matches everything.
-    pub(crate) matches: Vec<ClientMatch>,
+    pub(crate) matches: Vec<ConnectionMatch>,
     pub(crate) destinations: Weighted<Target>,
 }
 

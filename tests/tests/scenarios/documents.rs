@@ -169,15 +169,14 @@ fn what_weft_does_not_know_is_refused_by_name() {
 }
 
 /// Asks for what the data path does not do.
-const BY_SUBNET: &str = "
+const AT_A_GATEWAY: &str = "
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: { name: by-subnet, labels: { app: echo } }
+metadata: { name: at-a-gateway, labels: { app: echo } }
 spec:
   hosts: [echo]
-  tcp:
-  - match: [{ destinationSubnets: [10.0.0.0/8] }]
-    route: [{ destination: { host: echo } }]
+  gateways: [edge]
+  http: [{ route: [{ destination: { host: echo } }] }]
 ";
 
 #[test]
@@ -223,14 +222,11 @@ fn changes_can_be_looked_at_before_and_taken_back_by_file() {
 fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
     let mut lab = Lab::new(2);
     lab.form_mesh();
-    let by_subnet = lab.file("by-subnet.yaml", BY_SUBNET).to_string_lossy().into_owned();
-    let applied = lab.host(0).weft(&["apply", "-f", &by_subnet]);
-    assert!(
-        applied.stderr.contains("VirtualService by-subnet: not enforced yet: spec.tcp[0].match[0].destinationSubnets"),
-        "{applied:?}"
-    );
+    let at_a_gateway = lab.file("at-a-gateway.yaml", AT_A_GATEWAY).to_string_lossy().into_owned();
+    let applied = lab.host(0).weft(&["apply", "-f", &at_a_gateway]);
+    assert!(applied.stderr.contains("VirtualService at-a-gateway: not enforced yet: spec.gateways"), "{applied:?}");
 
-    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "by-subnet"])?["status"].clone());
+    let status = |lab: &Lab| Some(lab.host(0).try_json(&["get", "vs", "at-a-gateway"])?["status"].clone());
     let status_now = wait_for("both nodes have the document", PATIENCE, || {
         status(&lab).filter(|status| status["nodes"]["current"] == 2)
     });
@@ -241,21 +237,18 @@ fn the_status_of_a_document_says_what_is_not_enforced_and_who_has_it() {
         ["status", "reason", "message"].map(|field| found[field].as_str().expect("a text").to_owned())
     };
     assert_eq!(condition("Accepted")[..2], ["True", "Accepted"]);
-    assert_eq!(
-        condition("Programmed"),
-        ["False", "NotImplemented", "not enforced yet: spec.tcp[0].match[0].destinationSubnets"]
-    );
+    assert_eq!(condition("Programmed"), ["False", "NotImplemented", "not enforced yet: spec.gateways"]);
     assert_eq!(condition("ResolvedRefs")[..2], ["False", "BackendNotFound"]);
     let table = lab.host(0).weft(&["get", "vs", "-l", "app in (echo),!gone", "-o", "wide"]).ok();
     assert!(table.contains("NotProgrammed") && table.contains("2/2"), "{table}");
     let names = lab.host(1).weft(&["get", "all", "-A", "-o", "name"]).ok();
-    assert_eq!(names, "virtualservice.networking.istio.io/by-subnet\n");
+    assert_eq!(names, "virtualservice.networking.istio.io/at-a-gateway\n");
 
     // What was read back changes nothing.
-    let read_back = lab.host(0).weft(&["get", "vs/by-subnet", "-o", "yaml"]).ok();
+    let read_back = lab.host(0).weft(&["get", "vs/at-a-gateway", "-o", "yaml"]).ok();
     assert!(read_back.contains("creationTimestamp") && read_back.contains("generation"), "{read_back}");
     let file = lab.file("read-back.yaml", &read_back).to_string_lossy().into_owned();
-    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/by-subnet unchanged\n");
+    assert_eq!(lab.host(0).weft(&["apply", "-f", &file]).ok(), "virtualservice/at-a-gateway unchanged\n");
 
     lab.host_mut(1).kill();
     lab.wait_members(0, "failed", 1);

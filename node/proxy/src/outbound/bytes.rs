@@ -48,7 +48,7 @@ impl Outbound {
         let caller = self.caller();
         let client = client(view, caller.as_deref());
         let Ok((Host::Service(service), port)) = self.host(view, client, named.host, named.port) else { return None };
-        match view.route_tcp(service, port, client, None, rand::random()) {
+        match view.route_tcp(service, port, client, self.destination(named), rand::random()) {
             TcpRouting::Forward(_, cluster) => Some(cluster.clone()),
             TcpRouting::NoRoute | TcpRouting::UnknownCluster => None,
         }
@@ -100,7 +100,9 @@ impl Outbound {
         let caller = self.caller();
         let client = client(view, caller.as_deref());
         match self.host(view, client, named.host, named.port) {
-            Ok((Host::Service(service), port)) => view.reads_server_name(service, port, client),
+            Ok((Host::Service(service), port)) => {
+                view.reads_server_name(service, port, client, self.destination(named).address)
+            }
             Ok((Host::Virtual(_) | Host::Passthrough(_), _)) | Err(_) => false,
         }
     }
@@ -109,11 +111,12 @@ impl Outbound {
     pub(crate) async fn dial(
         &self,
         view: &MeshView,
-        Named { host, port, server_name }: Named<'_>,
+        named: Named<'_>,
         downstream: Downstream,
         parties: &mut Parties,
         mut line: Option<&mut Line>,
     ) -> Result<Dialled, ProxyError> {
+        let Named { host, port, server_name } = named;
         let caller = self.caller();
         let caller = caller.as_deref();
         let namespace = namespace_of(caller);
@@ -126,7 +129,7 @@ impl Outbound {
         }
         let (port, routing) = match found {
             (Host::Service(service), port) => {
-                match view.route_tcp(service, port, client, server_name, rand::random()) {
+                match view.route_tcp(service, port, client, self.destination(named), rand::random()) {
                     TcpRouting::Forward(service, cluster) => (port, (service, cluster)),
                     TcpRouting::NoRoute => return Err(ProxyError::NoRoute(service.fqdn.to_string())),
                     TcpRouting::UnknownCluster => return Err(ProxyError::UnknownCluster(service.fqdn.to_string())),

@@ -23,6 +23,7 @@ use weft_wire::id::{ServiceAccount, SpiffeId};
 use super::{
     Lease, Need,
     dial::{self, Http1Sender, MeshDial, Stream},
+    expected,
     life::{Life, is_same},
     link::{Link, Links},
     protected::{Protected, Servers},
@@ -107,11 +108,12 @@ impl MeshPool {
             return Ok(Lease::Once(Box::pin(dial).await?));
         }
         let links = self.links(&endpoint.key, caller.account(), settings);
-        let usable = |hop: &Hop| hop.serves(address, &endpoint.identities);
+        let expected = expected(endpoint, settings.map(|settings| &**settings));
+        let usable = |hop: &Hop| hop.serves(address, expected);
         let dial = || {
             let (tls, identities, sni) = (self.tls.clone(), self.identities.clone(), sni.clone());
             let (metrics, servers) = (self.metrics.clone(), self.servers.clone());
-            let (account, expected) = (caller.account().clone(), endpoint.identities.clone());
+            let (account, expected) = (caller.account().clone(), expected.clone());
             let settings = settings.cloned();
             async move {
                 let snapshot = identities.load();
@@ -159,7 +161,7 @@ impl MeshPool {
     ) -> Result<Protected, ConnectError> {
         let snapshot = self.identities.load();
         let identity = identity(&snapshot, caller.account())?;
-        let expected = endpoint.identities.clone();
+        let expected = expected(endpoint, settings).clone();
         let servers = &self.servers;
         let to = MeshDial { tls: &self.tls, snapshot: &snapshot, identity, address, sni, expected, servers };
         Ok(to.connect(alpn, settings, &self.metrics).await?.0)

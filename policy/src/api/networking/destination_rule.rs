@@ -439,7 +439,6 @@ impl ClientTlsSettings {
         let originates = matches!(mode, ClientTlsMode::Simple | ClientTlsMode::Mutual);
         for (key, given) in [
             ("sni", of_mesh && !self.sni.is_empty()),
-            ("subjectAltNames", of_mesh && names.1),
             // Without a selector these are for gateways alone.
             ("credentialName", originates && credential.1 && !selects),
             ("caCertCredentialName", originates && authorities_credential.1 && !selects),

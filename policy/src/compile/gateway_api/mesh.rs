@@ -94,7 +94,8 @@ fn tls_rules(attached: &[Attached<'_>]) -> Vec<TlsRule> {
         if server_names.is_empty() {
             server_names.push(HostPattern::verbatim("*"));
         }
-        let of_port = |port: &Option<u16>| TlsMatch { client: at_port(*port), server_names: server_names.clone() };
+        let of_port =
+            |port: &Option<u16>| TlsMatch { connection: at_port(*port).into(), server_names: server_names.clone() };
         TlsRule { matches: one.ports.iter().map(of_port).collect(), destinations: one.connection_targets(rule) }
     };
     rules.flat_map(|(one, route)| route.rules.iter().map(move |each| rule(one, route, each))).collect()
@@ -111,7 +112,7 @@ pub(in crate::compile) fn tcp_rules(attached: &[Attached<'_>]) -> Vec<TcpRule> {
         _ => None,
     });
     let rule = |one: &Attached<'_>, rule: &ConnectionRule| TcpRule {
-        matches: one.ports.iter().map(|port| at_port(*port)).collect(),
+        matches: one.ports.iter().map(|port| at_port(*port).into()).collect(),
         destinations: one.connection_targets(rule),
     };
     rules.flat_map(|(one, rules)| rules.iter().map(move |each| rule(one, each))).collect()

@@ -24,8 +24,8 @@ use crate::{
     endpoint::Place,
     gateway::{Chain, Gateway, GatewayHost, Listener, ListenerProtocol, ListenerTls, Port},
     hosts::{HostIndex, HostPattern},
-    matcher::{ClientMatch, Fields},
-    route::{HttpRules, RuleSet, TlsMatch, TlsRule},
+    matcher::Fields,
+    route::{ConnectionMatch, HttpRules, RuleSet, TlsMatch, TlsRule},
     secrets::{GATEWAY_NAME_LABEL, Reference},
 };
 
@@ -183,7 +183,7 @@ fn connections(by_host: BTreeMap<HostPattern, Vec<Arc<Route>>>) -> Option<Arc<Ru
         for one in by_age(&attached) {
             let Spec::TlsRoute(route) = &one.route.document.spec else { continue };
             rules.tls.extend(route.rules.iter().map(|rule| TlsRule {
-                matches: vec![TlsMatch { client: ClientMatch::default(), server_names: vec![name.clone()] }],
+                matches: vec![TlsMatch { connection: ConnectionMatch::default(), server_names: vec![name.clone()] }],
                 destinations: one.connection_targets(rule),
             }));
         }

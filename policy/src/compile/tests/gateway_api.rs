@@ -476,10 +476,11 @@ fn a_tcp_route_splits_connections() {
     );
     let view = mesh().apply(&route).view();
     let client = Client { namespace: &Namespace::default_namespace(), workload: None };
-    let destination = |random| match view.route_tcp(service(&view, "reviews"), 9080, client, None, random) {
-        TcpRouting::Forward(service, _) => service.id.to_string(),
-        TcpRouting::NoRoute | TcpRouting::UnknownCluster => "none".into(),
-    };
+    let destination =
+        |random| match view.route_tcp(service(&view, "reviews"), 9080, client, Destination::default(), random) {
+            TcpRouting::Forward(service, _) => service.id.to_string(),
+            TcpRouting::NoRoute | TcpRouting::UnknownCluster => "none".into(),
+        };
     assert_eq!([destination(0), destination(u64::MAX)], ["a.default", "none"]);
     assert_eq!(fate(&view, &get("/")), "reviews", "HTTP requests do not ask it");
 }
@@ -492,17 +493,22 @@ fn a_tls_route_goes_by_the_server_that_the_client_names() {
         route.replace("spec: {", &format!("spec: {{hostnames: [{hostnames}], ")).replace("/v1,", "/v1alpha2,")
     };
     let client = Client { namespace: &Namespace::default_namespace(), workload: None };
-    let destination =
-        |view: &MeshView, name: Option<&str>| match view.route_tcp(service(view, "reviews"), 9080, client, name, 0) {
-            TcpRouting::Forward(service, _) => service.id.name().to_owned(),
-            other => format!("{other:?}"),
-        };
+    let destination = |view: &MeshView, name: Option<&str>| match view.route_tcp(
+        service(view, "reviews"),
+        9080,
+        client,
+        Destination { address: None, server_name: name },
+        0,
+    ) {
+        TcpRouting::Forward(service, _) => service.id.name().to_owned(),
+        other => format!("{other:?}"),
+    };
     let routes = mesh()
         .apply(&tls_route("wide", "", "'*.example.com'", "a"))
         .apply(&tls_route("close", "", "a.example.com", "b"))
         .apply(&tls_route("missing", "", "c.example.com", "nobody"));
     let view = routes.view();
-    assert!(view.reads_server_name(service(&view, "reviews"), 9080, client));
+    assert!(view.reads_server_name(service(&view, "reviews"), 9080, client, None));
     for (name, expected) in [
         (Some("a.example.com"), "b"),
         (Some("A.EXAMPLE.com"), "b"),
@@ -519,7 +525,7 @@ fn a_tls_route_goes_by_the_server_that_the_client_names() {
     let any = mesh().apply(&tls_route("any", "", "", "d")).view();
     assert_eq!(destination(&any, Some("other.org")), "d", "without hostnames any name will do");
     let of_port = mesh().apply(&tls_route("other-port", ", port: 1", "a.example.com", "b")).view();
-    assert!(!of_port.reads_server_name(service(&of_port, "reviews"), 9080, client));
+    assert!(!of_port.reads_server_name(service(&of_port, "reviews"), 9080, client, None));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::{
     balance::{Attempt, Balancer, Cluster},
     document::{parse_stored, parse_yaml},
     endpoint::{EndpointAddress, Workload},
-    route::{Action, Client, Forward, Matched, RequestHead, TcpRouting},
+    route::{Action, Client, Destination, Forward, Matched, RequestHead, TcpRouting},
     view::Host,
 };
 

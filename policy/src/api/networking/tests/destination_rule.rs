@@ -406,10 +406,7 @@ fn what_the_data_path_does_not_do_is_pending() {
         ("{mode: MUTUAL, clientCertificate: /a, privateKey: /b}", &[]),
         ("{mode: SIMPLE, insecureSkipVerify: true}", &[]),
         ("{mode: SIMPLE, caCertCredentialName: a}", &["spec.trafficPolicy.tls.caCertCredentialName"]),
-        (
-            "{mode: ISTIO_MUTUAL, sni: a, subjectAltNames: [b]}",
-            &["spec.trafficPolicy.tls.sni", "spec.trafficPolicy.tls.subjectAltNames"],
-        ),
+        ("{mode: ISTIO_MUTUAL, sni: a, subjectAltNames: [b]}", &["spec.trafficPolicy.tls.sni"]),
     ] {
         assert_eq!(pending(&text(KIND, &format!("{{host: a, trafficPolicy: {{tls: {tls}}}}}"))), expected, "{tls}");
     }

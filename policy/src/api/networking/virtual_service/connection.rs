@@ -76,7 +76,6 @@ impl TlsRoute {
                 Ok(_) => {}
             });
             check_subnets("destinationSubnets", &one.destination_subnets, checker);
-            checker.pending("destinationSubnets", !one.destination_subnets.is_empty());
             checker.each("gateways", &one.gateways, |checker, gateway| check_gateway_name(gateway, checker));
         });
         check_connection_routes(&self.route, checker);
@@ -87,7 +86,6 @@ impl TcpRoute {
     pub(super) fn check(&self, checker: &mut Checker<'_>) {
         checker.each("match", &self.matches, |checker, one| {
             check_subnets("destinationSubnets", &one.destination_subnets, checker);
-            checker.pending("destinationSubnets", !one.destination_subnets.is_empty());
             if !one.source_subnet.is_empty() {
                 match is_subnet(&one.source_subnet) {
                     true => checker.warn_in("sourceSubnet", "has no effect, as in Istio: tell clients by sourceLabels"),
