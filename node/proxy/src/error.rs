@@ -286,7 +286,9 @@ impl fmt::Display for PeerError {
                     write!(f, "{}{id}", if i == 0 { "" } else { " or " })?;
                 }
                 if expected.is_empty() {
-                    f.write_str("nobody: no signed fact, or none of a rule's subjectAltNames, is of the mesh")
+                    f.write_str(
+                        "nobody: neither signed facts nor a rule's subjectAltNames name an identity of the mesh",
+                    )
                 } else {
                     Ok(())
                 }

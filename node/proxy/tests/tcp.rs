@@ -150,3 +150,51 @@ spec:
     let refused = ["reporter=\"source\"", "response_flags=\"NR\""];
     assert_eq!(mesh.client().metric("istio_tcp_connections_opened_total", &refused), 2.0);
 }
+
+#[tokio::test]
+async fn rules_for_subnets_go_by_the_address_that_a_client_connects_to() {
+    let [inside, outside] = [named("inside ").await, named("outside ").await];
+    let endpoint =
+        |at: SocketAddr, v: &str| format!("{{address: {}, ports: {{a: {}}}, labels: {{v: {v}}}}}", at.ip(), at.port());
+    let documents = format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: db}}
+spec:
+  hosts: [db.example.com]
+  addresses: [10.0.0.0/8, 'fd00::/8']
+  ports: [{{number: 5432, name: a, protocol: TCP}}]
+  resolution: STATIC
+  endpoints: [{}, {}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: db}}
+spec: {{host: db.example.com, subsets: [{{name: a, labels: {{v: a}}}}, {{name: b, labels: {{v: b}}}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: db}}
+spec:
+  hosts: [db.example.com]
+  tcp:
+  - match: [{{destinationSubnets: [10.1.0.0/16, 'fd01::/16']}}]
+    route: [{{destination: {{host: db.example.com, subset: a}}}}]
+  - route: [{{destination: {{host: db.example.com, subset: b}}}}]
+",
+        endpoint(inside, "a"),
+        endpoint(outside, "b")
+    );
+    let mesh = Mesh::start_with(&documents, vec![caller().await]);
+    for (to, answer) in [
+        ("10.1.2.3:5432", "inside x"),
+        ("10.2.0.1:5432", "outside x"),
+        ("[fd01::1]:5432", "inside x"),
+        ("[fd02::1]:5432", "outside x"),
+        ("db.example.com:5432", "outside x"),
+    ] {
+        let got = reversed(tunnel(mesh.client().outbound, to).await, b"x").await;
+        assert_eq!(String::from_utf8_lossy(&got), answer, "{to}");
+    }
+}

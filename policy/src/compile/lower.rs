@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use ipnet::IpNet;
 use weft_wire::id::Namespace;
 
 use super::audience::Audience;
@@ -253,21 +252,21 @@ fn authority(headers: &Headers) -> Option<String> {
     values.find(|(name, _)| networking::is_authority(name)).map(|(_, value)| value.clone())
 }
 
-/// Of a document that was checked.
-fn subnets(subnets: &[String]) -> Box<[IpNet]> {
-    subnets.iter().filter_map(|text| ranges::read(text)).collect()
+/// `subnets` are those of a document that was checked.
+fn connection_match(client: ClientMatch, subnets: &[String]) -> ConnectionMatch {
+    ConnectionMatch { client, subnets: subnets.iter().filter_map(|text| ranges::read(text)).collect() }
 }
 
 /// `None` for a rule that no client of the audience could match.
 pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TlsRule> {
     let matches = rule.matches.iter().filter(|one| audience.takes(&one.gateways, namespace)).map(|one| TlsMatch {
-        connection: ConnectionMatch {
-            client: match audience.is_known() {
+        connection: connection_match(
+            match audience.is_known() {
                 true => client_match(one.port, &one.source_namespace, &one.source_labels),
                 false => of_port(one.port),
             },
-            subnets: subnets(&one.destination_subnets),
-        },
+            &one.destination_subnets,
+        ),
         server_names: one.sni_hosts.iter().map(|name| HostPattern::verbatim(name)).collect(),
     });
     let matches: Vec<TlsMatch> = matches.collect();
@@ -278,12 +277,12 @@ pub(super) fn tls_rule(rule: &TlsRoute, namespace: &Namespace, audience: Audienc
 /// `None` for a rule that no client of the audience could match.
 pub(super) fn tcp_rule(rule: &TcpRoute, namespace: &Namespace, audience: Audience<'_>) -> Option<TcpRule> {
     let matches = rule.matches.iter().filter(|one| audience.takes(&one.gateways, namespace));
-    let matches = matches.map(|one| ConnectionMatch {
-        client: match audience.is_known() {
+    let matches = matches.map(|one| {
+        let client = match audience.is_known() {
             true => client_match(one.port, &one.source_namespace, &one.source_labels),
             false => of_port(one.port),
-        },
-        subnets: subnets(&one.destination_subnets),
+        };
+        connection_match(client, &one.destination_subnets)
     });
     let matches: Vec<ConnectionMatch> = matches.collect();
     let destinations = rule.route.iter().map(|share| (weight(share.weight), target(&share.destination, namespace)));

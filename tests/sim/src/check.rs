@@ -36,8 +36,7 @@ pub fn at_any_time(world: &mut World) -> Result<(), String> {
                     return Err(format!("n{n} has dropped the endpoints of {owner}, to it a member until {since:?}"));
                 }
                 Some(_) if !held => drop(node.known.remove(&id)),
-                // Others who drop it a little later may send it once more.
-                _ if !is_member => {}
+                Some(_) if !is_member => {}
                 _ => drop(node.known.insert(id, now)),
             }
         }

@@ -13,7 +13,7 @@ use crate::process::Message;
 pub type LinkId = u64;
 
 /// As `node/src/peer/quic.rs` has it.
-pub const IDLE_TIMEOUT: Duration = Duration::from_millis(1_500);
+pub const IDLE_TIMEOUT: Duration = Duration::from_millis(1_300);
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Link {

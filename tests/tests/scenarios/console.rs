@@ -199,7 +199,7 @@ fn a_node_that_may_write_no_documents_is_told_no_access_logs() {
     assert!(told["lines"].as_array().unwrap().iter().all(|line| line["node"] == "host-2"), "its own it has: {told}");
 }
 
-/// Runs one of the browser's scripts on a host, to its end.
+/// Runs one of the browser's scripts on a host, to its end. What it waits for has deadlines there.
 pub fn in_browser(lab: &Lab, script: &str, environment: &[(&str, &str)]) {
     let console = Path::new(env!("CARGO_MANIFEST_DIR")).join("../console");
     let mut command: Command = lab.host(0).command("node");

@@ -3,6 +3,7 @@ mod addresses;
 mod aliases;
 mod attached;
 mod balancing;
+mod connections;
 mod entries;
 mod explain;
 mod explain_access;
