@@ -191,18 +191,17 @@ struct Inner {
 impl Inner {
     /// Only the first reason is kept: later ones are its consequences.
     fn give_up(&self, cell: &Cell, why: &str, thread_blocked: bool) {
-        let first = self.given_up.send_if_modified(|given_up| {
-            let first = given_up.is_none();
-            if first {
-                *given_up = Some(GivenUp { actor: cell.name, why: why.to_owned(), thread_blocked });
+        self.given_up.send_if_modified(|given_up| {
+            if given_up.is_some() {
+                return false;
             }
-            first
-        });
-        if first {
+            // Before anybody is told, so that who is told finds the actor failed.
             tracing::error!(actor = cell.name, "actor {why}: the node gives up");
             cell.record.lock().last_error = Some(why.to_owned());
             cell.enter(ActorState::Failed);
-        }
+            *given_up = Some(GivenUp { actor: cell.name, why: why.to_owned(), thread_blocked });
+            true
+        });
     }
 }
 
