@@ -90,6 +90,8 @@ use crate::{
 
 /// Open exchanges may take so long to finish when the node stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// So long is waited for what is still to be written to the access log.
+const LOG_DEADLINE: Duration = Duration::from_secs(1);
 /// Actors may take so long to finish their queues.
 const ACTORS_DEADLINE: Duration = Duration::from_secs(5);
 /// If the end takes longer than all of its parts may, something is stuck for good.
@@ -574,7 +576,11 @@ impl Node {
                 },
                 _ = terminate.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
                 _ = interrupt.recv() => break (Stop::Shutdown, ExitCode::SUCCESS),
-                Some(()) = hang_up.recv() => self.access_log.reopen(),
+                Some(()) = hang_up.recv() => {
+                    let access_log = self.access_log.clone();
+                    // Whoever reads the log may be stuck, and this must not be.
+                    tokio::spawn(async move { access_log.reopen().await });
+                }
                 Some(stop) = self.stop.recv() => break (stop, ExitCode::SUCCESS),
                 given_up = &mut given_up => {
                     tracing::error!(actor = given_up.actor, why = given_up.why, "the node gives up and ends");
@@ -600,6 +606,9 @@ impl Node {
         }
         if self.proxy.drain(DRAIN_DEADLINE).await == Drained::Cut {
             tracing::warn!("some exchanges did not finish within {DRAIN_DEADLINE:?} and were cut");
+        }
+        if tokio::time::timeout(LOG_DEADLINE, self.access_log.written()).await.is_err() {
+            tracing::warn!("access log lines could not be written within {LOG_DEADLINE:?}");
         }
         let last_word = match stop {
             Stop::Shutdown => NodeState::Stopped,

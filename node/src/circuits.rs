@@ -72,7 +72,7 @@ impl Circuits {
 
 impl VerdictSink for Circuits {
     fn failing(&self, cluster: &Cluster, endpoint: &Endpoint) {
-        tracing::debug!(cluster = cluster.name, endpoint = %endpoint.key, "endpoint fails");
+        tracing::debug!(cluster = &*cluster.name, endpoint = %endpoint.key, "endpoint fails");
         self.changed.notify_one();
     }
 

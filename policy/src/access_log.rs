@@ -51,7 +51,7 @@ pub struct Entry {
     pub upstream: Upstream,
     pub downstream_local: SocketAddr,
     pub downstream_remote: SocketAddr,
-    pub requested_server_name: Option<String>,
+    pub requested_server_name: Option<Arc<str>>,
     pub route_name: Option<String>,
     /// Whether the called workload's side tells it.
     pub is_server: bool,
@@ -68,7 +68,7 @@ pub struct Upstream {
     pub host: Option<SocketAddr>,
     /// This end of the connection to it.
     pub local: Option<SocketAddr>,
-    pub cluster: Option<String>,
+    pub cluster: Option<Arc<str>>,
     pub protocol: Option<Version>,
     /// How often it was tried.
     pub attempts: u32,

@@ -124,7 +124,7 @@ impl Attempt<'_> {
 #[derive(Debug)]
 pub struct Cluster {
     /// Envoy's name for it, such as `outbound|9080|v1|reviews.default.svc.cluster.local`.
-    pub name: String,
+    pub name: Arc<str>,
     pub fqdn: Arc<str>,
     /// The service's port.
     pub port: u16,
@@ -249,7 +249,7 @@ impl Cluster {
             Warmth::new(warmup, &endpoints, known)
         });
         Self {
-            name: name.text(),
+            name: name.text().into(),
             fqdn: name.fqdn.clone(),
             port: name.port,
             subset: name.subset.to_owned(),

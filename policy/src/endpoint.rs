@@ -184,6 +184,8 @@ pub struct LocalWorkload {
     pub workload: Arc<Workload>,
     /// The application's own address.
     pub address: SocketAddr,
+    /// As Envoy names the cluster of its port, such as `inbound|8080||`.
+    pub cluster_name: Arc<str>,
     pub protocol: Protocol,
     pub service: ServiceName,
     pub health: EndpointHealth,

@@ -486,7 +486,7 @@ fn share(cluster: &Cluster, percent: f64, now_ms: u64) -> Share {
         picked,
     });
     Share {
-        cluster: cluster.name.clone(),
+        cluster: cluster.name.to_string(),
         percent,
         exists: true,
         by_request: cluster.original_destination().is_some(),

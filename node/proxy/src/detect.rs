@@ -135,7 +135,7 @@ impl Outbound {
                 if let (Some(line), Some(Begins::Tls)) = (&mut line, start.begins)
                     && let Some(server_name) = sniff::server_name(&start.bytes)
                 {
-                    line.server_name(&server_name);
+                    line.server_name(&*server_name);
                 }
                 let record = TcpRecord::opened(&worker, &parties, line, started);
                 let (client, upstream) = (Prefixed::new(start.bytes, client), Prefixed::new(said, stream));

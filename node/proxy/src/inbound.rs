@@ -95,7 +95,7 @@ struct Connection {
 impl Connection {
     fn of(worker: Rc<Worker>, stream: &TlsStream<TcpStream>, downstream: Downstream, load: Rc<Load>) -> Option<Self> {
         let session = stream.get_ref().1;
-        let sni: Box<str> = session.server_name()?.into();
+        let sni: Arc<str> = session.server_name()?.into();
         let peer = worker.tls.peer(&worker.identities.load(), session.peer_certificates(), Role::Client).ok()?;
         let view = worker.views.load();
         let by = &view.local_workload(&sni)?.workload.principal;
@@ -139,13 +139,13 @@ impl Connection {
         self.worker.refuse_when_overloaded()?;
         self.identify(view, claim, record.parties());
         if let Some(line) = record.line() {
-            line.server_name(&self.guest.who.sni);
+            line.server_name(self.guest.who.sni.clone());
             line.peer(&self.peer_text);
         }
         let workload = workload?;
         record.parties().destination = Some(workload.workload.clone());
         if let Some(line) = record.line() {
-            line.workload(workload.address);
+            line.workload(workload);
         }
 
         // The peer's proxy has done it too; what decides here trusts nobody with it.
@@ -215,7 +215,7 @@ impl Connection {
         let told = signals(&view, found.as_ref().ok().copied());
         let mut line = Line::begin(&self.worker, told, self.guest.who.downstream);
         if let Some(line) = &mut line {
-            line.server_name(&self.guest.who.sni);
+            line.server_name(self.guest.who.sni.clone());
             line.peer(&self.peer_text);
         }
         let workload = match found {
@@ -224,7 +224,7 @@ impl Connection {
         };
         parties.destination = Some(workload.workload.clone());
         if let Some(line) = &mut line {
-            line.workload(workload.address);
+            line.workload(workload);
         }
         if let Some(access) = view.access(&workload.workload)
             && let Err(error) =

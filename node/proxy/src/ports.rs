@@ -59,6 +59,11 @@ impl Views {
     pub fn now_ms(&self) -> u64 {
         self.elapsed().as_millis() as u64
     }
+
+    /// What they were at some time.
+    pub(crate) fn ms_at(&self, at: std::time::Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_millis() as u64
+    }
 }
 
 /// The one writer of the view.

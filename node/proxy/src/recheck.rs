@@ -41,7 +41,7 @@ pub(crate) struct Guest {
 /// Who calls, and whom.
 pub(crate) struct Who {
     /// The workload's server name, by which each view finds it.
-    pub(crate) sni: Box<str>,
+    pub(crate) sni: Arc<str>,
     /// As policies write it: without `spiffe://`.
     pub(crate) principal: Option<Box<str>>,
     /// Whom its certificate proves it to be; `None` for a call within this node.

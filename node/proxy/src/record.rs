@@ -17,7 +17,7 @@ use tracing::warn;
 use weft_policy::{
     access_log::{Entry, RequestLine, TraceIds, Upstream as LoggedUpstream},
     balance::{Cluster, Outcome},
-    endpoint::{Endpoint, EndpointAddress},
+    endpoint::{Endpoint, EndpointAddress, LocalWorkload},
     experiment::Experiment,
     telemetry::Signals,
     trace::{TraceContext, sampled_by_request_id},
@@ -141,19 +141,8 @@ pub(crate) struct Line {
     keeps_heads: bool,
     trace: Option<Trace>,
     watch: Option<Watch>,
-    downstream: Downstream,
-    request: Option<RequestLine>,
-    failure: Option<String>,
-    code_details: Option<String>,
-    until_response: Option<Duration>,
-    response: Option<Box<HeaderMap>>,
-    trailers: Option<Box<HeaderMap>>,
-    upstream: LoggedUpstream,
-    /// Whose name `upstream` gets in the end.
-    cluster: Option<Arc<Cluster>>,
-    requested_server_name: Option<String>,
-    route_name: Option<String>,
-    peer: Option<Arc<str>>,
+    /// As far as it is known. Nothing of it is moved about until it is handed over.
+    entry: Entry,
 }
 
 /// The span of an exchange.
@@ -167,6 +156,7 @@ struct Trace {
 /// How an exchange ended, as far as its line does not know it.
 pub(crate) struct Ended {
     pub(crate) started: Instant,
+    pub(crate) ended: Instant,
     pub(crate) outcome: HttpOutcome,
     pub(crate) received: u64,
     pub(crate) sent: u64,
@@ -209,18 +199,31 @@ impl Line {
             keeps_heads: signals.needs_heads,
             trace: None,
             watch: None,
-            downstream,
-            request,
-            failure: None,
-            code_details: None,
-            until_response: None,
-            response: None,
-            trailers: None,
-            upstream: LoggedUpstream::default(),
-            cluster: None,
-            requested_server_name: None,
-            route_name: None,
-            peer: None,
+            entry: Entry {
+                start: SystemTime::UNIX_EPOCH,
+                duration: Duration::ZERO,
+                request,
+                status: 0,
+                grpc_status: None,
+                flag: Flag::None.as_str(),
+                failure: None,
+                code_details: None,
+                bytes_received: 0,
+                bytes_sent: 0,
+                until_response: None,
+                response: None,
+                trailers: None,
+                upstream: LoggedUpstream::default(),
+                downstream_local: downstream.local,
+                downstream_remote: downstream.remote,
+                requested_server_name: None,
+                route_name: None,
+                is_server: false,
+                peer: None,
+                source: None,
+                destination: None,
+                trace: None,
+            },
         }
     }
 
@@ -244,120 +247,112 @@ impl Line {
         is_sampled.then_some(trace)
     }
 
-    pub(crate) fn server_name(&mut self, sni: &str) {
+    pub(crate) fn server_name(&mut self, sni: impl Into<Arc<str>>) {
         if self.is_logged {
-            self.requested_server_name = Some(sni.to_owned());
+            self.entry.requested_server_name = Some(sni.into());
         }
     }
 
     /// The identity that the caller proved.
     pub(crate) fn peer(&mut self, id: &Arc<str>) {
-        self.peer = Some(id.clone());
+        self.entry.peer = Some(id.clone());
     }
 
     pub(crate) fn route(&mut self, name: &str) {
         if self.is_logged {
-            self.route_name = Some(name.to_owned());
+            self.entry.route_name = Some(name.to_owned());
         }
     }
 
-    pub(crate) fn cluster(&mut self, cluster: &Arc<Cluster>) {
-        self.cluster = Some(cluster.clone());
+    pub(crate) fn cluster(&mut self, cluster: &Cluster) {
+        self.entry.upstream.cluster = Some(cluster.name.clone());
     }
 
     /// The workload of this node that is called.
-    pub(crate) fn workload(&mut self, address: SocketAddr) {
-        self.upstream.host = Some(address);
-        self.upstream.attempts = 1;
+    pub(crate) fn workload(&mut self, workload: &LocalWorkload) {
+        self.entry.upstream.host = Some(workload.address);
+        self.entry.upstream.cluster = Some(workload.cluster_name.clone());
+        self.entry.upstream.attempts = 1;
     }
 
     pub(crate) fn endpoint(&mut self, endpoint: &Endpoint) {
-        self.upstream.host = Some(endpoint.address.socket());
-        self.upstream.is_tls = matches!(endpoint.address, EndpointAddress::Remote { .. });
-        self.upstream.attempts += 1;
+        self.entry.upstream.host = Some(endpoint.address.socket());
+        self.entry.upstream.is_tls = matches!(endpoint.address, EndpointAddress::Remote { .. });
+        self.entry.upstream.attempts += 1;
     }
 
     /// By which connection the response came.
     pub(crate) fn answered_by<B>(&mut self, response: &Response<B>, local: Option<SocketAddr>) {
-        self.upstream.protocol = Some(response.version());
-        self.upstream.local = local;
+        self.entry.upstream.protocol = Some(response.version());
+        self.entry.upstream.local = local;
     }
 
     fn head(&mut self, headers: &HeaderMap) {
         if self.keeps_heads {
-            self.response = Some(Box::new(headers.clone()));
+            self.entry.response = Some(Box::new(headers.clone()));
         }
     }
 
     pub(crate) fn detail(&mut self, error: &(dyn Error + 'static)) {
         match error.downcast_ref() {
-            Some(ProxyError::Denied(denial)) => self.code_details = Some(denial.details()),
+            Some(ProxyError::Denied(denial)) => self.entry.code_details = Some(denial.details()),
             Some(own) => {
-                self.code_details = Some(own.code_details());
-                self.failure = Some(with_sources(error));
+                self.entry.code_details = Some(own.code_details());
+                self.entry.failure = Some(with_sources(error));
             }
-            None => self.failure = Some(with_sources(error)),
+            None => self.entry.failure = Some(with_sources(error)),
         }
     }
 
     /// Hands the finished line over.
-    pub(crate) fn end(self, worker: &Worker, parties: &Parties, ended: Ended) {
-        let Ended { started, outcome, received, sent, counted } = ended;
-        let duration = started.elapsed();
+    pub(crate) fn end(mut self: Box<Self>, worker: &Worker, parties: &Parties, how: Ended) {
+        let Ended { started, ended, outcome, received, sent, counted } = how;
+        let duration = ended.duration_since(started);
         let span = self.trace.filter(|trace| {
             let is_failure = outcome.is_failure() || (outcome.status == 0 && outcome.flag != Flag::DownstreamGone);
-            let is_kept = || worker.tail.borrow_mut().keeps(is_failure, duration, worker.now_ms());
+            let is_kept = || worker.tail.borrow_mut().keeps(is_failure, duration, worker.ms_at(ended));
             self.signals.tracing.reports && (trace.is_sampled || is_kept())
         });
         if !self.is_logged && counted.is_none() && span.is_none() && self.watch.is_none() {
             return;
         }
-        let is_gone = outcome.flag == Flag::DownstreamGone;
-        let code_details = self.code_details.or_else(|| is_gone.then(|| "downstream_remote_disconnect".to_owned()));
-        let is_server = parties.reporter == Reporter::Destination;
-        let mut upstream = self.upstream;
-        upstream.cluster = match (self.cluster, upstream.host) {
-            (Some(cluster), _) => Some(cluster.name.clone()),
-            // As Envoy names the cluster of a workload's port.
-            (None, Some(host)) if is_server => Some(format!("inbound|{}||", host.port())),
-            (None, _) => None,
-        };
-        let has_own_answer = self.until_response.is_none() && outcome.status > 0;
-        let entry = Arc::new(Entry {
-            start: SystemTime::now() - duration,
-            duration,
-            request: self.request,
-            status: outcome.status,
-            grpc_status: outcome.grpc_status,
-            flag: outcome.flag.as_str(),
-            failure: self.failure,
-            code_details: code_details.or_else(|| has_own_answer.then(|| "direct_response".to_owned())),
-            bytes_received: received,
-            bytes_sent: sent,
-            until_response: self.until_response,
-            response: self.response,
-            trailers: self.trailers,
-            upstream,
-            downstream_local: self.downstream.local,
-            downstream_remote: self.downstream.remote,
-            requested_server_name: self.requested_server_name,
-            route_name: self.route_name,
-            is_server,
-            peer: self.peer,
-            source: parties.source.clone(),
-            destination: parties.destination.clone(),
-            trace: self.trace.map(|trace| trace.ids),
-        });
+        self.fill(parties, outcome, (received, sent));
+        (self.entry.start, self.entry.duration) = (worker.wall_clock_at(started), duration);
+        let is_written =
+            self.is_logged && counted.is_none() && worker.access_log.write_here(&self.entry, &self.signals);
+        if is_written && span.is_none() && self.watch.is_none() {
+            return;
+        }
+        let Self { signals, is_logged, watch, entry, .. } = *self;
+        let entry = Arc::new(entry);
         if let Some(Trace { ids, parent, is_sampled }) = span {
             // What has no place is counted by whoever takes it.
-            worker.signals.span(Span { ids, parent, is_sampled, entry: entry.clone(), signals: self.signals.clone() });
+            worker.signals.span(Span { ids, parent, is_sampled, entry: entry.clone(), signals: signals.clone() });
         }
-        if let Some(watch) = self.watch {
+        if let Some(watch) = watch {
             watch.end(&entry, parties.service_id());
         }
-        if self.is_logged || counted.is_some() {
-            worker.log(entry, self.signals, counted);
+        if (is_logged && !is_written) || counted.is_some() {
+            worker.log(entry, signals, counted);
         }
+    }
+
+    /// What is known only at the end, but for the times.
+    fn fill(&mut self, parties: &Parties, outcome: HttpOutcome, (received, sent): (u64, u64)) {
+        let entry = &mut self.entry;
+        entry.is_server = parties.reporter == Reporter::Destination;
+        if entry.code_details.is_none() {
+            let has_own_answer = entry.until_response.is_none() && outcome.status > 0;
+            let details = match outcome.flag {
+                Flag::DownstreamGone => Some("downstream_remote_disconnect"),
+                _ => has_own_answer.then_some("direct_response"),
+            };
+            entry.code_details = details.map(str::to_owned);
+        }
+        (entry.status, entry.grpc_status, entry.flag) = (outcome.status, outcome.grpc_status, outcome.flag.as_str());
+        (entry.bytes_received, entry.bytes_sent) = (received, sent);
+        (entry.source, entry.destination) = (parties.source.clone(), parties.destination.clone());
+        entry.trace = self.trace.map(|trace| trace.ids);
     }
 }
 
@@ -439,7 +434,7 @@ impl ExchangeRecord {
     }
 
     pub(crate) fn request_id(&mut self, id: &HeaderValue) {
-        if let Some(request) = self.line().and_then(|line| line.request.as_mut()) {
+        if let Some(request) = self.line().and_then(|line| line.entry.request.as_mut()) {
             request.request_id.get_or_insert_with(|| id.clone());
         }
     }
@@ -488,9 +483,9 @@ impl ExchangeRecord {
 
     /// The upstream's response head has come.
     pub(crate) fn response_head<B>(&mut self, response: &Response<B>) {
-        let elapsed = self.0.started.elapsed();
+        let started = self.0.started;
         if let Some(line) = self.line() {
-            line.until_response = Some(elapsed);
+            line.entry.until_response = Some(started.elapsed());
         }
         self.answered(response.status().as_u16(), response.headers());
     }
@@ -508,7 +503,7 @@ impl ExchangeRecord {
         if let (Some(line), Some(trailers)) = (self.line(), trailers)
             && line.keeps_heads
         {
-            line.trailers = Some(Box::new(trailers.clone()));
+            line.entry.trailers = Some(Box::new(trailers.clone()));
         }
         self.grpc_status(trailers);
     }
@@ -618,7 +613,8 @@ impl Drop for ExchangeRecord {
     fn drop(&mut self) {
         let request_bytes = self.received_bytes();
         let state = &mut *self.0;
-        let duration = state.started.elapsed();
+        let ended = Instant::now();
+        let duration = ended.duration_since(state.started);
         state.load.ended(duration, !state.settled && !state.is_tunnel);
         if state.is_tunnel {
             return;
@@ -657,8 +653,8 @@ impl Drop for ExchangeRecord {
         }
         if let Some(line) = line {
             let (received, sent) = (request_bytes, response_bytes);
-            let ended = Ended { started: state.started, outcome, received, sent, counted };
-            line.end(&state.worker, &state.parties, ended);
+            let how = Ended { started: state.started, ended, outcome, received, sent, counted };
+            line.end(&state.worker, &state.parties, how);
         }
     }
 }

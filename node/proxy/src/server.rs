@@ -256,6 +256,8 @@ fn run_worker(
         tokio::task::spawn_local(recheck::follow_revocations(worker.clone()));
         let of_house = worker.clone();
         tokio::task::spawn_local(async move { of_house.keep_house().await });
+        let of_log = worker.clone();
+        tokio::task::spawn_local(async move { of_log.access_log.keep_going().await });
         let _ = started.send(Ok(()));
         worker.tasks.stop.cancelled().await;
         worker.tasks.ended().await;

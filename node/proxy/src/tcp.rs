@@ -252,7 +252,8 @@ impl Drop for TcpRecord {
         if let Some((line, parties)) = self.line.take() {
             let outcome = HttpOutcome { flag: self.flag, ..HttpOutcome::default() };
             let (received, sent) = (self.received.get(), self.sent.get());
-            line.end(&self.worker, &parties, Ended { started: self.started, outcome, received, sent, counted: None });
+            let (started, ended) = (self.started, Instant::now());
+            line.end(&self.worker, &parties, Ended { started, ended, outcome, received, sent, counted: None });
         }
     }
 }

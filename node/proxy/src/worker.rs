@@ -6,12 +6,13 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::FutureExt;
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
@@ -19,7 +20,7 @@ use tokio_util::{
 use weft_policy::{access_log::Entry, telemetry::Signals, trace::Tail};
 
 use crate::{
-    access_log::{AccessLog, Handed},
+    access_log::{AccessLog, Handed, WorkerLog},
     admission::Handshakes,
     body::Upstream,
     config::Limits,
@@ -79,12 +80,14 @@ pub(crate) struct Worker {
     pub(crate) originals: Originals,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) verdicts: Arc<dyn VerdictSink>,
-    pub(crate) access_log: AccessLog,
+    pub(crate) access_log: WorkerLog,
     pub(crate) signals: Arc<dyn SignalSink>,
     pub(crate) taps: Arc<Taps>,
     pub(crate) elsewhere: Arc<Elsewhere>,
     /// Which spans are kept that were not sampled.
     pub(crate) tail: RefCell<Tail>,
+    /// What the time was when that was looked at last: lines and spans need no look of their own.
+    wall_clock: Cell<(Instant, SystemTime)>,
     pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
@@ -109,11 +112,12 @@ impl Worker {
             tls: shared.tls,
             metrics: WorkerMetrics::new(shared.metrics),
             verdicts: shared.verdicts,
-            access_log: shared.access_log,
+            access_log: WorkerLog::new(shared.access_log),
             signals: shared.signals,
             taps: shared.taps,
             elsewhere: shared.elsewhere,
             tail: RefCell::default(),
+            wall_clock: Cell::new((Instant::now(), SystemTime::now())),
             limits: shared.limits,
             tasks,
             connections: Connections::default(),
@@ -130,6 +134,7 @@ impl Worker {
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         for ticks in 1_u32.. {
             tick.tick().await;
+            self.wall_clock.set((Instant::now(), SystemTime::now()));
             self.pools.sweep();
             if ticks.is_multiple_of(FORGET_EVERY) {
                 self.metrics.forget_parties();
@@ -140,6 +145,20 @@ impl Worker {
     /// Milliseconds on the clock of endpoints' load counters.
     pub(crate) fn now_ms(&self) -> u64 {
         self.views.now_ms()
+    }
+
+    /// Milliseconds on that clock at some time.
+    pub(crate) fn ms_at(&self, at: Instant) -> u64 {
+        self.views.ms_at(at.into_std())
+    }
+
+    /// What the wall clock said at some time, as far as it was not set within the second before.
+    pub(crate) fn wall_clock_at(&self, at: Instant) -> SystemTime {
+        let (then, time) = self.wall_clock.get();
+        match at.checked_duration_since(then) {
+            Some(since) => time + since,
+            None => time - then.duration_since(at),
+        }
     }
 
     /// Nanoseconds on the same clock.

@@ -93,8 +93,9 @@ fn tags(span: &Span) -> Vec<KeyValue> {
     add("response_size", Some(entry.bytes_sent.to_string()));
     add("http.status_code", Some(entry.status.to_string()));
     add("response_flags", Some(entry.flag.to_owned()));
-    add("upstream_cluster", entry.upstream.cluster.clone());
-    add("upstream_cluster.name", entry.upstream.cluster.clone());
+    let cluster = || entry.upstream.cluster.as_deref().map(str::to_owned);
+    add("upstream_cluster", cluster());
+    add("upstream_cluster.name", cluster());
     add("upstream_address", entry.upstream.host.map(|host| host.to_string()));
     add("grpc.status_code", entry.grpc_status.map(|code| code.to_string()));
     if is_failure(entry) {

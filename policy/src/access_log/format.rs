@@ -264,9 +264,11 @@ fn write_text(pieces: &[Piece], entry: &Entry, node: &str, line: &mut String) {
     }
 }
 
-/// Whether nothing of it breaks out, as of nearly all: told by its bytes alone.
+/// Whether nothing of it breaks out, as of nearly all: told by its bytes alone, all of which are looked at, as that is
+/// done for many at once.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+    let breaks_out = |byte: u8| !matches!(byte, b' '..=b'~') | (byte == b'"') | (byte == b'\\');
+    !text.bytes().fold(false, |any, byte| any | breaks_out(byte))
 }
 
 fn breaks_out(c: char) -> bool {

@@ -28,7 +28,7 @@ impl Cluster {
         let original = Some(OriginalDestination { port: None, protocol: Protocol::Auto });
         let settings = Settings { original, ..Settings::default() };
         let made = Self::new(&ClusterName { fqdn: name, port: 0, subset: "" }, settings, Vec::new(), None);
-        Self { name: name.to_string(), ..made }
+        Self { name: name.to_string().into(), ..made }
     }
 
     /// `None` where endpoints are known beforehand, as mostly.

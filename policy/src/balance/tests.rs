@@ -74,7 +74,7 @@ fn name(endpoint: Option<&Arc<Endpoint>>) -> &str {
 #[test]
 fn a_cluster_has_envoys_name() {
     let cluster = cluster(Balancer::default(), vec![]);
-    assert_eq!(cluster.name, "outbound|9080|v1|reviews.default.svc.cluster.local");
+    assert_eq!(&*cluster.name, "outbound|9080|v1|reviews.default.svc.cluster.local");
 }
 
 #[test]

@@ -146,6 +146,7 @@ pub(super) fn service(
         let here = LocalWorkload {
             workload: workload.clone(),
             address,
+            cluster_name: format!("inbound|{}||", address.port()).into(),
             protocol: endpoint.protocol,
             service: id.mesh().unwrap_or(&workload.service).clone(),
             health: endpoint.health,

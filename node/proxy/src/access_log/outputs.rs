@@ -52,6 +52,16 @@ impl Out {
         }
     }
 
+    /// Lines with their ends.
+    pub(super) fn write_lines(&mut self, text: &str, lines: u64) -> u64 {
+        match self {
+            Self::Stream(out) => out.write_lines(text, lines),
+            Self::File(file) => file.write_lines(text, lines),
+            // It gets no lines, but what they are made of.
+            Self::Journal(_) => lines,
+        }
+    }
+
     pub(super) fn flush(&mut self) -> u64 {
         match self {
             Self::Stream(lines) => lines.flush(),
@@ -82,11 +92,19 @@ impl<W: Write> Lines<W> {
     }
 
     fn write(&mut self, line: &str) -> u64 {
+        self.write_parts(&[line, "\n"], 1)
+    }
+
+    fn write_lines(&mut self, text: &str, lines: u64) -> u64 {
+        self.write_parts(&[text], lines)
+    }
+
+    fn write_parts(&mut self, parts: &[&str], lines: u64) -> u64 {
         if self.is_broken {
-            return 1;
+            return lines;
         }
-        self.unsure += 1;
-        match self.out.write_all(line.as_bytes()).and_then(|()| self.out.write_all(b"\n")) {
+        self.unsure += lines;
+        match parts.iter().try_for_each(|part| self.out.write_all(part.as_bytes())) {
             Ok(()) => 0,
             Err(_) => self.fail(),
         }
@@ -122,13 +140,21 @@ pub(super) struct OwnFile {
 
 impl OwnFile {
     fn write(&mut self, line: &str) -> u64 {
+        self.opened().map_or(1, |open| open.write(line))
+    }
+
+    fn write_lines(&mut self, text: &str, lines: u64) -> u64 {
+        self.opened().map_or(lines, |open| open.write_lines(text, lines))
+    }
+
+    fn opened(&mut self) -> Option<&mut Lines<File>> {
         if self.open.as_ref().is_some_and(|open| open.is_broken) {
             self.close();
             self.tried = Some(Instant::now());
         }
         if self.open.is_none() {
             if self.tried.is_some_and(|tried| tried.elapsed() < OPEN_AGAIN) {
-                return 1;
+                return None;
             }
             match append_to(&self.path) {
                 Ok(file) => (self.open, self.tried) = (Some(Lines::new(file)), None),
@@ -136,11 +162,11 @@ impl OwnFile {
                     if self.tried.replace(Instant::now()).is_none() {
                         tracing::warn!(path = %self.path.display(), %error, "access log cannot be written");
                     }
-                    return 1;
+                    return None;
                 }
             }
         }
-        self.open.as_mut().map_or(1, |open| open.write(line))
+        self.open.as_mut()
     }
 
     fn flush(&mut self) -> u64 {

@@ -1,14 +1,18 @@
-//! The latest lines of access logs, in memory, for people who look. Only the writing thread adds to them, into buffers
-//! that it uses again: a line costs a copy, and a lock that is free but while somebody reads.
+//! The latest lines of access logs, in memory, for people who look: as they were handed over, so that to keep them costs
+//! nothing in a request's way.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::VecDeque, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
-use weft_policy::{access_log::Entry, endpoint::Workload};
+use weft_policy::endpoint::Workload;
 
-/// Lines that are kept.
+use super::batch::{Batch, LineOf};
+
+/// Lines that are told.
 pub const KEPT: usize = 512;
-/// The longest beginning of a line that is kept, in bytes; with [`KEPT`] lines 1 MiB at most.
+/// What is kept of them, in bytes, besides the latest batch.
+const MAX_BYTES: usize = 1024 * 1024;
+/// The longest beginning of a line that is told, in bytes.
 const MAX_TEXT: usize = 2_048;
 
 /// A line that was written.
@@ -35,57 +39,67 @@ pub struct SideOf {
 }
 
 impl SideOf {
-    fn set(&mut self, workload: Option<&Workload>) {
-        let Self { namespace, workload: name, service } = self;
-        for text in [&mut *namespace, &mut *name, &mut *service] {
-            text.clear();
-        }
-        if let Some(known) = workload {
-            namespace.push_str(known.namespace.as_str());
-            name.push_str(known.name.as_str());
-            service.push_str(known.service.name.as_str());
+    fn of(workload: Option<&Workload>) -> Self {
+        workload.map_or_else(Self::default, |known| Self {
+            namespace: known.namespace.to_string(),
+            workload: known.name.to_string(),
+            service: known.service.name.to_string(),
+        })
+    }
+}
+
+impl Line {
+    fn of(line: &LineOf, text: &str) -> Self {
+        let text = text.trim_end();
+        Self {
+            at: line.at,
+            is_server: line.is_server,
+            source: SideOf::of(line.source.as_deref()),
+            destination: SideOf::of(line.destination.as_deref()),
+            cluster: line.cluster.as_deref().unwrap_or_default().to_owned(),
+            text: text[..text.floor_char_boundary(MAX_TEXT)].to_owned(),
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Ring {
-    lines: Vec<Line>,
-    /// The oldest, once all places are taken.
-    next: usize,
+struct Kept {
+    batches: VecDeque<Batch>,
+    lines: usize,
+    bytes: usize,
 }
 
 /// The latest lines. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct RecentLines(Arc<Mutex<Ring>>);
+pub struct RecentLines(Arc<Mutex<Kept>>);
 
 impl RecentLines {
-    pub(super) fn keep(&self, entry: &Entry, text: &str) {
-        let text = text.trim_end();
-        let mut ring = self.0.lock();
-        let Ring { lines, next } = &mut *ring;
-        if lines.len() < KEPT {
-            let (source, destination) = (SideOf::default(), SideOf::default());
-            let (cluster, text) = (String::new(), String::new());
-            lines.push(Line { at: entry.start, is_server: false, source, destination, cluster, text });
+    /// Whole batches go, the oldest first.
+    pub(super) fn keep(&self, mut batch: Batch) {
+        batch.text.shrink_to_fit();
+        batch.lines.shrink_to_fit();
+        let mut kept = self.0.lock();
+        kept.lines += batch.lines.len();
+        kept.bytes += batch.text.len();
+        kept.batches.push_back(batch);
+        while let [oldest, _, ..] = kept.batches.make_contiguous() {
+            let (lines, bytes) = (oldest.lines.len(), oldest.text.len());
+            if kept.lines - lines < KEPT && kept.bytes <= MAX_BYTES {
+                break;
+            }
+            kept.lines -= lines;
+            kept.bytes -= bytes;
+            kept.batches.pop_front();
         }
-        let line = &mut lines[*next];
-        *next = (*next + 1) % KEPT;
-        (line.at, line.is_server) = (entry.start, entry.is_server);
-        line.source.set(entry.source.as_deref());
-        line.destination.set(entry.destination.as_deref());
-        line.cluster.clear();
-        if entry.destination.is_none() {
-            line.cluster.push_str(entry.upstream.cluster.as_deref().unwrap_or_default());
-        }
-        line.text.clear();
-        line.text.push_str(&text[..text.floor_char_boundary(MAX_TEXT)]);
     }
 
-    /// Those that somebody wants, the oldest first.
+    /// Those of the latest that somebody wants, the oldest first.
     pub fn find(&self, is_wanted: impl Fn(&Line) -> bool) -> Vec<Line> {
-        let ring = self.0.lock();
-        let (young, old) = ring.lines.split_at(if ring.lines.len() < KEPT { 0 } else { ring.next });
-        old.iter().chain(young).filter(|line| is_wanted(line)).cloned().collect()
+        let kept = self.0.lock();
+        let lines = kept.batches.iter().flat_map(|batch| {
+            let begins = std::iter::once(0).chain(batch.lines.iter().map(|line| line.end));
+            begins.zip(&batch.lines).map(|(begin, line)| Line::of(line, &batch.text[begin..line.end]))
+        });
+        lines.skip(kept.lines.saturating_sub(KEPT)).filter(is_wanted).collect()
     }
 }

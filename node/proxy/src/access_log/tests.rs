@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::FutureExt;
 use http::{HeaderMap, Method, Uri, Version};
 use weft_policy::{
     access_log::{RequestLine, Upstream},
@@ -121,7 +122,7 @@ fn a_file_that_was_moved_away_is_opened_again_when_that_is_said() {
     wait_until("both files have a line", || holds(&own, "/one\n") && holds(&named, "GET\n"));
     fs::rename(&own, &moved).unwrap();
     fs::remove_file(&named).unwrap();
-    log.reopen();
+    assert!(log.reopen().now_or_never().is_some());
     assert!(log.write(handed(entry("/two"), to_own)).is_ok() && log.write(handed(entry("/two"), to_named)).is_ok());
     wait_until("new files have the next line", || holds(&own, "/two\n") && holds(&named, "GET\n"));
     assert!(holds(&moved, "/one\n"));
@@ -149,6 +150,128 @@ fn the_latest_lines_are_kept_as_they_were_written_and_older_ones_make_room() {
     assert!(last.starts_with("/%C3") && last.len() <= 2_048 && last.len() > 2_000, "{}", last.len());
     assert_eq!(texts().len(), recent::KEPT);
     assert!(recent.find(|line| line.text == "/a 3").len() == 1 && recent.find(|line| line.is_server).is_empty());
+}
+
+/// What a worker hands over is in this, and whoever reads it may be slow.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lines(&self) -> Vec<String> {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+fn stream(format: Option<AccessLogFormat>) -> (AccessLog, Shared, Metrics) {
+    let (written, metrics) = (Shared::default(), Metrics::default());
+    let to = NodeLogTo::Stream(Box::new(written.clone()));
+    let log = NodeLog { format, to, node: "n1".into() };
+    (AccessLog::start(log, metrics.clone(), Arc::new(Sink::default())).unwrap(), written, metrics)
+}
+
+#[tokio::test]
+async fn workers_write_lines_of_the_nodes_log_themselves_and_all_is_written_in_order() {
+    let (log, written, metrics) = stream(None);
+    let worker = WorkerLog::new(log.clone());
+    let to_node = signals(LogPlace::Node, "%REQ(:PATH)% %RESPONSE_CODE%");
+    for status in 1..=1_000 {
+        assert!(worker.write_here(&entry_of("/a", status), &to_node));
+    }
+    // What is written elsewhere comes after what was written here before.
+    assert!(worker.write(handed(entry("/b"), to_node.clone())).is_ok());
+    assert!(worker.write_here(&entry("/c"), &to_node));
+    drop(worker);
+    log.written().await;
+    let expected: Vec<_> = (1..=1_000).map(|status| format!("/a {status}")).collect();
+    let expected: Vec<_> = expected.into_iter().chain(["/b 200".into(), "/c 200".into()]).collect();
+    assert_eq!((written.lines(), metrics.dropped_log_lines()), (expected.clone(), 0));
+    let recent: Vec<_> = log.recent().find(|_| true).into_iter().map(|line| line.text).collect();
+    assert_eq!(recent, expected[expected.len() - recent::KEPT..]);
+}
+
+#[test]
+fn a_line_that_more_depends_on_is_written_elsewhere() {
+    let (on, ..) = stream(Some(AccessLogFormat::Json));
+    let (off, ..) = stream(None);
+    let journal = std::env::temp_dir().join(format!("weft-no-journal-{}", std::process::id()));
+    let (journald, _) = log(NodeLogTo::Journal(journal), Some(AccessLogFormat::Text));
+    let (on, off, journald) = (WorkerLog::new(on), WorkerLog::new(off), WorkerLog::new(journald));
+    let (of_node, to_node) = (Signals::default(), signals(LogPlace::Node, "x"));
+    assert!(on.write_here(&entry("/"), &of_node) && on.write_here(&entry("/"), &to_node));
+    assert!(!off.write_here(&entry("/"), &of_node) && off.write_here(&entry("/"), &to_node));
+    assert!(!journald.write_here(&entry("/"), &of_node) && !journald.write_here(&entry("/"), &to_node));
+    let Logs::To(all) = &to_node.logs else { panic!("{to_node:?}") };
+    let one = &all[0];
+    for logs in [vec![one.clone(), one.clone()], Vec::new()] {
+        assert!(!on.write_here(&entry("/"), &Signals { logs: Logs::To(logs), ..Signals::default() }));
+    }
+    assert!(!on.write_here(&entry("/"), &signals(LogPlace::File("/nowhere/at/all".into()), "x")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_has_gathered_goes_when_it_is_old_or_much() {
+    let (log, ..) = stream(Some(AccessLogFormat::Text));
+    let worker = WorkerLog::new(log);
+    let write = |lines: u16| {
+        let signals = signals(LogPlace::Node, "%RESPONSE_CODE%");
+        assert!((0..lines).all(|status| worker.write_here(&entry_of("/", status), &signals)));
+        worker.gathered()
+    };
+    let going = async {
+        assert_eq!(write(2), 2);
+        tokio::time::sleep(Duration::from_millis(49)).await;
+        assert_eq!(worker.gathered(), 2);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(worker.gathered(), 0);
+        assert_eq!((write(511), write(1)), (511, 0));
+    };
+    tokio::select! {
+        () = worker.keep_going() => {}
+        () = going => {}
+    }
+}
+
+#[tokio::test]
+async fn lines_that_a_slow_reader_has_no_room_for_are_counted() {
+    let (log, written, metrics) = stream(Some(AccessLogFormat::Text));
+    let worker = WorkerLog::new(log.clone());
+    let signals = signals(LogPlace::Node, "%RESPONSE_CODE%");
+    let reading = written.0.lock().unwrap();
+    let total = 200 * 512;
+    for _ in 0..total {
+        assert!(worker.write_here(&entry("/"), &signals));
+    }
+    let lost = metrics.dropped_log_lines();
+    assert!(lost > 0 && lost.is_multiple_of(512), "{lost}");
+    drop(reading);
+    log.written().await;
+    assert_eq!(written.lines().len() as u64 + lost, total);
+}
+
+#[test]
+fn kept_lines_are_bounded_by_bytes_too() {
+    let recent = RecentLines::default();
+    let kept = |recent: &RecentLines| recent.find(|_| true).len();
+    for _ in 0..100 {
+        let mut batch = Batch::default();
+        batch.add(&entry("/"), |text| text.push_str(&"x".repeat(64 * 1024)));
+        recent.keep(batch);
+    }
+    assert_eq!(kept(&recent), 15, "of 64 KiB and an end each");
+    let mut batch = Batch::default();
+    batch.add(&entry("/"), |text| text.push_str(&"x".repeat(2 * 1024 * 1024)));
+    recent.keep(batch);
+    assert_eq!(kept(&recent), 1);
 }
 
 #[test]

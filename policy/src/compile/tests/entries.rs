@@ -52,7 +52,7 @@ fn the_endpoints_of_an_entry_serve_its_ports_each_on_its_own() {
     assert_eq!(addresses(&view, "api.example.com", 443, ""), ["10.9.0.1:443", "10.9.0.2:443"]);
     let service = seen(&view, "api.example.com", "default").unwrap();
     assert_eq!(service.id.name(), "api.example.com", "metrics name it by its host");
-    assert_eq!(service.cluster(443).unwrap().name, "outbound|443||api.example.com");
+    assert_eq!(&*service.cluster(443).unwrap().name, "outbound|443||api.example.com");
     let endpoint = &service.cluster(443).unwrap().endpoints[0];
     assert!(endpoint.workload.is_none() && endpoint.identities.is_empty());
     assert_eq!(endpoint.protocol, Protocol::Tcp, "TLS is carried as it comes");

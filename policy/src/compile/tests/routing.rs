@@ -7,7 +7,7 @@ fn without_a_virtual_service_requests_go_to_the_service_itself() {
     let view = bookinfo().view();
     assert_eq!(route(&view, &get("/")).unwrap().route_name, "default");
     let forward = forward(&view, &get("/"));
-    assert_eq!(forward.cluster.name, "outbound|9080||reviews.default.svc.cluster.local");
+    assert_eq!(&*forward.cluster.name, "outbound|9080||reviews.default.svc.cluster.local");
     assert_eq!(forward.timeout, None, "no timeout unless a document says so");
     assert!(forward.rewrite.is_none());
     let client = Client { namespace: &Namespace::default_namespace(), workload: None };
@@ -774,7 +774,7 @@ fn host_outcome(view: &MeshView, host: &str, namespace: &str) -> String {
     let client = Client { namespace: &namespace, workload: None };
     let Some(found) = view.host(host, None, client) else { return "unknown".into() };
     match view.route(found, 80, &get("/").head(), client, 0).map(|matched| matched.action) {
-        Some(Action::Forward(forward)) => forward.cluster.name.clone(),
+        Some(Action::Forward(forward)) => forward.cluster.name.to_string(),
         Some(Action::Respond(response)) => String::from_utf8(response.body.to_vec()).unwrap(),
         other => format!("{other:?}"),
     }

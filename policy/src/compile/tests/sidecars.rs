@@ -34,7 +34,7 @@ fn reached_by(view: &MeshView, client: Client<'_>, asked: &str) -> String {
         Host::Virtual(_) | Host::Passthrough(_) => None,
     };
     match view.route(found, port.or(only).unwrap_or(80), &get("/").head(), client, 0).map(|matched| matched.action) {
-        Some(Action::Forward(forward)) => forward.cluster.name.clone(),
+        Some(Action::Forward(forward)) => forward.cluster.name.to_string(),
         Some(Action::Respond(response)) => String::from_utf8(response.body.to_vec()).unwrap(),
         other => format!("{other:?}"),
     }
