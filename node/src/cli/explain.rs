@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use weft_wire::id::Namespace;
 
-use super::{Common, client::Client, output, trouble};
+use super::{Common, client::Client, completions, output, trouble};
 use crate::admin::api::{AccessQuestion, Explanation, RouteQuestion};
 
 #[derive(Subcommand)]
@@ -40,7 +40,7 @@ goes to is for `weft explain route` to tell. Lines are those of `weft get KIND N
 #[derive(Args)]
 pub(super) struct RouteArgs {
     /// Who calls: a workload, or a service, whose first workload it is then; of another namespace as NAME.NAMESPACE.
-    #[arg(long, value_name = "WORKLOAD|SERVICE", required_unless_present = "gateway")]
+    #[arg(long, value_name = "WORKLOAD|SERVICE", required_unless_present = "gateway", add = completions::services())]
     from: Option<String>,
     /// The Gateway that the request comes through instead; GROUP/NAMESPACE/NAME where both Istio's and the Gateway
     /// API's Gateways have the name.
@@ -48,7 +48,7 @@ pub(super) struct RouteArgs {
     gateway: Option<String>,
     /// Whom it calls, as it would write it: HOST or HOST:PORT. A gateway's port is that of the scheme where none is
     /// given and there are several.
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", add = completions::services())]
     to: String,
     /// Path and query.
     #[arg(long, default_value = "/")]
@@ -63,7 +63,7 @@ pub(super) struct RouteArgs {
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
     /// The namespace of the caller or the gateway, if its name has none.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
 }
 
@@ -71,10 +71,10 @@ pub(super) struct RouteArgs {
 pub(super) struct AccessArgs {
     /// Who calls: a workload, or a service, whose workloads it is then, of another namespace as NAME.NAMESPACE; a
     /// service account as NAMESPACE/ACCOUNT; or a principal as TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
-    #[arg(long, value_name = "WORKLOAD|SERVICE|ACCOUNT|PRINCIPAL")]
+    #[arg(long, value_name = "WORKLOAD|SERVICE|ACCOUNT|PRINCIPAL", add = completions::services())]
     from: String,
     /// Whom it calls: a service, and its port if it has several.
-    #[arg(long, value_name = "SERVICE[:PORT]")]
+    #[arg(long, value_name = "SERVICE[:PORT]", add = completions::services())]
     to: String,
     /// Path and query.
     #[arg(long, default_value = "/")]
@@ -93,7 +93,7 @@ pub(super) struct AccessArgs {
     #[arg(long, value_name = "IP")]
     source_ip: Option<IpAddr>,
     /// The namespace of the caller and the service, where their names have none.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
 }
 

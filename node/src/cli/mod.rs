@@ -60,11 +60,15 @@ struct Cli {
     command: Command,
 }
 
+const DEFAULT_DIR: &str = "/var/lib/weft";
+/// The environment's variable that names another one.
+const DIR_VARIABLE: &str = "WEFT_DIR";
+
 /// Options of every command.
 #[derive(Args, Clone)]
 struct Common {
     /// The node's data directory.
-    #[arg(long, global = true, env = "WEFT_DIR", default_value = "/var/lib/weft", value_name = "DIR")]
+    #[arg(long, global = true, env = DIR_VARIABLE, default_value = DEFAULT_DIR, value_name = "DIR")]
     dir: PathBuf,
     /// How to print data; `wide` has more columns, `name` is only for documents, `jsonpath=TEMPLATE` as in kubectl.
     #[arg(
@@ -298,11 +302,12 @@ It works with the mesh, and with this node, down too. The exit code is 1 if anyt
     /// Run one of the demo's services.
     #[command(hide = true)]
     Bookinfo(demo::bookinfo::BookinfoArgs),
-    /// Print a script that lets a shell complete weft's commands and options.
+    /// Print a script that lets a shell complete weft's commands and options, kinds and names of documents, services,
+    /// namespaces and nodes.
     #[command(after_help = "Examples:
-  source <(weft completions bash)
-  weft completions zsh > ~/.zfunc/_weft
-  weft completions fish > ~/.config/fish/completions/weft.fish")]
+  echo 'source <(weft completions bash)' >> ~/.bashrc
+  echo 'source <(weft completions zsh)' >> ~/.zshrc
+  echo 'weft completions fish | source' > ~/.config/fish/completions/weft.fish")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -371,7 +376,7 @@ struct LeaveArgs {
 #[derive(Args)]
 struct EndpointsArgs {
     /// NAME or NAME.NAMESPACE; or a host outside of the mesh, as its ServiceEntry writes it.
-    #[arg(value_name = "SVC|HOST", value_parser = show::host)]
+    #[arg(value_name = "SVC|HOST", value_parser = show::host, add = completions::services())]
     service: String,
 }
 
@@ -453,7 +458,7 @@ enum DryRun {
 #[derive(Args, Clone)]
 struct Scope {
     /// The namespace to look in.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
     /// Look in all namespaces.
     #[arg(short = 'A', long)]
@@ -476,7 +481,7 @@ struct ApplyArgs {
     #[arg(short = 'R', long, requires = "files")]
     recursive: bool,
     /// The namespace of documents that name none.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
     /// Apply what is right even if something else is refused; the exit code is 1 then all the same.
     #[arg(long)]
@@ -497,7 +502,7 @@ struct DiffArgs {
     #[arg(short = 'R', long, requires = "files")]
     recursive: bool,
     /// The namespace of documents that name none.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
 }
 
@@ -507,8 +512,7 @@ struct GetArgs {
     #[arg(
         required = true,
         value_name = "KIND [NAME]|KIND/NAME",
-        value_parser = completions::Words(&["all"]),
-        hide_possible_values = true
+        add = completions::documents()
     )]
     what: Vec<String>,
     /// Only documents with these labels: key=value, key!=value, key in (a,b), key notin (a,b), key, !key; joined by
@@ -539,12 +543,11 @@ struct Named {
         required = true,
         num_args = 1..=2,
         value_name = "KIND NAME|KIND/NAME",
-        value_parser = completions::Words(&[]),
-        hide_possible_values = true
+        add = completions::documents()
     )]
     what: Vec<String>,
     /// The namespace that it is in.
-    #[arg(short = 'n', long, default_value = "default")]
+    #[arg(short = 'n', long, default_value = "default", add = completions::namespaces())]
     namespace: Namespace,
 }
 
@@ -571,7 +574,7 @@ struct RollbackArgs {
 #[derive(Args)]
 struct SchemaArgs {
     /// Such as virtualservice, vs, httproute.
-    #[arg(value_parser = completions::Words(&[]), hide_possible_values = true)]
+    #[arg(add = completions::kind_names())]
     kind: Option<String>,
 }
 
@@ -582,8 +585,7 @@ struct DeleteArgs {
         required_unless_present = "files",
         conflicts_with = "files",
         value_name = "KIND NAME|KIND/NAME",
-        value_parser = completions::Words(&[]),
-        hide_possible_values = true
+        add = completions::documents()
     )]
     what: Vec<String>,
     /// The documents of a file, a directory, or of standard input (-). Repeatable.
@@ -616,6 +618,7 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
 
 /// Parses the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
+    completions::answer(Cli::command);
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -674,7 +677,7 @@ async fn dispatch(Cli { common, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await?,
         Command::Bookinfo(args) => demo::bookinfo::run(args).await?,
         Command::Completions { shell } => {
-            output::print(&completions::script(shell, Cli::command())?)?;
+            output::print(&completions::script(shell)?)?;
         }
         Command::Version => output::line(format_args!("weft {}", env!("CARGO_PKG_VERSION")))?,
     }

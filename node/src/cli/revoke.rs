@@ -8,7 +8,7 @@ use weft_wire::{
     id::{NodeName, ServiceAccount},
 };
 
-use super::{Common, Writing, documents::Writer, output::line};
+use super::{Common, Writing, completions, documents::Writer, output::line};
 use crate::{admin::api::Draft, identity::wall_ms};
 
 #[derive(Subcommand)]
@@ -25,6 +25,7 @@ This writes a Revocation, which only an operator or a CA node may. Deleting it (
 for certificates that are not over: keep it for 31 days.")]
     Node {
         /// As `weft members` lists it.
+        #[arg(add = completions::nodes())]
         name: NodeName,
         #[command(flatten)]
         how: How,

@@ -10,6 +10,7 @@ use weft_wire::id::NodeName;
 use super::{
     Common, Scope,
     client::Client,
+    completions,
     documents::{Operator, operator},
     output::{Format, line, printable},
 };
@@ -29,6 +30,7 @@ const MAX_EVENT: usize = 1024 * 1024;
 #[derive(Args)]
 pub(super) struct TapArgs {
     /// Only requests to this service.
+    #[arg(add = completions::services())]
     service: Option<String>,
     /// Only what goes to this: NAME, NAME.NAMESPACE, svc/NAME, workload/NAME or ns/NAME.
     #[arg(long, value_name = "X", conflicts_with = "service")]
@@ -37,7 +39,7 @@ pub(super) struct TapArgs {
     #[arg(long, value_name = "X")]
     from: Option<String>,
     /// Only what this node tells.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::nodes())]
     node: Option<String>,
     /// Only this one, such as GET.
     #[arg(long)]

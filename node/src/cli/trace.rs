@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Common,
     client::Client,
+    completions,
     output::{data, line, printable},
     parse_duration,
 };
@@ -34,7 +35,7 @@ pub(super) struct TraceArgs {
 #[derive(Args)]
 pub(super) struct TracesArgs {
     /// Only requests of or to a service: NAME or NAME.NAMESPACE.
-    #[arg(long)]
+    #[arg(long, add = completions::services())]
     service: Option<String>,
     /// Only failures.
     #[arg(long)]

@@ -4,12 +4,13 @@
 //! so it tells what the node that hosts the workload decides, as long as that one has the same documents.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use weft_wire::id::{Namespace, SpiffeId};
@@ -24,6 +25,7 @@ use crate::{
     endpoint::{Endpoint, EndpointAddress, Workload},
     mtls::MtlsMode,
     normalise::normalise,
+    provider::{Protocol, Provider},
     sidecar::Sight,
     view::{Host, MeshView, Service, sni},
 };
@@ -197,12 +199,8 @@ struct Asked<'a> {
     path: Option<&'a str>,
 }
 
-/// What the tokens of a request come to.
-enum Tokens {
-    /// No claims where there is no token, or nobody reads it.
-    Taken(Option<Claims>),
-    Ended(AccessOutcome),
-}
+/// What comes of a request before all is looked at.
+struct Ended(AccessOutcome);
 
 impl Asked<'_> {
     fn told(&self) -> WorkloadAccess {
@@ -210,25 +208,71 @@ impl Asked<'_> {
         let (documents, access) = self.view.access_of_any(workload);
         let mut steps = Steps::default();
         self.of_mtls(&documents, &access, &mut steps);
+        let outcome = self.judged(&access, &mut steps).unwrap_or_else(|Ended(outcome)| outcome);
+        let workloads = vec![format!("{} on {}, port {}", workload.name, workload.node, key.target_port)];
+        WorkloadAccess { workloads, steps: steps.0, outcome }
+    }
+
+    /// In the order in which the gate judges: providers are asked about the request as it came, before its tokens are read.
+    fn judged(&self, access: &Access, steps: &mut Steps) -> Result<AccessOutcome, Ended> {
         let mut headers = self.question.headers.clone();
         // Policies see it as the request's host.
         let host = headers.remove(header::HOST);
+        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(self.question.to);
         let mut path = self.path.unwrap_or_default().to_owned();
-        let outcome = match self.of_tokens(&access, &mut headers, &mut path, &mut steps) {
-            Tokens::Ended(outcome) => outcome,
-            Tokens::Taken(claims) => {
-                let http = HttpAccess {
-                    method: self.question.method.as_str(),
-                    host: host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or(self.question.to),
-                    path: &path,
-                    headers: &headers,
-                    claims: claims.as_ref(),
-                };
-                self.of_policies(&access, self.path.map(|_| http), &mut steps)
+        let sni =
+            sni(&self.workload.name, &self.workload.namespace, self.endpoint.key.target_port, &self.view.trust_domain);
+        let provider = self.of_provider(access, &self.request(&sni, host, &path, &headers, None), steps)?;
+        let claims = self.of_tokens(access, &mut headers, &mut path, steps)?;
+        let request = self.request(&sni, host, &path, &headers, claims.as_ref());
+        Ok(self.of_policies(access, &request, provider, steps))
+    }
+
+    /// As policies see it.
+    fn request<'r>(
+        &'r self,
+        sni: &'r str,
+        host: &'r str,
+        path: &'r str,
+        headers: &'r HeaderMap,
+        claims: Option<&'r Claims>,
+    ) -> AccessRequest<'r> {
+        let (source, destination) = self.addresses();
+        let source_ip = self.question.source_ip.unwrap_or(source);
+        let method = self.question.method.as_str();
+        let http = self.path.map(|_| HttpAccess { method, host, path, headers, claims });
+        AccessRequest {
+            peer: Some(Peer::new(&self.caller.principal)),
+            source_ip,
+            remote_ip: http.and_then(|http| forwarded_for(http.headers)).unwrap_or(source_ip),
+            destination_ip: Some(destination),
+            destination_port: self.endpoint.key.target_port,
+            sni: (!self.is_within_node()).then_some(sni),
+            http,
+        }
+    }
+
+    /// The provider that is asked, if one is.
+    fn of_provider<'a>(
+        &self,
+        access: &'a Access,
+        request: &AccessRequest<'_>,
+        steps: &mut Steps,
+    ) -> Result<Option<&'a str>, Ended> {
+        match access.authorizer.ask(request) {
+            None | Some(Verdict::Allow(_)) => Ok(None),
+            Some(Verdict::Ask { provider: name, rule }) => {
+                if let Some(provider) = self.view.settings.providers.get(name) {
+                    let says = format!("{name} is asked: {}", question_to(provider, request));
+                    steps.add_key("provider", rule.policy, rule_field(rule.rule), says);
+                }
+                Ok(Some(name))
             }
-        };
-        let workloads = vec![format!("{} on {}, port {}", workload.name, workload.node, key.target_port)];
-        WorkloadAccess { workloads, steps: steps.0, outcome }
+            Some(Verdict::Deny(why)) => {
+                denied(why, steps);
+                Err(Ended(AccessOutcome::Denied))
+            }
+        }
     }
 
     fn of_mtls(&self, documents: &[Arc<Document>], access: &Access, steps: &mut Steps) {
@@ -254,16 +298,23 @@ impl Asked<'_> {
         self.caller.workload.as_ref().is_some_and(|caller| caller.node == self.workload.node)
     }
 
-    /// Verifies the tokens as the gate does, which also changes headers and path.
-    fn of_tokens(&self, access: &Access, headers: &mut HeaderMap, path: &mut String, steps: &mut Steps) -> Tokens {
+    /// Verifies the tokens as the gate does, which also changes headers and path. No claims where there is no token, or
+    /// nobody reads it.
+    fn of_tokens(
+        &self,
+        access: &Access,
+        headers: &mut HeaderMap,
+        path: &mut String,
+        steps: &mut Steps,
+    ) -> Result<Option<Claims>, Ended> {
         let authenticator = &access.authenticator;
         if self.path.is_none() {
-            return Tokens::Taken(None);
+            return Ok(None);
         }
         if authenticator.is_empty() {
             let says = "no RequestAuthentication is for this workload: tokens are not read, and claims have no value";
             steps.add("token", says.into());
-            return Tokens::Taken(None);
+            return Ok(None);
         }
         for name in authenticator.claimed_headers() {
             headers.remove(name);
@@ -275,7 +326,7 @@ impl Asked<'_> {
         match authenticator.authenticate(&request, self.question.keys, self.question.now) {
             Outcome::Anonymous => {
                 steps.add("token", "the request has none that a rule looks at, and may have none".into());
-                Tokens::Taken(None)
+                Ok(None)
             }
             Outcome::Authenticated(taken) => {
                 let principal = taken.claims.principal().unwrap_or_else(|| "nobody".into());
@@ -286,22 +337,27 @@ impl Asked<'_> {
                 }
                 headers.extend(taken.set);
                 *path = taken.path.unwrap_or_else(|| std::mem::take(path));
-                Tokens::Taken(Some(taken.claims))
+                Ok(Some(taken.claims))
             }
             Outcome::NeedsKeys { at, .. } => {
                 let (KeysAt::Url(place) | KeysAt::Issuer(place)) = at;
                 let says = format!("this node has no keys of {place}: ask a node of the workload, or give --claim");
                 steps.add("token", says);
-                Tokens::Ended(AccessOutcome::Unknown)
+                Err(Ended(AccessOutcome::Unknown))
             }
             Outcome::Refused(refusal) => {
                 steps.add("token", format!("refused with {}: {refusal}", refusal.status().as_u16()));
-                Tokens::Ended(AccessOutcome::Denied)
+                Err(Ended(AccessOutcome::Denied))
             }
         }
     }
 
-    fn of_claims(&self, access: &Access, claims: &Map<String, Value>, steps: &mut Steps) -> Tokens {
+    fn of_claims(
+        &self,
+        access: &Access,
+        claims: &Map<String, Value>,
+        steps: &mut Steps,
+    ) -> Result<Option<Claims>, Ended> {
         let claims = Claims::assumed(claims.clone());
         let issuer = claims.text("iss");
         let takes = |rule: Option<&str>| rule.is_none() || issuer.is_none() || rule == issuer;
@@ -309,30 +365,23 @@ impl Asked<'_> {
             Some((policy, rule, _)) => {
                 let field = format!("spec.jwtRules[{rule}]");
                 steps.add_key("token", policy, field, "takes a token with these claims".into());
-                Tokens::Taken(Some(claims))
+                Ok(Some(claims))
             }
             None => {
                 steps.add("token", format!("refused with 401: no rule takes tokens of {}", issuer.unwrap_or_default()));
-                Tokens::Ended(AccessOutcome::Denied)
+                Err(Ended(AccessOutcome::Denied))
             }
         }
     }
 
-    fn of_policies(&self, access: &Access, http: Option<HttpAccess<'_>>, steps: &mut Steps) -> AccessOutcome {
-        let (source, destination) = self.addresses();
-        let source_ip = self.question.source_ip.unwrap_or(source);
-        let (workload, key) = (self.workload, &self.endpoint.key);
-        let sni = sni(&workload.name, &workload.namespace, key.target_port, &self.view.trust_domain);
-        let request = AccessRequest {
-            peer: Some(Peer::new(&self.caller.principal)),
-            source_ip,
-            remote_ip: http.and_then(|http| forwarded_for(http.headers)).unwrap_or(source_ip),
-            destination_ip: Some(destination),
-            destination_port: key.target_port,
-            sni: (!self.is_within_node()).then_some(&sni),
-            http,
-        };
-        for step in access.authorizer.explain(&request) {
+    fn of_policies(
+        &self,
+        access: &Access,
+        request: &AccessRequest<'_>,
+        provider: Option<&str>,
+        steps: &mut Steps,
+    ) -> AccessOutcome {
+        for step in access.authorizer.explain(request) {
             let action = action(step.action);
             let dry_run = if step.is_dry_run { ", in dry run, which decides nothing" } else { "" };
             let (field, says) = match step.rule {
@@ -341,31 +390,34 @@ impl Asked<'_> {
             };
             steps.add_key("policy", step.policy, field, format!("{action}: {says}{dry_run}"));
         }
-        let decision = access.authorizer.decide(&request);
+        let decision = access.authorizer.decide_after_provider(request);
         if let Some(dry_run) = decision.dry_run {
             let would = if dry_run.is_allowed() { "allow" } else { "deny" };
             steps.add("dry run", format!("the policies in dry run would {would} it"));
         }
-        let of_rule = |rule: RuleRef<'_>| (Some(rule.policy.clone()), rule_field(rule.rule));
-        let none = || (None, String::new());
-        let (outcome, says, (document, field)) = match decision.verdict {
-            Verdict::Allow(Allowed::ByRule(rule)) => (AccessOutcome::Allowed, "allowed".into(), of_rule(rule)),
-            Verdict::Allow(Allowed::ByDefault) => {
-                (AccessOutcome::Allowed, "allowed: no policy of action ALLOW is for this workload".into(), none())
+        let allowed = match decision.verdict {
+            Verdict::Allow(allowed) => allowed,
+            Verdict::Deny(why) => {
+                denied(why, steps);
+                return AccessOutcome::Denied;
             }
-            Verdict::Deny(Denied::ByRule(rule)) => (AccessOutcome::Denied, "denied".into(), of_rule(rule)),
-            Verdict::Deny(Denied::WithoutProvider(rule)) => {
-                (AccessOutcome::Denied, "denied: its provider cannot be asked".into(), of_rule(rule))
-            }
-            Verdict::Deny(Denied::ByDefault) => {
-                (AccessOutcome::Denied, "denied: no policy of action ALLOW allows it".into(), none())
-            }
-            Verdict::Ask { provider, rule } => {
-                (AccessOutcome::Unknown, format!("the provider {provider} decides"), of_rule(rule))
-            }
+            // Nobody is asked again.
+            Verdict::Ask { .. } => return AccessOutcome::Unknown,
         };
-        steps.push("verdict", document.as_ref(), field, says);
-        outcome
+        let condition = provider.map(|name| format!(", if the provider {name} allows it")).unwrap_or_default();
+        match allowed {
+            Allowed::ByRule(RuleRef { policy, rule }) => {
+                steps.add_key("verdict", policy, rule_field(rule), format!("allowed{condition}"));
+            }
+            Allowed::ByDefault => {
+                let says = format!("allowed{condition}: no policy of action ALLOW is for this workload");
+                steps.add("verdict", says);
+            }
+        }
+        match provider {
+            Some(_) => AccessOutcome::Unknown,
+            None => AccessOutcome::Allowed,
+        }
     }
 
     /// The caller's address and the one that it reaches, as the gate sees them.
@@ -389,6 +441,47 @@ impl Asked<'_> {
                 .find(|endpoint| endpoint.key.node.as_ref() == Some(&caller.node))
         });
         (caller.map_or(UNKNOWN, |endpoint| of(endpoint)), of(self.endpoint))
+    }
+}
+
+fn denied(why: Denied<'_>, steps: &mut Steps) {
+    match why {
+        Denied::ByRule(RuleRef { policy, rule }) => {
+            steps.add_key("verdict", policy, rule_field(rule), "denied".into());
+        }
+        Denied::WithoutProvider(RuleRef { policy, rule }) => {
+            steps.add_key("verdict", policy, rule_field(rule), "denied: its provider cannot be asked".into());
+        }
+        Denied::ByDefault => steps.add("verdict", "denied: no policy of action ALLOW allows it".into()),
+    }
+}
+
+/// What a provider is asked about a request, in words: names of headers, not their values.
+fn question_to(provider: &Provider, request: &AccessRequest<'_>) -> String {
+    let Provider { host, port, timeout, fail_open, status_on_error, protocol, .. } = provider;
+    let told = match (protocol, request.http) {
+        (Protocol::Http(check), Some(HttpAccess { method, host, path, headers, .. })) => {
+            let with = names(check.told(headers).keys());
+            format!("{method} http://{host}{}{path}, with {with}, of", check.path_prefix)
+        }
+        (Protocol::Grpc(check), Some(HttpAccess { method, path, headers, .. })) => {
+            let with = names(headers.keys().filter(|name| check.is_told(name)));
+            format!("a Check of {method} {path}, with {with}, by gRPC of")
+        }
+        (_, None) => "a Check of the connection, by gRPC of".to_owned(),
+    };
+    let without = match fail_open {
+        true => "is let pass".to_owned(),
+        false => format!("is answered with {}", status_on_error.as_u16()),
+    };
+    format!("{told} {host}:{port}; what gets no answer within {timeout:?} {without}")
+}
+
+fn names<'h>(names: impl Iterator<Item = &'h HeaderName>) -> String {
+    let names: BTreeSet<&str> = names.map(HeaderName::as_str).collect();
+    match names.is_empty() {
+        true => "no headers".to_owned(),
+        false => format!("headers {}", Vec::from_iter(names).join(", ")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use weft_tests::lab::{DATA_PORT, Lab, PATIENCE, wait_for};
+use weft_tests::lab::{DATA_PORT, Host, Lab, PATIENCE, wait_for};
 
 #[test]
 fn usage_errors_exit_with_two_and_help_with_zero() {
@@ -37,11 +37,59 @@ fn usage_errors_exit_with_two_and_help_with_zero() {
         assert!(help.contains("Examples:"), "weft {command} --help shows no example");
     }
     assert!(host.weft(&["version"]).ok().starts_with("weft "));
-    for shell in ["bash", "zsh", "fish", "elvish"] {
-        let script = host.weft(&["completions", shell]).ok();
-        assert!(script.contains("endpoints"), "{shell}");
-        // That for elvish offers values of options alone.
-        assert!(script.contains("virtualservices") || shell == "elvish", "{shell} offers no kinds");
+}
+
+/// What bash makes of a line that ends with a tab, with the script that weft gives it.
+fn completed(host: &Host, line: &str) -> Vec<String> {
+    // bash splits lines at these itself; the words here have none.
+    let words = line.split(' ').count();
+    let last = line.rsplit(' ').next().unwrap_or_default();
+    let script = format!(
+        "weft() {{ {} \"$@\"; }}; source <(weft completions bash); COMP_WORDS=({line}{}); COMP_CWORD={}; \
+         _clap_complete_weft weft '{last}'; printf '%s\n' \"${{COMPREPLY[@]}}\"",
+        weft_tests::lab::weft(),
+        if last.is_empty() { "''" } else { "" },
+        words - 1,
+    );
+    let output = host.command("bash").args(["-c", &script]).output().expect("bash runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn shells_complete_commands_kinds_documents_services_namespaces_and_nodes() {
+    let mut lab = Lab::new(1);
+    let alone = completed(lab.host(0), "weft get vi");
+    assert_eq!(alone, ["virtualservices"], "kinds need no node");
+    lab.found_mesh();
+    lab.host_mut(0).host_service("echo", "v1", 8080, 0);
+    lab.wait_healthy(0, "echo", 1);
+    let route = |name: &str, namespace: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {{name: {name}, namespace: \
+             {namespace}}}, spec: {{hosts: [echo], http: [{{route: [{{destination: {{host: echo}}}}]}}]}}}}\n---\n"
+        )
+    };
+    let file = lab.file("routes.yaml", &(route("east", "default") + &route("west", "prod")));
+    lab.host(0).weft(&["apply", "-f", &file.to_string_lossy()]).ok();
+    for (line, words) in [
+        ("weft endp", &["endpoints"][..]),
+        ("weft get vs ", &["east"]),
+        ("weft get vs -n prod ", &["west"]),
+        ("weft get -A vs ", &["east", "west"]),
+        ("weft history virtualservice/e", &["virtualservice/east"]),
+        ("weft delete vs x", &[]),
+        ("weft schema ratel", &["ratelimits"]),
+        ("weft endpoints ", &["echo"]),
+        ("weft explain access --from echo --to e", &["echo"]),
+        ("weft get all -n pr", &["prod"]),
+        ("weft revoke node ", &["host-1"]),
+    ] {
+        assert_eq!(completed(lab.host(0), line), words, "{line}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = lab.host(0).weft(&["completions", shell]).ok();
+        assert!(script.contains("WEFT_COMPLETE"), "{shell}");
     }
 }
 

@@ -230,3 +230,80 @@ fn policies_in_dry_run_are_told_and_decide_nothing() {
         ]
     );
 }
+
+const PROVIDERS: &str = "{apiVersion: weft.mesh/v1alpha1, kind: MeshConfig, metadata: {name: default, namespace: istio-system}, \
+     spec: {extensionProviders: [{name: by-http, envoyExtAuthzHttp: {service: authz.foo.svc.cluster.local, port: 8000, \
+     pathPrefix: /check, includeRequestHeadersInCheck: [x-a, authorization], includeAdditionalHeadersInCheck: {x-own: v}, \
+     timeout: 2s}}, {name: by-grpc, envoyExtAuthzGrpc: {service: authz.foo.svc.cluster.local, port: 9000, \
+     failOpen: true}}]}}";
+
+fn asks(provider: &str) -> String {
+    let rules = "[{to: [{operation: {paths: [/ask*]}}]}]";
+    authorization("ask", "prod", &format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: {rules}}}"))
+}
+
+#[test]
+fn what_a_provider_is_asked_is_told_and_it_decides_only_what_the_other_policies_allow() {
+    let mesh = bookinfo().apply(PROVIDERS).apply(&asks("by-http")).apply(&authorization(
+        "deny",
+        "prod",
+        "{action: DENY, rules: [{to: [{operation: {paths: [/ask/admin]}}]}]}",
+    ));
+    let ask = |mesh: &Mesh, path| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-a", "secret".parse().unwrap());
+        headers.insert("x-b", "c".parse().unwrap());
+        Question { path, headers, ..Question::default() }.told(mesh)
+    };
+    let (outcome, steps) = ask(&mesh, "/ask?q");
+    assert_eq!(outcome, Unknown);
+    assert_eq!(
+        steps[1],
+        "provider AuthorizationPolicy prod/ask spec.rules[0]: by-http is asked: GET http://ratings.prod:9080/check/ask?q, \
+         with headers x-a, x-own, of authz.foo.svc.cluster.local:8000; what gets no answer within 2s is answered with 403"
+    );
+    assert_eq!(
+        steps.last().unwrap(),
+        "verdict  : allowed, if the provider by-http allows it: no policy of action ALLOW is for this workload"
+    );
+    let (outcome, steps) = ask(&mesh, "/ask/admin");
+    assert_eq!((outcome, steps[1].starts_with("provider ")), (Denied, true), "{steps:?}");
+    let (outcome, steps) = ask(&mesh, "/");
+    assert_eq!((outcome, steps.iter().any(|step| step.starts_with("provider "))), (Allowed, false), "{steps:?}");
+
+    let (outcome, steps) = ask(&bookinfo().apply(PROVIDERS).apply(&asks("by-grpc")), "/ask");
+    assert_eq!(outcome, Unknown);
+    assert!(
+        steps[1].ends_with(
+            "by-grpc is asked: a Check of GET /ask, with headers x-a, x-b, by gRPC of authz.foo.svc.cluster.local:9000; \
+             what gets no answer within 600s is let pass"
+        ),
+        "{steps:?}"
+    );
+    let (outcome, steps) = ask(&bookinfo().apply(&asks("nobody")), "/ask");
+    assert_eq!(outcome, Denied);
+    assert_eq!(
+        steps.last().unwrap(),
+        "verdict AuthorizationPolicy prod/ask spec.rules[0]: denied: its provider cannot be asked"
+    );
+}
+
+#[test]
+fn providers_are_asked_before_tokens_are_read() {
+    // A header that is a claim's is taken off where tokens are read.
+    let tokens = tokens("i").replace("issuer: i", "issuer: i, outputClaimToHeaders: [{header: x-group, claim: group}]");
+    let of_group = "{action: CUSTOM, provider: {name: by-http}, \
+                    rules: [{when: [{key: 'request.headers[x-group]', values: [admin]}]}]}";
+    let mesh = bookinfo().apply(PROVIDERS).apply(&tokens).apply(&authorization("ask", "prod", of_group));
+    let ask = |claims| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-group", "admin".parse().unwrap());
+        Question { headers, claims: Some(claims), ..Question::default() }.told(&mesh)
+    };
+    let (outcome, steps) = ask(r#"{"iss": "i", "sub": "s"}"#);
+    assert_eq!(outcome, Unknown);
+    assert!(steps[1].starts_with("provider ") && steps[2].starts_with("token "), "{steps:?}");
+    let (outcome, steps) = ask(r#"{"iss": "j"}"#);
+    let refused = "token  : refused with 401: no rule takes tokens of j";
+    assert_eq!((outcome, steps.last().unwrap().as_str()), (Denied, refused));
+}
