@@ -157,7 +157,10 @@ spec:
     );
     let asked = ["explain", "access", "--from", "client", "--to", "web", "--path", "/asked"];
     let told = lab.host(1).weft(&asked);
-    assert!(told.code == Some(1) && told.stdout.contains("the provider ours decides"), "{told:?}");
+    assert_eq!(told.code, Some(1), "{told:?}");
+    for words in ["ours is asked: a Check of GET /asked", "allowed, if the provider ours allows it"] {
+        assert!(told.stdout.contains(words), "{told:?}");
+    }
 }
 
 #[test]
