@@ -62,6 +62,37 @@ pub struct Entry {
     pub trace: Option<TraceIds>,
 }
 
+impl Entry {
+    /// One of which nothing is known yet but between which addresses it is.
+    pub fn new(downstream_local: SocketAddr, downstream_remote: SocketAddr) -> Self {
+        Self {
+            start: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            request: None,
+            status: 0,
+            grpc_status: None,
+            flag: "-",
+            failure: None,
+            code_details: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            until_response: None,
+            response: None,
+            trailers: None,
+            upstream: Upstream::default(),
+            downstream_local,
+            downstream_remote,
+            requested_server_name: None,
+            route_name: None,
+            is_server: false,
+            peer: None,
+            source: None,
+            destination: None,
+            trace: None,
+        }
+    }
+}
+
 /// Where an exchange went.
 #[derive(Debug, Default)]
 pub struct Upstream {

@@ -1,21 +1,13 @@
 //! One record per exchange. It is begun with the request and dropped with the end of the response, whichever way
 //! that comes, and writes the metrics and the access log line as it goes: so a caller who hangs up is counted too.
 
-use std::{
-    cell::Cell,
-    error::Error,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    task::Context,
-    time::{Duration, SystemTime},
-};
+use std::{cell::Cell, error::Error, net::SocketAddr, rc::Rc, sync::Arc, task::Context};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 use tracing::warn;
 use weft_policy::{
-    access_log::{Entry, RequestLine, TraceIds, Upstream as LoggedUpstream},
+    access_log::{Entry, RequestLine, TraceIds},
     balance::{Cluster, Outcome},
     endpoint::{Endpoint, EndpointAddress, LocalWorkload},
     experiment::Experiment,
@@ -199,31 +191,7 @@ impl Line {
             keeps_heads: signals.needs_heads,
             trace: None,
             watch: None,
-            entry: Entry {
-                start: SystemTime::UNIX_EPOCH,
-                duration: Duration::ZERO,
-                request,
-                status: 0,
-                grpc_status: None,
-                flag: Flag::None.as_str(),
-                failure: None,
-                code_details: None,
-                bytes_received: 0,
-                bytes_sent: 0,
-                until_response: None,
-                response: None,
-                trailers: None,
-                upstream: LoggedUpstream::default(),
-                downstream_local: downstream.local,
-                downstream_remote: downstream.remote,
-                requested_server_name: None,
-                route_name: None,
-                is_server: false,
-                peer: None,
-                source: None,
-                destination: None,
-                trace: None,
-            },
+            entry: Entry { request, ..Entry::new(downstream.local, downstream.remote) },
         }
     }
 

@@ -2,7 +2,13 @@
 //! so kinds, names of documents, services, namespaces and nodes are completed too. Who gets no answer, gets no
 //! candidates: a shell has no place for errors.
 
-use std::{collections::BTreeSet, env, ffi::OsStr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::OsStr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::Command;
@@ -13,6 +19,7 @@ use clap_complete::{
 };
 use serde::de::DeserializeOwned;
 use weft_policy::kinds::{Kind, find_kind, kinds};
+use weft_wire::id::Namespace;
 
 use super::{DEFAULT_DIR, DIR_VARIABLE, client::Client};
 use crate::admin::api::{Document, Member, Service};
@@ -21,13 +28,11 @@ use crate::admin::api::{Document, Member, Service};
 const ASKED_BY: &str = "WEFT_COMPLETE";
 /// Whoever has typed half a word does not wait for longer.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// That of commands to which none is given.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// Answers a shell that asks how a line goes on, and ends the process then.
 pub(super) fn answer(weft: fn() -> Command) {
     // As kubectl: whoever has typed nothing yet is offered options only where there is nothing else.
-    let asked = move || if Line::read().1.is_empty() { with_options_last(weft()) } else { weft() };
+    let asked = move || if Line::read().word.is_empty() { with_options_last(weft()) } else { weft() };
     CompleteEnv::with_factory(asked).var(ASKED_BY).bin("weft").complete();
 }
 
@@ -50,37 +55,46 @@ pub(super) fn script(shell: Shell) -> anyhow::Result<String> {
     Ok(String::from_utf8(script)?)
 }
 
-/// The words of a line before the one that is completed, and that one.
-struct Line(Vec<String>, String);
+/// A line that somebody types.
+struct Line {
+    /// The words before the one that is completed.
+    before: Vec<String>,
+    word: String,
+    /// Of all questions about it together.
+    deadline: Instant,
+}
 
 impl Line {
     fn read() -> Self {
         // Scripts call `weft -- WORDS`; some of them with the words after the cursor too, and its place besides.
-        let words = env::args().skip_while(|word| word != "--").skip(1);
-        let mut words: Vec<String> = words.collect();
+        let words = env::args_os().map(|word| word.to_string_lossy().into_owned());
+        let mut before: Vec<String> = words.skip_while(|word| word != "--").skip(1).collect();
         let index = env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
-        let mut after = words.split_off(index.unwrap_or(usize::MAX).min(words.len().saturating_sub(1)));
-        Self(words, if after.is_empty() { String::new() } else { after.swap_remove(0) })
+        let mut after = before.split_off(index.unwrap_or(usize::MAX).min(before.len().saturating_sub(1)));
+        let word = if after.is_empty() { String::new() } else { after.swap_remove(0) };
+        Self { before, word, deadline: Instant::now() + DEADLINE }
     }
 
     /// The value of an option, the last if there are several.
     fn option(&self, names: &[&str]) -> Option<&str> {
-        let after = self.0.windows(2).filter(|pair| names.contains(&&*pair[0])).map(|pair| &*pair[1]);
-        let within = self.0.iter().filter_map(|word| word.split_once('=')).filter(|(name, _)| names.contains(name));
+        let after = self.before.windows(2).filter(|pair| names.contains(&&*pair[0])).map(|pair| &*pair[1]);
+        let within =
+            self.before.iter().filter_map(|word| word.split_once('=')).filter(|(name, _)| names.contains(name));
         after.chain(within.map(|(_, value)| value)).last()
     }
 
     /// The kind whose documents it names.
     fn kind(&self) -> Option<&'static Kind> {
-        self.0.iter().find_map(|word| find_kind(word))
+        self.before.iter().find_map(|word| find_kind(word))
     }
 
-    fn has_no_namespace(&self) -> bool {
-        self.0.iter().any(|word| word == "-A" || word == "--all-namespaces")
+    fn is_of_all_namespaces(&self) -> bool {
+        self.before.iter().any(|word| word == "-A" || word == "--all-namespaces")
     }
 
-    fn namespace(&self) -> &str {
-        self.option(&["-n", "--namespace"]).unwrap_or(DEFAULT_NAMESPACE)
+    fn namespace(&self) -> String {
+        let named = self.option(&["-n", "--namespace"]).map(str::to_owned);
+        named.unwrap_or_else(|| Namespace::default_namespace().to_string())
     }
 
     /// What the node says that the line is about, within the deadline.
@@ -90,15 +104,16 @@ impl Line {
         let dir = dir.unwrap_or_else(|| DEFAULT_DIR.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let asked = async { Client::connect(&dir).await.ok()?.get(path).await.ok() };
-        runtime.block_on(async { tokio::time::timeout(DEADLINE, asked).await.ok()? })
+        runtime.block_on(async { tokio::time::timeout_at(self.deadline.into(), asked).await.ok()? })
     }
 
     /// The names of the documents of a kind that the line could mean.
     fn names(&self, kind: &Kind) -> BTreeSet<String> {
         let documents: Vec<Document> = self.ask("/api/v1/documents").unwrap_or_default();
+        let (of_all, wanted) = (self.is_of_all_namespaces(), self.namespace());
         let is_meant = |document: &&Document| {
-            let namespace = document.key.namespace.as_ref().map(|namespace| namespace.as_str());
-            let is_there = self.has_no_namespace() || namespace.is_none_or(|namespace| namespace == self.namespace());
+            let namespace = document.key.namespace.as_ref();
+            let is_there = of_all || namespace.is_none_or(|namespace| namespace.as_str() == wanted);
             document.key.group == kind.group && document.key.kind == kind.kind && is_there
         };
         documents.iter().filter(is_meant).map(|document| document.key.name.to_string()).collect()
@@ -137,7 +152,8 @@ pub(super) fn services() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let line = Line::read();
         let known: Vec<Service> = line.ask("/api/v1/services").unwrap_or_default();
-        let name = |service: &Service| match service.namespace == line.namespace() {
+        let namespace = line.namespace();
+        let name = |service: &Service| match service.namespace == namespace {
             true => service.name.clone(),
             false => format!("{}.{}", service.name, service.namespace),
         };

@@ -164,7 +164,6 @@ pub(crate) mod tests {
     };
 
     use http::{HeaderMap, Method, Version};
-    use weft_policy::access_log::Upstream;
 
     use super::*;
 
@@ -181,27 +180,12 @@ pub(crate) mod tests {
             duration: Duration::from_micros(1_500),
             request: Some(RequestLine::of(&Method::POST, &uri, Version::HTTP_11, &headers, true)),
             status,
-            grpc_status: None,
-            flag: "-",
-            failure: None,
-            code_details: None,
             bytes_received: 20,
             bytes_sent: 4,
-            until_response: None,
             response: Some(Box::new(
                 [("set-cookie".parse().unwrap(), "id=abc".parse().unwrap())].into_iter().collect(),
             )),
-            trailers: None,
-            upstream: Upstream::default(),
-            downstream_local: "127.0.0.1:15001".parse().unwrap(),
-            downstream_remote: "127.0.0.1:5".parse().unwrap(),
-            requested_server_name: None,
-            route_name: None,
-            is_server: false,
-            peer: None,
-            source: None,
-            destination: None,
-            trace: None,
+            ..Entry::new("127.0.0.1:15001".parse().unwrap(), "127.0.0.1:5".parse().unwrap())
         };
         let body = b"{\"password\":\"abc\",\"n\":1}";
         Tapped {

@@ -16,29 +16,18 @@ pub(crate) fn entry() -> Entry {
         duration: Duration::from_millis(3),
         request: Some(RequestLine::of(&Method::GET, &uri, Version::HTTP_11, &headers, true)),
         status: 200,
-        grpc_status: None,
-        flag: "-",
-        failure: None,
-        code_details: None,
         bytes_received: 1,
         bytes_sent: 2,
         until_response: Some(Duration::from_millis(2)),
         response: Some(Box::new(response)),
-        trailers: None,
         upstream: Upstream {
             cluster: Some("outbound|9080||reviews.default.svc.cluster.local".into()),
             attempts: 1,
             ..Upstream::default()
         },
-        downstream_local: ([127, 0, 0, 1], 15001).into(),
-        downstream_remote: ([127, 0, 0, 1], 40000).into(),
-        requested_server_name: None,
         route_name: Some("default".into()),
-        is_server: false,
-        peer: None,
-        source: None,
-        destination: None,
         trace: Some(TraceIds { trace: 0xabc, span: 0xd }),
+        ..Entry::new(([127, 0, 0, 1], 15001).into(), ([127, 0, 0, 1], 40000).into())
     }
 }
 

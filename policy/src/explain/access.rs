@@ -259,6 +259,7 @@ impl Asked<'_> {
         request: &AccessRequest<'_>,
         steps: &mut Steps,
     ) -> Result<Option<&'a str>, Ended> {
+        tell_policies(access, request, |action| action == Action::Custom, steps);
         match access.authorizer.ask(request) {
             None | Some(Verdict::Allow(_)) => Ok(None),
             Some(Verdict::Ask { provider: name, rule }) => {
@@ -381,15 +382,7 @@ impl Asked<'_> {
         provider: Option<&str>,
         steps: &mut Steps,
     ) -> AccessOutcome {
-        for step in access.authorizer.explain(request) {
-            let action = action(step.action);
-            let dry_run = if step.is_dry_run { ", in dry run, which decides nothing" } else { "" };
-            let (field, says) = match step.rule {
-                Some(rule) => (rule_field(rule), "matches"),
-                None => (String::new(), "no rule matches"),
-            };
-            steps.add_key("policy", step.policy, field, format!("{action}: {says}{dry_run}"));
-        }
+        tell_policies(access, request, |action| action != Action::Custom, steps);
         let decision = access.authorizer.decide_after_provider(request);
         if let Some(dry_run) = decision.dry_run {
             let would = if dry_run.is_allowed() { "allow" } else { "deny" };
@@ -444,6 +437,19 @@ impl Asked<'_> {
     }
 }
 
+/// Which policies of some actions match.
+fn tell_policies(access: &Access, request: &AccessRequest<'_>, of: fn(Action) -> bool, steps: &mut Steps) {
+    for step in access.authorizer.explain(request).into_iter().filter(|step| of(step.action)) {
+        let action = action(step.action);
+        let dry_run = if step.is_dry_run { ", in dry run, which decides nothing" } else { "" };
+        let (field, says) = match step.rule {
+            Some(rule) => (rule_field(rule), "matches"),
+            None => (String::new(), "no rule matches"),
+        };
+        steps.add_key("policy", step.policy, field, format!("{action}: {says}{dry_run}"));
+    }
+}
+
 fn denied(why: Denied<'_>, steps: &mut Steps) {
     match why {
         Denied::ByRule(RuleRef { policy, rule }) => {
@@ -470,9 +476,10 @@ fn question_to(provider: &Provider, request: &AccessRequest<'_>) -> String {
         }
         (_, None) => "a Check of the connection, by gRPC of".to_owned(),
     };
-    let without = match fail_open {
-        true => "is let pass".to_owned(),
-        false => format!("is answered with {}", status_on_error.as_u16()),
+    let without = match (fail_open, request.http) {
+        (true, _) => "is let pass".to_owned(),
+        (false, Some(_)) => format!("is answered with {}", status_on_error.as_u16()),
+        (false, None) => "is closed".to_owned(),
     };
     format!("{told} {host}:{port}; what gets no answer within {timeout:?} {without}")
 }

@@ -4,13 +4,13 @@ use std::{
     os::unix::net::UnixDatagram,
     path::Path,
     sync::Mutex,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Method, Uri, Version};
 use weft_policy::{
-    access_log::{RequestLine, Upstream},
+    access_log::RequestLine,
     telemetry::{Collector, LogOutput},
 };
 
@@ -25,29 +25,10 @@ fn entry_of(path: &'static str, status: u16) -> Arc<Entry> {
     let here = SocketAddr::from(([127, 0, 0, 1], 1));
     let uri = Uri::from_static(path);
     Arc::new(Entry {
-        start: SystemTime::UNIX_EPOCH,
         duration: Duration::from_millis(3),
         request: Some(RequestLine::of(&Method::GET, &uri, Version::HTTP_11, &HeaderMap::new(), false)),
         status,
-        grpc_status: None,
-        flag: "-",
-        failure: None,
-        code_details: None,
-        bytes_received: 0,
-        bytes_sent: 0,
-        until_response: None,
-        response: None,
-        trailers: None,
-        upstream: Upstream::default(),
-        downstream_local: here,
-        downstream_remote: here,
-        requested_server_name: None,
-        route_name: None,
-        is_server: false,
-        peer: None,
-        source: None,
-        destination: None,
-        trace: None,
+        ..Entry::new(here, here)
     })
 }
 

@@ -257,8 +257,9 @@ fn what_a_provider_is_asked_is_told_and_it_decides_only_what_the_other_policies_
     };
     let (outcome, steps) = ask(&mesh, "/ask?q");
     assert_eq!(outcome, Unknown);
+    assert_eq!(steps[1], "policy AuthorizationPolicy prod/ask spec.rules[0]: CUSTOM: matches");
     assert_eq!(
-        steps[1],
+        steps[2],
         "provider AuthorizationPolicy prod/ask spec.rules[0]: by-http is asked: GET http://ratings.prod:9080/check/ask?q, \
          with headers x-a, x-own, of authz.foo.svc.cluster.local:8000; what gets no answer within 2s is answered with 403"
     );
@@ -267,14 +268,14 @@ fn what_a_provider_is_asked_is_told_and_it_decides_only_what_the_other_policies_
         "verdict  : allowed, if the provider by-http allows it: no policy of action ALLOW is for this workload"
     );
     let (outcome, steps) = ask(&mesh, "/ask/admin");
-    assert_eq!((outcome, steps[1].starts_with("provider ")), (Denied, true), "{steps:?}");
+    assert_eq!((outcome, steps[2].starts_with("provider ")), (Denied, true), "{steps:?}");
     let (outcome, steps) = ask(&mesh, "/");
     assert_eq!((outcome, steps.iter().any(|step| step.starts_with("provider "))), (Allowed, false), "{steps:?}");
 
     let (outcome, steps) = ask(&bookinfo().apply(PROVIDERS).apply(&asks("by-grpc")), "/ask");
     assert_eq!(outcome, Unknown);
     assert!(
-        steps[1].ends_with(
+        steps[2].ends_with(
             "by-grpc is asked: a Check of GET /ask, with headers x-a, x-b, by gRPC of authz.foo.svc.cluster.local:9000; \
              what gets no answer within 600s is let pass"
         ),
@@ -302,8 +303,31 @@ fn providers_are_asked_before_tokens_are_read() {
     };
     let (outcome, steps) = ask(r#"{"iss": "i", "sub": "s"}"#);
     assert_eq!(outcome, Unknown);
-    assert!(steps[1].starts_with("provider ") && steps[2].starts_with("token "), "{steps:?}");
+    let about: Vec<&str> = steps.iter().map(|step| step.split(' ').next().unwrap()).collect();
+    assert_eq!(about, ["mtls", "policy", "provider", "token", "verdict"], "{steps:?}");
     let (outcome, steps) = ask(r#"{"iss": "j"}"#);
     let refused = "token  : refused with 401: no rule takes tokens of j";
     assert_eq!((outcome, steps.last().unwrap().as_str()), (Denied, refused));
+}
+
+#[test]
+fn a_connection_that_is_not_http_is_asked_about_by_grpc_alone_and_closed_without_an_answer() {
+    let providers = PROVIDERS.replace(", failOpen: true", "");
+    let of_all = |provider| {
+        let callers = vec![row("reviews", "reviews-v1")];
+        let called = vec![EndpointRow { protocol: Protocol::Tcp, ..row("ratings.prod", "ratings-v9") }];
+        let spec = format!("{{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}");
+        let mesh = Mesh::new().node("here", callers).node("there", called);
+        Question::default().told(&mesh.apply(&providers).apply(&authorization("ask", "prod", &spec)))
+    };
+    let (outcome, steps) = of_all("by-grpc");
+    assert_eq!(outcome, Unknown);
+    assert!(
+        steps.iter().any(|step| step.ends_with(
+            "by-grpc is asked: a Check of the connection, by gRPC of authz.foo.svc.cluster.local:9000; what gets no answer \
+             within 600s is closed"
+        )),
+        "{steps:?}"
+    );
+    assert_eq!(of_all("by-http").0, Allowed);
 }
